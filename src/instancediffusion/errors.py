@@ -1,7 +1,7 @@
 """Every error this package raises for a reason a user can mend.
 
-Each message names the field and the fix, so that the command line can print it as it is. Programming errors stay `TypeError`,
-`ValueError` and the like.
+Each message names the field and the fix, so that the command line can print it as it is. Programming errors stay
+`TypeError`, `ValueError` and the like.
 """
 
 from collections.abc import Iterable

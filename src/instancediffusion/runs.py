@@ -1,9 +1,9 @@
 """Run directories: what a run wrote, and whether it may be skipped when the run is started again.
 
-Two promises. A file that can be seen is whole: it is written under another name in the same folder, flushed to the disk and renamed,
-so a run that is killed leaves whole files and, at worst, a stray temporary one. And nothing is overwritten in silence: an item is
-skipped when its fingerprint (a hash of everything it depends on) and its files are what the manifest says, and replacing something
-different is a decision the caller states.
+Two promises. A file that can be seen is whole: it is written under another name in the same folder, flushed to the
+disk and renamed, so a run that is killed leaves whole files and, at worst, a stray temporary one. And nothing is
+overwritten in silence: an item is skipped when its fingerprint (a hash of everything it depends on) and its files are
+what the manifest says, and replacing something different is a decision the caller states.
 
 One process writes to a run directory at a time; several may read it.
 """
@@ -75,7 +75,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash JSON-like values (mappings, lists, strings, numbers, None): SHA-256 in hex, the same for any order of keys."""
+    """Hash JSON-like values (mappings, lists, strings, numbers, None) to SHA-256 in hex, whatever the order of keys."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -182,8 +182,8 @@ class RunDirectory:
             replace: allow what is there from other settings, or from nobody knows where, to be overwritten.
 
         Raises:
-            RunConflictError: the item exists with another fingerprint, or one of the files exists and belongs to another item or
-                to no run at all; nothing is written.
+            RunConflictError: the item exists with another fingerprint, or one of the files exists and belongs to
+                another item or to no run at all; nothing is written.
         """
         self.check(key, fingerprint, list(files), replace=replace)
         manifest = self._manifest()
@@ -217,7 +217,8 @@ class RunDirectory:
         mine = items.get(key)
         if mine is not None and mine.fingerprint != fingerprint:
             raise RunConflictError(
-                f"{self.path}: {key!r} is there already, made with other settings; choose another folder, or ask to replace it"
+                f"{self.path}: {key!r} is there already, made with other settings; "
+                "choose another folder, or ask to replace it"
             )
         # A run that was killed half-way through an item left files without a finished line; `put` had announced them.
         own = set(mine.files if mine else ()) | set(self._manifest()["pending"].get(key, ()))

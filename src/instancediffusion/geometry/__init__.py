@@ -1,0 +1,28 @@
+"""Geometry in numpy: boxes, strokes, run-length codes, outlines, mask points. Knows nothing of scenes or tensors."""
+
+from .boxes import box_area, box_iou, clip_boxes, mask_box, points_box, xywh_to_xyxy, xyxy_to_xywh
+from .contours import outlines
+from .mask_points import NUM_MASK_POINTS, mask_points
+from .rle import compress_runs, rle_area, rle_decode, rle_encode, rle_runs
+from .strokes import NUM_SCRIBBLE_POINTS, resample_scribble, scribble_from_mask
+
+__all__ = [
+    "NUM_MASK_POINTS",
+    "NUM_SCRIBBLE_POINTS",
+    "box_area",
+    "box_iou",
+    "clip_boxes",
+    "compress_runs",
+    "mask_box",
+    "mask_points",
+    "outlines",
+    "points_box",
+    "resample_scribble",
+    "rle_area",
+    "rle_decode",
+    "rle_encode",
+    "rle_runs",
+    "scribble_from_mask",
+    "xywh_to_xyxy",
+    "xyxy_to_xywh",
+]

@@ -1,0 +1,20 @@
+"""The adapter: UniFusion tokenizer, gated self-attention and ScaleU on a stock diffusers UNet."""
+
+from instancediffusion.adapter.adapter import InstanceAdapter
+from instancediffusion.adapter.fourier import fourier_features
+from instancediffusion.adapter.gated_attention import GatedSelfAttention
+from instancediffusion.adapter.grounding import Grounding
+from instancediffusion.adapter.mask_encoder import MaskEncoder
+from instancediffusion.adapter.scaleu import ScaleU
+from instancediffusion.adapter.unifusion import GroundingTokens, UniFusion
+
+__all__ = [
+    "GatedSelfAttention",
+    "Grounding",
+    "GroundingTokens",
+    "InstanceAdapter",
+    "MaskEncoder",
+    "ScaleU",
+    "UniFusion",
+    "fourier_features",
+]

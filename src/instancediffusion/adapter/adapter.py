@@ -1,0 +1,178 @@
+"""`InstanceAdapter`: everything InstanceDiffusion adds to a text-to-image UNet, as one component of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from instancediffusion.adapter.gated_attention import GatedSelfAttention
+from instancediffusion.adapter.graft import decoder_steps, graft, transformer_blocks
+from instancediffusion.adapter.grounding import Grounding
+from instancediffusion.adapter.mask_encoder import MaskEncoder
+from instancediffusion.adapter.scaleu import ScaleU
+from instancediffusion.adapter.unifusion import GroundingTokens, UniFusion
+from instancediffusion.conditioning import (
+    INSTANCE_MASK_RULES,
+    InstanceMaskRule,
+    LocationTensors,
+    locations_from_scenes,
+)
+from instancediffusion.errors import ModelError, SettingsError
+from instancediffusion.scene import Scene
+
+
+class InstanceAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """UniFusion, gated self-attention and ScaleU (Wang et al., InstanceDiffusion, CVPR 2024).
+
+    A component beside the UNet with its own weights: `graft(unet)` makes the UNet use it, `remove()` takes it
+    off. The UNet keeps its parameter names, so LoRA, `load_state_dict` and saving work on it as before.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self,
+        layer_shapes: Mapping[str, Sequence[int]],
+        scaleu_channels: Sequence[int] = (),
+        token_dim: int = 768,
+        caption_dim: int = 768,
+        hidden_dim: int = 3072,
+        slots: int = 30,
+        frequencies: int = 16,
+        scribble_points: int = 20,
+        mask_points: int = 256,
+        segmentation: Mapping[str, Any] | None = None,
+        derive_locations: bool = False,
+        published_mask_points: bool = False,
+        default_instance_mask: InstanceMaskRule = "none",
+    ) -> None:
+        """Build an adapter with new weights; `for_unet` fills in what depends on the UNet.
+
+        Args:
+            layer_shapes: by path of the UNet's transformer block, its (channels, heads).
+            scaleu_channels: for each decoder step, the channels of the incoming feature; empty leaves ScaleU out.
+            token_dim: D, width of the grounding tokens.
+            caption_dim: width of the pooled caption features of the text encoder.
+            hidden_dim: width of UniFusion's hidden layers.
+            slots: padded number of instances of the published model; more instances than this work.
+            frequencies: Fourier frequencies.
+            scribble_points: points of a scribble.
+            mask_points: points that sample a mask.
+            segmentation: arguments of `MaskEncoder`; None leaves the segmentation input out.
+            derive_locations: give instances the kinds of location their own imply, see `locations_from_scenes`.
+            published_mask_points: sample mask points with the published one-pixel offset.
+            default_instance_mask: attention mask rule where none is asked for.
+        """
+        super().__init__()
+        encoder = None if segmentation is None else MaskEncoder(**segmentation)
+        self.unifusion = UniFusion(
+            token_dim=token_dim,
+            caption_dim=caption_dim,
+            hidden_dim=hidden_dim,
+            slots=slots,
+            frequencies=frequencies,
+            scribble_points=scribble_points,
+            mask_points=mask_points,
+            mask_encoder=encoder,
+        )
+        self.layer_names = {_key(name): name for name in layer_shapes}
+        self.layers = nn.ModuleDict(
+            {_key(name): GatedSelfAttention(channels, token_dim, heads) for name, (channels, heads) in layer_shapes.items()}
+        )
+        self.scaleu = nn.ModuleList(ScaleU(channels) for channels in scaleu_channels)
+        self._remove: Callable[[], None] | None = None
+        # One mapping for the life of the adapter, so groundings can tell that they belong together.
+        self._layers_by_path = {name: self.layers[key] for key, name in self.layer_names.items()}
+
+    @classmethod
+    def for_unet(cls, unet: UNet2DConditionModel, *, scaleu: bool = True, **config: Any) -> InstanceAdapter:
+        """A new adapter that fits `unet`; `config` are the remaining arguments of `InstanceAdapter`."""
+        shapes = {name: (block.attn1.to_q.in_features, block.attn1.heads) for name, block in transformer_blocks(unet)}
+        steps = [channels for _, channels in decoder_steps(unet)] if scaleu else []
+        adapter: InstanceAdapter = cls(layer_shapes=shapes, scaleu_channels=steps, **config)
+        return adapter
+
+    def graft(self, unet: UNet2DConditionModel) -> None:
+        """Make `unet` use this adapter.
+
+        From then on ScaleU acts in every call, and grounding when
+        `cross_attention_kwargs={"grounding": adapter(...)}` is passed.
+
+        Raises:
+            ModelError: the UNet has another shape, carries an adapter, or this adapter is grafted elsewhere.
+        """
+        if self._remove is not None:
+            raise ModelError("adapter: it is grafted on a UNet already; call remove() first")
+        self._remove = graft(unet, dict(self._layers_by_path), list(self.scaleu))
+
+    def remove(self) -> None:
+        """Take the graft off; the UNet is stock again. Does nothing where there is no graft."""
+        if self._remove is not None:
+            self._remove()
+            self._remove = None
+
+    @property
+    def grafted(self) -> bool:
+        """Whether a UNet uses this adapter."""
+        return self._remove is not None
+
+    def locations(self, scenes: Sequence[Scene]) -> LocationTensors:
+        """`LocationTensors` of scenes, prepared as this adapter was trained, on its device."""
+        encoder = self.unifusion.mask_encoder
+        tensors = locations_from_scenes(
+            scenes,
+            derive=self.config.derive_locations,
+            published_mask_points=self.config.published_mask_points,
+            segmentation_size=64 if encoder is None else encoder.size,
+            segmentation_channels=0 if encoder is None else encoder.channels,
+        )
+        return tensors.to(self.device)
+
+    def tokens(self, locations: LocationTensors, captions: Tensor) -> GroundingTokens:
+        """Grounding tokens; see `UniFusion.forward`."""
+        result: GroundingTokens = self.unifusion(locations, captions)
+        return result
+
+    def forward(
+        self, locations: LocationTensors, captions: Tensor, *, instance_mask: InstanceMaskRule | None = None
+    ) -> Grounding:
+        """Everything the UNet needs of B scenes, computed once for all steps and both guidance halves.
+
+        Args:
+            locations: B images of N slots.
+            captions: (B, N, caption_dim) pooled caption features.
+            instance_mask: attention mask rule, see `conditioning.attention_mask`; None takes the adapter's own.
+
+        Raises:
+            SettingsError: unknown attention mask rule.
+        """
+        rule = self.config.default_instance_mask if instance_mask is None else instance_mask
+        if rule not in INSTANCE_MASK_RULES:
+            raise SettingsError(f"instance_mask: unknown rule {rule!r}; choose one of {', '.join(INSTANCE_MASK_RULES)}")
+        tokens = self.tokens(locations, captions)
+        return Grounding(
+            layers=self._layers_by_path,
+            keys_values={name: layer.keys_values(tokens.tokens) for name, layer in self._layers_by_path.items()},
+            log_weight=tokens.log_weight,
+            slot=tokens.slot,
+            kind=tokens.kind,
+            locations=locations,
+            instance_mask=rule,
+        )
+
+    def gates(self) -> dict[str, tuple[float, float]]:
+        """By layer, tanh of the attention and feed-forward gates: how far training has opened them."""
+        return {
+            name: (float(layer.alpha_attn.tanh()), float(layer.alpha_dense.tanh()))
+            for name, layer in self._layers_by_path.items()
+        }
+
+
+def _key(path: str) -> str:
+    """A module name for a parameter path; module names may not hold dots."""
+    return path.replace(".", "-")

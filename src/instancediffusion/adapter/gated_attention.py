@@ -1,0 +1,74 @@
+"""Gated self-attention between the cells of a feature map and the grounding tokens (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.attention import FeedForward
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class GatedSelfAttention(nn.Module):
+    """x <- x + s tanh(a) SelfAttn(LN[x; o])_x ; x <- x + s tanh(d) FF(LN x), with o = Linear(tokens).
+
+    Only the rows of x are queried; the rows of the tokens would be thrown away. Layer normalisation is per
+    row, so the keys and values of the tokens depend on neither x nor the time step: `keys_values` computes
+    them once per scene.
+    """
+
+    def __init__(self, channels: int, token_dim: int, heads: int) -> None:
+        """Build one layer.
+
+        Args:
+            channels: C of the feature map.
+            token_dim: D of the grounding tokens.
+            heads: attention heads; divides `channels`.
+        """
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"heads: {heads} does not divide {channels} channels")
+        self.heads = heads
+        self.linear = nn.Linear(token_dim, channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(channels, channels, bias=False)
+        self.to_v = nn.Linear(channels, channels, bias=False)
+        self.to_out = nn.Linear(channels, channels)
+        self.ff = FeedForward(channels, activation_fn="geglu")
+        # Both gates start at tanh(0) = 0: a new adapter leaves the base model as it is.
+        self.alpha_attn = nn.Parameter(torch.zeros(()))
+        self.alpha_dense = nn.Parameter(torch.zeros(()))
+
+    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, T, C) of the grounding tokens (B, T, D)."""
+        rows = self.norm1(self.linear(tokens))
+        return self.to_k(rows), self.to_v(rows)
+
+    def forward(self, x: Tensor, token_keys: Tensor, token_values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+        """What to add to x.
+
+        Args:
+            x: (B, L, C) cells of the feature map.
+            token_keys: (B, T, C) from `keys_values`.
+            token_values: (B, T, C) from `keys_values`.
+            bias: additive attention bias, broadcast to (B, heads, L, L + T), or None.
+            scale: the grounding scale s of this step.
+
+        Returns:
+            (B, L, C), the difference to the new x.
+        """
+        rows = self.norm1(x)
+        query = self._split(self.to_q(rows))
+        keys = self._split(torch.cat([self.to_k(rows), token_keys.to(rows.dtype)], dim=1))
+        values = self._split(torch.cat([self.to_v(rows), token_values.to(rows.dtype)], dim=1))
+        if bias is not None:
+            bias = bias.to(query.dtype)
+        attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+        attended = self.to_out(attended.transpose(1, 2).flatten(2))
+        change = scale * self.alpha_attn.tanh() * attended
+        return change + scale * self.alpha_dense.tanh() * self.ff(self.norm2(x + change))
+
+    def _split(self, rows: Tensor) -> Tensor:
+        """(B, S, C) -> (B, heads, S, C / heads)."""
+        return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -1,0 +1,131 @@
+"""`Grounding`: all that the UNet needs to know of a batch of scenes, computed once and handed down each call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
+from instancediffusion.conditioning.attention_mask import attention_bias
+
+
+@dataclass(frozen=True, eq=False)
+class Grounding:
+    """Keys and values of the grounding tokens for every layer, and who may see them.
+
+    Handed to the UNet as `cross_attention_kwargs={"grounding": grounding}`; nothing of it is stored on a module.
+
+    Attributes:
+        layers: the gated self-attention layers by name (shared, not copied).
+        keys_values: by the same names, keys and values (B, T, C) of the tokens.
+        log_weight: (B, T), see `GroundingTokens`.
+        slot: (B, T), see `GroundingTokens`.
+        kind: (B, T), see `GroundingTokens`.
+        locations: locations of the B images, for the attention mask.
+        instance_mask: the rule of the attention mask.
+        scale: the grounding scale of this step; at 0 the layers are skipped altogether.
+        latent_size: (height, width) of the latents of the current call; set by the UNet hook.
+    """
+
+    layers: Mapping[str, nn.Module]
+    keys_values: Mapping[str, tuple[Tensor, Tensor]]
+    log_weight: Tensor
+    slot: Tensor
+    kind: Tensor
+    locations: LocationTensors
+    instance_mask: InstanceMaskRule = "none"
+    scale: float = 1.0
+    latent_size: tuple[int, int] | None = None
+    # Attention biases by feature map size and type; filled on first use, shared by copies of the same rows.
+    _biases: dict[tuple[Any, ...], Tensor | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of images."""
+        return self.log_weight.shape[0]
+
+    def scaled(self, scale: float) -> Grounding:
+        """The same grounding at another scale; shares all tensors."""
+        return replace(self, scale=float(scale))
+
+    def for_latents(self, height: int, width: int) -> Grounding:
+        """The same grounding for latents of (height, width); shares all tensors."""
+        return replace(self, latent_size=(height, width))
+
+    def select(self, rows: Sequence[int] | Tensor) -> Grounding:
+        """The images `rows`, in that order, without token columns that none of them uses."""
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.log_weight.device)
+        log_weight = self.log_weight[index]
+        columns = (log_weight > -torch.inf).any(0).nonzero()[:, 0]
+
+        def take(value: Tensor) -> Tensor:
+            return value[index][:, columns]
+
+        return replace(
+            self,
+            keys_values={name: (take(k), take(v)) for name, (k, v) in self.keys_values.items()},
+            log_weight=take(self.log_weight),
+            slot=take(self.slot),
+            kind=take(self.kind),
+            locations=self.locations.select(index),
+            _biases={},
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[Grounding]) -> Grounding:
+        """Join batches of one adapter; images with fewer tokens get hidden ones."""
+        first = parts[0]
+        if any(p.layers is not first.layers or p.instance_mask != first.instance_mask for p in parts):
+            raise ValueError("cat: the parts come from different adapters or attention mask rules")
+        width = max(p.log_weight.shape[1] for p in parts)
+
+        def join(values: Sequence[Tensor], fill: float = 0.0) -> Tensor:
+            def widen(value: Tensor) -> Tensor:
+                return functional.pad(value, [0, 0] * (value.dim() - 2) + [0, width - value.shape[1]], value=fill)
+
+            return torch.cat([widen(value) for value in values])
+
+        return replace(
+            first,
+            keys_values={
+                name: (join([p.keys_values[name][0] for p in parts]), join([p.keys_values[name][1] for p in parts]))
+                for name in first.keys_values
+            },
+            log_weight=join([p.log_weight for p in parts], -torch.inf),
+            slot=join([p.slot for p in parts], -1),
+            kind=join([p.kind for p in parts]),
+            locations=LocationTensors.cat([p.locations for p in parts]),
+            _biases={},
+        )
+
+    def bias(self, cells: int, dtype: torch.dtype) -> Tensor | None:
+        """The additive attention bias of a feature map with `cells` cells; see `attention_bias`."""
+        size = self._map_size(cells)
+        key = (size, dtype)
+        if key not in self._biases:
+            self._biases[key] = attention_bias(
+                self.instance_mask,
+                self.locations,
+                size,
+                log_weight=self.log_weight,
+                slot=self.slot,
+                kind=self.kind,
+                dtype=dtype,
+            )
+        return self._biases[key]
+
+    def _map_size(self, cells: int) -> tuple[int, int]:
+        """(height, width) of the level of the UNet that has `cells` cells; each level halves, rounding up."""
+        if self.latent_size is None:
+            raise ValueError("grounding: latent_size is unknown; graft the adapter on the UNet that is called")
+        height, width = self.latent_size
+        while height * width > cells:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        if height * width != cells:
+            raise ValueError(f"grounding: no level of latents of {self.latent_size} has {cells} cells")
+        return height, width

@@ -1,0 +1,1 @@
+"""Cards: the models that have a name, with where they are, their hash and their licence."""

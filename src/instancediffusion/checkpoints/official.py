@@ -1,0 +1,230 @@
+"""The published checkpoint -> a stock UNet with our adapter on it, an autoencoder and a text encoder."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from instancediffusion.adapter import InstanceAdapter
+from instancediffusion.checkpoints.names import unet_name, vae_name
+from instancediffusion.checkpoints.unpickle import read_checkpoint
+from instancediffusion.errors import CheckpointError
+
+Tensors = Mapping[str, Tensor]
+SCALE_FACTOR = 0.18215
+_STRIDE = 32  # of the mask encoder
+
+
+@dataclass(frozen=True)
+class OfficialComponents:
+    """What a published checkpoint holds; `adapter` is grafted on `unet`."""
+
+    unet: UNet2DConditionModel
+    adapter: InstanceAdapter
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+
+
+def load_official(path: str | Path, *, num_heads: int = 8, text_heads: int | None = None) -> OfficialComponents:
+    """Load a checkpoint in the published layout; every size is read off its tensors.
+
+    Args:
+        path: the `.pth` file. Its averaged weights (`ema`) are taken where it has them, else `model`.
+        num_heads: attention heads of the UNet, which no tensor tells (published: 8).
+        text_heads: attention heads of the text encoder; None means heads of 64 channels as in every CLIP text
+            model, or `num_heads` where that would leave a single one.
+
+    Raises:
+        CheckpointError: the file cannot be read safely, a group is missing, or tensors are missing, surplus
+            or of the wrong shape.
+    """
+    checkpoint = read_checkpoint(path)
+    unet_tensors = _group(path, checkpoint, "ema" if "ema" in checkpoint else "model")
+    unet, adapter = _unet_and_adapter(path, unet_tensors, num_heads)
+    vae = _vae(path, _group(path, checkpoint, "autoencoder"))
+    text_encoder = _text_encoder(path, _group(path, checkpoint, "text_encoder"), num_heads, text_heads)
+    adapter.graft(unet)
+    return OfficialComponents(unet.eval(), adapter.eval(), vae.eval(), text_encoder.eval())
+
+
+def official_scheduler() -> PNDMScheduler:
+    """The published schedule and sampler: PLMS with 1000 steps, offset 1 (equation in section 6 of the paper's code)."""
+    return PNDMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+        set_alpha_to_one=False,
+    )
+
+
+def _group(path: str | Path, checkpoint: Mapping[str, Any], name: str) -> Tensors:
+    group = checkpoint.get(name)
+    if not isinstance(group, Mapping) or not group:
+        raise CheckpointError(f"{path}: no group {name!r}; found {', '.join(map(str, checkpoint)) or 'nothing'}")
+    odd = next((key for key, value in group.items() if not isinstance(value, Tensor)), None)
+    if odd is not None:
+        raise CheckpointError(f"{path}: {name}: {odd!r} is not a tensor")
+    return group
+
+
+def _unet_and_adapter(path: str | Path, tensors: Tensors, num_heads: int) -> tuple[UNet2DConditionModel, InstanceAdapter]:
+    try:
+        blocks_per_level = min(int(n) for n in _numbers(r"input_blocks\.(\d+)\.0\.op\.", tensors)) - 1
+        config = _unet_config(tensors, blocks_per_level, num_heads)
+        adapter_config = _adapter_config(tensors)
+        renamed = {unet_name(name, blocks_per_level): value for name, value in tensors.items()}
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not the published layout of the UNet ({error})") from None
+    with init_empty_weights(include_buffers=False):
+        unet = UNet2DConditionModel(**config)
+        adapter = InstanceAdapter.for_unet(unet, **adapter_config)
+    ours = {name.removeprefix("adapter/"): value for name, value in renamed.items() if name.startswith("adapter/")}
+    # The order of instances is ours: the published model has none, which a zero embedding says.
+    order = adapter.unifusion.z_order
+    ours["unifusion.z_order.weight"] = torch.zeros(order.weight.shape)
+    _fill(path, "UNet", unet, {name: value for name, value in renamed.items() if not name.startswith("adapter/")})
+    _fill(path, "adapter", adapter, ours)
+    return unet, adapter
+
+
+def _unet_config(tensors: Tensors, blocks_per_level: int, num_heads: int) -> dict[str, Any]:
+    step = blocks_per_level + 1
+    last = max(_numbers(r"input_blocks\.(\d+)\.0\.in_layers\.", tensors))
+    levels = (last - 1) // step + 1
+    first = [level * step + 1 for level in range(levels)]
+    attended = [f"input_blocks.{n}.1.norm.weight" in tensors for n in first]
+    context = next(v.shape[1] for k, v in tensors.items() if k.endswith("attn2.to_k.weight"))
+    return {
+        "sample_size": 64,
+        "in_channels": tensors["input_blocks.0.0.weight"].shape[1],
+        "out_channels": tensors["out.2.weight"].shape[0],
+        "block_out_channels": tuple(tensors[f"input_blocks.{n}.0.out_layers.3.weight"].shape[0] for n in first),
+        "layers_per_block": blocks_per_level,
+        "cross_attention_dim": context,
+        # The library's name for the number of heads in this family.
+        "attention_head_dim": num_heads,
+        "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attended),
+        "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attended)),
+    }
+
+
+def _adapter_config(tensors: Tensors) -> dict[str, Any]:
+    net = "position_net."
+    frequencies = tensors[net + "null_position_feature"].shape[0] // (2 * 4)
+    channels = tensors[net + "in_conv.weight"].shape[1]
+    stage = r"position_net\.convnext_tiny_backbone\.stages\.(\d+)\.{}"
+    stages = max(_numbers(stage.format(r"0\.gamma"), tensors)) + 1
+    widths = [tensors[f"{net}convnext_tiny_backbone.stages.{i}.0.gamma"].shape[0] for i in range(stages)]
+    depths = [
+        max(_numbers(rf"position_net\.convnext_tiny_backbone\.stages\.{i}\.(\d+)\.gamma", tensors)) + 1
+        for i in range(stages)
+    ]
+    _, rows, features = tensors[net + "pos_embedding"].shape
+    return {
+        "token_dim": tensors[net + "linears_list.0.4.weight"].shape[0],
+        "caption_dim": tensors[net + "null_positive_feature"].shape[0],
+        "hidden_dim": tensors[net + "linears_list.0.0.weight"].shape[0],
+        "slots": channels,
+        "frequencies": frequencies,
+        "scribble_points": tensors[net + "null_scribble_feature"].shape[0] // (4 * frequencies),
+        "mask_points": tensors[net + "null_polygon_feature"].shape[0] // (4 * frequencies),
+        "segmentation": {
+            "channels": channels,
+            "size": _STRIDE * math.isqrt(rows * features // widths[-1]),
+            "tokens": rows,
+            "widths": widths,
+            "depths": depths,
+        },
+        # Its training practically never saw a mask or scribble without box and point.
+        "derive_locations": True,
+        "published_mask_points": True,
+        "default_instance_mask": "none",
+    }
+
+
+def _vae(path: str | Path, tensors: Tensors) -> AutoencoderKL:
+    try:
+        levels = max(_numbers(r"encoder\.down\.(\d+)\.", tensors)) + 1
+        config = {
+            "in_channels": tensors["encoder.conv_in.weight"].shape[1],
+            "out_channels": tensors["decoder.conv_out.weight"].shape[0],
+            "latent_channels": tensors["post_quant_conv.weight"].shape[1],
+            "block_out_channels": tuple(
+                tensors[f"encoder.down.{i}.block.0.conv1.weight"].shape[0] for i in range(levels)
+            ),
+            "layers_per_block": max(_numbers(r"encoder\.down\.0\.block\.(\d+)\.", tensors)) + 1,
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "sample_size": 512,
+            "scaling_factor": SCALE_FACTOR,
+        }
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not the published layout of the autoencoder ({error})") from None
+    renamed = {}
+    for name, value in tensors.items():
+        ours = vae_name(name, levels)
+        # 1x1 convolutions of the attention are linear layers in diffusers.
+        renamed[ours] = value.flatten(1) if "attentions" in ours and value.dim() == 4 else value  # noqa: PLR2004
+    with init_empty_weights(include_buffers=False):
+        vae = AutoencoderKL(**config)
+    _fill(path, "autoencoder", vae, renamed)
+    return vae
+
+
+def _text_encoder(path: str | Path, tensors: Tensors, num_heads: int, text_heads: int | None) -> CLIPTextModel:
+    prefix = "transformer.text_model."
+    plain = {k.removeprefix(prefix): v for k, v in tensors.items() if not k.endswith("position_ids")}
+    try:
+        vocabulary, width = plain["embeddings.token_embedding.weight"].shape
+        config = CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=plain["encoder.layers.0.mlp.fc1.weight"].shape[0],
+            num_hidden_layers=max(_numbers(r"encoder\.layers\.(\d+)\.", plain)) + 1,
+            num_attention_heads=text_heads or (width // 64 if width >= 2 * 64 else num_heads),
+            max_position_embeddings=plain["embeddings.position_embedding.weight"].shape[0],
+            hidden_act="quick_gelu",
+            projection_dim=width,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+        )
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not the published layout of the text encoder ({error})") from None
+    model = CLIPTextModel(config)
+    # transformers 5 dropped the `text_model.` level from the names of this class.
+    level = "text_model." if any(name.startswith("text_model.") for name in model.state_dict()) else ""
+    _fill(path, "text encoder", model, {level + name: value for name, value in plain.items()})
+    return model
+
+
+def _fill(path: str | Path, what: str, module: nn.Module, tensors: Tensors) -> None:
+    """Strict loading with one message for all that does not fit."""
+    expected = {name: value.shape for name, value in module.state_dict().items() if not name.endswith("position_ids")}
+    missing = sorted(set(expected) - set(tensors))
+    surplus = sorted(set(tensors) - set(expected))
+    reshaped = [name for name in expected if name in tensors and tensors[name].shape != expected[name]]
+    for problem, names in (("missing", missing), ("unknown", surplus), ("of the wrong shape", reshaped)):
+        if names:
+            raise CheckpointError(f"{path}: {what}: {len(names)} tensors are {problem}, the first is {names[0]}")
+    # Copies: the tensors of the file are views of its memory map.
+    module.load_state_dict({name: value.clone() for name, value in tensors.items()}, strict=False, assign=True)
+
+
+def _numbers(pattern: str, tensors: Tensors) -> list[int]:
+    found = [int(match[1]) for name in tensors if (match := re.match(pattern, name))]
+    if not found:
+        raise KeyError(pattern)
+    return found

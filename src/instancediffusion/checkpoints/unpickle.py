@@ -1,0 +1,75 @@
+"""Reading the published `.pth` without running anything in it.
+
+The file is a pickle that holds, beside tensors, configuration objects of OmegaConf. PyTorch's own restricted
+unpickler reads it: it calls nothing but tensor rebuilding and what is listed here, and the listed classes are
+inert stand-ins. Any other global is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instancediffusion.errors import CheckpointError
+
+_INERT = (
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.nodes.AnyNode",
+    "omegaconf.nodes.StringNode",
+    "omegaconf.nodes.IntegerNode",
+    "omegaconf.nodes.FloatNode",
+    "omegaconf.nodes.BooleanNode",
+    "typing.Any",
+)
+
+
+def _inert_class(qualified: str) -> type:
+    """A class of the given name that keeps its state as plain attributes and does nothing else."""
+    module, _, name = qualified.rpartition(".")
+
+    def __setstate__(self: Any, state: Any) -> None:  # noqa: N807 - the name pickle calls
+        self.__dict__["state"] = state
+
+    return type(name, (), {"__module__": module, "__qualname__": name, "__setstate__": __setstate__})
+
+
+_STAND_INS = [_inert_class(name) for name in _INERT]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The top-level dictionary of a `torch.save` zip file, tensors on the CPU and mapped from disk.
+
+    Raises:
+        CheckpointError: no such file, another kind of file, or one that asks for a global beyond tensors and
+            plain containers; it is named, and nothing of the file has been executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; give the path of a downloaded checkpoint (.pth)")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path}: not a PyTorch checkpoint (a zip archive); an interrupted download or a web page saved in its place?"
+        )
+    try:
+        with torch.serialization.safe_globals([*_STAND_INS, defaultdict, dict, list, int]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # noqa: BLE001 - the unpickler raises many types on hostile files
+        raise CheckpointError(f"{path}: refused: {_reason(error)}") from None
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path}: expected a dictionary of components, found {type(loaded).__name__}")
+    return loaded
+
+
+def _reason(error: Exception) -> str:
+    named = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.[\w.]+)", str(error))
+    if named:
+        return f"it asks for {named[1]}, which is neither a tensor nor a plain container; nothing was executed"
+    return f"it cannot be read as tensors and plain containers ({str(error).splitlines()[0][:120]})"

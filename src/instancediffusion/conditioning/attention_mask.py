@@ -1,0 +1,112 @@
+"""Instance-masked attention: who may attend to whom (paper, section 3.2).
+
+Queries are the cells of a feature map ("visual"); keys are the same cells and the grounding tokens. Rules:
+
+* `none`: everything is seen.
+* `grounding`: a cell sees the tokens of an instance only inside that instance's region. Cells see each
+  other freely, so a picture stays one picture.
+* `full`: as `grounding`, and two cells see each other only if they share an instance or both lie in none.
+* `published`: the rule of the published code: boxes only, x and y exchanged, 64x64 maps only, background
+  cells see only themselves; point, scribble and segmentation tokens are seen everywhere.
+
+An instance without box and mask has no region: its tokens are seen everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from instancediffusion.conditioning.locations import KINDS, LocationTensors
+from instancediffusion.conditioning.regions import instance_regions, published_regions
+
+InstanceMaskRule = Literal["none", "grounding", "full", "published"]
+INSTANCE_MASK_RULES: tuple[str, ...] = get_args(InstanceMaskRule)
+
+PUBLISHED_SIDE = 64
+_PUBLISHED_MASKED_KINDS = (KINDS.index("box"), KINDS.index("mask"))
+
+
+def attention_bias(
+    rule: InstanceMaskRule,
+    locations: LocationTensors,
+    size: tuple[int, int],
+    *,
+    log_weight: Tensor,
+    slot: Tensor,
+    kind: Tensor,
+    dtype: torch.dtype,
+) -> Tensor | None:
+    """The additive attention bias of one feature map.
+
+    Args:
+        rule: one of `INSTANCE_MASK_RULES`.
+        locations: B images of N slots.
+        size: (height, width) of the feature map in cells; L = height * width.
+        log_weight: (B, T) added to the logits of each grounding token; -inf hides a token.
+        slot: (B, T) int64, the instance slot of a token, -1 for padding and segmentation tokens.
+        kind: (B, T) int64, index into `KINDS`, `len(KINDS)` for segmentation tokens.
+        dtype: type of the result.
+
+    Returns:
+        (B, 1, 1, L + T) where only `log_weight` matters, else (B, 1, L, L + T); None where all is seen.
+    """
+    batch, tokens = log_weight.shape
+    cells = size[0] * size[1]
+    if rule == "published" and (size != (PUBLISHED_SIDE, PUBLISHED_SIDE) or not _published_applies(locations)):
+        rule = "none"
+    if rule == "none" or locations.slots == 0:
+        if not log_weight.any():
+            return None
+        bias = log_weight.new_zeros(batch, 1, 1, cells + tokens, dtype=dtype)
+        bias[..., cells:] = log_weight[:, None, None, :].to(dtype)
+        return bias
+
+    bias = log_weight.new_zeros(batch, 1, cells, cells + tokens, dtype=dtype)
+    for row in range(batch):  # image by image: the boolean intermediates stay those of one image
+        image = locations.select([row])
+        if rule == "published":
+            member, seen = _published_image(image, slot[row], kind[row])
+        else:
+            member, seen = _image(image, size, slot[row])
+        tail = bias[row, 0, :, cells:]
+        tail.copy_(log_weight[row].to(dtype).expand(cells, tokens)).masked_fill_(~seen.T, -torch.inf)
+        if rule == "full":
+            background = ~member.any(0)
+            bias[row, 0, :, :cells].masked_fill_(~(_share(member) | (background[:, None] & background)), -torch.inf)
+        elif rule == "published":
+            shared = _share(member)
+            shared.fill_diagonal_(True)
+            bias[row, 0, :, :cells].masked_fill_(~shared, -torch.inf)
+    return bias
+
+
+def _image(image: LocationTensors, size: tuple[int, int], slot: Tensor) -> tuple[Tensor, Tensor]:
+    """Membership (N, L) and, for each token, the cells that see it (T, L)."""
+    regions, known = instance_regions(image, size)
+    member = regions[0].flatten(1)
+    free = torch.ones_like(member[:1])
+    # Last row: tokens that belong to no instance, and instances without a region, are seen everywhere.
+    lookup = torch.cat([torch.where(known[0, :, None], member, free), free])
+    return member, lookup[slot]
+
+
+def _published_image(image: LocationTensors, slot: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
+    member = published_regions(image, PUBLISHED_SIDE)[0].flatten(1)
+    lookup = torch.cat([member, torch.zeros_like(member[:1])])  # padding tokens belong to an empty region
+    masked = torch.isin(kind, torch.tensor(_PUBLISHED_MASKED_KINDS, device=kind.device))
+    return member, lookup[slot] | ~masked[:, None]
+
+
+def _published_applies(locations: LocationTensors) -> bool:
+    """The published mask is off for batches without boxes and masks, and where no slot is used."""
+    placed = locations.present["box"] | locations.present["mask"]
+    return bool(placed.any())
+
+
+def _share(member: Tensor) -> Tensor:
+    """(L, L) bool: two cells lie in a common instance."""
+    weights = member.to(torch.float32)
+    return (weights.T @ weights) > 0

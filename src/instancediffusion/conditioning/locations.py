@@ -1,0 +1,156 @@
+"""`LocationTensors`: where every instance of a batch of scenes is, as tensors.
+
+One record per image and slot; which kinds of location a slot holds is said by `present`, never by magic
+values, so a box at the origin and "no box" are different things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+KINDS: tuple[str, ...] = ("box", "point", "scribble", "mask")
+"""The four kinds of location, in the order of their token groups (paper, section 3.1)."""
+
+SCRIBBLE_POINTS = 20
+MASK_POINTS = 256
+
+
+@dataclass(frozen=True)
+class LocationTensors:
+    """Locations of B images with N slots each; coordinates are fractions of the canvas, (x, y).
+
+    Attributes:
+        boxes: (B, N, 4) float32, xyxy.
+        points: (B, N, 2) float32.
+        scribbles: (B, N, P, 2) float32, P = 20 in the published model.
+        mask_points: (B, N, Q, 2) float32, Q = 256 samples of the mask in the published model.
+        used: (B, N) bool; False marks padding of a batch whose images have different numbers of instances.
+        present: for each of `KINDS`, (B, N) bool: the slot holds this kind. Implies `used`.
+        z_order: (B, N) float32, dense rank of the stated order inside its image, 0 = farthest.
+        z_known: (B, N) bool: an order was stated for this slot.
+        segmentations: (B, N, S, S) uint8 bitmaps indexed [y, x], or None where no image has a mask.
+        segmentation_channel: (B, N) int64, the channel of the whole-image segmentation input that a slot's
+            bitmap is drawn into, or -1 for none. Ignored without `segmentations`.
+    """
+
+    boxes: Tensor
+    points: Tensor
+    scribbles: Tensor
+    mask_points: Tensor
+    used: Tensor
+    present: Mapping[str, Tensor]
+    z_order: Tensor
+    z_known: Tensor
+    segmentations: Tensor | None
+    segmentation_channel: Tensor
+
+    def __post_init__(self) -> None:
+        """Check that all parts speak of the same B and N."""
+        if set(self.present) != set(KINDS):
+            raise ValueError(f"present: expected the kinds {KINDS}, got {tuple(self.present)}")
+        expected = tuple(self.boxes.shape[:2])
+        for name, value in self._tensors().items():
+            if tuple(value.shape[:2]) != expected:
+                raise ValueError(f"{name}: expected leading sizes {expected} as in boxes, got {tuple(value.shape)}")
+
+    @classmethod
+    def empty(
+        cls, batch_size: int, slots: int = 0, *, scribble_points: int = SCRIBBLE_POINTS, mask_points: int = MASK_POINTS
+    ) -> LocationTensors:
+        """No instance anywhere: the grounding of the unconditional pass."""
+        shape = (batch_size, slots)
+        return cls(
+            boxes=torch.zeros(*shape, 4),
+            points=torch.zeros(*shape, 2),
+            scribbles=torch.zeros(*shape, scribble_points, 2),
+            mask_points=torch.zeros(*shape, mask_points, 2),
+            used=torch.zeros(shape, dtype=torch.bool),
+            present={kind: torch.zeros(shape, dtype=torch.bool) for kind in KINDS},
+            z_order=torch.zeros(shape),
+            z_known=torch.zeros(shape, dtype=torch.bool),
+            segmentations=None,
+            segmentation_channel=torch.full(shape, -1),
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of images."""
+        return self.boxes.shape[0]
+
+    @property
+    def slots(self) -> int:
+        """N, the number of instance slots of the widest image."""
+        return self.boxes.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self.boxes.device
+
+    def to(self, device: torch.device | str) -> LocationTensors:
+        """The same locations on another device; the types do not change."""
+        return self._map(lambda value: value.to(device))
+
+    def select(self, rows: Sequence[int] | Tensor) -> LocationTensors:
+        """The images `rows`, in that order; a row may be asked for several times."""
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.device)
+        return self._map(lambda value: value[index])
+
+    def drop(self, *kinds: str) -> LocationTensors:
+        """The same instances without the named kinds of location; their captions stay."""
+        unknown = set(kinds) - set(KINDS)
+        if unknown:
+            raise ValueError(f"unknown kind of location {sorted(unknown)}; expected some of {KINDS}")
+        return replace(
+            self, present={k: torch.zeros_like(v) if k in kinds else v for k, v in self.present.items()}
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[LocationTensors]) -> LocationTensors:
+        """Join batches; images with fewer slots are padded with unused ones."""
+        slots = max(part.slots for part in parts)
+        padded = [part.pad(slots) for part in parts]
+        size = next((p.segmentations.shape[-1] for p in padded if p.segmentations is not None), None)
+        if size is not None:
+            padded = [p._with_segmentations(size) for p in padded]
+        names = list(padded[0]._tensors())
+        joined = {name: torch.cat([p._tensors()[name] for p in padded]) for name in names}
+        return _from_tensors(joined)
+
+    def pad(self, slots: int) -> LocationTensors:
+        """The same images with at least `slots` slots; the added ones are unused."""
+        extra = slots - self.slots
+        if extra <= 0:
+            return self
+
+        def widen(name: str, value: Tensor) -> Tensor:
+            fill = -1 if name == "segmentation_channel" else 0
+            return functional.pad(value, [0, 0] * (value.dim() - 2) + [0, extra], value=fill)
+
+        return _from_tensors({name: widen(name, value) for name, value in self._tensors().items()})
+
+    def _with_segmentations(self, size: int) -> LocationTensors:
+        if self.segmentations is not None:
+            return self
+        blank = torch.zeros(self.batch_size, self.slots, size, size, dtype=torch.uint8, device=self.device)
+        return replace(self, segmentations=blank)
+
+    def _map(self, function: Any) -> LocationTensors:
+        return _from_tensors({name: function(value) for name, value in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "present"}
+        kinds = {f"present.{kind}": self.present[kind] for kind in KINDS}
+        return {name: value for name, value in (plain | kinds).items() if value is not None}
+
+
+def _from_tensors(tensors: Mapping[str, Tensor]) -> LocationTensors:
+    values: dict[str, Any] = {name: value for name, value in tensors.items() if not name.startswith("present.")}
+    values.setdefault("segmentations", None)
+    return LocationTensors(present={kind: tensors[f"present.{kind}"] for kind in KINDS}, **values)

@@ -1,0 +1,69 @@
+"""Instance regions: which cells of a feature map an instance covers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from instancediffusion.conditioning.locations import LocationTensors
+
+
+def box_regions(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cells that a box touches.
+
+    Args:
+        boxes: (..., 4) xyxy, fractions of the canvas.
+        size: (height, width) of the feature map in cells.
+
+    Returns:
+        (..., height, width) bool. A cell counts when it shares an area with the box; a box thinner than a
+        cell still has the cells it lies in.
+    """
+    height, width = size
+    x0, y0, x1, y1 = boxes.double().unbind(-1)
+
+    def covered(low: Tensor, high: Tensor, cells: int) -> Tensor:
+        edges = torch.arange(cells, device=boxes.device, dtype=torch.float64)
+        # The tolerance keeps an edge that lies on a cell border, up to rounding, out of the next cell.
+        tolerance = 1e-5
+        return (edges < high[..., None] * cells - tolerance) & (edges + 1 > low[..., None] * cells + tolerance)
+
+    return covered(y0, y1, height)[..., :, None] & covered(x0, x1, width)[..., None, :]
+
+
+def instance_regions(locations: LocationTensors, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The cells of every instance: those of its mask if it has one, else those of its box.
+
+    Args:
+        locations: B images of N slots.
+        size: (height, width) of the feature map in cells.
+
+    Returns:
+        regions (B, N, height, width) bool, and known (B, N) bool: False for slots with neither mask nor box
+        (a point or a scribble does not say how far its object reaches), whose region is empty here.
+    """
+    with_box = locations.present["box"]
+    regions = box_regions(locations.boxes, size) & with_box[..., None, None]
+    known = with_box
+    if locations.segmentations is not None:
+        with_mask = locations.present["mask"]
+        bitmap = locations.segmentations.to(torch.float32)
+        # A cell counts when any of its pixels does, so that thin objects do not vanish at coarse levels.
+        cells = functional.adaptive_max_pool2d(bitmap, size) > 0 if bitmap.numel() else regions
+        regions = torch.where(with_mask[..., None, None], cells, regions)
+        known = known | with_mask
+    return regions, known
+
+
+def published_regions(locations: LocationTensors, side: int = 64) -> Tensor:
+    """The published instance map: boxes rounded to cells and written with x and y exchanged.
+
+    Kept for comparison with the published code only (it indexes rows by x). Returns (B, N, side, side) bool.
+    """
+    cells = torch.round(locations.boxes.double() * side)
+    x0, y0, x1, y1 = (cells[..., i, None] for i in range(4))
+    index = torch.arange(side, device=locations.device)
+    rows = (index >= x0) & (index < x1)
+    columns = (index >= y0) & (index < y1)
+    return rows[..., :, None] & columns[..., None, :] & locations.used[..., None, None]

@@ -1,0 +1,130 @@
+"""From scenes to `LocationTensors`."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from instancediffusion.conditioning.locations import LocationTensors
+from instancediffusion.geometry import mask_points, resample_scribble
+from instancediffusion.scene import Box, Instance, Mask, Point, Scene
+
+
+def locations_from_scenes(
+    scenes: Sequence[Scene],
+    *,
+    derive: bool = False,
+    published_mask_points: bool = False,
+    segmentation_size: int | None = None,
+    segmentation_channels: int = 30,
+) -> LocationTensors:
+    """Tensors of the locations of B scenes.
+
+    Args:
+        scenes: one per image; numbers of instances may differ.
+        derive: give an instance the simpler kinds its location implies (mask -> box; mask, box or scribble ->
+            point; scribble -> box of its extent). For models that, like the published one, were trained with
+            point and box nearly always present (spec of the published training: a scribble or mask alone
+            practically never occurred).
+        published_mask_points: sample mask points as the published code does, with its one-pixel offset.
+        segmentation_size: side S of the bitmaps, in pixels; None leaves them out, and then the region of a mask
+            instance in the attention mask is that of its box.
+        segmentation_channels: channels of the whole-image segmentation input. They go to the masks in order
+            of falling area, as in training; masks beyond that number keep their mask points and their
+            region in the attention mask, but are not drawn into the segmentation input.
+
+    Returns:
+        `LocationTensors` on the CPU. What is random (the choice of interior mask points) is seeded by the mask
+        itself, so the result does not depend on the order of instances or scenes.
+    """
+    slots = max((len(scene.instances) for scene in scenes), default=0)
+    out = LocationTensors.empty(len(scenes), slots)
+    bitmaps = None
+    if segmentation_size is not None and any(i.mask is not None for s in scenes for i in s.instances):
+        bitmaps = torch.zeros(len(scenes), slots, segmentation_size, segmentation_size, dtype=torch.uint8)
+    for row, scene in enumerate(scenes):
+        out.used[row, : len(scene.instances)] = True
+        _fill_order(out, row, scene)
+        areas: list[tuple[int, int]] = []
+        for slot, given in enumerate(scene.instances):
+            instance = _derived(given) if derive else given
+            for kind in instance.kinds:
+                out.present[kind][row, slot] = True
+            if instance.box is not None:
+                box = instance.box
+                out.boxes[row, slot] = torch.tensor([box.x0, box.y0, box.x1, box.y1])
+            if instance.point is not None:
+                out.points[row, slot] = torch.tensor([instance.point.x, instance.point.y])
+            if instance.scribble is not None:
+                stroke = resample_scribble(np.asarray(instance.scribble.points), out.scribbles.shape[2])
+                out.scribbles[row, slot] = torch.as_tensor(stroke, dtype=torch.float32)
+            if instance.mask is not None:
+                array = instance.mask.array
+                rng = np.random.default_rng(zlib.crc32(instance.mask.counts.encode()))
+                samples = mask_points(array, rng, published=published_mask_points)
+                out.mask_points[row, slot] = torch.as_tensor(samples, dtype=torch.float32)
+                areas.append((int(array.sum()), slot))
+                if bitmaps is not None:
+                    bitmaps[row, slot] = _resized(array, bitmaps.shape[-1])
+        largest_first = sorted(areas, key=lambda area_slot: -area_slot[0])
+        for channel, (_, slot) in enumerate(largest_first[:segmentation_channels]):
+            out.segmentation_channel[row, slot] = channel
+    if bitmaps is None:
+        return out
+    return LocationTensors(**{**vars(out), "segmentations": bitmaps})
+
+
+def _fill_order(out: LocationTensors, row: int, scene: Scene) -> None:
+    """Dense ranks of the stated orders: what counts is who is nearer, not by how much."""
+    stated = sorted({i.z_order for i in scene.instances if i.z_order is not None})
+    rank = {order: position for position, order in enumerate(stated)}
+    for slot, instance in enumerate(scene.instances):
+        if instance.z_order is not None:
+            out.z_order[row, slot] = rank[instance.z_order]
+            out.z_known[row, slot] = True
+
+
+def _derived(instance: Instance) -> Instance:
+    """The instance with the simpler kinds its own location implies."""
+    box, point = instance.box, instance.point
+    if box is None and instance.mask is not None:
+        box = _mask_extent(instance.mask)
+    if box is None and instance.scribble is not None:
+        box = _scribble_extent(instance.scribble.points)
+    if point is None and box is not None:
+        point = Point((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
+    return Instance(
+        caption=instance.caption,
+        box=box,
+        point=point,
+        scribble=instance.scribble,
+        mask=instance.mask,
+        z_order=instance.z_order,
+    )
+
+
+def _mask_extent(mask: Mask) -> Box | None:
+    array = mask.array
+    if not array.any():
+        return None
+    rows, columns = np.flatnonzero(array.any(1)), np.flatnonzero(array.any(0))
+    height, width = array.shape
+    return Box(columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
+
+
+def _scribble_extent(points: Sequence[tuple[float, float]]) -> Box | None:
+    stroke = np.asarray(points, dtype=float)
+    (x0, y0), (x1, y1) = stroke.min(0), stroke.max(0)
+    # A straight stroke along an axis encloses no area, and so says nothing about the object's extent.
+    return Box(float(x0), float(y0), float(x1), float(y1)) if x1 > x0 and y1 > y0 else None
+
+
+def _resized(array: np.ndarray, size: int) -> torch.Tensor:
+    """Nearest-neighbour resize to (size, size), as the published model sees its segmentations."""
+    bitmap = torch.as_tensor(array, dtype=torch.uint8)[None, None]
+    return torch.nn.functional.interpolate(bitmap, size=(size, size), mode="nearest")[0, 0]
+
+

@@ -1,0 +1,52 @@
+"""Sampling: pure loops over a denoiser and any diffusers scheduler; no networks.
+
+`sample` is the loop; `grounding_schedule`, `MeanMerge` and `CropMerge` are the parts of the method in it.
+"""
+
+from instancediffusion.sampling.denoiser import Branch, Denoiser, Prediction
+from instancediffusion.sampling.grounding import StepRounding, grounding_schedule, steps_in_fraction
+from instancediffusion.sampling.guidance import GuidedBatch, chunk_bounds, guide
+from instancediffusion.sampling.loop import Observer, SampleResult, StepReport, count_rows, sample
+from instancediffusion.sampling.multi_instance import CropMerge, LastMerge, MeanMerge, Merge, Window
+from instancediffusion.sampling.noise import copy_generator, generators_for, start_noise
+from instancediffusion.sampling.schedulers import (
+    SCHEDULERS,
+    Scheduler,
+    build_scheduler,
+    calls_of_steps,
+    check_scheduler_name,
+    clean_estimate,
+    zero_snr_betas,
+)
+
+__all__ = [
+    "SCHEDULERS",
+    "Branch",
+    "CropMerge",
+    "Denoiser",
+    "GuidedBatch",
+    "LastMerge",
+    "MeanMerge",
+    "Merge",
+    "Observer",
+    "Prediction",
+    "SampleResult",
+    "Scheduler",
+    "StepReport",
+    "StepRounding",
+    "Window",
+    "build_scheduler",
+    "calls_of_steps",
+    "check_scheduler_name",
+    "chunk_bounds",
+    "clean_estimate",
+    "copy_generator",
+    "count_rows",
+    "generators_for",
+    "grounding_schedule",
+    "guide",
+    "sample",
+    "start_noise",
+    "steps_in_fraction",
+    "zero_snr_betas",
+]

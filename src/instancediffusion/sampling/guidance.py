@@ -1,0 +1,74 @@
+"""Classifier-free guidance, with both halves of all trajectories batched under a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from instancediffusion.sampling.denoiser import Branch, Denoiser, Prediction
+
+
+def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022, equation 6 with w + 1 = `guidance_scale`), in float32.
+
+    Half precision would lose most of the small difference that the scale multiplies.
+    """
+    base = unconditional.float()
+    return base + guidance_scale * (conditional.float() - base)
+
+
+def chunk_bounds(rows: int, max_rows: int) -> list[tuple[int, int]]:
+    """Cut `rows` rows into the fewest runs of at most `max_rows`, as equal as possible.
+
+    Returns:
+        (start, stop) of each run.
+    """
+    count = -(-rows // max_rows)
+    edges = [rows * i // count for i in range(count + 1)] if count else [0]
+    return list(pairwise(edges))
+
+
+class GuidedBatch:
+    """A denoiser bound to trajectories that step together.
+
+    The rows of a network call are fixed here, so that the conditioning is gathered once for all the steps a stage
+    has, not once a step.
+
+    Args:
+        denoiser: the network.
+        branches: the trajectories; their `conditional` is ignored.
+        guidance_scale: 1 switches guidance off, and the unconditional half is not computed.
+        max_rows: most rows in one network call, 1 or more.
+    """
+
+    def __init__(self, denoiser: Denoiser, branches: Sequence[Branch], guidance_scale: float, max_rows: int) -> None:
+        self._scale = guidance_scale
+        self._halves = 1 if guidance_scale == 1 else 2
+        rows = [replace(b, conditional=c) for b in branches for c in (True, False)[: self._halves]]
+        self._chunks: list[tuple[int, int, Prediction]] = [
+            (start, stop, denoiser.bind(rows[start:stop])) for start, stop in chunk_bounds(len(rows), max_rows)
+        ]
+        self.rows = len(rows)
+        """Rows the network computes at each call."""
+
+    def __call__(self, sample: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
+        """Predict for every trajectory.
+
+        Args:
+            sample: (T, C, H, W), one latent for each trajectory.
+            timestep: 0-dim.
+            grounding_scale: 0 to 1, for the unconditional half too (as published: it then sees null tokens).
+
+        Returns:
+            (T, C, H, W) float32.
+        """
+        doubled = sample.repeat_interleave(self._halves, dim=0)
+        parts = [predict(doubled[i:j], timestep, grounding_scale) for i, j, predict in self._chunks]
+        predicted = torch.cat(parts)
+        if self._halves == 1:
+            return predicted.float()
+        return guide(predicted[0::2], predicted[1::2], self._scale)

@@ -1,0 +1,32 @@
+"""Synthetic worlds: pictures composed of sprites in depth order, with exact truth about every object. No torch.
+
+`World.load().sample(seed)` is the way in; `instancediffusion world build` fetches and draws the sprites first.
+"""
+
+from .art import ArtError, build_art, cache_folder, load_art
+from .backgrounds import BACKGROUNDS, Background
+from .catalogue import CORE, KINDS
+from .colours import COLOURS, recolour
+from .kinds import ObjectKind
+from .samples import WorldInstance, WorldSample
+from .sprites import SpriteBook
+from .world import World, WorldSpec
+
+__all__ = [
+    "BACKGROUNDS",
+    "COLOURS",
+    "CORE",
+    "KINDS",
+    "ArtError",
+    "Background",
+    "ObjectKind",
+    "SpriteBook",
+    "World",
+    "WorldInstance",
+    "WorldSample",
+    "WorldSpec",
+    "build_art",
+    "cache_folder",
+    "load_art",
+    "recolour",
+]

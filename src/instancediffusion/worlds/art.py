@@ -1,0 +1,202 @@
+"""The drawings of the built-in world: fetched once, checked, rendered, cached.
+
+The art is Noto Emoji (Apache-2.0), as packed in the npm package `@iconify-json/noto`. It is never part of this package;
+`build_art` fetches it with the user's own `npm`, or reads a packed file that is already there.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from instancediffusion.errors import InstanceDiffusionError
+
+from .kinds import ObjectKind
+
+PACKAGE = "@iconify-json/noto"
+VERSION = "1.2.9"
+SHA256 = "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"
+SPRITE_SIDE = 256
+"""Longer side of a cached sprite, in pixels."""
+
+_FORMAT = "sprites-1"
+_MAX_SVG = 2_000_000
+Sprite = NDArray[np.uint8]
+
+
+class ArtError(InstanceDiffusionError):
+    """The art of a world cannot be fetched, read or drawn."""
+
+
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """Return the folder for cached sprites: `cache`, else `$INSTANCEDIFFUSION_CACHE`, else the user's cache folder."""
+    if cache is not None:
+        return Path(cache)
+    if value := os.environ.get("INSTANCEDIFFUSION_CACHE"):
+        return Path(value)
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "instancediffusion" / "cache"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "instancediffusion"
+
+
+def art_file(kinds: Iterable[ObjectKind], cache: str | Path | None = None) -> Path:
+    """Return where the sprites of these kinds are, or will be, cached. The name changes with whatever shapes them."""
+    recipe = [_FORMAT, PACKAGE, VERSION, SHA256, SPRITE_SIDE, sorted((kind.icon, kind.specks) for kind in kinds)]
+    digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+    return cache_folder(cache) / f"world-{digest}" / "sprites.npz"
+
+
+def build_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None, art: str | Path | None = None) -> Path:
+    """Fetch the art, draw every kind, and write the sprites.
+
+    Args:
+        kinds: the kinds to draw.
+        cache: folder to write into; see `cache_folder`.
+        art: a `.tgz` of the npm package that is already there; None fetches the pinned version with `npm pack`.
+
+    Returns:
+        The file written. An existing one is replaced atomically.
+
+    Raises:
+        ArtError: no npm, no network, another file than the pinned one, a missing drawing, or no `resvg-py`.
+    """
+    kinds = tuple(kinds)
+    icons = _read_icons(_checked(Path(art).read_bytes() if art is not None else _fetch()))
+    sprites = {kind.icon: draw_icon(icons, kind.icon, specks=kind.specks) for kind in kinds}
+    path = art_file(kinds, cache)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        np.savez_compressed(file, allow_pickle=False, **sprites)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+    return path
+
+
+def load_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None) -> dict[str, Sprite]:
+    """Read the cached sprites: icon -> (H, W, 4) uint8 with straight alpha, tightly cropped.
+
+    Raises:
+        ArtError: they are not there, or the file is damaged.
+    """
+    kinds = tuple(kinds)
+    path = art_file(kinds, cache)
+    if not path.is_file():
+        raise ArtError(f"{path}: the world's sprites are not built yet; run `instancediffusion world build`")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {kind.icon: stored[kind.icon] for kind in kinds}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ArtError(f"{path}: damaged ({error}); run `instancediffusion world build` again") from error
+
+
+def draw_icon(icons: dict[str, Any], name: str, *, specks: bool = True, side: int = SPRITE_SIDE) -> Sprite:
+    """Draw one icon of an icon set, crop it to what is there, and bring its longer side to `side` pixels.
+
+    Args:
+        icons: an icon set in Iconify's JSON form (`icons`, `aliases`, `width`, `height`).
+        name: the icon, or one of its aliases.
+        specks: keep small loose parts.
+        side: longer side of the result, in pixels.
+
+    Returns:
+        (H, W, 4) uint8, straight alpha.
+    """
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise ArtError("drawing the world needs resvg-py; run `pip install 'instancediffusion[world]'`") from error
+    name = icons.get("aliases", {}).get(name, {}).get("parent", name)
+    icon = icons["icons"].get(name)
+    if icon is None:
+        raise ArtError(f"the art has no drawing named {name!r}; it should be version {VERSION} of {PACKAGE}")
+    width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
+    body = icon["body"]
+    if len(body) > _MAX_SVG:
+        raise ArtError(f"the drawing {name!r} is larger than {_MAX_SVG} characters; it should be a small icon")
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">{body}</svg>'
+    )
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=2 * side, height=2 * side, skip_system_fonts=True))
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).copy()
+    if not specks:
+        pixels[~_main_parts(pixels[..., 3] > 64)] = 0
+    ys, xs = np.nonzero(pixels[..., 3] > 24)
+    if not len(ys):
+        raise ArtError(f"the drawing {name!r} is empty")
+    cropped = Image.fromarray(pixels[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
+    scale = side / max(cropped.size)
+    size = (max(1, round(cropped.width * scale)), max(1, round(cropped.height * scale)))
+    return np.asarray(cropped.resize(size, Image.Resampling.LANCZOS)).copy()
+
+
+def _fetch() -> bytes:
+    """Fetch the pinned package with the user's npm."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ArtError("npm is not installed; install Node.js, or pass `--art` with a packed " + f"{PACKAGE}@{VERSION}")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--silent"]
+        try:
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=300)
+        except (subprocess.SubprocessError, OSError) as error:
+            said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+            raise ArtError(f"`npm pack {PACKAGE}@{VERSION}` failed: {said[-1] if said else error}") from error
+        (packed,) = Path(folder).glob("*.tgz")
+        return packed.read_bytes()
+
+
+def _checked(packed: bytes) -> bytes:
+    """Return the packed file if it is the pinned one."""
+    digest = hashlib.sha256(packed).hexdigest()
+    if digest != SHA256:
+        raise ArtError(f"the packed art has sha256 {digest[:16]}..., not that of {PACKAGE}@{VERSION}; fetch it again")
+    return packed
+
+
+def _read_icons(packed: bytes) -> dict[str, Any]:
+    """Read the icon set out of the packed file, without unpacking anything to disk."""
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
+        member = archive.extractfile("package/icons.json")
+        if member is None:
+            raise ArtError("the packed art has no icons.json")
+        icons: dict[str, Any] = json.load(member)
+    return icons
+
+
+def _main_parts(filled: NDArray[np.bool_], share: float = 0.03) -> NDArray[np.bool_]:
+    """Keep the connected parts that hold at least `share` of the largest one, found on a coarse grid."""
+    step = 4
+    height, width = (-(-n // step) for n in filled.shape)
+    padded = np.zeros((height * step, width * step), bool)
+    padded[: filled.shape[0], : filled.shape[1]] = filled
+    coarse = padded.reshape(height, step, width, step).any((1, 3))
+    labels = np.zeros(coarse.shape, int)
+    for start in zip(*np.nonzero(coarse), strict=True):
+        if labels[start]:
+            continue
+        label, stack = labels.max() + 1, [start]
+        while stack:
+            y, x = stack.pop()
+            if 0 <= y < height and 0 <= x < width and coarse[y, x] and not labels[y, x]:
+                labels[y, x] = label
+                stack += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+    counts = np.bincount(labels.ravel())
+    counts[0] = 0
+    keep = counts >= share * counts.max()
+    kept: NDArray[np.bool_] = np.kron(keep[labels], np.ones((step, step), bool))[: filled.shape[0], : filled.shape[1]]
+    return kept

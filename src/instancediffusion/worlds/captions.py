@@ -1,0 +1,119 @@
+"""Captions that are true of their picture: one for each instance, one for the whole.
+
+Instance captions run from bare ("a pear") to full ("a ripe yellow pear facing left"). Prompts name the objects in any
+order, with counts, colours, the background, and "in front of" or "behind" where two objects really overlap.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .backgrounds import Background
+from .kinds import Facing, ObjectKind
+from .words import NUMBERS, counted, listed, plural, with_article
+
+_TITLES = ("a picture of", "a drawing of", "an image of", "a scene with")
+_RELATIONS = {True: ("in front of", "covering", "before"), False: ("behind", "partly hidden by")}
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a caption may tell of an instance."""
+
+    kind: ObjectKind
+    colour: str | None
+    facing: Facing | None
+
+
+def instance_caption(rng: np.random.Generator, named: Named) -> str:
+    """Write one instance's caption, with its article."""
+    return with_article(_noun_phrase(rng, named, trait=0.25, colour=0.75)) + _side(rng, named, 0.45)
+
+
+def prompt_caption(
+    rng: np.random.Generator,
+    objects: Sequence[Named],
+    z_order: Sequence[int],
+    overlapping: Sequence[tuple[int, int]],
+    background: Background,
+) -> str:
+    """Write the caption of the whole picture.
+
+    Args:
+        rng: generator. The same generator with another depth order gives the same sentence but for what is in front.
+        objects: what there is.
+        z_order: rank of each; larger is nearer.
+        overlapping: pairs of indices whose silhouettes overlap.
+        background: what is behind.
+
+    Returns:
+        Lower case, no full stop.
+    """
+    phrases = [_noun_phrase(rng, named, trait=0.1, colour=0.7) for named in objects]
+    sides = [_side(rng, named, 0.12) for named in objects]
+    style, tell, keep_ground, ground_first, skip = rng.random(5)
+    ground = background.phrases[int(rng.integers(len(background.phrases)))]
+    title = _TITLES[int(rng.integers(len(_TITLES)))]
+    word, pick, flip = rng.random(3)
+    order = [int(i) for i in rng.permutation(len(objects))]
+
+    names = [named.kind.name for named in objects]
+    pairs = [pair for pair in overlapping if names.count(names[pair[0]]) == names.count(names[pair[1]]) == 1]
+    told: list[str] = []
+    if pairs and tell < 0.5:
+        first, second = pairs[int(pick * len(pairs))]
+        if flip < 0.5:
+            first, second = second, first
+        options = _RELATIONS[z_order[first] > z_order[second]]
+        relation = options[int(word * len(options))]
+        told.append(f"{with_article(phrases[first])} {relation} {with_article(phrases[second])}")
+        order = [i for i in order if i not in (first, second)]
+    elif len(objects) > 1 and skip < 0.08:
+        order = order[:-1]
+    told += _grouped([phrases[i] for i in order], [sides[i] for i in order])
+    sentence = listed(told)
+    if keep_ground < 0.8:
+        sentence = f"{ground}, {sentence}" if ground_first < 0.1 else f"{sentence} {ground}"
+    return f"{title} {sentence}" if style < 0.15 else sentence
+
+
+def vocabulary(kinds: Iterable[ObjectKind], backgrounds: Iterable[Background]) -> tuple[str, ...]:
+    """List every word a caption of these kinds and backgrounds can hold, sorted."""
+    phrases = ["a an and facing left right looking to the", *_TITLES, *NUMBERS[2:], "many"]
+    phrases += [phrase for options in _RELATIONS.values() for phrase in options]
+    for kind in kinds:
+        phrases += [*kind.words, *map(plural, kind.words), *kind.traits, *kind.colours]
+    for background in backgrounds:
+        phrases += background.phrases
+    return tuple(sorted({word for phrase in phrases for word in phrase.replace(",", " ").split()}))
+
+
+def _noun_phrase(rng: np.random.Generator, named: Named, *, trait: float, colour: float) -> str:
+    """Write adjectives and a noun, without article. A colour that is not the drawing's own is told more often."""
+    kind = named.kind
+    use_trait, use_colour, use_synonym, which = rng.random(4)
+    words = []
+    if kind.traits and use_trait < trait:
+        words.append(kind.traits[int(which * len(kind.traits))])
+    if named.colour and use_colour < (colour if named.colour == kind.colour else 0.5 + 0.5 * colour):
+        words.append(named.colour)
+    synonyms = kind.synonyms
+    words.append(synonyms[int(which * len(synonyms))] if synonyms and use_synonym < 0.25 else kind.name)
+    return " ".join(words)
+
+
+def _side(rng: np.random.Generator, named: Named, share: float) -> str:
+    use, how = rng.random(2)
+    if named.facing is None or use >= share:
+        return ""
+    return f" facing {named.facing}" if how < 0.7 else f" looking to the {named.facing}"
+
+
+def _grouped(phrases: Sequence[str], sides: Sequence[str]) -> list[str]:
+    """Count equal phrases together ("two red balloons"); one that stands alone may tell its side."""
+    return [
+        counted(phrase, phrases.count(phrase)) + (sides[i] if phrases.count(phrase) == 1 else "")
+        for i, phrase in enumerate(phrases)
+        if phrase not in phrases[:i]
+    ]

@@ -1,0 +1,106 @@
+"""What one draw from a world holds: the picture and the exact truth about every object in it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instancediffusion.errors import SettingsError
+
+from .kinds import Facing
+
+if TYPE_CHECKING:
+    from instancediffusion.scene import Scene
+
+KINDS = ("box", "point", "scribble", "mask")
+
+
+@dataclass(frozen=True, eq=False)
+class WorldInstance:
+    """One object of a picture.
+
+    Attributes:
+        caption: one of many true captions.
+        name: the kind's name.
+        colour: its named colour, for kinds that can be recoloured; else None.
+        facing: the side it looks to, for kinds that have one; else None.
+        z_order: 0 for the one painted first (the farthest), then 1, 2, ...
+        box: (4,) float32, x0 y0 x1 y1 as fractions of the canvas, tight around the amodal mask.
+        amodal: (H, W) bool, the whole silhouette, hidden parts included.
+        visible: (H, W) bool, what no nearer object covers.
+    """
+
+    caption: str
+    name: str
+    colour: str | None
+    facing: Facing | None
+    z_order: int
+    box: NDArray[np.float32]
+    amodal: NDArray[np.bool_]
+    visible: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class WorldSample:
+    """A picture and its truth.
+
+    Attributes:
+        image: (H, W, 3) uint8, sRGB.
+        prompt: a true caption of the picture.
+        background: the background's name.
+        instances: the objects, in no particular order (see `z_order`).
+        seed: what it was drawn from.
+    """
+
+    image: NDArray[np.uint8]
+    prompt: str
+    background: str
+    instances: tuple[WorldInstance, ...]
+    seed: int
+
+    def to_scene(self, kinds: Collection[str] = ("box",), *, order: bool = True) -> "Scene":
+        """Write the sample as a scene that asks for this picture.
+
+        Args:
+            kinds: which locations each instance states, out of "box", "point", "scribble", "mask".
+                Points lie inside the visible silhouette, scribbles run inside it; boxes and masks are amodal.
+            order: state the depth order.
+
+        Raises:
+            SettingsError: an unknown kind, or none.
+        """
+        from instancediffusion.geometry import scribble_from_mask
+        from instancediffusion.scene import Box, Instance, Mask, Point, Scene, Scribble
+
+        if not kinds or set(kinds) - set(KINDS):
+            raise SettingsError(f"kinds is {tuple(kinds)!r}; name one or more of {', '.join(KINDS)}")
+        instances = []
+        for index, item in enumerate(self.instances):
+            rng = np.random.Generator(np.random.PCG64([self.seed, index]))
+            point, scribble = None, None
+            if "point" in kinds:
+                point = Point(*inner_point(item.visible))
+            if "scribble" in kinds:
+                stroke = scribble_from_mask(item.visible, rng)
+                scribble = Scribble(tuple((float(x), float(y)) for x, y in stroke))
+            instances.append(
+                Instance(
+                    item.caption,
+                    box=Box(*(float(v) for v in item.box)) if "box" in kinds else None,
+                    point=point,
+                    scribble=scribble,
+                    mask=Mask.from_array(item.amodal) if "mask" in kinds else None,
+                    z_order=item.z_order if order else None,
+                )
+            )
+        height, width = self.image.shape[:2]
+        return Scene(self.prompt, tuple(instances), width=width, height=height)
+
+
+def inner_point(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the pixel of a mask that is nearest to its centre of mass, as (x, y) fractions of the canvas."""
+    ys, xs = np.nonzero(mask)
+    nearest = int(np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2))
+    return float(xs[nearest] + 0.5) / mask.shape[1], float(ys[nearest] + 0.5) / mask.shape[0]

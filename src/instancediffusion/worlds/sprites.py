@@ -1,0 +1,90 @@
+"""Sprites ready to be pasted: recoloured, mirrored and brought to size, each step done once where it can be."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from instancediffusion.errors import SettingsError
+
+from .colours import recolour
+from .kinds import Facing, ObjectKind
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A sprite at its final size.
+
+    Attributes:
+        paint: (h, w, 3) float32, 0..255, colours already multiplied by alpha.
+        clear: (h, w, 1) float32, 0..1: one minus alpha, the share of what lies behind that shows through.
+        mask: (h, w) bool: where alpha is at least a half.
+    """
+
+    paint: NDArray[np.float32]
+    clear: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+class SpriteBook:
+    """All sprites of a world, in every colour and side, as a pyramid of halved sizes that is built on first use.
+
+    Args:
+        kinds: the kinds of objects.
+        art: icon -> (H, W, 4) uint8 with straight alpha, tightly cropped.
+    """
+
+    def __init__(self, kinds: Iterable[ObjectKind], art: Mapping[str, NDArray[np.uint8]]) -> None:
+        self.kinds = {kind.name: kind for kind in kinds}
+        self._art: dict[str, NDArray[np.uint8]] = {}
+        for kind in self.kinds.values():
+            pixels = art[kind.icon]
+            if pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8 or not (pixels[..., 3] > 127).any():
+                raise SettingsError(f"sprite {kind.icon!r}: expected a visible (H, W, 4) uint8 array, got {pixels.shape}")
+            self._art[kind.name] = pixels
+        self._pyramids: dict[tuple[str, str | None, Facing | None], list[Image.Image]] = {}
+
+    def aspect(self, name: str) -> float:
+        """Return width / height of a kind's sprite."""
+        height, width = self._art[name].shape[:2]
+        return width / height
+
+    def stamp(self, name: str, colour: str | None, facing: Facing | None, longer_px: float) -> Stamp:
+        """Return a sprite whose longer side is `longer_px` (at least 4), rounded to whole pixels."""
+        pyramid = self._pyramid(name, colour, facing)
+        largest = pyramid[0]
+        scale = max(longer_px, 4.0) / max(largest.size)
+        size = (max(2, round(largest.width * scale)), max(2, round(largest.height * scale)))
+        source = next((level for level in reversed(pyramid) if level.width >= size[0] and level.height >= size[1]), largest)
+        pixels = np.asarray(source.resize(size, Image.Resampling.BILINEAR))
+        alpha = pixels[..., 3]
+        return Stamp(
+            pixels[..., :3].astype(np.float32), 1.0 - alpha[..., None].astype(np.float32) / 255.0, alpha >= 128
+        )
+
+    def picture(self, name: str, colour: str | None = None, facing: Facing | None = None) -> Image.Image:
+        """Return a sprite at its full size, with straight alpha (RGBA)."""
+        return self._pyramid(name, colour, facing)[0].convert("RGBA")
+
+    def _pyramid(self, name: str, colour: str | None, facing: Facing | None) -> list[Image.Image]:
+        """Return the sprite in premultiplied RGBa, each level half the size of the one before."""
+        key = (name, colour, facing)
+        if key not in self._pyramids:
+            kind, pixels = self.kinds[name], self._art[name]
+            if colour is not None and colour != kind.colour:
+                if kind.tint is None or colour not in kind.colours:
+                    raise SettingsError(f"{name} cannot be {colour}; it can be {', '.join(kind.colours) or 'no other colour'}")
+                pixels = recolour(pixels, kind.tint, colour)
+            if facing is not None and facing != kind.facing:
+                if kind.facing is None:
+                    raise SettingsError(f"{name} has no side; leave its facing out")
+                pixels = pixels[:, ::-1]
+            level = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGBa")
+            levels = [level]
+            while min(level.size) >= 16:
+                level = level.reduce(2)
+                levels.append(level)
+            self._pyramids[key] = levels
+        return self._pyramids[key]

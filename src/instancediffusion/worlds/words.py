@@ -1,0 +1,39 @@
+"""A little English: articles, plurals, lists, counts."""
+
+from collections.abc import Sequence
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+
+_IRREGULAR = {"fish": "fish", "sheep": "sheep", "mouse": "mice", "goose": "geese", "cactus": "cacti", "leaf": "leaves"}
+
+
+def with_article(phrase: str) -> str:
+    """Put "a" or "an" before a phrase."""
+    return f"an {phrase}" if phrase[0] in "aeiou" and not phrase.startswith(("uni", "eu")) else f"a {phrase}"
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a noun, whose last word changes ("polar bears"), or the first before "of"."""
+    if " of " in noun:
+        head, _, rest = noun.partition(" of ")
+        return f"{plural(head)} of {rest}"
+    *lead, last = noun.split(" ")
+    if last in _IRREGULAR:
+        last = _IRREGULAR[last]
+    elif last.endswith(("s", "x", "z", "ch", "sh")):
+        last += "es"
+    elif last.endswith("y") and last[-2] not in "aeiou":
+        last = f"{last[:-1]}ies"
+    else:
+        last += "s"
+    return " ".join([*lead, last])
+
+
+def counted(phrase: str, count: int) -> str:
+    """Return "a cat" for one, "two cats" for two."""
+    return with_article(phrase) if count == 1 else f"{NUMBERS[count] if count < len(NUMBERS) else 'many'} {plural(phrase)}"
+
+
+def listed(phrases: Sequence[str]) -> str:
+    """Join phrases with commas and a last "and"."""
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"

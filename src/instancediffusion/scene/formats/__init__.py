@@ -1,0 +1,1 @@
+"""File formats of scenes, each as a pair of reading and writing."""

@@ -1,0 +1,9 @@
+"""Bounds that every scene keeps, so that no file can make a program work or allocate without end."""
+
+FORMAT_VERSION = 1
+MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192
+MAX_INSTANCES = 1000
+MAX_SCRIBBLE_POINTS = 10_000
+MAX_Z_ORDER = 1_000_000
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_COCO_BYTES = 1024 * 1024 * 1024  # the annotations of COCO's own training set are 450 MB

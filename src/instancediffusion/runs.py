@@ -147,6 +147,7 @@ class RunDirectory:
     def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
         self.path = Path(path)
         self.kind = kind
+        self._swept = False
         self._manifest()
 
     def state(self, key: str, fingerprint: str) -> ItemState:
@@ -186,6 +187,10 @@ class RunDirectory:
                 another item or to no run at all; nothing is written.
         """
         self.check(key, fingerprint, list(files), replace=replace)
+        if not self._swept:  # what a killed run left half written; we are the one that writes here now
+            for litter in self.path.rglob(f".*{_TEMPORARY}*"):
+                litter.unlink(missing_ok=True)
+            self._swept = True
         manifest = self._manifest()
         manifest["pending"][key] = list(files)
         write_json(self.path / MANIFEST, manifest)

@@ -1,0 +1,170 @@
+"""The command line as a whole: cheap to start, one line for each error, honest exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from instancediffusion import __version__
+from instancediffusion.cli import COMMANDS, DEBUG_VARIABLE, LazyGroup, cli
+from instancediffusion.errors import CheckpointError, Problem, SceneError, SettingsError
+
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "numpy", "PIL"}
+
+
+def imported_by(code: str) -> set[str]:
+    """Top-level names a fresh interpreter has imported after running some code."""
+    program = f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    return set(
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    )
+
+
+def asking_for_help(*command: str) -> str:
+    """Code that asks the command line for help in its own process."""
+    return (
+        "from click.testing import CliRunner\nfrom instancediffusion.cli import cli\n"
+        f"result = CliRunner().invoke(cli, {[*command, '--help']})\nassert result.exit_code == 0, result.output"
+    )
+
+
+def test_importing_the_package_is_cheap() -> None:
+    assert not HEAVY & imported_by("import instancediffusion")
+
+
+def test_importtime_sees_no_torch() -> None:
+    command = [sys.executable, "-X", "importtime", "-c", "import instancediffusion"]
+    report = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    names = {line.rpartition("|")[2].strip().partition(".")[0] for line in report.splitlines()}
+    assert "instancediffusion" in names
+    assert not HEAVY & names
+
+
+def test_a_misspelt_name_is_an_attribute_error() -> None:
+    import instancediffusion
+
+    with pytest.raises(AttributeError, match="InstanceDifusion"):
+        instancediffusion.InstanceDifusion  # noqa: B018
+    assert set(instancediffusion.__all__) <= set(dir(instancediffusion))
+
+
+def test_every_public_name_is_where_it_is_said_to_be() -> None:
+    import instancediffusion
+
+    for name in instancediffusion.__all__:
+        assert getattr(instancediffusion, name) is not None
+
+
+def test_help_needs_no_torch_and_half_a_second() -> None:
+    assert not HEAVY & imported_by(asking_for_help())
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "instancediffusion", "--help"], check=True, capture_output=True)
+        best = min(best, time.perf_counter() - start)
+    assert best < 0.5
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_commands_own_help_needs_no_torch(name: str) -> None:
+    assert not {"torch", "diffusers", "transformers"} & imported_by(asking_for_help(name))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_explains_itself(name: str) -> None:
+    def walk(command: click.Command, path: str) -> None:
+        assert command.help, f"{path} has no help"
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{path} {parameter.opts[0]} has no help"
+        if isinstance(command, click.Group):
+            for child, inner in command.commands.items():
+                walk(inner, f"{path} {child}")
+
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    walk(command, name)
+
+
+def failing(error: BaseException) -> LazyGroup:
+    @click.group(cls=LazyGroup, invoke_without_command=True)
+    def group() -> None:
+        raise error
+
+    return group
+
+
+PROBLEMS = (Problem("$.prompt", "is empty", "write one"), Problem("$.width", "is 3", "use 16 to 8192"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [
+        (
+            SceneError(PROBLEMS, "a.json"),
+            2,
+            ["a.json: $.prompt: is empty; write one", "a.json: $.width: is 3; use 16 to 8192"],
+        ),
+        (SettingsError("steps: 0 is too few; use 1 or more"), 2, ["steps: 0 is too few; use 1 or more"]),
+        (CheckpointError("x.pth: refused"), 1, ["x.pth: refused"]),
+        (FileNotFoundError(2, "No such file or directory", "gone.json"), 1, ["gone.json: no such file or directory"]),
+        (
+            FileNotFoundError(2, "No such file or directory", Path("gone.json")),
+            1,
+            ["gone.json: no such file or directory"],
+        ),
+        (
+            ZeroDivisionError("division by zero"),
+            1,
+            [f"ZeroDivisionError: division by zero (set {DEBUG_VARIABLE}=1 to see where)"],
+        ),
+        (RuntimeError("first\nsecond"), 1, [f"RuntimeError: first (set {DEBUG_VARIABLE}=1 to see where)"]),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(error: Exception, code: int, lines: list[str]) -> None:
+    result = CliRunner().invoke(failing(error))
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [f"error: {line}" for line in lines]
+
+
+def test_an_interrupt_leaves_with_130() -> None:
+    result = CliRunner().invoke(failing(KeyboardInterrupt()))
+    assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
+
+
+def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEBUG_VARIABLE, "1")
+    assert isinstance(CliRunner().invoke(failing(CheckpointError("x"))).exception, CheckpointError)
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["doctor", "--nonsense"]])
+def test_bad_usage_is_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(cli, arguments).exit_code == 2
+
+
+def test_version_and_module_entry() -> None:
+    command = [sys.executable, "-m", "instancediffusion", "--version"]
+    assert __version__ in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_doctor_reports_what_a_bug_report_needs() -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "instancediffusion", "doctor", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    report = json.loads(result.stdout)
+    assert result.returncode == (0 if report["ok"] else 1)
+    assert {"torch", "diffusers", "transformers", "resvg-py"} <= set(report["packages"])
+    assert all(package["ok"] for package in report["packages"].values())
+    assert report["devices"][0]["name"] == "cpu"
+    assert report["devices"][0]["gflops"]["float32"] > 0.1
+    assert {"mini", "sd15"} <= set(report["models"])
+    assert any("OMP_NUM_THREADS=1" in note for note in report["notes"])
+    if report["models"]["mini"]["place"]:
+        assert len(report["models"]["mini"]["sha256"]) == 64

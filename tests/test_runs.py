@@ -1,0 +1,180 @@
+"""Run directories: whole files, exact resuming, and no silent overwriting, also when the process is killed."""
+
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instancediffusion import runs
+from instancediffusion.runs import ItemState, ManifestError, RunConflictError, RunDirectory
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_a_finished_item_is_complete_only_under_its_own_fingerprint(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run", "generate")
+    assert run.state("a", "f1") is ItemState.MISSING
+    run.put("a", "f1", {"a.png": b"picture", "a.json": "{}"}, {"seed": 3})
+
+    again = RunDirectory(tmp_path / "run", "generate")
+    assert again.is_complete("a", "f1")
+    assert again.state("a", "f2") is ItemState.DIFFERENT
+    assert again.items()["a"].record == {"seed": 3}
+    assert again.items()["a"].files["a.png"]["sha256"] == runs.file_sha256(tmp_path / "run" / "a.png")
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"pict")])
+def test_a_lost_or_cut_file_is_computed_again(tmp_path: Path, harm) -> None:
+    run = RunDirectory(tmp_path, "generate")
+    run.put("a", "f1", {"a.png": b"picture"})
+    harm(tmp_path / "a.png")
+    assert run.state("a", "f1") is ItemState.DAMAGED
+    run.put("a", "f1", {"a.png": b"picture"})
+    assert run.is_complete("a", "f1")
+
+
+def test_other_settings_never_overwrite_in_silence(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path, "generate")
+    run.put("a", "f1", {"a.png": b"old"})
+    with pytest.raises(RunConflictError, match="made with other settings"):
+        run.put("a", "f2", {"a.png": b"new"})
+    with pytest.raises(RunConflictError, match="made by 'a'"):
+        run.put("b", "f3", {"a.png": b"new"})
+    assert (tmp_path / "a.png").read_bytes() == b"old"
+    run.put("a", "f2", {"a.png": b"new"}, replace=True)
+    assert (tmp_path / "a.png").read_bytes() == b"new"
+    assert run.is_complete("a", "f2")
+
+
+def test_a_file_of_the_users_own_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"holiday")
+    run = RunDirectory(tmp_path, "generate")
+    with pytest.raises(RunConflictError, match="no run we know of"):
+        run.check("a", "f1", ["a.png"])
+    with pytest.raises(RunConflictError):
+        run.put("a", "f1", {"a.png": b"new"})
+    assert (tmp_path / "a.png").read_bytes() == b"holiday"
+    assert not (tmp_path / runs.MANIFEST).exists()
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/tmp/a.png", "", runs.MANIFEST, "b/../../a.png"])
+def test_files_stay_inside_the_directory(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="not a file name inside"):
+        RunDirectory(tmp_path / "run", "generate").put("a", "f", {name: b""})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ('{"version": 1}', "damaged"),
+        ('{"version": 99, "kind": "generate"}', "newer version"),
+        ('{"version": 1, "kind": "train"}', "belongs to a 'train' run"),
+    ],
+)
+def test_a_manifest_that_is_not_ours_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / runs.MANIFEST).write_text(text)
+    with pytest.raises(ManifestError, match=says):
+        RunDirectory(tmp_path, "generate")
+
+
+def test_a_failing_writer_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    runs.write_atomic(path, b"old")
+    with pytest.raises(RuntimeError), runs.atomic_path(path) as temporary:
+        temporary.write_bytes(b"half of the n")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_result_is_as_readable_as_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    runs.write_atomic(tmp_path / "atomic", b"")
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_numbers_that_json_cannot_say_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        runs.write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.dictionaries(st.text(), JSON, min_size=2), JSON)
+def test_fingerprint_depends_on_values_and_not_on_the_order_of_keys(value: dict, other) -> None:
+    backwards = dict(reversed(value.items()))
+    assert runs.fingerprint(value, other) == runs.fingerprint(backwards, other)
+    assert runs.fingerprint(value, other) == runs.fingerprint(json.loads(json.dumps(value)), other)
+    assert runs.fingerprint(value) != runs.fingerprint(value, other)
+
+
+def test_folder_hash_sees_names_and_contents_but_not_caches(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").write_bytes(b"1")
+    first = runs.folder_sha256(tmp_path)
+    (tmp_path / ".hidden").write_bytes(b"x")
+    assert runs.folder_sha256(tmp_path) == first
+    (tmp_path / "sub" / "a").rename(tmp_path / "sub" / "b")
+    second = runs.folder_sha256(tmp_path)
+    (tmp_path / "sub" / "b").write_bytes(b"2")
+    assert len({first, second, runs.folder_sha256(tmp_path)}) == 3
+
+
+WORKER = """
+import sys
+from instancediffusion.runs import RunDirectory, fingerprint
+run = RunDirectory(sys.argv[1], "generate")
+print("ready", flush=True)
+for index in range(40):
+    key, mark = f"item{index:02d}", fingerprint(index)
+    if run.is_complete(key, mark):
+        continue
+    content = bytes([index]) * 300_000
+    run.put(key, mark, {f"{key}.png": content, f"{key}.json": content.hex()[:100]})
+print("done", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_killed_at_any_moment_it_leaves_whole_files_and_resumes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    chance = random.Random(7)
+    kills = 0
+    for _ in range(60):
+        with subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(folder)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            if kills < 6:
+                time.sleep(chance.uniform(0.0, 0.03))
+                process.send_signal(signal.SIGKILL)
+            ended = process.stdout.read() == "done\n"
+        for path in folder.glob("item*"):
+            index = int(path.stem[4:])
+            content = bytes([index]) * 300_000
+            assert path.read_bytes() == (content if path.suffix == ".png" else content.hex()[:100].encode())
+        finished = RunDirectory(folder, "generate")
+        assert all(finished.is_complete(key, runs.fingerprint(int(key[4:]))) for key in finished.items())
+        if ended:
+            break
+        kills += 1
+    assert kills == 6
+    assert not list(folder.glob(".*")), "a killed writer's temporary files are swept by the next"
+    assert len(RunDirectory(folder, "generate").items()) == 40

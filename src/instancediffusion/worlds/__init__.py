@@ -9,8 +9,9 @@ from .catalogue import CORE, KINDS
 from .colours import COLOURS, recolour
 from .kinds import ObjectKind
 from .samples import WorldInstance, WorldSample
+from .spec import WorldSpec
 from .sprites import SpriteBook
-from .world import World, WorldSpec
+from .world import World
 
 __all__ = [
     "BACKGROUNDS",

@@ -79,7 +79,7 @@ def build_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None, art:
     path = art_file(kinds, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        np.savez_compressed(file, allow_pickle=False, **sprites)  # type: ignore[arg-type]
+        np.savez_compressed(file, allow_pickle=False, **sprites)
         file.flush()
         os.fsync(file.fileno())
     os.replace(file.name, path)
@@ -197,6 +197,6 @@ def _main_parts(filled: NDArray[np.bool_], share: float = 0.03) -> NDArray[np.bo
                 stack += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
     counts = np.bincount(labels.ravel())
     counts[0] = 0
-    keep = counts >= share * counts.max()
-    kept: NDArray[np.bool_] = np.kron(keep[labels], np.ones((step, step), bool))[: filled.shape[0], : filled.shape[1]]
-    return kept
+    keep = np.asarray(counts >= share * counts.max())
+    kept = np.take(keep, labels).repeat(step, 0).repeat(step, 1)
+    return kept[: filled.shape[0], : filled.shape[1]]

@@ -109,7 +109,9 @@ def _sunset(rng: np.random.Generator, height: int, width: int) -> Floats:
 
 def _night(rng: np.random.Generator, height: int, width: int) -> Floats:
     """Dark blue with stars, over a darker ground."""
-    picture = _land(((14, 20, 52), (44, 54, 104)), ((34, 48, 50), (20, 30, 34)), (0.72, 0.86), grain=3.0)(rng, height, width)
+    picture = _land(((14, 20, 52), (44, 54, 104)), ((34, 48, 50), (20, 30, 34)), (0.72, 0.86), grain=3.0)(
+        rng, height, width
+    )
     count = max(8, round(height * width / 700))
     y, x = (rng.random(count) * 0.66 * height).astype(int), (rng.random(count) * width).astype(int)
     picture[y, x] = np.array((236, 236, 214), np.float32) * rng.uniform(0.55, 1.0, (count, 1)).astype(np.float32)
@@ -118,11 +120,14 @@ def _night(rng: np.random.Generator, height: int, width: int) -> Floats:
 
 def _sea(rng: np.random.Generator, height: int, width: int) -> Floats:
     """Sky over open water with level waves."""
-    calm = _land(((142, 200, 244), (214, 236, 250)), ((58, 150, 196), (18, 84, 150)), (0.34, 0.5), grain=0.0, relief=0.0)
+    calm = _land(
+        ((142, 200, 244), (214, 236, 250)), ((58, 150, 196), (18, 84, 150)), (0.34, 0.5), grain=0.0, relief=0.0
+    )
     picture = calm(rng, height, width)
     rows = _rows(height)
     swell = _noise(rng, height, width, (40, 5)) * (np.clip(rows - 0.5, 0.0, 0.3) * 46.0)[:, None]
-    return picture + swell[..., None]
+    picture += swell[..., None]
+    return picture
 
 
 def _underwater(rng: np.random.Generator, height: int, width: int) -> Floats:
@@ -137,7 +142,9 @@ def _underwater(rng: np.random.Generator, height: int, width: int) -> Floats:
     return np.asarray(water + rays[..., None] + covered * (sand - water), np.float32)
 
 
-def _planks(wall: tuple[Colour, Colour], wood: tuple[Colour, Colour], horizon: tuple[float, float], skirting: bool) -> Draw:
+def _planks(
+    wall: tuple[Colour, Colour], wood: tuple[Colour, Colour], horizon: tuple[float, float], skirting: bool
+) -> Draw:
     """A wall over wood whose lines run to the viewer (a floor) or across (a table)."""
 
     def draw(rng: np.random.Generator, height: int, width: int) -> Floats:
@@ -163,7 +170,9 @@ def _planks(wall: tuple[Colour, Colour], wood: tuple[Colour, Colour], horizon: t
 
 def _road(rng: np.random.Generator, height: int, width: int) -> Floats:
     """Asphalt with a dashed line, grass behind, sky above."""
-    picture = _land(((150, 204, 244), (220, 238, 250)), ((122, 182, 88), (104, 166, 76)), (0.4, 0.5), clouds=0.6)(rng, height, width)
+    picture = _land(((150, 204, 244), (220, 238, 250)), ((122, 182, 88), (104, 166, 76)), (0.4, 0.5), clouds=0.6)(
+        rng, height, width
+    )
     top, rows = rng.uniform(0.56, 0.64), _rows(height)
     road = _ramp([(top, (124, 126, 132)), (1.0, (92, 94, 100))], rows)[:, None, :]
     covered = (rows > top)[:, None, None]
@@ -178,12 +187,20 @@ BACKGROUNDS: tuple[Background, ...] = (
     Background(
         "meadow",
         ("in a meadow", "on the grass", "in a green meadow", "in a lush green park"),
-        _land(((138, 200, 246), (214, 236, 252)), ((138, 200, 88), (88, 158, 56)), (0.42, 0.62), clouds=0.8, cells=(36, 24)),
+        _land(
+            ((138, 200, 246), (214, 236, 252)),
+            ((138, 200, 88), (88, 158, 56)),
+            (0.42, 0.62),
+            clouds=0.8,
+            cells=(36, 24),
+        ),
     ),
     Background(
         "snow",
         ("in the snow", "on the snow", "in winter"),
-        _land(((172, 202, 230), (222, 234, 246)), ((240, 245, 250), (216, 228, 242)), (0.45, 0.62), grain=3.0, relief=0.05),
+        _land(
+            ((172, 202, 230), (222, 234, 246)), ((240, 245, 250), (216, 228, 242)), (0.45, 0.62), grain=3.0, relief=0.05
+        ),
     ),
     Background(
         "desert",
@@ -208,7 +225,14 @@ BACKGROUNDS: tuple[Background, ...] = (
     Background(
         "hills",
         ("in the hills", "in front of hills"),
-        _land(((186, 214, 236), (236, 240, 232)), ((112, 168, 120), (60, 112, 72)), (0.32, 0.46), relief=0.14, cells=(8, 6), grain=8.0),
+        _land(
+            ((186, 214, 236), (236, 240, 232)),
+            ((112, 168, 120), (60, 112, 72)),
+            (0.32, 0.46),
+            relief=0.14,
+            cells=(8, 6),
+            grain=8.0,
+        ),
     ),
     Background("white background", ("on a white background", "on plain white"), _plain((247, 247, 247))),
     Background("gray background", ("on a gray background", "on plain gray"), _plain((150, 152, 156))),

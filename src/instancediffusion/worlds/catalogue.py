@@ -1,6 +1,6 @@
 """The kinds of objects of the built-in world, looked at one by one.
 
-Sides and colours stand here only where a person has checked them on the contact sheet (`instancediffusion world sheet`).
+Sides and colours stand here only where they were checked by eye on the sheets of `instancediffusion world sheet`.
 """
 
 from .kinds import ObjectKind as Kind
@@ -41,21 +41,23 @@ _ANIMALS = (
     Kind("crab", "crab", (), ("orange",), core=False),
     Kind("turtle", "turtle", ("tortoise",), ("green",), facing="left"),
     Kind("snail", "snail", (), ("brown",), facing="left", core=False),
-    Kind("butterfly", "butterfly", (), ("pretty",), "blue", _MANY, (180, 225), stands=False),
+    Kind("butterfly", "butterfly", (), ("pretty",), "blue", _MANY[:-1], (180, 225), stands=False),
     Kind("ladybug", "lady-beetle", ("ladybird",), ("spotted",)),
     Kind("teddy bear", "teddy-bear", ("teddy",), ("soft",), "brown", _PAINT, (5, 30)),
 )
 
 _FOOD = (
-    Kind("apple", "red-apple", (), ("ripe", "shiny"), "red", ("red", "green", "yellow", "pink"), (345, 25)),
-    Kind("pear", "pear", (), ("ripe",), "green", ("green", "yellow", "red", "brown"), (55, 90)),
+    Kind(
+        "apple", "red-apple", (), ("ripe", "shiny"), "red", ("red", "green", "yellow", "pink"), (345, 25), repaint=True
+    ),
+    Kind("pear", "pear", (), ("ripe",), "green", ("green", "yellow", "red", "brown"), (55, 90), repaint=True),
     Kind("banana", "banana", (), ("ripe", "yellow", "peeled")),
     Kind("strawberry", "strawberry", (), ("ripe", "red")),
     Kind("watermelon", "watermelon", ("slice of watermelon",), ("juicy",), core=False),
     Kind("pineapple", "pineapple", (), ("ripe",), core=False),
     Kind("pumpkin", "jack-o-lantern", (), ("orange", "carved"), core=False),
     Kind("carrot", "carrot", (), ("orange",), core=False),
-    Kind("mushroom", "mushroom", ("toadstool",), ("spotted",), "red", _PAINT[:-2], (345, 25)),
+    Kind("mushroom", "mushroom", ("toadstool",), ("spotted",), "red", _PAINT[:-2], (345, 25), repaint=True),
     Kind("cake", "birthday-cake", ("birthday cake",), ("sweet",)),
     Kind("cupcake", "cupcake", ("muffin",), ("sweet",)),
     Kind("donut", "doughnut", ("doughnut",), ("chocolate", "round")),
@@ -101,7 +103,7 @@ _THINGS = (
     Kind("guitar", "guitar", ("electric guitar",), (), "red", _MANY, (345, 12)),
     Kind("gift", "wrapped-gift", ("present",), ("wrapped",), "orange", _PAINT, (24, 58)),
     Kind("crown", "crown", (), ("golden",)),
-    Kind("ball", "basketball", (), ("round",), "orange", _MANY, (10, 35)),
+    Kind("ball", "basketball", (), ("round",), "orange", _MANY[:-1], (10, 35)),
     Kind("clock", "alarm-clock", ("alarm clock",), (), "red", _MANY, (345, 15)),
     Kind("candle", "candle", (), ("lit", "burning"), core=False),
     Kind("book", "closed-book", (), ("closed",), "red", _MANY, (345, 15)),

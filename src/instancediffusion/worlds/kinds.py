@@ -28,6 +28,7 @@ class ObjectKind:
         specks: whether small parts that hang loose in the drawing belong to it (the rays of the sun do, the stars
             around a mountain do not).
         core: whether it is among the kinds a `WorldSpec` uses when it names none.
+        repaint: whether to recolour it to `colour` too, where the drawing's own shade is not quite of that name.
     """
 
     name: str
@@ -41,13 +42,16 @@ class ObjectKind:
     stands: bool = True
     specks: bool = True
     core: bool = True
+    repaint: bool = False
 
     def __post_init__(self) -> None:
         unknown = [colour for colour in self.colours if colour not in COLOURS]
         if unknown:
             raise SettingsError(f"{self.name}: unknown colours {unknown}; take them from {', '.join(COLOURS)}")
         if bool(self.colours) != (self.tint is not None) or (self.colours and self.colour not in self.colours):
-            raise SettingsError(f"{self.name}: `colour`, `colours` and `tint` go together, and `colour` is one of `colours`")
+            raise SettingsError(
+                f"{self.name}: `colour`, `colours` and `tint` go together, and `colour` is one of `colours`"
+            )
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -49,9 +49,7 @@ def place(
         tried = np.stack([x, y, x + width, y + height], 1).astype(float)
         found = _ious(tried, boxes)
         if anchor is None:
-            good = (found <= _APART).all(1) if not overlap else (found <= iou[1]).all(1)
-            if overlap and index:
-                good = (found <= _APART).all(1)
+            good = (found <= _APART).all(1)
         else:
             good = (found[:, anchor] >= iou[0]) & (found <= iou[1]).all(1)
         picks = np.flatnonzero(good)
@@ -96,7 +94,7 @@ def _ious(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]
 def _all_visible(
     masks: Sequence[Mask], corners: Sequence[Corner], size: tuple[int, int], min_visible: float, *, touching: bool
 ) -> bool:
-    """Check the silhouettes themselves: nobody mostly covered by all others; with `touching`, a pair that does overlap."""
+    """Check the silhouettes: nobody mostly covered by all others; with `touching`, somebody does overlap."""
     if len(masks) < 2:
         return True
     placed = np.stack([paste(mask, corner, size) for mask, corner in zip(masks, corners, strict=True)])

@@ -42,14 +42,16 @@ class SpriteBook:
         for kind in self.kinds.values():
             pixels = art[kind.icon]
             if pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8 or not (pixels[..., 3] > 127).any():
-                raise SettingsError(f"sprite {kind.icon!r}: expected a visible (H, W, 4) uint8 array, got {pixels.shape}")
+                raise SettingsError(
+                    f"sprite {kind.icon!r}: expected a visible (H, W, 4) uint8 array, got {pixels.shape}"
+                )
             self._art[kind.name] = pixels
         self._pyramids: dict[tuple[str, str | None, Facing | None], list[Image.Image]] = {}
 
     def aspect(self, name: str) -> float:
         """Return width / height of a kind's sprite."""
         height, width = self._art[name].shape[:2]
-        return width / height
+        return float(width / height)
 
     def stamp(self, name: str, colour: str | None, facing: Facing | None, longer_px: float) -> Stamp:
         """Return a sprite whose longer side is `longer_px` (at least 4), rounded to whole pixels."""
@@ -57,7 +59,9 @@ class SpriteBook:
         largest = pyramid[0]
         scale = max(longer_px, 4.0) / max(largest.size)
         size = (max(2, round(largest.width * scale)), max(2, round(largest.height * scale)))
-        source = next((level for level in reversed(pyramid) if level.width >= size[0] and level.height >= size[1]), largest)
+        source = next(
+            (level for level in reversed(pyramid) if level.width >= size[0] and level.height >= size[1]), largest
+        )
         pixels = np.asarray(source.resize(size, Image.Resampling.BILINEAR))
         alpha = pixels[..., 3]
         return Stamp(
@@ -73,9 +77,11 @@ class SpriteBook:
         key = (name, colour, facing)
         if key not in self._pyramids:
             kind, pixels = self.kinds[name], self._art[name]
-            if colour is not None and colour != kind.colour:
+            if colour is not None and (colour != kind.colour or kind.repaint):
                 if kind.tint is None or colour not in kind.colours:
-                    raise SettingsError(f"{name} cannot be {colour}; it can be {', '.join(kind.colours) or 'no other colour'}")
+                    raise SettingsError(
+                        f"{name} cannot be {colour}; it can be {', '.join(kind.colours) or 'no other colour'}"
+                    )
                 pixels = recolour(pixels, kind.tint, colour)
             if facing is not None and facing != kind.facing:
                 if kind.facing is None:

@@ -31,7 +31,9 @@ def plural(noun: str) -> str:
 
 def counted(phrase: str, count: int) -> str:
     """Return "a cat" for one, "two cats" for two."""
-    return with_article(phrase) if count == 1 else f"{NUMBERS[count] if count < len(NUMBERS) else 'many'} {plural(phrase)}"
+    if count == 1:
+        return with_article(phrase)
+    return f"{NUMBERS[count] if count < len(NUMBERS) else 'many'} {plural(phrase)}"
 
 
 def listed(phrases: Sequence[str]) -> str:

@@ -1,9 +1,8 @@
 """The synthetic world: a sample for every seed."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,76 +13,14 @@ from .art import load_art
 from .backgrounds import BACKGROUNDS, Background
 from .captions import Named, instance_caption, prompt_caption, vocabulary
 from .catalogue import CORE, KINDS
-from .kinds import ObjectKind
-from .layout import Corner, paste, place
+from .layout import paste, place
+from .painting import Placed, cast_shadows, paint
 from .samples import WorldInstance, WorldSample
-from .sprites import SpriteBook, Stamp
+from .spec import WorldSpec
+from .sprites import SpriteBook
 
 Order = Literal["reversed"] | Sequence[int]
-
-
-@dataclass(frozen=True)
-class WorldSpec:
-    """What a world's pictures are like.
-
-    Attributes:
-        size: side of the square canvas, pixels, 16..1024.
-        min_objects: fewest objects in a picture, at least 1.
-        max_objects: most objects, at most 16. Every number between is equally likely.
-        min_scale: smallest longer side of an object, as a share of the canvas.
-        max_scale: largest longer side; with many objects the upper end is lowered so that they fit.
-        overlap_share: share of pictures in which at least two objects overlap (single objects counted).
-        min_iou: smallest box IoU of a pair that is meant to overlap.
-        max_iou: largest box IoU of any pair.
-        min_visible: share of every object that stays free, in any depth order.
-        repeat_share: how often an object is of the same kind as an earlier one in its picture.
-        native_share: how often an object that can be recoloured keeps its own colour.
-        objects: names of the kinds that occur; empty means the core of the catalogue.
-        backgrounds: names of the backgrounds that occur; empty means all.
-    """
-
-    size: int = 128
-    min_objects: int = 1
-    max_objects: int = 4
-    min_scale: float = 0.22
-    max_scale: float = 0.75
-    overlap_share: float = 0.5
-    min_iou: float = 0.05
-    max_iou: float = 0.5
-    min_visible: float = 0.45
-    repeat_share: float = 0.12
-    native_share: float = 0.3
-    objects: tuple[str, ...] = ()
-    backgrounds: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        checks = {
-            f"size is {self.size}; give 16 to 1024 pixels": 16 <= self.size <= 1024,
-            f"min_objects..max_objects is {self.min_objects}..{self.max_objects}; give 1 <= min <= max <= 16": (
-                1 <= self.min_objects <= self.max_objects <= 16
-            ),
-            f"min_scale..max_scale is {self.min_scale}..{self.max_scale}; give 0 < min <= max <= 1": (
-                0.0 < self.min_scale <= self.max_scale <= 1.0
-            ),
-            f"min_iou..max_iou is {self.min_iou}..{self.max_iou}; give 0 < min < max <= 1": (
-                0.0 < self.min_iou < self.max_iou <= 1.0
-            ),
-        }
-        for name in ("overlap_share", "min_visible", "repeat_share", "native_share"):
-            value = getattr(self, name)
-            checks[f"{name} is {value}; give a share between 0 and 1"] = 0.0 <= value <= 1.0
-        wrong = [message for message, good in checks.items() if not good]
-        if wrong:
-            raise SettingsError("WorldSpec: " + "; ".join(wrong))
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """An object before it is painted."""
-
-    named: Named
-    stamp: Stamp
-    corner: Corner
+_T = TypeVar("_T")
 
 
 class World:
@@ -142,7 +79,7 @@ class World:
 
         amodal = [paste(item.stamp.mask, item.corner, size) for item in placed]
         image = background.draw(ground_rng, *size)
-        _cast_shadows(image, placed)
+        cast_shadows(image, placed)
         covered = np.zeros(size, bool)
         visible = list(amodal)
         from_back = sorted(range(len(placed)), key=z_order.__getitem__)
@@ -150,17 +87,22 @@ class World:
             visible[index] = amodal[index] & ~covered
             covered |= amodal[index]
         for index in from_back:
-            _paint(image, placed[index])
+            paint(image, placed[index])
 
-        overlapping = [
-            (i, j) for i in range(len(placed)) for j in range(i) if _truly_overlap(amodal[i], amodal[j])
-        ]
+        overlapping = [(i, j) for i in range(len(placed)) for j in range(i) if _truly_overlap(amodal[i], amodal[j])]
         named = [item.named for item in placed]
         captions = [instance_caption(words_rng, item) for item in named]
         prompt = prompt_caption(words_rng, named, z_order, overlapping, background)
         instances = tuple(
             WorldInstance(
-                captions[i], item.kind.name, item.colour, item.facing, z_order[i], _unit_box(placed[i], size), amodal[i], visible[i]
+                captions[i],
+                item.kind.name,
+                item.colour,
+                item.facing,
+                z_order[i],
+                _unit_box(placed[i], size),
+                amodal[i],
+                visible[i],
             )
             for i, item in enumerate(named)
         )
@@ -172,7 +114,7 @@ class World:
         return vocabulary(self.kinds, self.backgrounds)
 
     def captions_corpus(self, count: int, seed: int = 0) -> Iterator[str]:
-        """Write captions without drawing pictures, to train a tokenizer: `count` of them, prompts and instances mixed."""
+        """Write `count` captions without drawing pictures, to train a tokenizer: prompts and instances' in turn."""
         rng = np.random.Generator(np.random.PCG64([3, seed]))
         for number in range(count):
             named = [self._describe(rng, []) for _ in range(int(rng.integers(1, self.spec.max_objects + 1)))]
@@ -195,7 +137,7 @@ class World:
             chosen = kind.colours[int(colour * len(kind.colours))]
         return Named(kind, chosen, kind.facings[int(side * 2)] if kind.facings else None)
 
-    def _arrange(self, rng: np.random.Generator, count: int) -> list[_Placed]:
+    def _arrange(self, rng: np.random.Generator, count: int) -> list[Placed]:
         """Choose objects, sizes and places."""
         spec = self.spec
         named: list[Named] = []
@@ -221,13 +163,13 @@ class World:
                     min_visible=spec.min_visible,
                 )
                 if corners is not None:
-                    return [_Placed(*item) for item in zip(named, stamps, corners, strict=True)]
+                    return [Placed(*item) for item in zip(named, stamps, corners, strict=True)]
             # No room: draw nearer to one another in size, and smaller, until there is.
             middle = float(np.exp(np.log(scales).mean()))
             scales = np.maximum((scales * middle) ** 0.5 * 0.92, 4.0 / spec.size)
 
 
-def _chosen(field: str, names: Sequence[str], known: dict[str, object] | dict[str, ObjectKind], default: Sequence[str]) -> tuple:  # type: ignore[type-arg]
+def _chosen(field: str, names: Sequence[str], known: Mapping[str, _T], default: Sequence[str]) -> tuple[_T, ...]:
     """Look names up, the default ones if none are given."""
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -250,39 +192,12 @@ def _truly_overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> bool:
     return bool((a & b).sum() >= 0.03 * min(a.sum(), b.sum()))
 
 
-def _paint(image: NDArray[np.float32], item: _Placed) -> None:
-    """Put one object over the picture, in place."""
-    (y, x), (height, width) = item.corner, item.stamp.mask.shape
-    window = image[y : y + height, x : x + width]
-    window *= item.stamp.clear
-    window += item.stamp.paint
-
-
-def _cast_shadows(image: NDArray[np.float32], placed: Sequence[_Placed]) -> None:
-    """Darken the ground under what stands, in place. Before any object, so that depth order changes no shadow."""
-    height, width = image.shape[:2]
-    for item in placed:
-        if not item.named.kind.stands:
-            continue
-        (top, left), (tall, wide) = item.corner, item.stamp.mask.shape
-        feet = np.flatnonzero(item.stamp.mask[int(tall * 0.88) :].any(0))
-        if not len(feet):
-            continue
-        centre_x, radius_x = left + (feet[0] + feet[-1] + 1) / 2.0, max((feet[-1] - feet[0] + 1) / 2.0, 2.0) * 1.25 + 1.0
-        centre_y, radius_y = top + tall - 0.02 * tall, max(0.055 * min(tall, wide) + 1.0, 1.5) * 1.6
-        y0, y1 = max(0, int(centre_y - radius_y)), min(height, int(centre_y + radius_y) + 2)
-        x0, x1 = max(0, int(centre_x - radius_x)), min(width, int(centre_x + radius_x) + 2)
-        y = ((np.arange(y0, y1) + 0.5 - centre_y) / radius_y) ** 2
-        x = ((np.arange(x0, x1) + 0.5 - centre_x) / radius_x) ** 2
-        dark = np.clip(1.0 - (y[:, None] + x[None, :]), 0.0, 1.0).astype(np.float32)
-        image[y0:y1, x0:x1] *= 1.0 - 0.5 * (dark * (2.0 - dark))[..., None]
-
-
-def _unit_box(item: _Placed, size: tuple[int, int]) -> NDArray[np.float32]:
+def _unit_box(item: Placed, size: tuple[int, int]) -> NDArray[np.float32]:
     """Return the tight box of the silhouette as fractions of the canvas."""
     (top, left), mask = item.corner, item.stamp.mask
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     height, width = size
     return np.array(
-        [(left + xs[0]) / width, (top + ys[0]) / height, (left + xs[-1] + 1) / width, (top + ys[-1] + 1) / height], np.float32
+        [(left + xs[0]) / width, (top + ys[0]) / height, (left + xs[-1] + 1) / width, (top + ys[-1] + 1) / height],
+        np.float32,
     )

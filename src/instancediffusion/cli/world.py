@@ -1,0 +1,64 @@
+"""`instancediffusion world`: build the synthetic world's sprites, and look at them."""
+
+from pathlib import Path
+
+import click
+
+_CACHE_HELP = "Folder of the sprites. Default: $INSTANCEDIFFUSION_CACHE, else the user's cache folder."
+
+
+@click.group()
+def world() -> None:
+    """Build the synthetic world and look at it."""
+
+
+@world.command()
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help=_CACHE_HELP)
+@click.option(
+    "--art",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The art as an npm package that is already here (.tgz); without it `npm pack` fetches the pinned version.",
+)
+@click.option("--force", is_flag=True, help="Draw the sprites again even if they are there.")
+def build(cache: Path | None, art: Path | None, force: bool) -> None:
+    """Fetch the emoji art (Noto, Apache-2.0) and draw every sprite once. Needs npm and the extra `world`."""
+    from instancediffusion.worlds import KINDS, build_art
+    from instancediffusion.worlds.art import art_file
+
+    path = art_file(KINDS, cache)
+    if path.is_file() and not force:
+        click.echo(f"{path}: already built ({len(KINDS)} kinds)")
+        return
+    build_art(KINDS, cache, art)
+    click.echo(f"{path}: {len(KINDS)} kinds, {path.stat().st_size / 1e6:.1f} MB")
+
+
+@world.command()
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="world", show_default=True)
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help=_CACHE_HELP)
+@click.option(
+    "--size", type=click.IntRange(16, 1024), default=128, show_default=True, help="Canvas of the samples, in pixels."
+)
+@click.option("--count", type=click.IntRange(1, 1000), default=48, show_default=True, help="Number of samples.")
+@click.option(
+    "--max-objects", type=click.IntRange(1, 16), default=4, show_default=True, help="Most objects in a sample."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first sample.")
+@click.option("--all", "every", is_flag=True, help="All kinds of the catalogue, not only its core.")
+def sheet(output: Path, cache: Path | None, size: int, count: int, max_objects: int, seed: int, every: bool) -> None:
+    """Draw contact sheets: objects.png, colours.png, backgrounds.png, samples.png."""
+    from instancediffusion.worlds import KINDS, World, WorldSpec
+    from instancediffusion.worlds.sheets import background_sheet, colour_sheet, object_sheet, sample_sheet
+
+    names = tuple(kind.name for kind in KINDS) if every else ()
+    opened = World.load(cache, WorldSpec(size=size, max_objects=max_objects, objects=names))
+    output.mkdir(parents=True, exist_ok=True)
+    sheets = {
+        "objects.png": object_sheet(opened),
+        "colours.png": colour_sheet(opened),
+        "backgrounds.png": background_sheet(opened),
+        "samples.png": sample_sheet(opened, count, seed=seed),
+    }
+    for name, picture in sheets.items():
+        picture.save(output / name)
+        click.echo(str(output / name))

@@ -1,0 +1,51 @@
+"""Painting: shadows on the ground first, then objects from the farthest to the nearest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .captions import Named
+from .layout import Corner
+from .sprites import Stamp
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An object before it is painted."""
+
+    named: Named
+    stamp: Stamp
+    corner: Corner
+
+
+def paint(image: NDArray[np.float32], item: Placed) -> None:
+    """Put one object over the picture, in place."""
+    (y, x), (height, width) = item.corner, item.stamp.mask.shape
+    window = image[y : y + height, x : x + width]
+    window *= item.stamp.clear
+    window += item.stamp.paint
+
+
+def cast_shadows(image: NDArray[np.float32], placed: Sequence[Placed]) -> None:
+    """Darken the ground under what stands, in place. Before any object, so that depth order changes no shadow."""
+    height, width = image.shape[:2]
+    for item in placed:
+        if not item.named.kind.stands:
+            continue
+        (top, left), (tall, wide) = item.corner, item.stamp.mask.shape
+        feet = np.flatnonzero(item.stamp.mask[int(tall * 0.88) :].any(0))
+        if not len(feet):
+            continue
+        centre_x, radius_x = (
+            left + (feet[0] + feet[-1] + 1) / 2.0,
+            max((feet[-1] - feet[0] + 1) / 2.0, 2.0) * 1.25 + 1.0,
+        )
+        centre_y, radius_y = top + tall - 0.02 * tall, max(0.055 * min(tall, wide) + 1.0, 1.5) * 1.6
+        y0, y1 = max(0, int(centre_y - radius_y)), min(height, int(centre_y + radius_y) + 2)
+        x0, x1 = max(0, int(centre_x - radius_x)), min(width, int(centre_x + radius_x) + 2)
+        y = ((np.arange(y0, y1) + 0.5 - centre_y) / radius_y) ** 2
+        x = ((np.arange(x0, x1) + 0.5 - centre_x) / radius_x) ** 2
+        dark = np.clip(1.0 - (y[:, None] + x[None, :]), 0.0, 1.0).astype(np.float32)
+        image[y0:y1, x0:x1] *= 1.0 - 0.5 * (dark * (2.0 - dark))[..., None]

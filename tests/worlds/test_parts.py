@@ -1,0 +1,162 @@
+"""Recolouring, backgrounds, sprites, the art cache, the catalogue."""
+
+import colorsys
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from instancediffusion.errors import SettingsError
+from instancediffusion.worlds import BACKGROUNDS, COLOURS, CORE, KINDS, ArtError, ObjectKind, SpriteBook, World
+from instancediffusion.worlds.art import art_file, build_art, cache_folder, draw_icon, load_art
+from instancediffusion.worlds.captions import vocabulary
+from instancediffusion.worlds.colours import hue_saturation, recolour, tint_weight
+
+
+def test_hue_and_saturation_agree_with_the_standard_library():
+    rgb = np.random.default_rng(0).random((200, 3)).astype(np.float32)
+    hue, saturation = hue_saturation(rgb)
+    expected = np.array([colorsys.rgb_to_hsv(*map(float, pixel)) for pixel in rgb])
+    assert hue / 360 == pytest.approx(expected[:, 0], abs=1e-4)
+    assert saturation == pytest.approx(expected[:, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_recolouring_has_the_hue_keeps_alpha_shade_and_other_parts(art, colour):
+    disc = art["disc"].copy()
+    disc[:, :16, :3] = (40, 160, 60)  # a leaf, which must stay
+    painted = recolour(disc, (345, 15), colour)
+    inside = disc[..., 3] > 0
+    inside[:, :16] = False
+    assert np.array_equal(painted[..., 3], disc[..., 3])
+    assert np.array_equal(painted[:, :16], disc[:, :16])
+    target = np.array(COLOURS[colour]) / 255
+    hue, saturation = hue_saturation(painted[inside][:, :3].astype(np.float32) / 255)
+    expected = colorsys.rgb_to_hsv(*target)
+    if expected[1] > 0.2:
+        assert np.abs((hue - expected[0] * 360 + 180) % 360 - 180).max() < 4
+    else:
+        assert saturation.max() < 0.12
+    luma = painted[..., :3] @ np.array([0.299, 0.587, 0.114])
+    assert luma[inside & (np.mgrid[:64, :64][0] < 30)].mean() > 1.1 * luma[inside & (np.mgrid[:64, :64][0] > 45)].mean()
+
+
+def test_tint_wraps_through_red():
+    rgb = np.array([[[1, 0, 0.1], [1, 0.1, 0], [1, 1, 0], [0.5, 0.5, 0.5]]], np.float32)
+    assert tint_weight(rgb, (345, 15)).round(2).tolist() == [[1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS, ids=lambda b: b.name)
+def test_backgrounds_are_pictures_that_vary_and_repeat(background):
+    def draw(seed, height, width):
+        return background.draw(np.random.Generator(np.random.PCG64(seed)), height, width)
+
+    picture = draw(1, 48, 64)
+    assert picture.shape == (48, 64, 3)
+    assert picture.dtype == np.float32
+    assert np.isfinite(picture).all()
+    assert -40 < picture.min() <= picture.max() < 296
+    assert np.array_equal(picture, draw(1, 48, 64))
+    assert not np.array_equal(picture, draw(2, 48, 64))
+    assert draw(0, 16, 16).shape == (16, 16, 3)
+
+
+def test_stamps_are_tight_and_mirrored(art):
+    book = SpriteBook([ObjectKind("arrow", "arrow", facing="left")], art)
+    for longer in (5, 13, 40, 100):
+        left, right = (book.stamp("arrow", None, side, longer) for side in ("left", "right"))
+        assert max(left.mask.shape) == longer
+        assert np.array_equal(left.mask, right.mask[:, ::-1])
+        assert (left.paint <= 255 * (1 - left.clear) + 0.5).all()  # premultiplied
+
+
+def test_what_a_kind_cannot_be_is_refused(art):
+    book = SpriteBook([ObjectKind("box", "box")], art)
+    with pytest.raises(SettingsError, match="no other colour"):
+        book.stamp("box", "red", None, 20)
+    with pytest.raises(SettingsError, match="no side"):
+        book.stamp("box", None, "left", 20)
+    with pytest.raises(SettingsError, match="mauve"):
+        ObjectKind("box", "box", colour="mauve", colours=("mauve",), tint=(0, 10))
+    with pytest.raises(SettingsError, match="go together"):
+        ObjectKind("box", "box", colours=("red",), colour="red")
+
+
+def test_the_catalogue_is_large_and_unambiguous():
+    assert len(CORE) >= 56
+    assert len({kind.name for kind in KINDS}) == len(KINDS)
+    assert len({kind.icon for kind in KINDS}) == len(KINDS)
+    assert len({colour for kind in KINDS for colour in kind.colours}) >= 8
+    assert {"dog", "panda", "polar bear", "donkey", "pear", "balloon", "vase", "house", "teddy bear", "car"} <= set(
+        CORE
+    )
+    for kind in KINDS:  # a trait never contradicts a colour the caption may also name
+        assert not (kind.colours and set(kind.traits) & set(COLOURS))
+    assert all(word.isalpha() and word.islower() for word in vocabulary(KINDS, BACKGROUNDS))
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("INSTANCEDIFFUSION_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    assert cache_folder("elsewhere").name == "elsewhere"
+    monkeypatch.delenv("INSTANCEDIFFUSION_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if sys.platform != "win32":
+        assert cache_folder() == tmp_path / "instancediffusion"
+    assert art_file(KINDS, tmp_path) != art_file(KINDS[1:], tmp_path)
+
+
+def test_missing_and_damaged_sprites_say_what_to_do(tmp_path):
+    with pytest.raises(ArtError, match="world build"):
+        World.load(tmp_path)
+    path = art_file(KINDS, tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not an archive")
+    with pytest.raises(ArtError, match="damaged"):
+        load_art(KINDS, tmp_path)
+
+
+def test_another_file_than_the_pinned_one_is_refused(tmp_path):
+    other = tmp_path / "other.tgz"
+    other.write_bytes(b"something else")
+    with pytest.raises(ArtError, match="sha256"):
+        build_art(KINDS, tmp_path, other)
+
+
+def test_icons_are_cropped_and_specks_dropped():
+    pytest.importorskip("resvg_py")
+    body = '<rect x="40" y="40" width="40" height="20" fill="#f00"/><circle cx="100" cy="10" r="2" fill="#fff"/>'
+    icons = {"icons": {"brick": {"body": body}}, "aliases": {"block": {"parent": "brick"}}, "width": 128, "height": 128}
+    whole, clean = draw_icon(icons, "block"), draw_icon(icons, "block", specks=False)
+    assert max(whole.shape[:2]) == 256
+    assert clean.shape == (128, 256, 4)
+    assert (clean[2:-2, 2:-2] == (255, 0, 0, 255)).all()
+    with pytest.raises(ArtError, match="igloo"):
+        draw_icon(icons, "igloo")
+
+
+def test_worlds_load_no_torch():
+    code = "import sys, instancediffusion.worlds; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.network
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_the_real_art_is_fetched_and_drawn(tmp_path):
+    pytest.importorskip("resvg_py")
+    build_art(KINDS, tmp_path)
+    art = load_art(KINDS, tmp_path)
+    assert {max(pixels.shape[:2]) for pixels in art.values()} == {256}
+    world = World.load(tmp_path)
+    assert len(world.kinds) == len(CORE)
+    for kind in world.kinds:  # the colours told are the colours seen
+        for colour in set(kind.colours) - {"white", "black", "brown"}:
+            pixels = np.asarray(world.sprites.picture(kind.name, colour)).astype(np.float32) / 255
+            hue, saturation = hue_saturation(pixels[..., :3])
+            coloured = (saturation > 0.3) & (pixels[..., 3] > 0.9)
+            expected = colorsys.rgb_to_hsv(*(np.array(COLOURS[colour]) / 255))[0] * 360
+            near = np.abs((hue - expected + 180) % 360 - 180) < 32
+            assert (near & coloured).sum() > 0.12 * (pixels[..., 3] > 0.9).sum(), (kind.name, colour)
+    assert world.sample(0).image.shape == (128, 128, 3)

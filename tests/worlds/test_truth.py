@@ -1,0 +1,144 @@
+"""The truth of a sample against the picture and against itself."""
+
+import numpy as np
+import pytest
+
+from instancediffusion.errors import SettingsError
+
+
+def same(a, b) -> bool:
+    return all(
+        [np.array_equal(a.image, b.image), a.prompt == b.prompt, a.background == b.background]
+        + [
+            (i.caption, i.name, i.colour, i.facing, i.z_order) == (j.caption, j.name, j.colour, j.facing, j.z_order)
+            and all(np.array_equal(getattr(i, name), getattr(j, name)) for name in ("box", "amodal", "visible"))
+            for i, j in zip(a.instances, b.instances, strict=True)
+        ]
+    )
+
+
+def test_a_seed_alone_decides(make_world):
+    one, other = make_world(), make_world()
+    for seed in (5, 3, 2**40, 4):  # another order of calls, a fresh object with nothing cached
+        other.sample(seed)
+    assert all(same(one.sample(seed), other.sample(seed)) for seed in (3, 4, 5, 2**40))
+    assert len({one.sample(seed).image.tobytes() for seed in range(30)}) == 30
+
+
+def test_visible_is_amodal_minus_the_nearer_ones(samples):
+    for sample in samples:
+        for item in sample.instances:
+            nearer = [other.amodal for other in sample.instances if other.z_order > item.z_order]
+            assert np.array_equal(item.visible, item.amodal & ~np.any([np.zeros_like(item.amodal), *nearer], axis=0))
+        assert sorted(item.z_order for item in sample.instances) == list(range(len(sample.instances)))
+
+
+def test_boxes_are_tight_around_the_whole_silhouette(samples):
+    for sample in samples[:100]:
+        for item in sample.instances:
+            ys, xs = np.nonzero(item.amodal)
+            expected = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) / 64
+            assert item.box == pytest.approx(expected)
+
+
+def test_objects_stay_on_the_canvas_within_their_scales(samples):
+    for sample in samples:
+        for item in sample.instances:
+            longer = max(item.box[2] - item.box[0], item.box[3] - item.box[1])
+            assert longer <= 0.75 + 1.5 / 64
+            assert item.amodal.any()
+
+
+def test_half_of_the_samples_overlap_and_nobody_is_buried_in_either_order(samples):
+    overlapping = 0
+    for sample in samples:
+        depth = np.sum([item.amodal for item in sample.instances], axis=0)
+        overlapping += bool((depth > 1).any())
+        for item in sample.instances:
+            assert (depth[item.amodal] == 1).mean() >= 0.45
+    assert 0.4 < overlapping / len(samples) < 0.62
+
+
+def test_depth_order_tells_nothing_of_index_size_or_height(make_world):
+    world = make_world(min_objects=2, max_objects=2, size=32)
+    firsts, larger, lower = [], [], []
+    for seed in range(600):
+        a, b = world.sample(seed).instances
+        front = a.z_order > b.z_order
+        firsts.append(front)
+        larger.append(front == (a.amodal.sum() > b.amodal.sum()))
+        lower.append(front == (a.box[3] > b.box[3]))
+    for share in map(np.mean, (firsts, larger, lower)):
+        assert abs(share - 0.5) < 0.08  # 4 standard deviations
+
+
+def test_swapping_the_order_changes_only_where_objects_overlap(world, samples):
+    changed_somewhere = 0
+    for sample in samples[:150]:
+        swapped = world.sample(sample.seed, order="reversed")
+        count = len(sample.instances)
+        assert [i.z_order for i in swapped.instances] == [count - 1 - i.z_order for i in sample.instances]
+        for a, b in zip(sample.instances, swapped.instances, strict=True):
+            assert (a.caption, a.name, a.colour, a.facing) == (b.caption, b.name, b.colour, b.facing)
+            assert np.array_equal(a.amodal, b.amodal)
+        changed = (sample.image != swapped.image).any(-1)
+        near = np.sum([_grown(_grown(item.amodal)) for item in sample.instances], axis=0) > 1
+        assert not (changed & ~near).any()
+        changed_somewhere += changed.any()
+        assert same(sample, world.sample(sample.seed, order=[i.z_order for i in sample.instances]))
+    assert changed_somewhere > 40
+
+
+def test_the_nearest_object_shows_its_own_pixels(make_world):
+    """The picture against an independent look: the nearest object's inside is one drawing's colours, untouched."""
+    world = make_world(objects=("box", "arrow"), min_objects=2, max_objects=2)
+    for seed in range(60):
+        sample = world.sample(seed)
+        top = max(sample.instances, key=lambda item: item.z_order)
+        inside = ~_grown(~top.amodal)
+        base = np.array({"box": (120, 120, 130), "arrow": (40, 160, 60)}[top.name])
+        pixels = sample.image[inside].astype(float)
+        assert ((np.abs(pixels - base).max(1) < 3) | (np.abs(pixels - base * 0.75).max(1) < 3)).mean() > 0.8
+
+
+def test_facing_is_what_the_picture_shows(make_world):
+    world = make_world(objects=("arrow",), max_objects=1, min_scale=0.5)
+    seen = set()
+    for seed in range(30):
+        (item,) = world.sample(seed).instances
+        columns = np.flatnonzero(item.amodal.any(0))
+        tall = item.amodal.sum(0)
+        thin_end = "left" if tall[columns[1]] < tall[columns[-2]] else "right"
+        assert item.facing == thin_end  # the drawing's point, on the left in the art
+        seen.add(item.facing)
+    assert seen == {"left", "right"}
+
+
+def test_wrong_settings_are_told(make_world, world):
+    for spec in ({"size": 8}, {"min_objects": 0}, {"min_scale": 0.9}, {"overlap_share": 2}, {"objects": ("dodo",)}):
+        with pytest.raises(SettingsError, match=next(iter(spec)).partition("_")[0]):
+            make_world(**spec)
+    with pytest.raises(SettingsError, match="seed"):
+        world.sample(-1)
+    for order in ([0, 0], [1], "up"):
+        with pytest.raises(SettingsError, match="order"):
+            world.sample(3, order=order)
+
+
+def test_many_large_objects_still_find_room(make_world):
+    world = make_world(min_objects=8, max_objects=8, min_scale=0.3, max_scale=0.9)
+    for seed in range(20):
+        assert len(world.sample(seed).instances) == 8
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """Grow a silhouette by one pixel: soft edges reach that far."""
+    padded = np.pad(mask, 1)
+    return np.any(
+        [
+            padded[1 + dy : padded.shape[0] - 1 + dy, 1 + dx : padded.shape[1] - 1 + dx]
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+        ],
+        axis=0,
+    )

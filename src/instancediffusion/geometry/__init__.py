@@ -3,6 +3,7 @@
 from .boxes import box_area, box_iou, clip_boxes, mask_box, points_box, xywh_to_xyxy, xyxy_to_xywh
 from .contours import outlines
 from .mask_points import NUM_MASK_POINTS, mask_points
+from .polygons import fill_rings
 from .rle import compress_runs, rle_area, rle_decode, rle_encode, rle_runs
 from .strokes import NUM_SCRIBBLE_POINTS, resample_scribble, scribble_from_mask
 
@@ -13,6 +14,7 @@ __all__ = [
     "box_iou",
     "clip_boxes",
     "compress_runs",
+    "fill_rings",
     "mask_box",
     "mask_points",
     "outlines",

@@ -60,7 +60,7 @@ def _segments(mask: npt.NDArray[np.bool_], at_background: bool) -> tuple[list[in
     corners = np.stack([set_[:-1, :-1], set_[:-1, 1:], set_[1:, :-1], set_[1:, 1:]])
     case = corners[0] + 2 * corners[1] + 4 * corners[2] + 8 * corners[3]
     rows, columns = np.nonzero((case > 0) & (case < 15))
-    upper_left, upper_right, lower_left, lower_right = (corner[rows, columns] for corner in corners)
+    upper_left, upper_right, lower_left = (corner[rows, columns] for corner in corners[:3])
 
     def along(first: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return 2 * first if at_background else np.ones_like(first)

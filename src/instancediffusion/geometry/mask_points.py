@@ -1,5 +1,7 @@
 """A bitmap as 256 points: 128 along its outlines and 128 inside (the mask input of UniFusion, paper section 3.1)."""
 
+from __future__ import annotations  # else annotations would load all of numpy.random
+
 import numpy as np
 import numpy.typing as npt
 
@@ -51,9 +53,7 @@ def _outline_points(mask: npt.NDArray[np.bool_], published: bool) -> npt.NDArray
     return vertices[np.linspace(0, len(vertices) - 1, _HALF).astype(np.int64)]
 
 
-def _inner_points(
-    mask: npt.NDArray[np.bool_], rng: np.random.Generator, published: bool
-) -> npt.NDArray[np.float64]:
+def _inner_points(mask: npt.NDArray[np.bool_], rng: np.random.Generator, published: bool) -> npt.NDArray[np.float64]:
     """Return (128, 2) set pixels (x, y): the middle one of each of 128 equal runs by distance from the centroid."""
     rows, columns = np.nonzero(mask)
     pixels = np.stack([columns, rows], axis=1)

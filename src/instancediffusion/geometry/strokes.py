@@ -1,5 +1,7 @@
 """Strokes of a fixed number of points, as the scribble tokens take them."""
 
+from __future__ import annotations  # else annotations would load all of numpy.random
+
 import numpy as np
 import numpy.typing as npt
 

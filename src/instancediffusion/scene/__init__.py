@@ -1,12 +1,15 @@
 """Scenes: what a picture is to show, where each object is, and the files that say so. No torch."""
 
 from .files import SceneCheck, check_scene, load_scene, save_scene, scene_from_text, scene_text
+from .formats.coco import CocoScene, coco_paths, read_coco, write_coco
 from .locations import Box, Mask, Point, Scribble
 from .model import KINDS, Instance, Scene
+from .schema import json_schema
 
 __all__ = [
     "KINDS",
     "Box",
+    "CocoScene",
     "Instance",
     "Mask",
     "Point",
@@ -14,8 +17,12 @@ __all__ = [
     "SceneCheck",
     "Scribble",
     "check_scene",
+    "coco_paths",
+    "json_schema",
     "load_scene",
+    "read_coco",
     "save_scene",
     "scene_from_text",
     "scene_text",
+    "write_coco",
 ]

@@ -3,6 +3,7 @@
 import math
 import numbers
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeGuard
 
 from .report import Report, child, kind, nearest, show
 
@@ -108,7 +109,7 @@ def check_keys(
             report.error(child(path, key), "is missing", f"add {show(key)}".replace("'", '"'))
 
 
-def is_array(value: object) -> bool:
+def is_array(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether a value counts as a JSON array."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 

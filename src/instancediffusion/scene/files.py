@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from instancediffusion.errors import Problem, SceneError
-from instancediffusion.runs import write_atomic
 
 from . import text
 from .formats.native import read_native, write_native
@@ -37,7 +36,7 @@ class SceneCheck:
     problems: tuple[Problem, ...]
 
 
-def check_scene(path: str | os.PathLike[str], *, format: Format | None = None) -> SceneCheck:  # noqa: A002
+def check_scene(path: str | os.PathLike[str], *, format: Format | None = None) -> SceneCheck:
     """Read a scene file and collect its problems instead of raising or warning.
 
     Args:
@@ -68,7 +67,7 @@ def check_scene(path: str | os.PathLike[str], *, format: Format | None = None) -
     return SceneCheck(None if report.failed else scene, found, tuple(report.problems))
 
 
-def load_scene(path: str | os.PathLike[str], *, format: Format | None = None) -> Scene:  # noqa: A002
+def load_scene(path: str | os.PathLike[str], *, format: Format | None = None) -> Scene:
     """Read a scene file.
 
     Args:
@@ -81,19 +80,22 @@ def load_scene(path: str | os.PathLike[str], *, format: Format | None = None) ->
     """
     check = check_scene(path, format=format)
     report = Report()
-    report.problems.extend(check.problems)
+    for problem in check.problems:
+        report.add(problem)
     report.settle(os.fspath(path))
     if check.scene is None:
         raise AssertionError("a scene that cannot be read has a problem that says why")
     return check.scene
 
 
-def save_scene(scene: Scene, path: str | os.PathLike[str], *, format: Format = "native") -> None:  # noqa: A002
+def save_scene(scene: Scene, path: str | os.PathLike[str], *, format: Format = "native") -> None:
     """Write a scene file, whole or not at all; `load_scene` gives the same scene back."""
+    from instancediffusion.runs import write_atomic  # here, because only writing needs it
+
     write_atomic(path, scene_text(scene, format=format))
 
 
-def scene_text(scene: Scene, *, format: Format = "native") -> str:  # noqa: A002
+def scene_text(scene: Scene, *, format: Format = "native") -> str:
     """Return the text of a scene file."""
     if format == "native":
         return text.write(write_native(scene), per_line="instances")

@@ -86,12 +86,8 @@ class Scribble:
                 "$.points", f"has {len(points)} points, not 2..{MAX_SCRIBBLE_POINTS}", "use Point for a single place"
             )
         else:
-            pairs = [check_pair(report, f"$.points[{i}]", _as_list(point)) for i, point in enumerate(points)]
-            clean = tuple(pair for pair in pairs if pair is not None)
-            for index, pair in enumerate(clean):
-                if not all(0 <= value <= 1 for value in pair):
-                    report.error(f"$.points[{index}]", f"is {show(pair)}, outside 0..1", _FRACTIONS)
-            object.__setattr__(self, "points", clean)
+            pairs = [_check_place(report, index, point) for index, point in enumerate(points)]
+            object.__setattr__(self, "points", tuple(pair for pair in pairs if pair is not None))
         report.settle()
 
 
@@ -113,11 +109,12 @@ class Mask:
             report.error("$.size", f"is {show(size)}, not [height, width]", "write [height, width] in pixels")
         else:
             sides = [check_integer(report, f"$.size[{i}]", side, 1, MAX_SIDE_PX) for i, side in enumerate(size)]
-            if not isinstance(self.counts, str):
-                report.error("$.counts", f"is {kind(self.counts)}, not a string", "use Mask.from_array or Mask.from_runs")
+            counts: object = self.counts
+            if not isinstance(counts, str):
+                report.error("$.counts", f"is {kind(counts)}, not a string", "use Mask.from_array")
             elif sides[0] is not None and sides[1] is not None:
                 object.__setattr__(self, "size", (sides[0], sides[1]))
-                _check_counts(report, self.counts, self.size)
+                _check_counts(report, counts, self.size)
         report.settle()
 
     @property
@@ -169,6 +166,17 @@ def _check_fractions(report: Report, location: object, names: tuple[str, ...]) -
         object.__setattr__(location, name, number)
 
 
+def _check_place(report: Report, index: int, point: object) -> tuple[float, float] | None:
+    """Return one point of a stroke as a pair of fractions."""
+    if type(point) is tuple and len(point) == 2 and all(type(v) is float and 0 <= v <= 1 for v in point):
+        return point
+    path = f"$.points[{index}]"
+    pair = check_pair(report, path, _as_list(point))
+    if pair is not None and not all(0 <= value <= 1 for value in pair):
+        report.error(path, f"is {show(pair)}, outside 0..1", _FRACTIONS)
+    return pair
+
+
 def _check_counts(report: Report, counts: str, size: tuple[int, int]) -> None:
     try:
         area = rle_area(counts, size)
@@ -200,12 +208,12 @@ def _png_bitmap(report: Report, data: bytes, size: tuple[int, int]) -> npt.NDArr
 
 def _foreground(image: Image.Image) -> npt.NDArray[np.bool_]:
     if image.mode == "P":
-        return np.asarray(image) != 0
+        return np.array(np.asarray(image) != 0, dtype=bool)
     if "A" in image.mode:
         bands = np.asarray(image.convert("LA"))
         return np.asarray((bands[..., 0] != 0) & (bands[..., 1] >= 128))
     pixels = np.asarray(image)
-    return np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0)
+    return np.array(pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0, dtype=bool)
 
 
 def _as_list(value: object) -> object:

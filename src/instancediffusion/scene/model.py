@@ -46,7 +46,8 @@ class Instance:
         for name, type_ in _TYPES.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, type_):
-                report.error(f"$.{name}", f"is {kind(value)}, not a {type_.__name__}", f"wrap it: {type_.__name__}(...)")
+                wanted = type_.__name__
+                report.error(f"$.{name}", f"is {kind(value)}, not a {wanted}", f"wrap it: {wanted}(...)")
         if not self.kinds:
             report.error("$", "has no location", "give a box, point, scribble or mask")
         if self.z_order is not None:
@@ -100,7 +101,8 @@ class Scene:
     def _check_instances(self, report: Report) -> None:
         if len(self.instances) > MAX_INSTANCES:
             report.error("$.instances", f"has {len(self.instances)} items", f"use at most {MAX_INSTANCES}")
-        for index, instance in enumerate(self.instances[:MAX_INSTANCES]):
+        given: tuple[object, ...] = self.instances[:MAX_INSTANCES]
+        for index, instance in enumerate(given):
             path = f"$.instances[{index}]"
             if not isinstance(instance, Instance):
                 report.error(path, f"is {kind(instance)}, not an Instance", "wrap it: Instance(...)")

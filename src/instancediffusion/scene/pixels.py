@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from instancediffusion.errors import SceneError
 from instancediffusion.geometry import compress_runs, rle_runs
@@ -30,12 +32,10 @@ class Canvas:
         return f"[0, 0, {self.width}, {self.height}]"
 
 
-def read_canvas(report: Report, data: object) -> Canvas | None:
-    """Read `width` and `height` of a JSON object, which are noted as missing elsewhere."""
-    if not isinstance(data, dict):
-        return None
+def read_canvas(report: Report, data: Mapping[str, object], path: str = "$") -> Canvas | None:
+    """Read `width` and `height` of a JSON object; whether they are missing is noted elsewhere."""
     sides = [
-        check_integer(report, child("$", key), data[key], MIN_SIDE_PX, MAX_SIDE_PX) if key in data else None
+        check_integer(report, child(path, key), data[key], MIN_SIDE_PX, MAX_SIDE_PX) if key in data else None
         for key in ("width", "height")
     ]
     width, height = sides
@@ -66,7 +66,8 @@ def read_box_xywh(report: Report, path: str, value: object, canvas: Canvas | Non
         return None
     hint = ""
     if (x + width > canvas.width or y + height > canvas.height) and looks_like_corners(found, canvas):
-        hint = f"it looks like [x0, y0, x1, y1]: as [x, y, width, height] that is {_text([x, y, width - x, height - y])}"
+        meant = _text([x, y, width - x, height - y])
+        hint = f"it looks like [x0, y0, x1, y1]: as [x, y, width, height] that is {meant}"
     return _cut(report, path, [x, y, x + width, y + height], canvas, hint)
 
 
@@ -102,9 +103,8 @@ def read_scribble(report: Report, path: str, value: object, canvas: Canvas | Non
         has = "one point" if value else "no points"
         report.fault(path, f"has {has}, but a stroke needs two", "add points, or use a point")
         return None
-    pairs = [check_pair(report, child(path, index), item) for index, item in enumerate(value)]
-    points = [pair for pair in pairs if pair is not None]
-    if len(points) < len(pairs) or canvas is None:
+    points = _points(report, path, value)
+    if points is None or canvas is None:
         return None
     moved = [(_clamp(x, canvas.width), _clamp(y, canvas.height)) for x, y in points]
     outside = sum(old != new for old, new in zip(points, moved, strict=True))
@@ -115,6 +115,20 @@ def read_scribble(report: Report, path: str, value: object, canvas: Canvas | Non
         message = f"has {outside} of {len(points)} points outside the {canvas} canvas; they were moved to its edge"
         report.warn(path, message, "draw it on the canvas")
     return Scribble(tuple((x / canvas.width, y / canvas.height) for x, y in moved))
+
+
+def _points(report: Report, path: str, value: Sequence[Any]) -> list[tuple[float, float]] | None:
+    """Return the points of a stroke, or None if any is no pair of finite numbers."""
+    plain = [
+        (float(item[0]), float(item[1]))
+        for item in value
+        if type(item) is list and len(item) == 2 and all(type(v) in (int, float) and abs(v) < 1e9 for v in item)
+    ]
+    if len(plain) == len(value):  # the usual case, without a path for each number
+        return plain
+    pairs = [check_pair(report, child(path, index), item) for index, item in enumerate(value)]
+    points = [pair for pair in pairs if pair is not None]
+    return points if len(points) == len(pairs) else None
 
 
 def read_rle(report: Report, path: str, value: object, canvas: Canvas | None) -> Mask | None:
@@ -177,6 +191,21 @@ def box_to_pixels(box: Box, canvas: Canvas) -> list[float]:
     return [to_pixels(value, side) for value, side in zip(box.xyxy, sides, strict=True)]
 
 
+def extent_to_pixels(corners: list[float]) -> list[float]:
+    """Return [x, y, width, height] of two corners, without the noise of the subtraction where there is any."""
+    x0, y0, x1, y1 = corners
+    return [x0, y0, _difference(x1, x0), _difference(y1, y0)]
+
+
+def _difference(end: float, start: float) -> float:
+    exact = end - start
+    for digits in range(13):
+        short = round(exact, digits)
+        if start + short == end:
+            return int(short) if digits == 0 else short
+    return exact
+
+
 def point_to_pixels(x: float, y: float, canvas: Canvas) -> list[float]:
     """Return [x, y] in pixels."""
     return [to_pixels(x, canvas.width), to_pixels(y, canvas.height)]
@@ -185,8 +214,9 @@ def point_to_pixels(x: float, y: float, canvas: Canvas) -> list[float]:
 def _cut(report: Report, path: str, corners: list[float], canvas: Canvas, hint: str = "") -> Box | None:
     """Cut a box that has an area off at the canvas."""
     x0, y0, x1, y1 = corners
-    clipped = [_clamp(x0, canvas.width), _clamp(y0, canvas.height), _clamp(x1, canvas.width), _clamp(y1, canvas.height)]
-    units = [clipped[0] / canvas.width, clipped[1] / canvas.height, clipped[2] / canvas.width, clipped[3] / canvas.height]
+    sides = (canvas.width, canvas.height) * 2
+    clipped = [_clamp(value, side) for value, side in zip(corners, sides, strict=True)]
+    units = [value / side for value, side in zip(clipped, sides, strict=True)]
     if x1 <= 0 or y1 <= 0 or x0 >= canvas.width or y0 >= canvas.height:
         fix = hint or f"lengths are pixels; the canvas is {canvas.box}"
         report.fault(path, f"{_text(corners)} lies outside the {canvas} canvas", fix)

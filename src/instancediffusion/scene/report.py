@@ -1,6 +1,5 @@
 """A list of problems that grows while something is checked."""
 
-import difflib
 import json
 import re
 import reprlib
@@ -8,6 +7,8 @@ import warnings
 from collections.abc import Iterable
 
 from instancediffusion.errors import Problem, SceneError, SceneWarning
+
+from .limits import MAX_PROBLEMS
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*\Z")
 _SHORT = reprlib.Repr()
@@ -28,24 +29,29 @@ class Report:
     def __init__(self, *, lenient: bool = False) -> None:
         self.lenient = lenient
         self.problems: list[Problem] = []
-
-    @property
-    def errors(self) -> list[Problem]:
-        """The problems that make the scene unusable."""
-        return [problem for problem in self.problems if problem.severity == "error"]
+        self.error_count = 0
 
     @property
     def failed(self) -> bool:
         """Whether any problem is an error."""
-        return any(problem.severity == "error" for problem in self.problems)
+        return self.error_count > 0
 
     def error(self, path: str, message: str, fix: str = "") -> None:
         """Note something that makes the scene unusable."""
-        self.problems.append(Problem(path, message, fix, "error"))
+        self.add(Problem(path, message, fix, "error"))
 
     def warn(self, path: str, message: str, fix: str = "") -> None:
         """Note something that was mended, or is doubtful."""
-        self.problems.append(Problem(path, message, fix, "warning"))
+        self.add(Problem(path, message, fix, "warning"))
+
+    def add(self, problem: Problem) -> None:
+        """Note a problem; beyond the first 10,000 only that there are more."""
+        self.error_count += problem.severity == "error"
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(problem)
+        elif len(self.problems) == MAX_PROBLEMS:
+            self.problems.append(Problem("$", "there are more problems than can be listed", "mend these first"))
+            self.error_count += 1
 
     def fault(self, path: str, message: str, fix: str = "") -> None:
         """Note something that cannot be used: an error, or when lenient a warning that it is left out."""
@@ -95,5 +101,7 @@ def kind(value: object) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is spelled most like `name`, if one is near."""
+    import difflib  # here, because it is rarely needed and imports much
+
     found = difflib.get_close_matches(name[:60].lower(), list(known), n=1, cutoff=0.6)
     return found[0] if found else None

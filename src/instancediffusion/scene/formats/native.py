@@ -55,7 +55,7 @@ def read_native(data: object, report: Report, folder: Path | None = None) -> Sce
     if "negative_prompt" in top:
         what = "negative prompt"
         negative = check_text(report, "$.negative_prompt", top["negative_prompt"], what=what, blank=True)
-    canvas = read_canvas(report, dict(top))
+    canvas = read_canvas(report, top)
     instances = _read_instances(report, top.get("instances", []), canvas, folder)
     if report.failed or prompt is None or canvas is None:
         return None

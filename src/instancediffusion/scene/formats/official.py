@@ -16,6 +16,7 @@ from ..model import Instance, Scene
 from ..pixels import (
     Canvas,
     box_to_pixels,
+    extent_to_pixels,
     looks_like_corners,
     point_to_pixels,
     read_box_xywh,
@@ -53,7 +54,7 @@ def read_official(data: object, report: Report) -> Scene | None:
     if "negative_prompt" in top:
         what = "negative prompt"
         negative = check_text(report, "$.negative_prompt", top["negative_prompt"], what=what, blank=True)
-    canvas = read_canvas(report, dict(top))
+    canvas = read_canvas(report, top)
     annos = top.get(items, [])
     path = child("$", items)
     if not is_array(annos):
@@ -86,7 +87,7 @@ def write_official(scene: Scene) -> dict[str, Any]:
 
 
 def _read_anno(report: Report, path: str, value: object, canvas: Canvas | None) -> Instance | None:
-    data, errors = check_object(report, path, value), len(report.errors)
+    data, errors = check_object(report, path, value), report.error_count
     if data is None:
         return None
     check_keys(report, path, data, _ANNO_KEYS, ("caption",))
@@ -106,7 +107,7 @@ def _read_anno(report: Report, path: str, value: object, canvas: Canvas | None) 
     layer = None
     if "z_order" in data:
         layer = check_integer(report, child(path, "z_order"), data["z_order"], -MAX_Z_ORDER, MAX_Z_ORDER)
-    if canvas is not None and not any(places.values()) and len(report.errors) == errors:
+    if canvas is not None and not any(places.values()) and report.error_count == errors:
         report.fault(path, "has no location that can be used", "give it a bbox, point, scribble or mask")
         return None
     if report.failed or caption is None:
@@ -145,7 +146,7 @@ def _all_corners(annos: Any, canvas: Canvas) -> bool:
 def _write_anno(instance: Instance, canvas: Canvas) -> dict[str, Any]:
     data: dict[str, Any] = {"caption": instance.caption}
     if instance.box is not None:
-        data["bbox"] = _extent(box_to_pixels(instance.box, canvas))
+        data["bbox"] = extent_to_pixels(box_to_pixels(instance.box, canvas))
     if instance.point is not None:
         data["point"] = point_to_pixels(instance.point.x, instance.point.y, canvas)
     if instance.scribble is not None:
@@ -157,18 +158,3 @@ def _write_anno(instance: Instance, canvas: Canvas) -> dict[str, Any]:
     if instance.z_order is not None:
         data["z_order"] = instance.z_order
     return data
-
-
-def _extent(corners: list[float]) -> list[float]:
-    """Return [x, y, width, height] of two corners, without the noise of the subtraction where there is any."""
-    x0, y0, x1, y1 = corners
-    return [x0, y0, _difference(x1, x0), _difference(y1, y0)]
-
-
-def _difference(end: float, start: float) -> float:
-    exact = end - start
-    for digits in range(13):
-        short = round(exact, digits)
-        if start + short == end:
-            return int(short) if digits == 0 else short
-    return exact

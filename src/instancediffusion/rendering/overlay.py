@@ -1,0 +1,187 @@
+"""A scene drawn as what it asks for: boxes, points, scribbles and masks, numbered, with their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from instancediffusion.geometry import mask_box, outlines, points_box
+from instancediffusion.scene import Instance, Mask, Scene
+
+from .colours import CANVAS, PAPER, RULE, Colour, instance_colour, text_colour
+from .labels import LabelPlacer, Wish
+from .legend import Legend
+from .painter import Painter, PixelPainter, Rect, text_width
+from .svg import SvgPainter
+from .wrap import one_line, shorten
+
+_DEFAULT_SIDE = 768
+_LABEL = 13.0
+_MAX_CAPTIONS = 12  # with more instances the picture carries numbers only; the panel has every caption
+_MARGINS = {"box": 0.0, "point": 8.0, "scribble": 5.0, "mask": 0.0}  # what is drawn around the kind a label goes to
+
+
+def render_overlay(
+    scene: Scene, size: tuple[int, int] | None = None, *, background: Image.Image | None = None, legend: bool = True
+) -> Image.Image:
+    """Draw a scene.
+
+    Args:
+        scene: what to draw.
+        size: (height, width) of the canvas on the picture, in pixels; None makes its longer side 768.
+        background: a picture to draw on, such as one generated from the scene.
+        legend: add a panel with the prompt and every instance, nearest first. It makes the result wider than `size`,
+            and higher if it has to be.
+
+    Returns:
+        An RGB picture.
+    """
+    canvas, panel, whole = _layout(scene, size, legend)
+    painter = PixelPainter(whole)
+    _draw(painter, scene, canvas, panel, background)
+    return painter.finish()
+
+
+def render_overlay_svg(
+    scene: Scene, size: tuple[int, int] | None = None, *, background: Image.Image | None = None, legend: bool = True
+) -> str:
+    """Draw a scene as SVG text; the arguments are those of `render_overlay`."""
+    canvas, panel, whole = _layout(scene, size, legend)
+    painter = SvgPainter(whole)
+    _draw(painter, scene, canvas, panel, background)
+    return painter.finish()
+
+
+def _layout(
+    scene: Scene, size: tuple[int, int] | None, legend: bool
+) -> tuple[tuple[int, int], Legend | None, tuple[int, int]]:
+    """Return the canvas (height, width) on the picture, the panel, and the whole picture's (height, width)."""
+    if size is None:
+        scale = _DEFAULT_SIDE / max(scene.width, scene.height)
+        size = (max(1, round(scene.height * scale)), max(1, round(scene.width * scale)))
+    if min(size) < 1 or max(size) > 16384:
+        raise ValueError(f"size is (height, width) in 1..16384 pixels, not {size}")
+    if not legend:
+        return size, None, size
+    panel = Legend(scene, size[0])
+    return size, panel, (round(panel.height), size[1] + round(panel.width))
+
+
+def _draw(
+    painter: Painter, scene: Scene, canvas: tuple[int, int], panel: Legend | None, background: Image.Image | None
+) -> None:
+    height, width = canvas
+    area: Rect = (0.0, 0.0, float(width), float(height))
+    painter.rectangle(area, fill=CANVAS)
+    if background is not None:
+        painter.picture(background, area)
+    extents = [_extent(instance) for instance in scene.instances]
+    for index in _back_to_front(scene.instances, extents):
+        _draw_instance(painter, scene.instances[index], instance_colour(index), (width, height))
+    painter.rectangle(area, stroke=RULE, width=1)
+    _draw_labels(painter, scene, extents, (width, height))
+    if panel is not None:
+        panel.draw(painter, width, 0)
+
+
+def _back_to_front(instances: Sequence[Instance], extents: Sequence[Rect]) -> list[int]:
+    """Order by layer; where none is stated, and within a layer, large things first, so that small ones stay seen."""
+
+    def key(index: int) -> tuple[bool, int, float]:
+        x0, y0, x1, y1 = extents[index]
+        layer = instances[index].z_order
+        return (layer is not None, layer or 0, -(x1 - x0) * (y1 - y0))
+
+    return sorted(range(len(instances)), key=key)
+
+
+def _draw_instance(painter: Painter, instance: Instance, colour: Colour, size: tuple[int, int]) -> None:
+    width, height = size
+    if instance.mask is not None:
+        painter.region(_rings(instance.mask, size), fill=colour, opacity=0.38, width=1.5)
+    if instance.box is not None:
+        x0, y0, x1, y1 = instance.box.xyxy
+        box = (x0 * width, y0 * height, x1 * width, y1 * height)
+        painter.rectangle(box, fill=colour, opacity=0.10, stroke=colour, width=2)
+    if instance.scribble is not None:
+        path = [(x * width, y * height) for x, y in instance.scribble.points]
+        painter.line(path, stroke=PAPER, width=6)
+        painter.line(path, stroke=colour, width=3.5)
+        painter.disc(path[0], 5, fill=colour, stroke=PAPER, width=1.5)
+    if instance.point is not None:
+        centre = (instance.point.x * width, instance.point.y * height)
+        painter.disc(centre, 8, fill=PAPER, stroke=colour, width=2)
+        painter.disc(centre, 4, fill=colour, stroke=colour, width=1)
+
+
+def _draw_labels(painter: Painter, scene: Scene, extents: Sequence[Rect], size: tuple[int, int]) -> None:
+    width, height = size
+    placer = LabelPlacer((0.0, 0.0, float(width), float(height)))
+    wishes, texts = [], []
+    for index, instance in enumerate(scene.instances):
+        number, variants = str(index + 1), list[str]()
+        if len(scene.instances) <= _MAX_CAPTIONS:
+            caption = one_line(instance.caption[:400])
+            variants = [f"{number}  {shorten(caption, limit * width, _LABEL)}" for limit in (0.45, 0.22)]
+        texts.append([*dict.fromkeys(variants), number])
+        x0, y0, x1, y1 = extents[index]
+        margin = _MARGINS[instance.kinds[0]]
+        area = (x0 * width - margin, y0 * height - margin, x1 * width + margin, y1 * height + margin)
+        sizes = [(text_width(text, _LABEL) + 9, _LABEL + 5) for text in texts[-1]]
+        wishes.append(Wish(sizes, area, _anchor(instance, extents[index], size)))
+    # Small things have few places to choose from, so they choose first.
+    order = sorted(range(len(wishes)), key=lambda i: (wishes[i].area[2] - wishes[i].area[0]) * _height(wishes[i].area))
+    placed = {index: placer.place(wishes[index]) for index in order}
+    for index, placement in placed.items():
+        if placement.apart:
+            x0, y0, x1, y1 = placement.rect
+            ends = [((x0 + x1) / 2, (y0 + y1) / 2), wishes[index].anchor]
+            painter.line(ends, stroke=instance_colour(index), width=1)
+    for index, placement in placed.items():
+        colour, (x0, y0, _, _) = instance_colour(index), placement.rect
+        painter.rectangle(placement.rect, fill=colour, radius=4)
+        text = texts[index][placement.variant]
+        painter.text((x0 + 4.5, y0 + 1.5), text, size=_LABEL, fill=text_colour(colour))
+
+
+def _anchor(instance: Instance, extent: Rect, size: tuple[int, int]) -> tuple[float, float]:
+    """Return a point of the instance in pixels, for a label that stands apart."""
+    if instance.point is not None:
+        x, y = instance.point.x, instance.point.y
+    elif instance.scribble is not None and instance.box is None:
+        x, y = instance.scribble.points[len(instance.scribble.points) // 2]
+    else:
+        x, y = (extent[0] + extent[2]) / 2, (extent[1] + extent[3]) / 2
+    return (x * size[0], y * size[1])
+
+
+def _extent(instance: Instance) -> Rect:
+    """Return the box of an instance in fractions: its own, else that of its mask, scribble or point."""
+    if instance.box is not None:
+        return instance.box.xyxy
+    if instance.mask is not None:
+        return mask_box(instance.mask.array) or (0.0, 0.0, 1.0, 1.0)
+    if instance.scribble is not None:
+        return points_box(instance.scribble.points)
+    point = instance.point
+    return (point.x, point.y, point.x, point.y) if point is not None else (0.0, 0.0, 1.0, 1.0)
+
+
+def _rings(mask: Mask, size: tuple[int, int]) -> list[npt.NDArray[np.float64]]:
+    """Return the outlines of a mask (k, 2) in pixels of the picture, without corners on straight lines."""
+    bitmap = mask.array
+    scale = np.array([size[0] / bitmap.shape[1], size[1] / bitmap.shape[0]])
+    rings = []
+    for curve in outlines(np.pad(bitmap, 1), at_background=False):
+        ring = curve[:-1, ::-1] - 0.5
+        before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
+        bends = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+        rings.append(ring[bends] * scale)
+    return rings
+
+
+def _height(area: Rect) -> float:
+    return area[3] - area[1]

@@ -1,0 +1,123 @@
+"""The JSON Schema of the native format, made from the bounds and key tables the reader uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .formats.native import INSTANCE_KEYS, REQUIRED_KEYS, SCENE_KEYS
+from .limits import (
+    FORMAT_VERSION,
+    MAX_INSTANCES,
+    MAX_SCRIBBLE_POINTS,
+    MAX_SIDE_PX,
+    MAX_Z_ORDER,
+    MIN_SIDE_PX,
+)
+from .model import KINDS
+
+_Schema = dict[str, Any]
+
+
+def json_schema() -> _Schema:
+    """Return the schema (draft 2020-12) of the native scene format.
+
+    It tells what a schema can tell: keys, types and ranges. That boxes have an area and lie on the canvas, and that
+    masks fit it, is checked on reading.
+    """
+    properties = {
+        "$schema": {"type": "string", "description": "For editors; not read."},
+        "version": {"const": FORMAT_VERSION, "description": "Version of this format."},
+        "prompt": _text("The whole picture in words."),
+        "negative_prompt": {"type": "string", "description": "What the picture is not to show."},
+        "width": _integer("Width of the canvas in pixels.", MIN_SIDE_PX, MAX_SIDE_PX),
+        "height": _integer("Height of the canvas in pixels.", MIN_SIDE_PX, MAX_SIDE_PX),
+        "instances": {
+            "type": "array",
+            "description": "The objects, in any order.",
+            "maxItems": MAX_INSTANCES,
+            "items": {"$ref": "#/$defs/instance"},
+        },
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "instancediffusion scene",
+        "description": "A picture to be made: a prompt, a canvas, and objects with a caption and a place each.",
+        "type": "object",
+        "required": list(REQUIRED_KEYS),
+        "additionalProperties": False,
+        "properties": {key: properties[key] for key in SCENE_KEYS},
+        "$defs": {"instance": _instance(), "position": _position()},
+    }
+
+
+def _instance() -> _Schema:
+    pair = {"$ref": "#/$defs/position"}
+    properties = {
+        "caption": _text("The object in words."),
+        "box": {
+            "type": "array",
+            "description": "Upper left and lower right corner [x0, y0, x1, y1] in pixels, x0 < x1 and y0 < y1.",
+            "items": {"type": "number"},
+            "minItems": 4,
+            "maxItems": 4,
+        },
+        "point": pair | {"description": "A place on the object [x, y] in pixels."},
+        "scribble": {
+            "type": "array",
+            "description": "A stroke over the object [[x, y], ...] in pixels.",
+            "items": pair,
+            "minItems": 2,
+            "maxItems": MAX_SCRIBBLE_POINTS,
+        },
+        "mask": _mask(),
+        "z_order": _integer("Layer; larger is nearer to the viewer.", -MAX_Z_ORDER, MAX_Z_ORDER),
+    }
+    return {
+        "type": "object",
+        "required": ["caption"],
+        "anyOf": [{"required": [kind]} for kind in KINDS],
+        "additionalProperties": False,
+        "properties": {key: properties[key] for key in INSTANCE_KEYS},
+    }
+
+
+def _mask() -> _Schema:
+    counts = [
+        {"type": "string", "description": "Compressed COCO run lengths."},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "description": "Plain run lengths."},
+    ]
+    size = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+    return {
+        "description": "The object's pixels, at the size of the canvas.",
+        "oneOf": [
+            {
+                "type": "object",
+                "required": ["size", "counts"],
+                "additionalProperties": False,
+                "properties": {
+                    "size": size | {"description": "[height, width] of the canvas."},
+                    "counts": {"anyOf": counts},
+                },
+            },
+            {
+                "type": "object",
+                "required": ["png"],
+                "additionalProperties": False,
+                "properties": {
+                    "png": _text("A PNG file in the scene's folder, or data:image/png;base64,... with its bytes.")
+                },
+            },
+        ],
+    }
+
+
+def _position() -> _Schema:
+    return {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+
+
+def _text(description: str) -> _Schema:
+    return {"type": "string", "pattern": r"\S", "description": description}
+
+
+def _integer(description: str, low: int, high: int) -> _Schema:
+    return {"type": "integer", "minimum": low, "maximum": high, "description": description}

@@ -182,9 +182,9 @@ def _main_parts(filled: NDArray[np.bool_], share: float = 0.03) -> NDArray[np.bo
     """Keep the connected parts that hold at least `share` of the largest one, found on a coarse grid."""
     step = 4
     height, width = (-(-n // step) for n in filled.shape)
-    padded = np.zeros((height * step, width * step), bool)
+    padded: NDArray[np.bool_] = np.zeros((height * step, width * step), bool)
     padded[: filled.shape[0], : filled.shape[1]] = filled
-    coarse = padded.reshape(height, step, width, step).any((1, 3))
+    coarse = np.asarray(padded.reshape(height, step, width, step).any((1, 3)))
     labels = np.zeros(coarse.shape, int)
     for start in zip(*np.nonzero(coarse), strict=True):
         if labels[start]:
@@ -197,6 +197,6 @@ def _main_parts(filled: NDArray[np.bool_], share: float = 0.03) -> NDArray[np.bo
                 stack += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
     counts = np.bincount(labels.ravel())
     counts[0] = 0
-    keep = np.asarray(counts >= share * counts.max())
-    kept = np.take(keep, labels).repeat(step, 0).repeat(step, 1)
+    large = np.flatnonzero(counts >= share * counts.max())
+    kept = np.isin(labels, large).repeat(step, 0).repeat(step, 1)
     return kept[: filled.shape[0], : filled.shape[1]]

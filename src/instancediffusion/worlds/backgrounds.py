@@ -55,7 +55,8 @@ def _plain(colour: Colour) -> Draw:
         y, x = _rows(height) - centre[0], _rows(width) - centre[1]
         light = 6.0 - 26.0 * (y[:, None] ** 2 + x[None, :] ** 2).astype(np.float32)
         shift = rng.uniform(-5.0, 5.0)
-        return np.clip(np.array(colour, np.float32) + (light + np.float32(shift))[..., None], 0, 255)
+        lit = np.array(colour, np.float32) + (light + np.float32(shift))[..., None]
+        return np.asarray(np.clip(lit, 0.0, 255.0), np.float32)
 
     return draw
 

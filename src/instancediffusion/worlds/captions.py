@@ -14,7 +14,10 @@ from .kinds import Facing, ObjectKind
 from .words import NUMBERS, counted, listed, plural, with_article
 
 _TITLES = ("a picture of", "a drawing of", "an image of", "a scene with")
-_RELATIONS = {True: ("in front of", "covering", "before"), False: ("behind", "partly hidden by")}
+_RELATIONS = {
+    True: ("in front of", "covering", "partly covering"),
+    False: ("behind", "partly hidden by", "partly covered by"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,20 @@ def prompt_caption(
 
     names = [named.kind.name for named in objects]
     pairs = [pair for pair in overlapping if names.count(names[pair[0]]) == names.count(names[pair[1]]) == 1]
-    told: list[str] = []
+    relation = ""
     if pairs and tell < 0.5:
         first, second = pairs[int(pick * len(pairs))]
         if flip < 0.5:
             first, second = second, first
         options = _RELATIONS[z_order[first] > z_order[second]]
-        relation = options[int(word * len(options))]
-        told.append(f"{with_article(phrases[first])} {relation} {with_article(phrases[second])}")
+        between = options[int(word * len(options))]
+        relation = f"{with_article(phrases[first])} {between} {with_article(phrases[second])}"
         order = [i for i in order if i not in (first, second)]
     elif len(objects) > 1 and skip < 0.08:
         order = order[:-1]
-    told += _grouped([phrases[i] for i in order], [sides[i] for i in order])
-    sentence = listed(told)
+    others = _grouped([phrases[i] for i in order], [sides[i] for i in order])
+    # "a dog behind a cat and a car" would say too much, so the others follow after "with".
+    sentence = ", with ".join(part for part in (relation, listed(others)) if part)
     if keep_ground < 0.8:
         sentence = f"{ground}, {sentence}" if ground_first < 0.1 else f"{sentence} {ground}"
     return f"{title} {sentence}" if style < 0.15 else sentence
@@ -80,7 +84,7 @@ def prompt_caption(
 
 def vocabulary(kinds: Iterable[ObjectKind], backgrounds: Iterable[Background]) -> tuple[str, ...]:
     """List every word a caption of these kinds and backgrounds can hold, sorted."""
-    phrases = ["a an and facing left right looking to the", *_TITLES, *NUMBERS[2:], "many"]
+    phrases = ["a an and with facing left right looking to the", *_TITLES, *NUMBERS[2:], "many"]
     phrases += [phrase for options in _RELATIONS.values() for phrase in options]
     for kind in kinds:
         phrases += [*kind.words, *map(plural, kind.words), *kind.traits, *kind.colours]

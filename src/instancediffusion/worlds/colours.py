@@ -59,7 +59,7 @@ def tint_weight(rgb: Floats, tint: tuple[float, float]) -> Floats:
     distance = np.abs((hue - (low + half) + 180.0) % 360.0 - 180.0) - half
     in_hues = np.clip(1.0 - distance / _HUE_EDGE, 0.0, 1.0)
     coloured = np.clip((saturation - 0.12) / 0.15, 0.0, 1.0)
-    return (in_hues * coloured).astype(np.float32)
+    return np.asarray(in_hues * coloured, np.float32)
 
 
 def recolour(rgba: NDArray[np.uint8], tint: tuple[float, float], colour: str) -> NDArray[np.uint8]:

@@ -1,7 +1,5 @@
 """Contact sheets of a world, for a person to look at before a model is trained on it."""
 
-import textwrap
-
 import numpy as np
 from PIL import Image
 
@@ -10,6 +8,8 @@ from instancediffusion.rendering import contact_sheet
 from .world import World
 
 _PAPER = (206, 214, 212)
+_READABLE = 224
+"""Smallest side at which a prompt fits below its picture, in pixels."""
 
 
 def object_sheet(world: World, cell: int = 96, columns: int = 12) -> Image.Image:
@@ -49,9 +49,9 @@ def background_sheet(world: World, columns: int = 6) -> Image.Image:
 def sample_sheet(world: World, count: int = 24, columns: int = 6, seed: int = 0) -> Image.Image:
     """Draw the samples of `count` successive seeds, each with its prompt."""
     samples = [world.sample(seed + number) for number in range(count)]
-    line = max(8, world.spec.size // 7)
-    labels = ["\n".join(textwrap.wrap(sample.prompt, line)) for sample in samples]
-    return contact_sheet([Image.fromarray(sample.image) for sample in samples], columns, labels)
+    side = max(world.spec.size, _READABLE)
+    pictures = [Image.fromarray(sample.image).resize((side, side), Image.Resampling.BICUBIC) for sample in samples]
+    return contact_sheet(pictures, columns, [sample.prompt for sample in samples])
 
 
 def _cell(sprite: Image.Image, side: int) -> Image.Image:

@@ -48,11 +48,6 @@ class SpriteBook:
             self._art[kind.name] = pixels
         self._pyramids: dict[tuple[str, str | None, Facing | None], list[Image.Image]] = {}
 
-    def aspect(self, name: str) -> float:
-        """Return width / height of a kind's sprite."""
-        height, width = self._art[name].shape[:2]
-        return float(width / height)
-
     def stamp(self, name: str, colour: str | None, facing: Facing | None, longer_px: float) -> Stamp:
         """Return a sprite whose longer side is `longer_px` (at least 4), rounded to whole pixels."""
         pyramid = self._pyramid(name, colour, facing)

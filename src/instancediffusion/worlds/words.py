@@ -37,5 +37,5 @@ def counted(phrase: str, count: int) -> str:
 
 
 def listed(phrases: Sequence[str]) -> str:
-    """Join phrases with commas and a last "and"."""
-    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    """Join phrases with commas and a last "and"; none give an empty text."""
+    return f"{', '.join(phrases[:-1])} and {phrases[-1]}" if len(phrases) > 1 else "".join(phrases)

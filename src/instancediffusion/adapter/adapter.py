@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
@@ -25,7 +25,7 @@ from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.scene import Scene
 
 
-class InstanceAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class InstanceAdapter(ModelMixin, ConfigMixin):
     """UniFusion, gated self-attention and ScaleU (Wang et al., InstanceDiffusion, CVPR 2024).
 
     A component beside the UNet with its own weights: `graft(unet)` makes the UNet use it, `remove()` takes it
@@ -47,9 +47,9 @@ class InstanceAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         scribble_points: int = 20,
         mask_points: int = 256,
         segmentation: Mapping[str, Any] | None = None,
-        derive_locations: bool = False,
-        published_mask_points: bool = False,
-        default_instance_mask: InstanceMaskRule = "none",
+        derive_locations: bool = False,  # noqa: ARG002 - read from the registered config
+        published_mask_points: bool = False,  # noqa: ARG002
+        default_instance_mask: InstanceMaskRule = "none",  # noqa: ARG002
     ) -> None:
         """Build an adapter with new weights; `for_unet` fills in what depends on the UNet.
 
@@ -82,12 +82,17 @@ class InstanceAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
         self.layer_names = {_key(name): name for name in layer_shapes}
         self.layers = nn.ModuleDict(
-            {_key(name): GatedSelfAttention(channels, token_dim, heads) for name, (channels, heads) in layer_shapes.items()}
+            {
+                _key(name): GatedSelfAttention(channels, token_dim, heads)
+                for name, (channels, heads) in layer_shapes.items()
+            }
         )
         self.scaleu = nn.ModuleList(ScaleU(channels) for channels in scaleu_channels)
         self._remove: Callable[[], None] | None = None
         # One mapping for the life of the adapter, so groundings can tell that they belong together.
-        self._layers_by_path = {name: self.layers[key] for key, name in self.layer_names.items()}
+        self._layers_by_path: dict[str, GatedSelfAttention] = {
+            name: cast(GatedSelfAttention, self.layers[key]) for key, name in self.layer_names.items()
+        }
 
     @classmethod
     def for_unet(cls, unet: UNet2DConditionModel, *, scaleu: bool = True, **config: Any) -> InstanceAdapter:
@@ -168,7 +173,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def gates(self) -> dict[str, tuple[float, float]]:
         """By layer, tanh of the attention and feed-forward gates: how far training has opened them."""
         return {
-            name: (float(layer.alpha_attn.tanh()), float(layer.alpha_dense.tanh()))
+            name: (layer.alpha_attn.tanh().item(), layer.alpha_dense.tanh().item())
             for name, layer in self._layers_by_path.items()
         }
 

@@ -32,7 +32,7 @@ class GroundedBlock(BasicTransformerBlock):
         grounding = (given or {}).get("grounding")
         if grounding is None:
             return super().forward(hidden_states, *args, **kwargs)
-        passed = {name: value for name, value in given.items() if name != "grounding"}
+        passed = {name: value for name, value in (given or {}).items() if name != "grounding"}
         if grounding.scale != 0:
             passed["gated"] = (grounding, self.grounding_layer, hidden_states)
         if len(args) > _POSITION_OF_KWARGS:
@@ -95,14 +95,10 @@ def decoder_steps(unet: UNet2DConditionModel) -> list[tuple[nn.Module, int]]:
         skips += [resnet.out_channels for resnet in block.resnets]
         if block.downsamplers is not None:
             skips.append(skips[-1])
-    return [
-        (resnet, resnet.in_channels - skips.pop()) for block in unet.up_blocks for resnet in block.resnets
-    ]
+    return [(resnet, resnet.in_channels - skips.pop()) for block in unet.up_blocks for resnet in block.resnets]
 
 
-def graft(
-    unet: UNet2DConditionModel, layers: dict[str, nn.Module], scaleu: list[nn.Module]
-) -> Callable[[], None]:
+def graft(unet: UNet2DConditionModel, layers: dict[str, nn.Module], scaleu: list[nn.Module]) -> Callable[[], None]:
     """Graft gated self-attention and ScaleU on a UNet.
 
     Args:

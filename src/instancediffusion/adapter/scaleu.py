@@ -1,4 +1,4 @@
-"""ScaleU: learned rescaling of decoder features and of the low frequencies of the skip features (paper, section 3.3)."""
+"""ScaleU: learned rescaling of decoder features and of low frequencies of the skips (paper, section 3.3)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,114 @@
 """Cards: the models that have a name, with where they are, their hash and their licence."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from instancediffusion.errors import ModelError
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file or folder on the model hub.
+
+    Attributes:
+        repository: owner/name.
+        revision: commit or branch.
+        file: path inside the repository; None means the whole repository.
+        sha256: hash of the file; None where we have not been able to see the file ourselves, and then the
+            hash that was found is reported instead of checked.
+        licence: licence identifier the repository states.
+    """
+
+    repository: str
+    revision: str
+    licence: str
+    file: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model that can be asked for by name.
+
+    Attributes:
+        name: the name.
+        summary: one line for people.
+        licence: licence of the weights.
+        adapter: where the published adapter weights are; None for a model in the package.
+        base: the text-to-image model they belong to; None for a model in the package.
+        side_px: picture side it was trained at.
+    """
+
+    name: str
+    summary: str
+    licence: str
+    side_px: int
+    adapter: RemoteFile | None = None
+    base: RemoteFile | None = None
+
+
+CARDS: dict[str, ModelCard] = {
+    "mini": ModelCard(
+        name="mini",
+        summary="small model of a synthetic world, ships in the package, runs on a laptop CPU",
+        licence="Apache-2.0",
+        side_px=128,
+    ),
+    "sd15": ModelCard(
+        name="sd15",
+        summary="the published InstanceDiffusion adapter on Stable Diffusion 1.5",
+        licence="CreativeML OpenRAIL-M (base); see the repository for the adapter",
+        side_px=512,
+        adapter=RemoteFile(
+            repository="xudongw/InstanceDiffusion",
+            revision="main",
+            file="instancediffusion_sd15.pth",
+            licence="not stated in the repository's metadata as far as we know",
+        ),
+        base=RemoteFile(
+            repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            licence="creativeml-openrail-m",
+        ),
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `INSTANCEDIFFUSION_CACHE`, else `~/.cache/instancediffusion`."""
+    given = os.environ.get("INSTANCEDIFFUSION_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "instancediffusion"
+
+
+def mini_folder() -> Path:
+    """The folder of the model in the package.
+
+    Raises:
+        ModelError: the package was installed without its weights.
+    """
+    folder = Path(str(resources.files("instancediffusion"))) / "models" / "mini"
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"model mini: {folder} is missing; reinstall the package, its weights are part of it")
+    return folder
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def weights_sha256(folder: Path) -> str:
+    """One hash for all weights of a model folder: over the names and hashes of its safetensors files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()

@@ -52,15 +52,15 @@ def unet_name(name: str, blocks_per_level: int) -> str:
         _, part, rest = name.split(".", 2)
         return _inside(_MIDDLE[part], rest)
     side, number, part, rest = name.split(".", 3)
-    step = blocks_per_level + 1
+    steps = blocks_per_level + 1
     if side == "input_blocks":
-        level, position = divmod(int(number) - 1, step)
+        level, position = divmod(int(number) - 1, steps)
         if rest.startswith("op."):
             return f"down_blocks.{level}.downsamplers.0.conv.{rest.removeprefix('op.')}"
         kind = "resnets" if part == "0" else "attentions"
         return _inside(f"down_blocks.{level}.{kind}.{position}", rest)
     if side == "output_blocks":
-        level, position = divmod(int(number), step)
+        level, position = divmod(int(number), steps)
         if rest.startswith("conv."):
             return f"up_blocks.{level}.upsamplers.0.{rest}"
         kind = "resnets" if part == "0" else "attentions"

@@ -58,7 +58,7 @@ def load_official(path: str | Path, *, num_heads: int = 8, text_heads: int | Non
 
 
 def official_scheduler() -> PNDMScheduler:
-    """The published schedule and sampler: PLMS with 1000 steps, offset 1 (equation in section 6 of the paper's code)."""
+    """The published schedule and sampler: 1000 training steps, PLMS with offset 1."""
     return PNDMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -80,7 +80,9 @@ def _group(path: str | Path, checkpoint: Mapping[str, Any], name: str) -> Tensor
     return group
 
 
-def _unet_and_adapter(path: str | Path, tensors: Tensors, num_heads: int) -> tuple[UNet2DConditionModel, InstanceAdapter]:
+def _unet_and_adapter(
+    path: str | Path, tensors: Tensors, num_heads: int
+) -> tuple[UNet2DConditionModel, InstanceAdapter]:
     try:
         blocks_per_level = min(int(n) for n in _numbers(r"input_blocks\.(\d+)\.0\.op\.", tensors)) - 1
         config = _unet_config(tensors, blocks_per_level, num_heads)
@@ -177,7 +179,7 @@ def _vae(path: str | Path, tensors: Tensors) -> AutoencoderKL:
     for name, value in tensors.items():
         ours = vae_name(name, levels)
         # 1x1 convolutions of the attention are linear layers in diffusers.
-        renamed[ours] = value.flatten(1) if "attentions" in ours and value.dim() == 4 else value  # noqa: PLR2004
+        renamed[ours] = value.flatten(1) if "attentions" in ours and value.dim() == 4 else value
     with init_empty_weights(include_buffers=False):
         vae = AutoencoderKL(**config)
     _fill(path, "autoencoder", vae, renamed)

@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file; give the path of a downloaded checkpoint (.pth)")
     if not zipfile.is_zipfile(path):
         raise CheckpointError(
-            f"{path}: not a PyTorch checkpoint (a zip archive); an interrupted download or a web page saved in its place?"
+            f"{path}: not a PyTorch checkpoint (a zip archive); was the download interrupted, or a web page saved?"
         )
     try:
         with torch.serialization.safe_globals([*_STAND_INS, defaultdict, dict, list, int]):
@@ -69,7 +69,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    named = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.[\w.]+)", str(error))
+    named = re.search(r"GLOBAL (\S+)|(?:[Cc]lass|[Ff]unction|module) `?([\w.]+\.\w+)", str(error))
     if named:
-        return f"it asks for {named[1]}, which is neither a tensor nor a plain container; nothing was executed"
+        return (
+            f"it asks for {named[1] or named[2]}, which is neither a tensor nor a plain container; nothing was executed"
+        )
     return f"it cannot be read as tensors and plain containers ({str(error).splitlines()[0][:120]})"

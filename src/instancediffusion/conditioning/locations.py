@@ -107,9 +107,7 @@ class LocationTensors:
         unknown = set(kinds) - set(KINDS)
         if unknown:
             raise ValueError(f"unknown kind of location {sorted(unknown)}; expected some of {KINDS}")
-        return replace(
-            self, present={k: torch.zeros_like(v) if k in kinds else v for k, v in self.present.items()}
-        )
+        return replace(self, present={k: torch.zeros_like(v) if k in kinds else v for k, v in self.present.items()})
 
     @staticmethod
     def cat(parts: Sequence[LocationTensors]) -> LocationTensors:

@@ -126,5 +126,3 @@ def _resized(array: np.ndarray, size: int) -> torch.Tensor:
     """Nearest-neighbour resize to (size, size), as the published model sees its segmentations."""
     bitmap = torch.as_tensor(array, dtype=torch.uint8)[None, None]
     return torch.nn.functional.interpolate(bitmap, size=(size, size), mode="nearest")[0, 0]
-
-

@@ -78,12 +78,7 @@ def permuted(locations, order):
 def test_order_of_slots_does_not_matter(model, order, rule, seed):
     unet, adapter = model
     locations, captions = random_locations(1, 5, seed), captions_for(1, 5)
-    locations = replace(locations, segmentation_channel=locations.segmentation_channel.clamp(max=3))
-    with torch.no_grad():
-        first = adapter(locations, captions, instance_mask=rule)
-        second = adapter(permuted(locations, order), captions[:, list(order)], instance_mask=rule)
-    if seed % 2:  # two instances in one channel would overwrite each other: leave the segmentation input out
-        return
+    # Four channels, five instances: the last is left out of the segmentation input.
     distinct = replace(locations, segmentation_channel=torch.tensor([[0, 1, 2, 3, -1]]))
     with torch.no_grad():
         first = adapter(distinct, captions, instance_mask=rule)

@@ -7,7 +7,7 @@ the class. ScaleU is a forward pre-hook on the decoder's residual blocks, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from diffusers import UNet2DConditionModel
@@ -114,17 +114,7 @@ def graft(unet: UNet2DConditionModel, layers: dict[str, nn.Module], scaleu: list
     """
     blocks = dict(transformer_blocks(unet))
     steps = decoder_steps(unet)
-    if set(blocks) != set(layers):
-        odd = sorted(set(blocks) ^ set(layers))
-        raise ModelError(f"unet: its transformer blocks are not those of the adapter (first difference: {odd[0]})")
-    if scaleu and len(scaleu) != len(steps):
-        raise ModelError(f"unet: it has {len(steps)} decoder steps, the adapter has ScaleU for {len(scaleu)}")
-    for name, block in blocks.items():
-        if type(block) is GroundedBlock:
-            raise ModelError("unet: an adapter is grafted on it already; call its remove() first")
-        if type(block) is not BasicTransformerBlock or block.attn1 is None or block.only_cross_attention:
-            raise ModelError(f"unet: {name} is not a stock transformer block with self-attention")
-
+    _check(blocks, layers, len(steps), len(scaleu))
     for name, block in blocks.items():
         block.__class__ = GroundedBlock
         block.grounding_layer = name
@@ -146,6 +136,22 @@ def graft(unet: UNet2DConditionModel, layers: dict[str, nn.Module], scaleu: list
                     attention.__class__ = Attention
 
     return remove
+
+
+def _check(
+    blocks: Mapping[str, BasicTransformerBlock], layers: Mapping[str, nn.Module], steps: int, scaleu: int
+) -> None:
+    """Refuse a UNet that the adapter does not fit."""
+    if set(blocks) != set(layers):
+        odd = sorted(set(blocks) ^ set(layers))
+        raise ModelError(f"unet: its transformer blocks are not those of the adapter (first difference: {odd[0]})")
+    if scaleu and scaleu != steps:
+        raise ModelError(f"unet: it has {steps} decoder steps, the adapter has ScaleU for {scaleu}")
+    for name, block in blocks.items():
+        if type(block) is GroundedBlock:
+            raise ModelError("unet: an adapter is grafted on it already; call its remove() first")
+        if type(block) is not BasicTransformerBlock or block.attn1 is None or block.only_cross_attention:
+            raise ModelError(f"unet: {name} is not a stock transformer block with self-attention")
 
 
 def _announce_latents(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:

@@ -98,7 +98,7 @@ def test_the_bound_on_rows_is_kept_and_changes_nothing(pndm, bound):
     # Conditioning is gathered once for each chunk of a stage, not at each step.
     assert len(bounded_model.bound) == -(-14 // bound) + -(-4 // bound)
     assert sum(rows for rows, _, _ in bounded_model.calls) == bounded.rows_done
-    assert bounded.rows_done == count_rows(9, [4, 1], 4, 3.0)
+    assert bounded.rows_done == count_rows(scheduler, 8, 3, [4, 1], 3.0)
 
 
 def test_the_published_number_of_network_calls(pndm):

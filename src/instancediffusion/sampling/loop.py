@@ -178,17 +178,24 @@ def sample(
     return SampleResult(latents, latents, num_steps, rows_done, False)
 
 
-def count_rows(num_calls: int, instances: Sequence[int], joint_calls: int, guidance_scale: float) -> int:
-    """Network rows of a run, for an estimate of its cost.
+def count_rows(
+    scheduler: Scheduler, num_steps: int, merge_after: int, instances: Sequence[int], guidance_scale: float
+) -> int:
+    """Network rows of a run, which its cost is proportional to.
 
     Args:
-        num_calls: network calls of one trajectory (steps, and one more for PNDM).
-        instances: number of instances run alone, for each image.
-        joint_calls: calls before the merge.
+        scheduler: any stock scheduler; it is not changed.
+        num_steps: steps of the run.
+        merge_after: steps before the merge.
+        instances: for each image, the number of instances that run alone.
         guidance_scale: 1 = off, which halves the rows.
     """
+    template = copy.deepcopy(scheduler)
+    template.set_timesteps(num_steps)
+    steps = calls_of_steps(template, num_steps)
+    apart = sum(step < merge_after for step in steps)
     halves = 1 if guidance_scale == 1 else 2
-    return halves * sum(count * joint_calls + num_calls for count in instances)
+    return halves * sum(len(steps) + count * apart for count in instances)
 
 
 def _stack(trajectories: Sequence[_Trajectory]) -> Tensor:

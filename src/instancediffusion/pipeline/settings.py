@@ -1,0 +1,146 @@
+"""The settings of one run."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from instancediffusion.conditioning import INSTANCE_MASK_RULES, InstanceMaskRule
+from instancediffusion.errors import SettingsError
+from instancediffusion.sampling import SCHEDULERS, StepRounding
+
+MergeRule = Literal["mean", "crop"]
+MultiInstanceRule = Literal["none", "published"]
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """Everything that decides a picture, beside the model, the scene and the seed.
+
+    Attributes:
+        num_inference_steps: steps of the sampler, 1 or more.
+        scheduler: a name of `sampling.SCHEDULERS`, or None for the model's own.
+        guidance_scale: classifier-free guidance; 1 = off.
+        grounding_fraction: share of the steps in which the instances are injected, from the start (the published
+            code's alpha).
+        grounding_decay_fraction: share of the steps after those in which the injection fades out.
+        mis_fraction: share of the steps in which each instance is denoised alone before all are merged (the
+            Multi-instance Sampler); 0 = off. It costs one more network pass a step for each instance.
+        mis_merge: `"mean"` of all latents, or `"crop"`: each instance's latent pasted inside its extent.
+        mis_compat: `"published"` keeps three details of the published code: step counts are truncated, crops are
+            transposed and pasted in the order of the file, and at a share of 1 or more the last instance's latent is
+            returned alone.
+        step_rounding: how the two grounding shares become step counts; `"published"` truncates.
+        instance_mask: attention mask rule (`"none"`, `"grounding"`, `"full"`, `"published"`), or None for the
+            adapter's own.
+        negative_prompt: what the pictures are not to show; None takes each scene's own.
+        height: height of the pictures in pixels; None derives it from the model and the scene.
+        width: width of the pictures in pixels; None derives it from the model and the scene.
+        refiner_strength: share of the refiner's noise schedule to redo, 0 (off) to 1.
+        refiner_steps: steps of the refiner's whole schedule.
+        refiner_guidance_scale: guidance of the refiner; None takes its own default.
+        max_batch_rows: most rows in one network call, guidance halves and instances counted. It bounds memory and
+            changes results by rounding only.
+    """
+
+    num_inference_steps: int = 25
+    scheduler: str | None = None
+    guidance_scale: float = 7.5
+    grounding_fraction: float = 0.8
+    grounding_decay_fraction: float = 0.0
+    mis_fraction: float = 0.36
+    mis_merge: MergeRule = "mean"
+    mis_compat: MultiInstanceRule = "none"
+    step_rounding: StepRounding = "nearest"
+    instance_mask: InstanceMaskRule | None = None
+    negative_prompt: str | None = None
+    height: int | None = None
+    width: int | None = None
+    refiner_strength: float = 0.0
+    refiner_steps: int = 20
+    refiner_guidance_scale: float | None = None
+    max_batch_rows: int = 8
+
+    def __post_init__(self) -> None:
+        """Check every field, and report all that is wrong, one line each."""
+        problems = list(self._problems())
+        if problems:
+            raise SettingsError("\n".join(problems))
+
+    def _problems(self) -> Iterator[str]:
+        for name in ("num_inference_steps", "refiner_steps", "max_batch_rows"):
+            yield from _integer(name, getattr(self, name), 1, 100_000)
+        for name in ("height", "width"):
+            if getattr(self, name) is not None:
+                yield from _integer(name, getattr(self, name), 8, 8192)
+        for name in ("grounding_fraction", "grounding_decay_fraction", "refiner_strength"):
+            yield from _number(name, getattr(self, name), 0, 1)
+        # The published code takes shares beyond 1, and does something else there.
+        yield from _number("mis_fraction", self.mis_fraction, 0, 1 if self.mis_compat == "none" else 10)
+        yield from _number("guidance_scale", self.guidance_scale, 0, 1000)
+        if self.refiner_guidance_scale is not None:
+            yield from _number("refiner_guidance_scale", self.refiner_guidance_scale, 0, 1000)
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed and not (value is None and name in _OPTIONAL):
+                yield f"{name}: {value!r} is not one of {', '.join(allowed)}{_nearest(str(value), allowed)}"
+        negative: object = self.negative_prompt
+        if negative is not None and not isinstance(negative, str):
+            yield f"negative_prompt: {negative!r} is not a text; a Scene may hold one of its own"
+        decay, full = self.grounding_decay_fraction, self.grounding_fraction
+        if _is_number(decay) and _is_number(full) and decay <= 1 and full <= 1 and decay + full > 1 + 1e-6:
+            yield f"grounding_decay_fraction: {decay} and grounding_fraction {full} add up to more than 1; lower one"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-like values; they are also the keyword arguments of a pipeline call."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GenerationSettings:
+        """Read what `to_dict` returned; fields that are absent take their defaults.
+
+        Raises:
+            SettingsError: a field is unknown (the nearest one is named) or out of range.
+        """
+        return cls().replace(**values)
+
+    def replace(self, **values: Any) -> GenerationSettings:
+        """Return the same settings but for the named fields; see `from_dict` for errors."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in values:
+            if name not in known:
+                raise SettingsError(f"{name}: unknown setting{_nearest(name, known)}")
+        return dataclasses.replace(self, **values)
+
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "scheduler": tuple(SCHEDULERS),
+    "mis_merge": ("mean", "crop"),
+    "mis_compat": ("none", "published"),
+    "step_rounding": ("nearest", "published"),
+    "instance_mask": INSTANCE_MASK_RULES,
+}
+_OPTIONAL = ("scheduler", "instance_mask")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(name: str, value: object, low: float, high: float) -> Iterator[str]:
+    if not _is_number(value) or not low <= value <= high:  # type: ignore[operator]
+        yield f"{name}: {value!r} is not a number from {low:g} to {high:g}"
+
+
+def _integer(name: str, value: object, low: int, high: int) -> Iterator[str]:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        yield f"{name}: {value!r} is not a whole number from {low} to {high}"
+
+
+def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

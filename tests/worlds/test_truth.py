@@ -114,6 +114,24 @@ def test_facing_is_what_the_picture_shows(make_world):
     assert seen == {"left", "right"}
 
 
+def test_scenes_state_the_truth(samples):
+    for sample in samples[:40]:
+        scene = sample.to_scene(("box", "point", "scribble", "mask"))
+        assert (scene.prompt, scene.width, scene.height) == (sample.prompt, 64, 64)
+        for stated, item in zip(scene.instances, sample.instances, strict=True):
+            assert (stated.caption, stated.z_order) == (item.caption, item.z_order)
+            assert (stated.box.x0, stated.box.y0, stated.box.x1, stated.box.y1) == tuple(item.box)
+            assert np.array_equal(stated.mask.array, item.amodal)
+            inside = [(stated.point.x, stated.point.y), *stated.scribble.points]
+            assert all(item.visible[int(y * 64), int(x * 64)] for x, y in inside)
+        bare = sample.to_scene(("point",), order=False)
+        assert all(item.kinds == ("point",) and item.z_order is None for item in bare.instances)
+        assert sample.to_scene(("scribble",)) == sample.to_scene(("scribble",))
+    for kinds in ((), ("box", "polygon")):
+        with pytest.raises(SettingsError, match="kinds"):
+            samples[0].to_scene(kinds)
+
+
 def test_wrong_settings_are_told(make_world, world):
     for spec in ({"size": 8}, {"min_objects": 0}, {"min_scale": 0.9}, {"overlap_share": 2}, {"objects": ("dodo",)}):
         with pytest.raises(SettingsError, match=next(iter(spec)).partition("_")[0]):

@@ -34,7 +34,14 @@ def build(cache: Path | None, art: Path | None, force: bool) -> None:
 
 
 @world.command()
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="world", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="world",
+    show_default=True,
+    help="Folder to write the sheets to.",
+)
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help=_CACHE_HELP)
 @click.option(
     "--size", type=click.IntRange(16, 1024), default=128, show_default=True, help="Canvas of the samples, in pixels."

@@ -47,6 +47,14 @@ def _rows(height: int) -> Floats:
     return ((np.arange(height) + 0.5) / height).astype(np.float32)
 
 
+def _cover(picture: Floats, below: Floats, edge: Floats) -> None:
+    """Paint the ground (H, 1, 3) below a line (W,), in shares of the height, in place; the line is a pixel soft."""
+    height = picture.shape[0]
+    start = max(0, int(float(edge.min()) * height) - 2)
+    covered = np.clip((_rows(height)[start:, None] - edge[None, :]) * np.float32(height / 1.5) + 0.5, 0.0, 1.0)
+    picture[start:] += covered[..., None].astype(np.float32) * (below[start:] - picture[start:])
+
+
 def _plain(colour: Colour) -> Draw:
     """One colour, a touch lighter in the middle."""
 
@@ -78,13 +86,17 @@ def _land(
         rows = _rows(height)
         above = _ramp([(0.0, sky[0]), (line, sky[1])], rows)[:, None, :]
         below = _ramp([(line, ground[0]), (1.0, ground[1])], rows)[:, None, :]
+        picture = np.empty((height, width, 3), np.float32)
+        picture[:] = above
         if clouds:
-            cover = np.clip(_noise(rng, height, width, (7, 4)) - 0.15, 0.0, 1.0) * clouds
-            above = above + (255.0 - above) * cover[..., None]
-        edge = line + relief * _noise(rng, 1, width, (1, 5))[0]
-        covered = np.clip((rows[:, None] - edge[None, :]) * (height / 1.5) + 0.5, 0.0, 1.0)[..., None]
-        below = below + (grain * _noise(rng, height, width, cells))[..., None]
-        return np.asarray(above + covered * (below - above), np.float32)
+            seen = min(height, int((line + relief) * height) + 2)
+            cover = np.clip(_noise(rng, seen, width, (5, 4)) - 0.15, 0.0, 1.0)[..., None] * np.float32(clouds)
+            picture[:seen] += (255.0 - above[:seen]) * cover
+        _cover(picture, below, line + relief * _noise(rng, 1, width, (1, 5))[0])
+        if grain:
+            start = min(height - 1, int((line + relief) * height))
+            picture[start:] += (grain * _noise(rng, height - start, width, cells))[..., None]
+        return picture
 
     return draw
 
@@ -101,11 +113,10 @@ def _sunset(rng: np.random.Generator, height: int, width: int) -> Floats:
     line = rng.uniform(0.72, 0.86)
     rows = _rows(height)
     stops = [(0.0, (84, 62, 130)), (0.45 * line, (206, 98, 128)), (0.8 * line, (250, 150, 92)), (line, (254, 206, 122))]
-    above = _ramp(stops, rows)[:, None, :]
+    picture = np.repeat(_ramp(stops, rows)[:, None, :], width, 1)
     below = _ramp([(line, (86, 58, 74)), (1.0, (52, 38, 58))], rows)[:, None, :]
-    edge = line + 0.03 * _noise(rng, 1, width, (1, 5))[0]
-    covered = np.clip((rows[:, None] - edge[None, :]) * (height / 1.5) + 0.5, 0.0, 1.0)[..., None]
-    return np.asarray(above + covered * (below - above), np.float32)
+    _cover(picture, below, line + 0.03 * _noise(rng, 1, width, (1, 5))[0])
+    return picture
 
 
 def _night(rng: np.random.Generator, height: int, width: int) -> Floats:
@@ -125,9 +136,9 @@ def _sea(rng: np.random.Generator, height: int, width: int) -> Floats:
         ((142, 200, 244), (214, 236, 250)), ((58, 150, 196), (18, 84, 150)), (0.34, 0.5), grain=0.0, relief=0.0
     )
     picture = calm(rng, height, width)
-    rows = _rows(height)
-    swell = _noise(rng, height, width, (40, 5)) * (np.clip(rows - 0.5, 0.0, 0.3) * 46.0)[:, None]
-    picture += swell[..., None]
+    start = height // 2
+    swell = _noise(rng, height - start, width, (20, 5)) * (np.minimum(_rows(height)[start:] - 0.5, 0.3) * 46.0)[:, None]
+    picture[start:] += swell[..., None]
     return picture
 
 
@@ -136,11 +147,11 @@ def _underwater(rng: np.random.Generator, height: int, width: int) -> Floats:
     line = rng.uniform(0.82, 0.92)
     rows = _rows(height)
     water = _ramp([(0.0, (70, 196, 208)), (line, (14, 88, 134))], rows)[:, None, :]
-    rays = _noise(rng, height, width, (1, 9)) * (16.0 * (1.0 - rows))[:, None]
+    rays = _noise(rng, 1, width, (1, 9)) * (16.0 * (1.0 - rows))[:, None]
     sand = _ramp([(line, (150, 158, 128)), (1.0, (184, 176, 132))], rows)[:, None, :]
-    edge = line + 0.025 * _noise(rng, 1, width, (1, 5))[0]
-    covered = np.clip((rows[:, None] - edge[None, :]) * (height / 1.5) + 0.5, 0.0, 1.0)[..., None]
-    return np.asarray(water + rays[..., None] + covered * (sand - water), np.float32)
+    picture = np.asarray(water + rays[..., None], np.float32)
+    _cover(picture, sand, line + 0.025 * _noise(rng, 1, width, (1, 5))[0])
+    return picture
 
 
 def _planks(
@@ -174,13 +185,15 @@ def _road(rng: np.random.Generator, height: int, width: int) -> Floats:
     picture = _land(((150, 204, 244), (220, 238, 250)), ((122, 182, 88), (104, 166, 76)), (0.4, 0.5), clouds=0.6)(
         rng, height, width
     )
-    top, rows = rng.uniform(0.56, 0.64), _rows(height)
-    road = _ramp([(top, (124, 126, 132)), (1.0, (92, 94, 100))], rows)[:, None, :]
-    covered = (rows > top)[:, None, None]
-    centre = top + (1.0 - top) * 0.5
-    dashes = (np.abs(rows - centre) < 0.014)[:, None] & ((_rows(width) * 4.0 + rng.random()) % 1.0 < 0.55)[None, :]
-    picture = np.where(covered, road + (4.0 * _noise(rng, height, width, (30, 30)))[..., None], picture)
-    return np.where(dashes[..., None], np.float32(236.0), picture).astype(np.float32)
+    rows = _rows(height)
+    top = rng.uniform(0.56, 0.64)
+    start = int(top * height)
+    road = _ramp([(top, (124, 126, 132)), (1.0, (92, 94, 100))], rows[start:])[:, None, :]
+    picture[start:] = road + (4.0 * _noise(rng, height - start, width, (14, 30)))[..., None]
+    line = np.flatnonzero(np.abs(rows - (top + 1.0) / 2.0) < 0.014)
+    dashes = np.flatnonzero((_rows(width) * 4.0 + rng.random()) % 1.0 < 0.55)
+    picture[np.ix_(line, dashes)] = 236.0
+    return picture
 
 
 BACKGROUNDS: tuple[Background, ...] = (

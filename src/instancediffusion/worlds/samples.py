@@ -2,19 +2,15 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instancediffusion.errors import SettingsError
+from instancediffusion.geometry import scribble_from_mask
+from instancediffusion.scene import KINDS, Box, Instance, Mask, Point, Scene, Scribble
 
 from .kinds import Facing
-
-if TYPE_CHECKING:
-    from instancediffusion.scene import Scene
-
-KINDS = ("box", "point", "scribble", "mask")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,20 +56,17 @@ class WorldSample:
     instances: tuple[WorldInstance, ...]
     seed: int
 
-    def to_scene(self, kinds: Collection[str] = ("box",), *, order: bool = True) -> "Scene":
+    def to_scene(self, kinds: Collection[str] = ("box",), *, order: bool = True) -> Scene:
         """Write the sample as a scene that asks for this picture.
 
         Args:
             kinds: which locations each instance states, out of "box", "point", "scribble", "mask".
-                Points lie inside the visible silhouette, scribbles run inside it; boxes and masks are amodal.
+                Points and scribbles lie inside the visible silhouette; boxes and masks are amodal.
             order: state the depth order.
 
         Raises:
             SettingsError: an unknown kind, or none.
         """
-        from instancediffusion.geometry import scribble_from_mask
-        from instancediffusion.scene import Box, Instance, Mask, Point, Scene, Scribble
-
         if not kinds or set(kinds) - set(KINDS):
             raise SettingsError(f"kinds is {tuple(kinds)!r}; name one or more of {', '.join(KINDS)}")
         instances = []

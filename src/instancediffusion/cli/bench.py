@@ -1,0 +1,136 @@
+"""`instancediffusion bench`: what a UNet call costs on this machine."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from instancediffusion.adapter import InstanceAdapter
+
+PUBLISHED_SEGMENTATION = {
+    "channels": 30,
+    "size": 512,
+    "tokens": 64,
+    "widths": (96, 192, 384, 768),
+    "depths": (3, 3, 9, 3),
+}
+
+
+@click.command()
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the matrix library; default: its own choice.")
+@click.option("--calls", type=click.IntRange(min=1), default=3, show_default=True, help="Timed calls of each kind.")
+@click.option("--instances", type=click.IntRange(min=0), default=4, show_default=True)
+@click.option("--side", type=click.IntRange(min=8), default=64, show_default=True, help="Side of the latents.")
+def bench(dtype: str, threads: int | None, calls: int, instances: int, side: int) -> None:
+    """Time the grafted UNet at the size of Stable Diffusion 1.5 with random weights, batch 1.
+
+    Prints the median seconds of each kind of call and the peak memory of the process.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    unet, adapter = published_size(getattr(torch, dtype))
+    parameters = sum(p.numel() for part in (unet, adapter) for p in part.parameters()) / 1e6
+    click.echo(
+        f"SD1.5 size, {parameters:.0f} M parameters, {dtype}, {torch.get_num_threads()} threads, "
+        f"latents {side}x{side}, {instances} instances, median of {calls}"
+    )
+    click.echo(f"{'peak memory after loading':32s} {_peak_gib():6.2f} GiB")
+    for name, run in _cases(unet, adapter, instances, side):
+        click.echo(f"{name:32s} {_median(run, calls):6.3f} s")
+    click.echo(f"{'peak memory':32s} {_peak_gib():6.2f} GiB")
+
+
+def published_size(dtype: torch.dtype) -> tuple[UNet2DConditionModel, InstanceAdapter]:
+    """A UNet and adapter of the published size with cheap random weights, adapter grafted on."""
+    import torch
+    from accelerate import init_empty_weights
+    from diffusers import UNet2DConditionModel
+
+    from instancediffusion.adapter import InstanceAdapter
+
+    with init_empty_weights():
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        adapter = InstanceAdapter.for_unet(unet, segmentation=PUBLISHED_SEGMENTATION)
+    for part in (unet, adapter):
+        part.to_empty(device="cpu").to(dtype)
+        for parameter in part.parameters():
+            torch.nn.init.normal_(parameter, std=0.02)
+        part.eval()
+    adapter.graft(unet)
+    return unet, adapter
+
+
+def _cases(
+    unet: UNet2DConditionModel, adapter: InstanceAdapter, instances: int, side: int
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    import torch
+
+    from instancediffusion.conditioning import LocationTensors
+    from instancediffusion.scene import Box, Instance, Mask, Point, Scene
+
+    generator = torch.Generator().manual_seed(0)
+    dtype = unet.dtype
+    x = torch.randn(1, 4, side, side, generator=generator).to(dtype)
+    context = torch.randn(1, 77, 768, generator=generator).to(dtype)
+    captions = torch.randn(1, instances, 768, generator=generator).to(dtype)
+    bitmap = torch.zeros(512, 512, dtype=torch.bool)
+    bitmap[100:300, 60:200] = True
+    mask = Mask.from_array(bitmap.numpy())
+    scene = Scene(
+        prompt="a scene",
+        width=512,
+        height=512,
+        instances=tuple(
+            Instance(caption="a thing", box=Box(0.1, 0.2, 0.6, 0.7), point=Point(0.3, 0.4), mask=mask)
+            for _ in range(instances)
+        ),
+    )
+    locations = adapter.locations([scene])
+
+    def ground(rule: str = "none", places: LocationTensors = locations, features: torch.Tensor = captions) -> object:
+        with torch.inference_mode():
+            return adapter(places, features, instance_mask=rule)
+
+    def call(grounding: object) -> Callable[[], object]:
+        def run() -> object:
+            with torch.inference_mode():
+                return unet(x, 500, encoder_hidden_states=context, cross_attention_kwargs={"grounding": grounding})
+
+        return run
+
+    conditional = adapter(locations, captions)
+    null = adapter(LocationTensors.empty(1), captions[:, :0])
+    yield "tokens and keys, once a scene", ground
+    yield "call, conditional", call(conditional)
+    yield "call, unconditional", call(null)
+    yield "call, grounding scale 0", call(conditional.scaled(0))
+    yield "call, instance mask 'grounding'", call(ground("grounding"))
+    yield "call, instance mask 'full'", call(ground("full"))
+
+
+def _median(run: Callable[[], object], calls: int) -> float:
+    run()
+    seconds = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _peak_gib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

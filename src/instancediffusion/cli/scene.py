@@ -70,9 +70,9 @@ def render(file: Path, out: Path, background: Path | None, size: int | None, leg
     if out.suffix.lower() == ".svg":
         write_atomic(out, render_overlay_svg(loaded, shape, background=below, legend=legend))
     else:
-        picture = render_overlay(loaded, shape, background=below, legend=legend)
+        overlay = render_overlay(loaded, shape, background=below, legend=legend)
         with atomic_path(out) as temporary:
-            picture.save(temporary, "PNG")
+            overlay.save(temporary, "PNG")
     click.echo(out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,17 +47,20 @@ class LabelPlacer:
         self._bounds = bounds
         self._gap = gap
         self._taken = np.zeros((0, 4))
+        self._full = False
 
     def place(self, wish: Wish) -> Placement:
         """Find a free place: at the edges of the area, then on growing circles around the anchor."""
         for variant, size in enumerate(wish.sizes):
-            rect = self._first_free(_near(wish.area, wish.anchor, size, self._gap))
+            rect = self._first_free(list(_near(wish.area, wish.anchor, size, self._gap)))
             if rect is not None:
                 return self._take(Placement(variant, rect, apart=False))
         last = len(wish.sizes) - 1
         size = wish.sizes[last]
-        rect = self._first_free(self._around(wish.anchor, size))
-        if rect is None:  # the picture is full
+        rings = () if self._full else self._around(wish.anchor, size)
+        rect = next((free for free in map(self._first_free, rings) if free is not None), None)
+        if rect is None:
+            self._full = True  # a search that failed once is not repeated
             rect = self._inside(_at(wish.anchor[0] - size[0] / 2, wish.anchor[1] - size[1] / 2, size))
         return self._take(Placement(last, rect, apart=True))
 
@@ -65,28 +68,23 @@ class LabelPlacer:
         self._taken = np.concatenate([self._taken, [placement.rect]])
         return placement
 
-    def _first_free(self, rects: Iterable[Rect]) -> Rect | None:
+    def _first_free(self, rects: Sequence[Rect]) -> Rect | None:
+        """Return the first rectangle that is on the picture and clear of every label."""
         x0, y0, x1, y1 = self._bounds
-        for rect in rects:
-            inside = rect[0] >= x0 and rect[1] >= y0 and rect[2] <= x1 and rect[3] <= y1
-            if inside and not self._overlaps(rect):
-                return rect
-        return None
+        inside = [r for r in rects if r[0] >= x0 and r[1] >= y0 and r[2] <= x1 and r[3] <= y1]
+        wanted, taken = np.array(inside).reshape(-1, 1, 4), self._taken[None]
+        clear = (taken[..., :2] >= wanted[..., 2:] + self._gap) | (taken[..., 2:] <= wanted[..., :2] - self._gap)
+        free = np.flatnonzero(clear.any(axis=-1).all(axis=-1))
+        return inside[free[0]] if len(free) else None
 
-    def _overlaps(self, rect: Rect) -> bool:
-        taken, gap = self._taken, self._gap
-        apart = (taken[:, 0] >= rect[2] + gap) | (taken[:, 2] <= rect[0] - gap)
-        apart |= (taken[:, 1] >= rect[3] + gap) | (taken[:, 3] <= rect[1] - gap)
-        return not bool(apart.all())
-
-    def _around(self, anchor: tuple[float, float], size: tuple[float, float]) -> Iterable[Rect]:
+    def _around(self, anchor: tuple[float, float], size: tuple[float, float]) -> Iterator[list[Rect]]:
+        """Yield rings of places around an anchor, growing outwards."""
         reach = max(self._bounds[2] - self._bounds[0], self._bounds[3] - self._bounds[1])
         step = max(size[1], 4.0)
         for ring in range(1, min(60, math.ceil(reach / step) + 1)):
-            for spoke in range(8 * min(ring, 4)):
-                angle = 2 * math.pi * spoke / (8 * min(ring, 4))
-                x, y = anchor[0] + ring * step * math.cos(angle), anchor[1] + ring * step * math.sin(angle)
-                yield self._inside(_at(x - size[0] / 2, y - size[1] / 2, size))
+            angles = [2 * math.pi * spoke / (8 * min(ring, 4)) for spoke in range(8 * min(ring, 4))]
+            middles = [(anchor[0] + ring * step * math.cos(a), anchor[1] + ring * step * math.sin(a)) for a in angles]
+            yield [self._inside(_at(x - size[0] / 2, y - size[1] / 2, size)) for x, y in middles]
 
     def _inside(self, rect: Rect) -> Rect:
         width, height = rect[2] - rect[0], rect[3] - rect[1]
@@ -95,7 +93,7 @@ class LabelPlacer:
         return _at(x, y, (width, height))
 
 
-def _near(area: Rect, anchor: tuple[float, float], size: tuple[float, float], gap: float) -> Iterable[Rect]:
+def _near(area: Rect, anchor: tuple[float, float], size: tuple[float, float], gap: float) -> Iterator[Rect]:
     """Yield places at an area: inside its corners if it is wide enough, outside along its edges, at its anchor."""
     x0, y0, x1, y1 = area
     width, height = size

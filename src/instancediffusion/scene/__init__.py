@@ -1,6 +1,6 @@
 """Scenes: what a picture is to show, where each object is, and the files that say so. No torch."""
 
-from .files import SceneCheck, check_scene, load_scene, save_scene, scene_from_text, scene_text
+from .files import SceneCheck, check_scene, check_scene_text, load_scene, save_scene, scene_from_text, scene_text
 from .formats.coco import CocoScene, coco_paths, read_coco, write_coco
 from .locations import Box, Mask, Point, Scribble
 from .model import KINDS, Instance, Scene
@@ -17,6 +17,7 @@ __all__ = [
     "SceneCheck",
     "Scribble",
     "check_scene",
+    "check_scene_text",
     "coco_paths",
     "json_schema",
     "load_scene",

@@ -46,24 +46,42 @@ def check_scene(path: str | os.PathLike[str], *, format: Format | None = None) -
     Raises:
         OSError: the file cannot be opened.
     """
-    report = Report()
-    if format is not None and format not in FORMATS:
-        raise ValueError(f"format is one of {', '.join(FORMATS)} or None, not {format!r}")
     with open(path, "rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
+    return check_scene_text(content, format=format, folder=Path(path).parent)
+
+
+def check_scene_text(
+    content: str | bytes,
+    *,
+    format: Format | None = None,
+    folder: Path | None = None,
+) -> SceneCheck:
+    """Read the text of a scene file and collect its problems, as `check_scene` does.
+
+    Args:
+        content: the text, at most 64 MB.
+        format: the format to read it in; found out from its keys if None.
+        folder: where mask files named in the scene lie; without it none is read.
+    """
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"format is one of {', '.join(FORMATS)} or None, not {format!r}")
+    report, scene = Report(), None
+    found: Format = format or "native"
+    encoded = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    if len(encoded) > MAX_FILE_BYTES:
         report.error("$", f"is larger than {MAX_FILE_BYTES >> 20} MB", "put masks in PNG files, or use fewer instances")
-        return SceneCheck(None, format or "native", tuple(report.problems))
-    data = text.parse(report, content)
-    found = format or detect_format(data)
+        return SceneCheck(None, found, tuple(report.problems))
+    data = text.parse(report, encoded)
     if data is None and report.failed:
         return SceneCheck(None, found, tuple(report.problems))
     if format is None and _is_coco(data):
         fix = "a COCO file holds many scenes: read it with read_coco, or `instancediffusion scene convert`"
         report.error("$", "is a COCO file, not a scene", fix)
-        return SceneCheck(None, found, tuple(report.problems))
-    report.lenient = found == "official"
-    scene = read_official(data, report) if report.lenient else read_native(data, report, Path(path).parent)
+    else:
+        found = format or detect_format(data)
+        report.lenient = found == "official"
+        scene = read_official(data, report) if report.lenient else read_native(data, report, folder)
     return SceneCheck(None if report.failed else scene, found, tuple(report.problems))
 
 
@@ -78,14 +96,12 @@ def load_scene(path: str | os.PathLike[str], *, format: Format | None = None) ->
         SceneError: with every problem of the file. Lesser ones, which were mended, come as `SceneWarning`.
         OSError: the file cannot be opened.
     """
-    check = check_scene(path, format=format)
-    report = Report()
-    for problem in check.problems:
-        report.add(problem)
-    report.settle(os.fspath(path))
-    if check.scene is None:
-        raise AssertionError("a scene that cannot be read has a problem that says why")
-    return check.scene
+    return _settled(check_scene(path, format=format), os.fspath(path))
+
+
+def scene_from_text(content: str | bytes, *, format: Format | None = None, source: str = "scene") -> Scene:
+    """Read the text of a scene file; problems are raised and warned of as in `load_scene`, named after `source`."""
+    return _settled(check_scene_text(content, format=format), source)
 
 
 def save_scene(scene: Scene, path: str | os.PathLike[str], *, format: Format = "native") -> None:
@@ -104,15 +120,14 @@ def scene_text(scene: Scene, *, format: Format = "native") -> str:
     raise ValueError(f"format is one of {', '.join(FORMATS)}, not {format!r}")
 
 
-def scene_from_text(content: str | bytes, *, source: str = "scene") -> Scene:
-    """Read the text of a scene in the native format; problems are raised and warned of as in `load_scene`."""
+def _settled(check: SceneCheck, source: str) -> Scene:
     report = Report()
-    data = text.parse(report, content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
-    scene = None if data is None and report.failed else read_native(data, report)
-    report.settle(source)
-    if scene is None:
-        raise SceneError(report.problems, source)
-    return scene
+    for problem in check.problems:
+        report.add(problem)
+    report.settle(source, stacklevel=4)
+    if check.scene is None:
+        raise SceneError(check.problems, source)
+    return check.scene
 
 
 def detect_format(data: Any) -> Format:

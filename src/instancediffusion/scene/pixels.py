@@ -45,24 +45,26 @@ def read_canvas(report: Report, data: Mapping[str, object], path: str = "$") -> 
 def read_box(report: Report, path: str, value: object, canvas: Canvas | None) -> Box | None:
     """Read [x0, y0, x1, y1] in pixels. One that leaves the canvas is cut off, with a warning."""
     corners = check_numbers(report, path, value, 4, "[x0, y0, x1, y1] in pixels")
-    if corners is None or canvas is None:
+    if corners is None:
         return None
     x0, y0, x1, y1 = corners
     if x1 <= x0 or y1 <= y0:
         message, fix = _no_area(corners, canvas)
         report.fault(path, message, fix)
         return None
-    return _cut(report, path, corners, canvas)
+    return None if canvas is None else _cut(report, path, corners, canvas)
 
 
 def read_box_xywh(report: Report, path: str, value: object, canvas: Canvas | None) -> Box | None:
     """Read [x, y, width, height] in pixels. One that leaves the canvas is cut off, with a warning."""
     found = check_numbers(report, path, value, 4, "[x, y, width, height] in pixels")
-    if found is None or canvas is None:
+    if found is None:
         return None
     x, y, width, height = found
     if width <= 0 or height <= 0:
         report.fault(path, f"has no area: it is {number_text(width)} x {number_text(height)} pixels", "give it a size")
+        return None
+    if canvas is None:
         return None
     hint = ""
     if (x + width > canvas.width or y + height > canvas.height) and looks_like_corners(found, canvas):
@@ -233,19 +235,18 @@ def _cut(report: Report, path: str, corners: list[float], canvas: Canvas, hint: 
     return Box(*units)
 
 
-def _no_area(corners: list[float], canvas: Canvas) -> tuple[str, str]:
+def _no_area(corners: list[float], canvas: Canvas | None) -> tuple[str, str]:
     """Say what is wrong with a box whose second corner is not beyond its first, and what was perhaps meant."""
     x0, y0, x1, y1 = corners
-    if x1 > 0 and y1 > 0 and 0 <= x0 and x0 + x1 <= canvas.width and 0 <= y0 and y0 + y1 <= canvas.height:
+    known = canvas or Canvas(MAX_SIDE_PX, MAX_SIDE_PX)
+    turned = x0 != x1 and y0 != y1
+    message = f"{_text(corners)} " + ("has its second corner before the first" if turned else "has no area")
+    if x1 > 0 and y1 > 0 and 0 <= x0 and x0 + x1 <= known.width and 0 <= y0 and y0 + y1 <= known.height:
         meant = _text([x0, y0, x0 + x1, y0 + y1])
-        return (
-            f"{_text(corners)} has its second corner before the first: it looks like [x, y, width, height]",
-            f"boxes are two corners, write {meant}",
-        )
-    if x0 != x1 and y0 != y1:
-        ordered = _text([min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)])
-        return f"{_text(corners)} has its second corner before the first", f"write {ordered}"
-    return f"{_text(corners)} has no area", "give it two different corners, or use a point"
+        return f"{message}: it looks like [x, y, width, height]", f"boxes are two corners, write {meant}"
+    if turned:
+        return message, f"write {_text([min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)])}"
+    return message, "give it two different corners, or use a point"
 
 
 def _clamp(value: float, side: int) -> float:

@@ -116,7 +116,9 @@ def test_the_model_is_unchanged_after_sampling(pipe):
     after_modules, after_scheduler = state()
     assert modules.keys() == after_modules.keys()
     for name, value in modules.items():
-        same = torch.equal(value, after_modules[name]) if isinstance(value, torch.Tensor) else value == after_modules[name]
+        same = (
+            torch.equal(value, after_modules[name]) if isinstance(value, torch.Tensor) else value == after_modules[name]
+        )
         assert same, name
     assert scheduler.keys() == after_scheduler.keys()
     assert after_scheduler["ets"] == scheduler["ets"]
@@ -126,9 +128,7 @@ def test_published_details_of_the_sampler(pipe):
     scene, options = scene_of(2), {"num_inference_steps": 4, "guidance_scale": 1.0, "scheduler": "ddim"}
     # At a share of 1 the published code returns the last instance's latent; it makes no difference who else there is.
     last = pipe(scene, seed=0, mis_fraction=1.0, mis_compat="published", **options)
-    alone = pipe(
-        Scene(scene.instances[1].caption, (scene.instances[1],), 64, 64), seed=0, mis_fraction=0.0, **options
-    )
+    alone = pipe(Scene(scene.instances[1].caption, (scene.instances[1],), 64, 64), seed=0, mis_fraction=0.0, **options)
     torch.testing.assert_close(last.latents, alone.latents, **TOLERANCE)
     merged = pipe(scene, seed=0, mis_fraction=1.0, **options)
     assert (merged.latents - last.latents).abs().max() > 1e-2

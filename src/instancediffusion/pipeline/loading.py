@@ -12,6 +12,7 @@ from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.adapter.graft import GroundedBlock, transformer_blocks
 from instancediffusion.checkpoints import CARDS, model_folder
 from instancediffusion.errors import ModelError
+from instancediffusion.pipeline.settings import GenerationSettings
 
 DEFAULT_MODEL = "mini"
 
@@ -36,6 +37,38 @@ def find_model(name: str | os.PathLike[str]) -> str:
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise ModelError(f"model: there is no folder {text!r}, and models known by name are {', '.join(CARDS)}")
     return text
+
+
+def local_model(name: str | os.PathLike[str], **hub: Any) -> Path:
+    """The local folder of a model; one on the hub is downloaded.
+
+    Args:
+        name: see `find_model`.
+        hub: arguments of `DiffusionPipeline.download`, such as `revision`.
+
+    Raises:
+        ModelError: it does not exist, or cannot be downloaded.
+    """
+    found = find_model(name)
+    if Path(found).is_dir():
+        return Path(found)
+    from diffusers import DiffusionPipeline
+
+    try:
+        return Path(DiffusionPipeline.download(found, **hub))
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"model: {found} cannot be downloaded ({reason}); give a folder, or check the name") from error
+
+
+def model_defaults(folder: str | os.PathLike[str]) -> GenerationSettings:
+    """The settings a model folder states as best for it, without loading it.
+
+    Raises:
+        SettingsError: the folder states settings that do not exist.
+    """
+    index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+    return GenerationSettings.from_dict(index.get("default_settings") or {})
 
 
 def load_adapter(

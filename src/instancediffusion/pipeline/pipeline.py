@@ -14,7 +14,7 @@ from torch import Tensor
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.pipeline.decoding import decode_latents, to_images
-from instancediffusion.pipeline.loading import DEFAULT_MODEL, check_complete, find_model, graft_once, load_adapter
+from instancediffusion.pipeline.loading import DEFAULT_MODEL, check_complete, graft_once, load_adapter, local_model
 from instancediffusion.pipeline.output import GenerationOutput
 from instancediffusion.pipeline.refiner import SDXL_REFINER, check_refiner, load_refiner, refine
 from instancediffusion.pipeline.requests import ImageRequest, image_requests, resolve_seeds
@@ -77,10 +77,8 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         Raises:
             ModelError: no such model, or a component is missing.
         """
-        folder = find_model(name)
-        if not os.path.isdir(folder):
-            hub = {k: options[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in options}
-            folder = cls.download(folder, **hub)
+        hub = {k: options[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in options}
+        folder = str(local_model(name, **hub))
         check_complete(folder, options)
         kept = {key: options[key] for key in ("torch_dtype",) if key in options}
         options["adapter"] = load_adapter(options.get("adapter"), folder, **kept)

@@ -1,0 +1,93 @@
+"""What `generate` tells a person: paths on stdout; progress, warnings and errors on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from instancediffusion.errors import SceneWarning
+
+
+class Reporter:
+    """Prints what is written, and bars with the time left if somebody is watching.
+
+    Args:
+        quiet: print neither paths nor bars.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.watched = not quiet and sys.stderr.isatty()
+        self._bar: Any = None
+
+    def line(self, text: str) -> None:
+        """Print a line to stdout, without tearing a bar."""
+        if self.quiet:
+            return
+        if self._bar is None:
+            click.echo(text)
+        else:
+            self._bar.clear()
+            click.echo(text)
+            self._bar.refresh()
+
+    def wrote(self, path: Path | None) -> None:
+        """Print the path of a file, if one was written."""
+        if path is not None:
+            self.line(str(path))
+
+    def made(self, path: Path) -> None:
+        """Count a picture and print its path."""
+        if self._bar is not None:
+            self._bar.update()
+        self.line(str(path))
+
+    @contextmanager
+    def progress(self, pipeline: Any, pictures: int) -> Iterator[None]:
+        """Show two bars on a terminal: all pictures, and the network's rows of those being made."""
+        pipeline.set_progress_bar_config(disable=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", SceneWarning)
+            warnings.showwarning = _show  # type: ignore[assignment]
+            if not self.watched:
+                yield
+                return
+            from tqdm import tqdm  # type: ignore[import-untyped]
+
+            pipeline.set_progress_bar_config(
+                desc="  sampling", unit="row", position=1, leave=False, disable=False, dynamic_ncols=True
+            )
+            with tqdm(total=pictures, desc="pictures", unit="picture", position=0, dynamic_ncols=True) as self._bar:
+                yield
+            self._bar = None
+
+
+def quieten_libraries(*, bars: bool) -> None:
+    """Keep the libraries' advice to programmers off the terminal; what the environment asks for wins.
+
+    Args:
+        bars: let them show bars while they load and download.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library, logging in (("DIFFUSERS", diffusers_logging), ("TRANSFORMERS", transformers_logging)):
+        if f"{library}_VERBOSITY" not in os.environ:
+            logging.set_verbosity_error()
+        if not bars:
+            logging.disable_progress_bar()
+
+
+def _show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Show a warning about a scene in one line; others are for programmers."""
+    if issubclass(category, SceneWarning):
+        click.echo(f"warning: {message}", err=True)

@@ -1,0 +1,175 @@
+"""Pictures of several scenes into a folder, one item for each scene and seed; what is there is not made again."""
+
+from __future__ import annotations
+
+import io
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from instancediffusion import __version__
+from instancediffusion.pipeline.output import GenerationOutput
+from instancediffusion.pipeline.picture import png_bytes
+from instancediffusion.pipeline.settings import GenerationSettings
+from instancediffusion.rendering import render_overlay
+from instancediffusion.runs import RunDirectory, fingerprint
+from instancediffusion.scene import Scene
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "tokenizers", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture to make.
+
+    Attributes:
+        name: of the scene, unique in the folder.
+        scene: the scene.
+        seed: of its generator.
+    """
+
+    name: str
+    scene: Scene
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its name in the manifest; the file is `<key>.png`."""
+        return f"{self.name}_{self.seed}"
+
+
+class PictureFolder:
+    """A folder of generated pictures with a manifest.
+
+    Args:
+        path: the folder.
+        model: what decides a picture beside scene, settings and seed, and can be told before anything is loaded: the
+            model's name, the hash of its weights, the type of its numbers, the refiner.
+        settings: the settings of the run, defaults filled in.
+        replace: make pictures again that are there with other settings.
+    """
+
+    def __init__(
+        self, path: Path, model: Mapping[str, Any], settings: GenerationSettings, *, replace: bool = False
+    ) -> None:
+        self.run = RunDirectory(path, "generate")
+        self.model = dict(model)
+        self.settings = settings.to_dict()
+        # It bounds memory, and pictures depend on it by rounding only.
+        self._decisive = {name: value for name, value in self.settings.items() if name != "max_batch_rows"}
+        self.replace = replace
+
+    def pending(self, pictures: Sequence[Picture]) -> list[Picture]:
+        """The pictures that are not there yet.
+
+        Raises:
+            RunConflictError: one is there with other settings, and `replace` was not asked for.
+        """
+        missing = [p for p in pictures if not self.run.is_complete(p.key, self._fingerprint(p))]
+        for picture in missing:
+            self.run.check(picture.key, self._fingerprint(picture), [f"{picture.key}.png"], replace=self.replace)
+        return missing
+
+    def put_overlay(self, name: str, scene: Scene) -> Path | None:
+        """Draw `<name>_overlay.png`; returns None if it is there."""
+        key, mark = f"{name}_overlay", fingerprint("overlay", scene.to_dict())
+        if self.run.is_complete(key, mark):
+            return None
+        buffer = io.BytesIO()
+        render_overlay(scene).save(buffer, "PNG")
+        self.run.put(key, mark, {f"{key}.png": buffer.getvalue()}, {"scene": scene.to_dict()}, replace=self.replace)
+        return self.run.path / f"{key}.png"
+
+    def put(self, picture: Picture, output: GenerationOutput, row: int, record: Mapping[str, Any]) -> Path:
+        """Write picture `row` of an output, and its line in the manifest.
+
+        Args:
+            picture: which one it is.
+            output: what the pipeline returned.
+            row: its place in there.
+            record: more to keep in the manifest.
+        """
+        image = output.images[row]
+        made = {
+            "scene": picture.scene.to_dict(),
+            "seed": picture.seed,
+            "settings": self.settings,
+            "model": self.model,
+            "size": [image.height, image.width],
+        }
+        batch = {
+            "pictures": len(output.images),
+            "network_rows": output.network_rows,
+            "seconds": {stage: round(seconds, 4) for stage, seconds in output.timings.items()},
+        }
+        data = png_bytes(image, {**made, "version": __version__})
+        self.run.put(
+            picture.key,
+            self._fingerprint(picture),
+            {f"{picture.key}.png": data},
+            {**made, "batch": batch, "versions": versions(), **record},
+            replace=self.replace,
+        )
+        return self.run.path / f"{picture.key}.png"
+
+    def _fingerprint(self, picture: Picture) -> str:
+        return fingerprint("picture", picture.scene.to_dict(), picture.seed, self._decisive, self.model)
+
+
+def batches(pictures: Sequence[Picture], size: int) -> Iterator[tuple[list[Scene], list[int], list[Picture]]]:
+    """Cut pictures into pipeline calls of at most `size` images.
+
+    A call draws each of its scenes with each of its seeds, so scenes share a call if they miss the same seeds.
+
+    Yields:
+        Scenes, seeds, and the pictures in the order of the call's output.
+    """
+    missing: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        missing.setdefault(picture.name, []).append(picture)
+    alike: dict[tuple[int, ...], list[list[Picture]]] = {}
+    for group in missing.values():
+        for start in range(0, len(group), size):
+            part = group[start : start + size]
+            alike.setdefault(tuple(p.seed for p in part), []).append(part)
+    for seeds, groups in alike.items():
+        scenes_per_call = max(1, size // len(seeds))
+        for start in range(0, len(groups), scenes_per_call):
+            together = groups[start : start + scenes_per_call]
+            yield [part[0].scene for part in together], list(seeds), [p for part in together for p in part]
+
+
+def generate_pictures(
+    pipeline: Any,
+    folder: PictureFolder,
+    pictures: Sequence[Picture],
+    settings: GenerationSettings,
+    *,
+    batch_size: int,
+    record: Mapping[str, Any],
+    written: Callable[[Path], None],
+) -> None:
+    """Make pictures and write each as soon as its batch is done.
+
+    Args:
+        pipeline: an `InstanceDiffusionPipeline`.
+        folder: where they go.
+        pictures: what to make, as `PictureFolder.pending` returned it.
+        settings: the settings of the run.
+        batch_size: most pictures in one pipeline call.
+        record: more to keep in the manifest, such as the device.
+        written: told the path of each picture.
+    """
+    for scenes, seeds, order in batches(pictures, batch_size):
+        output = pipeline(scenes, seed=seeds, settings=settings)
+        for row, picture in enumerate(order):
+            written(folder.put(picture, output, row, record))
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a picture depends on."""
+    installed = {name: metadata.version(name) for name in _LIBRARIES}
+    return {"instancediffusion": __version__, "python": platform.python_version(), **installed}

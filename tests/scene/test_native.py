@@ -82,6 +82,7 @@ FAULTS = [
     (BOX, [200, 50, 100, 120], "$.instances[0].box", "looks like [x, y, width, height]"),
     (BOX, [600, 50, 700, 200], "$.instances[0].box", "outside the 512 x 256 canvas"),
     (BOX, [-90, 50, 0, 200], "$.instances[0].box", "outside"),
+    (BOX, [0, 0, 1e308, 1e308], "$.instances[0].box[2]", "far off any canvas"),
     (POINT, [512.5, 90], "$.instances[1].point", "outside"),
     (POINT, [400], "$.instances[1].point", "1 items, not 2"),
     (POINT, {"x": 1, "y": 2}, "$.instances[1].point", "write [x, y]"),

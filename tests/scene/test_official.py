@@ -82,6 +82,7 @@ def test_faults_of_the_data_are_warnings(tmp_path, anno, says, kept):
         (published({"point": [1, 1]}), "$.annos[0].caption"),
         (published({"caption": "x", "bbox": "0 0 1 1"}), "$.annos[0].bbox"),
         (published({"caption": "x", "bbox": [0, 0, float("nan"), 1]}), "$.annos[0].bbox[2]"),
+        (published({"caption": "x", "bbox": [1e308, 0, 1e308, 1]}), "$.annos[0].bbox[0]"),
         (published({"caption": "x", "mask": "no"}), "$.annos[0].mask"),
         (published(width=5), "$.width"),
         (published(height="512"), "$.height"),

@@ -5,6 +5,7 @@ import numbers
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from .limits import MAX_LENGTH_PX
 from .report import Report, child, kind, nearest, show
 
 
@@ -73,6 +74,10 @@ def check_numbers(report: Report, path: str, value: object, length: int, form: s
         report.error(path, f"has {len(value)} items, not {length}", f"write {form}")
         return None
     found = [check_number(report, child(path, index), item) for index, item in enumerate(value)]
+    for index, number in enumerate(found):
+        if number is not None and abs(number) > MAX_LENGTH_PX:
+            report.error(child(path, index), f"is {show(number)}, far off any canvas", "lengths are pixels")
+            found[index] = None
     return None if any(number is None for number in found) else [number for number in found if number is not None]
 
 

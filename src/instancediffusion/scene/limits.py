@@ -2,6 +2,7 @@
 
 FORMAT_VERSION = 1
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192
+MAX_LENGTH_PX = 1e9  # beyond it sums of lengths would lose pixels, or overflow
 MAX_INSTANCES = 1000
 MAX_SCRIBBLE_POINTS = 10_000
 MAX_POLYGON_POINTS = 20_000

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +11,8 @@ from instancediffusion.geometry import rle_area, rle_decode, rle_encode
 
 from .checks import check_integer, check_number, check_pair, is_array
 from .limits import MAX_SCRIBBLE_POINTS, MAX_SIDE_PX
+from .png import read_png
 from .report import Report, kind, show
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -147,7 +142,7 @@ class Mask:
             size: (height, width) in pixels the picture must have. Nothing is unpacked if it has another.
         """
         report = Report()
-        bitmap = _png_bitmap(report, data, size)
+        bitmap = read_png(report, data, size)
         report.settle()
         return cls.from_array(bitmap if bitmap is not None else np.zeros(size, dtype=bool))
 
@@ -185,35 +180,6 @@ def _check_counts(report: Report, counts: str, size: tuple[int, int]) -> None:
         return
     if area == 0:
         report.error("$.counts", "has no pixel set", "draw the mask, or leave it out")
-
-
-def _png_bitmap(report: Report, data: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
-    from PIL import Image
-
-    if len(data) < 24 or not data.startswith(b"\x89PNG\r\n\x1a\n"):
-        report.error("$", "is not a PNG file", "save the mask as PNG")
-        return None
-    width, height = struct.unpack(">II", data[16:24])  # the header says how much would be unpacked
-    if (height, width) != tuple(size):
-        message = f"the PNG is {width} x {height} pixels, not {size[1]} x {size[0]}"
-        report.error("$", message, "save it at the size of the canvas")
-        return None
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            return _foreground(image)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error) as error:
-        report.error("$", f"is not a PNG file that can be read ({str(error)[:80]})", "save the mask as PNG")
-        return None
-
-
-def _foreground(image: Image.Image) -> npt.NDArray[np.bool_]:
-    if image.mode == "P":
-        return np.array(np.asarray(image) != 0, dtype=bool)
-    if "A" in image.mode:
-        bands = np.asarray(image.convert("LA"))
-        return np.asarray((bands[..., 0] != 0) & (bands[..., 1] >= 128))
-    pixels = np.asarray(image)
-    return np.array(pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0, dtype=bool)
 
 
 def _as_list(value: object) -> object:

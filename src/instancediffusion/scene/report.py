@@ -105,3 +105,13 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
     found = difflib.get_close_matches(name[:60].lower(), list(known), n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+def number_text(value: float) -> str:
+    """Return a number as a message writes it, whole ones without a point."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else f"{value:.6g}"
+
+
+def numbers_text(values: list[float] | tuple[float, ...]) -> str:
+    """Return numbers in brackets, as a message writes them."""
+    return "[" + ", ".join(number_text(value) for value in values) + "]"

@@ -10,11 +10,13 @@ from typing import Any
 
 from instancediffusion.errors import SceneError
 
+from ..canvas import Canvas, box_to_pixels, point_to_pixels, read_canvas
 from ..checks import check_integer, check_keys, check_object, check_text, is_array
 from ..limits import FORMAT_VERSION, MAX_FILE_BYTES, MAX_INSTANCES, MAX_Z_ORDER
 from ..locations import Mask
 from ..model import KINDS, Instance, Scene
-from ..pixels import Canvas, box_to_pixels, point_to_pixels, read_box, read_canvas, read_point, read_rle, read_scribble
+from ..read_boxes import read_box
+from ..read_places import read_point, read_rle, read_scribble
 from ..report import Report, child, kind, show
 
 REQUIRED_KEYS = ("version", "prompt", "width", "height", "instances")

@@ -10,21 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..canvas import Canvas, box_to_pixels, extent_to_pixels, point_to_pixels, read_canvas
 from ..checks import check_integer, check_keys, check_object, check_text, is_array
 from ..limits import MAX_INSTANCES, MAX_Z_ORDER
 from ..model import Instance, Scene
-from ..pixels import (
-    Canvas,
-    box_to_pixels,
-    extent_to_pixels,
-    looks_like_corners,
-    point_to_pixels,
-    read_box_xywh,
-    read_canvas,
-    read_point,
-    read_rle,
-    read_scribble,
-)
+from ..read_boxes import looks_like_corners, read_box_xywh
+from ..read_places import read_point, read_rle, read_scribble
 from ..report import Report, child, kind
 
 # Keys that say nothing about the scene: where a file comes from and how it was run.

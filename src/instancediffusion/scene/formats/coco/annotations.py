@@ -10,17 +10,13 @@ import numpy as np
 from instancediffusion.errors import SceneError
 from instancediffusion.geometry import fill_rings
 
+from ...canvas import Canvas
 from ...checks import check_integer, check_text, is_array
 from ...limits import MAX_POLYGON_POINTS, MAX_Z_ORDER
 from ...locations import Mask
 from ...model import KINDS, Instance
-from ...pixels import (
-    Canvas,
-    read_box_xywh,
-    read_point,
-    read_rle,
-    read_scribble,
-)
+from ...read_boxes import read_box_xywh
+from ...read_places import read_point, read_rle, read_scribble
 from ...report import Report, child, show
 
 

@@ -7,12 +7,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ... import text
+from ...canvas import read_canvas
 from ...checks import check_integer, check_object, check_text, is_array
 from ...limits import MAX_COCO_BYTES, MAX_INSTANCES
 from ...model import KINDS, Scene
-from ...pixels import (
-    read_canvas,
-)
 from ...report import Report, child, kind
 from .annotations import read_annotation
 from .coco_scene import CocoScene

@@ -9,13 +9,8 @@ import numpy as np
 
 from instancediffusion.geometry import mask_box, points_box, xyxy_to_xywh
 
+from ...canvas import Canvas, box_to_pixels, extent_to_pixels, point_to_pixels
 from ...model import Instance
-from ...pixels import (
-    Canvas,
-    box_to_pixels,
-    extent_to_pixels,
-    point_to_pixels,
-)
 from .coco_scene import CocoScene
 
 

@@ -26,6 +26,7 @@ class Reporter:
         self.quiet = quiet
         self.watched = not quiet and sys.stderr.isatty()
         self._bar: Any = None
+        self._warned: set[str] = set()
 
     def line(self, text: str) -> None:
         """Print a line to stdout, without tearing a bar."""
@@ -55,7 +56,7 @@ class Reporter:
         pipeline.set_progress_bar_config(disable=True)
         with warnings.catch_warnings():
             warnings.simplefilter("always", SceneWarning)
-            warnings.showwarning = _show  # type: ignore[assignment]
+            warnings.showwarning = self._show
             if not self.watched:
                 yield
                 return
@@ -67,6 +68,13 @@ class Reporter:
             with tqdm(total=pictures, desc="pictures", unit="picture", position=0, dynamic_ncols=True) as self._bar:
                 yield
             self._bar = None
+
+    def _show(self, message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        """Show a warning about a scene in one line, once; others are for programmers."""
+        text = f"warning: {message}"
+        if issubclass(category, SceneWarning) and text not in self._warned:
+            self._warned.add(text)
+            click.echo(text, err=True)
 
 
 def quieten_libraries(*, bars: bool) -> None:
@@ -85,9 +93,3 @@ def quieten_libraries(*, bars: bool) -> None:
             logging.set_verbosity_error()
         if not bars:
             logging.disable_progress_bar()
-
-
-def _show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    """Show a warning about a scene in one line; others are for programmers."""
-    if issubclass(category, SceneWarning):
-        click.echo(f"warning: {message}", err=True)

@@ -52,11 +52,10 @@ def locations(data, rows):
 def denoiser(components, data):
     adapter = components.adapter
     with torch.inference_mode():
-        parts = [
+        bank = [
             adapter(locations(data, rows), data["caption_features"][None, rows]) for rows in ([0, 1, 2], [0], [1], [2])
         ]
-        nothing = adapter(LocationTensors.empty(1), torch.zeros(1, 0, 768))
-        bank = type(nothing).cat([*parts, nothing])
+        bank.append(adapter(LocationTensors.empty(1), torch.zeros(1, 0, 768)))
     contexts = torch.stack([data["context_prompt"], *data["context_captions"], data["context_negative"]])
     return UNetDenoiser(
         components.unet, contexts, bank, lambda b: (b.trajectory, b.trajectory) if b.conditional else (4, 4)

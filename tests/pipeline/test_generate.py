@@ -112,6 +112,7 @@ def test_nothing_is_overwritten_in_silence(model, scenes, tmp_path):
     assert manifest(out)["one_0"]["record"]["settings"]["num_inference_steps"] == 3
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_whole_files_and_is_resumed(model, scenes, tmp_path):
     out = tmp_path / "out"
     arguments = ["generate", *scenes, "-o", str(out), "--model", str(model), "--num-images", "4", "--batch-size", "1"]

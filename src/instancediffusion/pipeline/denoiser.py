@@ -18,36 +18,36 @@ class UNetDenoiser:
     Args:
         unet: the UNet; nothing is stored on it.
         contexts: (K, L, D) text contexts.
-        grounding: G groundings, or None to call the UNet without any.
-        rows: for a branch, its row of `contexts` and its row of `grounding`.
+        groundings: groundings of one image each. They are joined only for the rows of a call, because joining pads all
+            to the widest.
+        rows: for a branch, its row of `contexts` and its place in `groundings`.
     """
 
     def __init__(
         self,
         unet: Any,
         contexts: Tensor,
-        grounding: Grounding | None,
+        groundings: Sequence[Grounding],
         rows: Callable[[Branch], tuple[int, int]],
     ) -> None:
         self._unet = unet
         self._contexts = contexts
-        self._grounding = grounding
+        self._groundings = groundings
         self._rows = rows
 
     def bind(self, branches: Sequence[Branch]) -> Prediction:
         """Gather the conditioning of `branches`; see `Denoiser`."""
         picked = [self._rows(branch) for branch in branches]
         context = self._contexts[torch.tensor([row for row, _ in picked], device=self._contexts.device)]
-        grounding = None if self._grounding is None else self._grounding.select([row for _, row in picked])
+        grounding = Grounding.cat([self._groundings[row] for _, row in picked])
         unet = self._unet
 
         def predict(sample: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
-            kwargs = None if grounding is None else {"grounding": grounding.scaled(grounding_scale)}
             predicted: Tensor = unet(
                 sample.to(context.dtype),
                 timestep,
                 encoder_hidden_states=context,
-                cross_attention_kwargs=kwargs,
+                cross_attention_kwargs={"grounding": grounding.scaled(grounding_scale)},
                 return_dict=False,
             )[0]
             return predicted

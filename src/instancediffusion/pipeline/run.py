@@ -147,7 +147,7 @@ class Run:
             noise = torch.stack([self.given[r.index].detach().float().cpu() for r in group])
         contexts = bank.texts.contexts.to(pipeline.unet.dtype)
         result = sample(
-            UNetDenoiser(pipeline.unet, contexts, bank.grounding, lambda b: bank.rows(group[b.image].scene_row, b)),
+            UNetDenoiser(pipeline.unet, contexts, bank.groundings, lambda b: bank.rows(group[b.image].scene_row, b)),
             self.scheduler,
             noise.to(pipeline._execution_device),
             grounding_scales=grounding_schedule(

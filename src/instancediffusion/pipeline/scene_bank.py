@@ -21,22 +21,22 @@ class SceneBank:
 
     Attributes:
         texts: every prompt, negative prompt and caption.
-        grounding: rows: whole scenes, then instances alone, then the null grounding.
+        groundings: of one image each: whole scenes, then instances alone, then the null grounding.
         prompts: for each scene, the context row of its prompt.
         negatives: for each scene, the context row of its negative prompt.
-        alone: for (scene, instance from 1), its context row and its grounding row.
+        alone: for (scene, instance from 1), its context row and its place in `groundings`.
     """
 
     texts: TextBank
-    grounding: Grounding
+    groundings: tuple[Grounding, ...]
     prompts: tuple[int, ...]
     negatives: tuple[int, ...]
     alone: dict[tuple[int, int], tuple[int, int]]
 
     def rows(self, scene: int, branch: Branch) -> tuple[int, int]:
-        """The context row and the grounding row of a branch of an image of `scene`."""
+        """The context row, and the place in `groundings`, of a branch of an image of `scene`."""
         if not branch.conditional:
-            return self.negatives[scene], self.grounding.batch_size - 1
+            return self.negatives[scene], len(self.groundings) - 1
         if branch.trajectory == 0:
             return self.prompts[scene], scene
         return self.alone[scene, branch.trajectory]
@@ -66,17 +66,17 @@ def build_scene_bank(
     pairs = [(scene, number) for scene, numbers in enumerate(alone) for number in numbers]
     singles = [_instance_alone(scenes[scene], number) for scene, number in pairs]
     everything = [*scenes, *singles]
-    parts = [
-        _grounding(everything[start : start + max_rows], texts, adapter, instance_mask)
-        for start in range(0, len(everything), max_rows)
-    ]
+    groundings: list[Grounding] = []
+    for start in range(0, len(everything), max_rows):
+        joined = _grounding(everything[start : start + max_rows], texts, adapter, instance_mask)
+        groundings += [joined.select([row]) for row in range(joined.batch_size)]
     nothing = LocationTensors.empty(1).to(adapter.device)
     no_caption = torch.zeros(1, 0, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype)
     null = adapter(nothing, no_caption, instance_mask=instance_mask)
     captions = [scenes[scene].instances[number - 1].caption for scene, number in pairs]
     return SceneBank(
         texts=texts,
-        grounding=Grounding.cat([*parts, null]),
+        groundings=(*groundings, null),
         prompts=tuple(texts.row[scene.prompt] for scene in scenes),
         negatives=tuple(texts.row[text] for text in negative_prompts),
         alone={pair: (texts.row[c], len(scenes) + k) for k, (pair, c) in enumerate(zip(pairs, captions, strict=True))},

@@ -47,8 +47,10 @@ class GuidedBatch:
 
     def __init__(self, denoiser: Denoiser, branches: Sequence[Branch], guidance_scale: float, max_rows: int) -> None:
         self._scale = guidance_scale
-        self._halves = 1 if guidance_scale == 1 else 2
-        rows = [replace(b, conditional=c) for b in branches for c in (True, False)[: self._halves]]
+        self._halves = (True,) if guidance_scale == 1 else (True, False)
+        # One half after the other, not row by row: rows of a kind carry tokens of about the same number, and a call
+        # pads all of its rows to the widest.
+        rows = [replace(b, conditional=half) for half in self._halves for b in branches]
         self._chunks: list[tuple[int, int, Prediction]] = [
             (start, stop, denoiser.bind(rows[start:stop])) for start, stop in chunk_bounds(len(rows), max_rows)
         ]
@@ -66,9 +68,9 @@ class GuidedBatch:
         Returns:
             (T, C, H, W) float32.
         """
-        doubled = sample.repeat_interleave(self._halves, dim=0)
-        parts = [predict(doubled[i:j], timestep, grounding_scale) for i, j, predict in self._chunks]
-        predicted = torch.cat(parts)
-        if self._halves == 1:
+        rows = sample.repeat(len(self._halves), 1, 1, 1)
+        predicted = torch.cat([predict(rows[i:j], timestep, grounding_scale) for i, j, predict in self._chunks])
+        if len(self._halves) == 1:
             return predicted.float()
-        return guide(predicted[0::2], predicted[1::2], self._scale)
+        conditional, unconditional = predicted.chunk(2)
+        return guide(conditional, unconditional, self._scale)

@@ -97,7 +97,10 @@ def test_commands_in_the_pages_exist(path: Path) -> None:
                 command = command.get_command(click.Context(command), word)
                 assert command is not None, f"{path.name}: no such command: {line}"
         assert command is not None
-        known = {name for parameter in command.params for name in parameter.opts} | {"--help", "--version"}
+        known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {
+            "--help",
+            "--version",
+        }
         assert options_of(line) <= known, f"{path.name}: {line}"
 
 

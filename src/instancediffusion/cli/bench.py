@@ -27,10 +27,16 @@ PUBLISHED_SEGMENTATION = {
 
 
 @click.command()
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Type of the model's numbers.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the matrix library; default: its own choice.")
 @click.option("--calls", type=click.IntRange(min=1), default=3, show_default=True, help="Timed calls of each kind.")
-@click.option("--instances", type=click.IntRange(min=0), default=4, show_default=True)
+@click.option("--instances", type=click.IntRange(min=0), default=4, show_default=True, help="Instances of the scene.")
 @click.option("--side", type=click.IntRange(min=8), default=64, show_default=True, help="Side of the latents.")
 def bench(dtype: str, threads: int | None, calls: int, instances: int, side: int) -> None:
     """Time the grafted UNet at the size of Stable Diffusion 1.5 with random weights, batch 1.

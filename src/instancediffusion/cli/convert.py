@@ -17,7 +17,11 @@ import click
     help="Folder of the CLIP tokenizer to write along (the checkpoint holds none).",
 )
 @click.option(
-    "--dtype", type=click.Choice(["keep", "float32", "float16", "bfloat16"]), default="keep", show_default=True
+    "--dtype",
+    type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
+    default="keep",
+    show_default=True,
+    help="Type of the written weights.",
 )
 @click.option(
     "--num-heads", type=click.IntRange(min=1), default=8, show_default=True, help="Attention heads of the UNet."

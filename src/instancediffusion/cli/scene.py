@@ -79,7 +79,14 @@ def render(file: Path, out: Path, background: Path | None, size: int | None, leg
 @scene.command()
 @click.argument("source", type=_FILE, metavar="IN")
 @click.argument("out", type=_OUT)
-@click.option("--to", "target", type=click.Choice(["native", "official", "coco"]), default="native", show_default=True)
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["native", "official", "coco"]),
+    default="native",
+    show_default=True,
+    help="Write OUT in this format.",
+)
 @click.option("--from", "origin", type=click.Choice(["native", "official", "coco"]), help="Read IN as this format.")
 @click.option("--captions", type=_FILE, help="Captions file that goes with a COCO instances file.")
 @click.option("--image-id", "image_ids", type=int, multiple=True, help="Only this picture of a COCO file; repeatable.")

@@ -124,16 +124,14 @@ def test_fingerprint_depends_on_values_and_not_on_the_order_of_keys(value: dict,
     assert runs.fingerprint(value) != runs.fingerprint(value, other)
 
 
-def test_folder_hash_sees_names_and_contents_but_not_caches(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "a").write_bytes(b"1")
-    first = runs.folder_sha256(tmp_path)
-    (tmp_path / ".hidden").write_bytes(b"x")
-    assert runs.folder_sha256(tmp_path) == first
-    (tmp_path / "sub" / "a").rename(tmp_path / "sub" / "b")
-    second = runs.folder_sha256(tmp_path)
-    (tmp_path / "sub" / "b").write_bytes(b"2")
-    assert len({first, second, runs.folder_sha256(tmp_path)}) == 3
+def test_the_cache_is_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INSTANCEDIFFUSION_CACHE", str(tmp_path))
+    assert runs.cache_folder() == tmp_path
+    assert runs.cache_folder("elsewhere") == Path("elsewhere")
+    monkeypatch.delenv("INSTANCEDIFFUSION_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if sys.platform != "win32":
+        assert runs.cache_folder() == tmp_path / "instancediffusion"
 
 
 WORKER = """

@@ -11,6 +11,7 @@ One process writes to a run directory at a time; several may read it.
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -89,18 +90,19 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def folder_sha256(folder: str | os.PathLike[str], pattern: str = "**/*") -> str:
-    """Hash the files below a folder: their names and contents, whatever order the disk lists them in.
+def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
+    """Return where things that can be made again are kept.
 
-    Hidden files and Python's caches do not count.
+    Args:
+        chosen: the folder a caller asked for; None means `$INSTANCEDIFFUSION_CACHE`, else `instancediffusion` in the
+            user's own cache folder. It need not exist.
     """
-    root = Path(folder)
-    names = sorted(
-        path.relative_to(root).as_posix()
-        for path in root.glob(pattern)
-        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(root).parts)
-    )
-    return fingerprint([[name, file_sha256(root / name)] for name in names])
+    if given := chosen or os.environ.get("INSTANCEDIFFUSION_CACHE"):
+        return Path(given)
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "instancediffusion" / "cache"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "instancediffusion"
 
 
 class ItemState(str, Enum):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from instancediffusion.errors import ModelError
+from instancediffusion.runs import file_sha256
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,6 @@ CARDS: dict[str, ModelCard] = {
 }
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept: `INSTANCEDIFFUSION_CACHE`, else `~/.cache/instancediffusion`."""
-    given = os.environ.get("INSTANCEDIFFUSION_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "instancediffusion"
-
-
 def mini_folder() -> Path:
     """The folder of the model in the package.
 
@@ -95,15 +89,6 @@ def mini_folder() -> Path:
     if not (folder / "model_index.json").is_file():
         raise ModelError(f"model mini: {folder} is missing; reinstall the package, its weights are part of it")
     return folder
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def weights_sha256(folder: Path) -> str:

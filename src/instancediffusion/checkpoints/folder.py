@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from transformers import CLIPTokenizer
 
-from instancediffusion.checkpoints.cards import CARDS, cache_folder, file_sha256, mini_folder
+from instancediffusion.checkpoints.cards import CARDS, mini_folder
 from instancediffusion.checkpoints.official import OfficialComponents, load_official, official_scheduler
 from instancediffusion.errors import CheckpointError, ModelError
+from instancediffusion.runs import cache_folder, file_sha256
 
 PIPELINE_CLASS = "InstanceDiffusionPipeline"
 _INDEX = {

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 
 from instancediffusion import __version__
 from instancediffusion.errors import ModelError
+from instancediffusion.runs import cache_folder
 
 SD15_COST = 1.45
 """One UNet call of `sd15` (64x64 latent, float32) takes as long as 1.45e12 operations of this machine's matrix product:
@@ -103,7 +104,6 @@ def devices() -> list[dict[str, Any]]:
 def models() -> dict[str, dict[str, Any]]:
     """Tell for each named model where it is, how large, and the hash of its weights; nothing is downloaded."""
     from instancediffusion.checkpoints import CARDS, mini_folder, weights_sha256
-    from instancediffusion.checkpoints.cards import cache_folder
 
     found = {}
     for name, card in CARDS.items():

@@ -3,7 +3,7 @@
 `World.load().sample(seed)` is the way in; `instancediffusion world build` fetches and draws the sprites first.
 """
 
-from .art import ArtError, build_art, cache_folder, load_art
+from .art import ArtError, build_art, load_art
 from .backgrounds import BACKGROUNDS, Background
 from .catalogue import CORE, KINDS
 from .colours import COLOURS, recolour
@@ -27,7 +27,6 @@ __all__ = [
     "WorldSample",
     "WorldSpec",
     "build_art",
-    "cache_folder",
     "load_art",
     "recolour",
 ]

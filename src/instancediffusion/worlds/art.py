@@ -7,10 +7,8 @@ The art is Noto Emoji (Apache-2.0), as packed in the npm package `@iconify-json/
 import hashlib
 import io
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from instancediffusion.errors import InstanceDiffusionError
+from instancediffusion.runs import atomic_path, cache_folder
 
 from .kinds import ObjectKind
 
@@ -38,18 +37,6 @@ Sprite = NDArray[np.uint8]
 
 class ArtError(InstanceDiffusionError):
     """The art of a world cannot be fetched, read or drawn."""
-
-
-def cache_folder(cache: str | Path | None = None) -> Path:
-    """Return the folder for cached sprites: `cache`, else `$INSTANCEDIFFUSION_CACHE`, else the user's cache folder."""
-    if cache is not None:
-        return Path(cache)
-    if value := os.environ.get("INSTANCEDIFFUSION_CACHE"):
-        return Path(value)
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
-        return Path(local) / "instancediffusion" / "cache"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "instancediffusion"
 
 
 def art_file(kinds: Iterable[ObjectKind], cache: str | Path | None = None) -> Path:
@@ -77,12 +64,8 @@ def build_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None, art:
     icons = _read_icons(_checked(Path(art).read_bytes() if art is not None else _fetch()))
     sprites = {kind.icon: draw_icon(icons, kind.icon, specks=kind.specks) for kind in kinds}
     path = art_file(kinds, cache)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **sprites)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
     return path
 
 

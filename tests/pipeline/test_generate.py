@@ -15,6 +15,7 @@ from PIL import Image
 from instancediffusion import InstanceDiffusionPipeline, Scene, save_scene
 from instancediffusion.cli import cli
 from instancediffusion.cli.generate import INSTANCE_MASKS, SCHEDULERS, names_of
+from instancediffusion.cli.progress import Reporter
 from instancediffusion.conditioning import INSTANCE_MASK_RULES
 from instancediffusion.errors import InstanceDiffusionError
 from instancediffusion.pipeline.folder import Picture, batches
@@ -204,3 +205,21 @@ def test_the_command_knows_every_name():
     """They are written out there, so that its help needs no torch."""
     assert tuple(KNOWN) == SCHEDULERS
     assert INSTANCE_MASK_RULES == INSTANCE_MASKS
+
+
+def test_bars_are_for_terminals_only(pipe, monkeypatch, capsys):
+    for watched in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda watched=watched: watched, raising=False)
+        reporter = Reporter(quiet=False)
+        with reporter.progress(pipe, 2):
+            for k in range(2):
+                pipe(scene_of(1), seed=k, **BEST)
+                reporter.made(Path(f"{k}.png"))
+        pipe.set_progress_bar_config(disable=True)
+        told = capsys.readouterr()
+        assert told.out.split() == ["0.png", "1.png"]
+        assert ("2/2" in told.err) == watched
+        assert ("row" in told.err) == watched
+    quiet = Reporter(quiet=True)
+    quiet.made(Path("a.png"))
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from instancediffusion.errors import SceneWarning
+from instancediffusion.pipeline.text import encode_texts
+from tests.tiny_pipeline import TOKENS, tiny_text_encoder, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    tokenizer = tiny_tokenizer(tmp_path_factory.mktemp("tokens"))
+    return tokenizer, tiny_text_encoder(len(tokenizer))
+
+
+def test_a_caption_gives_what_it_gives_alone_and_without_padding(parts):
+    """Training encoded captions one by one, unpadded, and took the state at the end of the text."""
+    tokenizer, encoder = parts
+    texts = ["a cat", "", "a red fire engine", "x"]
+    with torch.inference_mode():
+        bank = encode_texts([*texts, "a cat"], tokenizer, encoder, "cpu")
+        assert bank.contexts.shape == (4, TOKENS, 32)
+        for text in texts:
+            alone = encoder(tokenizer([text], return_tensors="pt")["input_ids"]).last_hidden_state[0]
+            row = bank.row[text]
+            torch.testing.assert_close(bank.pooled[row], alone[-1], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(bank.contexts[row, : len(alone)], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_many_texts_are_encoded_as_few_are(parts):
+    tokenizer, encoder = parts
+    texts = [f"thing {k}" for k in range(40)]
+    with torch.inference_mode():
+        bank = encode_texts(texts, tokenizer, encoder, "cpu")
+        single = encode_texts(texts[35:36], tokenizer, encoder, "cpu")
+    torch.testing.assert_close(bank.contexts[bank.row["thing 35"]], single.contexts[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_cut_keeps_the_end_of_text(parts):
+    tokenizer, encoder = parts
+    with torch.inference_mode(), pytest.warns(SceneWarning, match="it has 42 tokens and the model reads 24"):
+        cut = encode_texts(["abcdefgh" * 5], tokenizer, encoder, "cpu")
+    torch.testing.assert_close(cut.pooled[0], cut.contexts[0, -1])

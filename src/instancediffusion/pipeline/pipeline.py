@@ -80,10 +80,23 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         hub = {k: options[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in options}
         folder = str(local_model(name, **hub))
         check_complete(folder, options)
-        kept = {key: options[key] for key in ("torch_dtype",) if key in options}
+        kept = {key: options[key] for key in ("torch_dtype", "dtype") if key in options}
         options["adapter"] = load_adapter(options.get("adapter"), folder, **kept)
         pipeline: InstanceDiffusionPipeline = super().from_pretrained(folder, **options)
         return pipeline
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """Read `model_index.json`, as diffusers does, and say where the adapter's class is.
+
+        diffusers wants the module a class is defined in, since it looks for the base class there, too; folders name
+        the package, which may be cut anew.
+        """
+        loaded = super().load_config(*args, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        if config.get("adapter"):
+            config["adapter"] = [InstanceAdapter.__module__, InstanceAdapter.__name__]
+        return loaded
 
     @property
     def interrupt(self) -> bool:

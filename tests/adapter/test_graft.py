@@ -214,3 +214,13 @@ def test_no_instances(unet, x):
     with torch.no_grad():
         grounding = adapter(LocationTensors.empty(2), torch.zeros(2, 0, 32))
     assert torch.isfinite(call(unet, x, grounding)).all()
+
+
+def test_it_knows_which_unet_it_is_on(unet):
+    adapter, other = tiny_adapter(unet), tiny_unet()
+    assert not adapter.grafted_on(unet)
+    adapter.graft(unet)
+    assert adapter.grafted_on(unet)
+    assert not adapter.grafted_on(other)
+    adapter.remove()
+    assert not adapter.grafted_on(unet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -89,6 +90,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         )
         self.scaleu = nn.ModuleList(ScaleU(channels) for channels in scaleu_channels)
         self._remove: Callable[[], None] | None = None
+        self._unet: weakref.ref[UNet2DConditionModel] | None = None
         # One mapping for the life of the adapter, so groundings can tell that they belong together.
         self._layers_by_path: dict[str, GatedSelfAttention] = {
             name: cast(GatedSelfAttention, self.layers[key]) for key, name in self.layer_names.items()
@@ -114,17 +116,22 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         if self._remove is not None:
             raise ModelError("adapter: it is grafted on a UNet already; call remove() first")
         self._remove = graft(unet, dict(self._layers_by_path), list(self.scaleu))
+        self._unet = weakref.ref(unet)
 
     def remove(self) -> None:
         """Take the graft off; the UNet is stock again. Does nothing where there is no graft."""
         if self._remove is not None:
             self._remove()
-            self._remove = None
+            self._remove = self._unet = None
 
     @property
     def grafted(self) -> bool:
         """Whether a UNet uses this adapter."""
         return self._remove is not None
+
+    def grafted_on(self, unet: UNet2DConditionModel) -> bool:
+        """Whether it is this very UNet that uses this adapter."""
+        return self.grafted and self._unet is not None and self._unet() is unet
 
     def locations(self, scenes: Sequence[Scene]) -> LocationTensors:
         """`LocationTensors` of scenes, prepared as this adapter was trained, on its device."""

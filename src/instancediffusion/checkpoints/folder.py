@@ -23,7 +23,7 @@ _INDEX = {
     "text_encoder": ["transformers", "CLIPTextModel"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
     "unet": ["diffusers", "UNet2DConditionModel"],
-    "adapter": ["instancediffusion.adapter", "InstanceAdapter"],
+    "adapter": ["instancediffusion.adapter.adapter", "InstanceAdapter"],
     "scheduler": ["diffusers", "PNDMScheduler"],
 }
 

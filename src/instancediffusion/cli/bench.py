@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
 import sys
 import time
@@ -138,5 +137,9 @@ def _median(run: Callable[[], object], calls: int) -> float:
 
 
 def _peak_gib() -> float:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from instancediffusion.adapter import InstanceAdapter
-from instancediffusion.adapter.graft import GroundedBlock, transformer_blocks
 from instancediffusion.checkpoints import CARDS, model_folder
 from instancediffusion.errors import ModelError
 from instancediffusion.pipeline.settings import GenerationSettings
@@ -107,6 +106,5 @@ def graft_once(adapter: InstanceAdapter, unet: Any) -> None:
     Raises:
         ModelError: it is grafted on another UNet, or does not fit this one.
     """
-    blocks = [type(block) is GroundedBlock for _, block in transformer_blocks(unet)]
-    if not (adapter.grafted and all(blocks)):
+    if not adapter.grafted_on(unet):
         adapter.graft(unet)

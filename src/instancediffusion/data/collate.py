@@ -1,0 +1,70 @@
+"""Scenes of a cache -> the tensors of one training batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from instancediffusion.conditioning import KINDS, LocationTensors
+from instancediffusion.data.shards import SceneCache
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B scenes of up to N instances, with all that is known of them.
+
+    Attributes:
+        latents: (B, C, h, w) float32, of the autoencoder.
+        locations: all four kinds, z-order, and bitmaps of every instance.
+        prompts: B texts.
+        captions: for each scene, a caption for each of its instances.
+    """
+
+    latents: Tensor
+    locations: LocationTensors
+    prompts: list[str]
+    captions: list[list[str]]
+
+
+def collate(cache: SceneCache, indices: Sequence[int], generator: torch.Generator) -> Batch:
+    """Gather scenes by number; where a text has several wordings, one is drawn."""
+    prompts, captions = [], []
+    for index in indices:
+        wordings, groups = cache.texts(index)
+        prompts.append(_choose(wordings, generator))
+        captions.append([_choose(group, generator) for group in groups])
+    latents = torch.from_numpy(cache.rows("latents", indices)).float()
+    return Batch(latents, locations(cache, indices), prompts, captions)
+
+
+def locations(cache: SceneCache, indices: Sequence[int]) -> LocationTensors:
+    """All that is known of where the instances of some scenes are, with as many slots as the fullest of them needs."""
+    count = torch.from_numpy(cache.rows("count", indices)).long()
+    slots = int(count.max())
+
+    def numbers(name: str) -> Tensor:
+        return torch.from_numpy(cache.rows(name, indices)[:, :slots].astype(np.float32))
+
+    bits = np.unpackbits(cache.rows("regions", indices)[:, :slots], axis=-1)
+    side = round(bits.shape[-1] ** 0.5)
+    used = torch.arange(slots) < count[:, None]
+    return LocationTensors(
+        boxes=numbers("boxes"),
+        points=numbers("points"),
+        scribbles=numbers("scribbles"),
+        mask_points=numbers("mask_points"),
+        used=used,
+        present={kind: used.clone() for kind in KINDS},
+        z_order=numbers("z_order"),
+        z_known=used.clone(),
+        segmentations=torch.from_numpy(bits).view(len(indices), slots, side, side),
+        segmentation_channel=torch.full(used.shape, -1),
+    )
+
+
+def _choose(wordings: list[str], generator: torch.Generator) -> str:
+    return wordings[int(torch.randint(len(wordings), (), generator=generator))]

@@ -1,0 +1,97 @@
+"""What is learned from: a picture with the exact truth of every instance, as plain arrays.
+
+`SceneRecord` is the one exchange type between whoever makes pictures (the synthetic world, a user's annotations) and
+training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+SCRIBBLE_POINTS = 20
+MASK_POINTS = 256
+
+
+@dataclass(frozen=True)
+class InstanceRecord:
+    """One instance; coordinates are fractions of the canvas, (x, y).
+
+    Attributes:
+        captions: ways to name it, from bare to full; at least one.
+        box: (4,) xyxy of the whole object, hidden parts included.
+        point: (2,), on its visible part.
+        scribble: (20, 2), inside it.
+        mask_points: (256, 2), samples of its whole mask.
+        region: (S, S) bool, its whole mask, indexed [y, x].
+        z_order: rank from the back, 0 = farthest.
+    """
+
+    captions: tuple[str, ...]
+    box: Floats
+    point: Floats
+    scribble: Floats
+    mask_points: Floats
+    region: npt.NDArray[np.bool_]
+    z_order: int
+
+
+@dataclass(frozen=True)
+class SceneRecord:
+    """A picture and its instances.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        prompts: texts that are true of the whole picture; at least one.
+        instances: in any order.
+    """
+
+    image: Bytes
+    prompts: tuple[str, ...]
+    instances: tuple[InstanceRecord, ...]
+
+
+def pack(records: Sequence[SceneRecord], slots: int) -> dict[str, npt.NDArray[np.generic]]:
+    """Stack the numbers of some scenes into arrays, unused slots zero; masks become bits.
+
+    Returns:
+        images (K, H, W, 3) uint8, count (K,) uint8, boxes (K, slots, 4), points (K, slots, 2), scribbles (K, slots,
+        20, 2) and mask_points (K, slots, 256, 2) float16 (whose step is 1/16 of a pixel at 128 pixels), regions (K,
+        slots, S*S/8) uint8, z_order (K, slots) int16.
+
+    Raises:
+        ValueError: a scene has more instances than slots.
+    """
+    side = next((i.region.shape[0] for r in records for i in r.instances), 8)
+    total = len(records)
+    if any(len(r.instances) > slots for r in records):
+        raise ValueError(
+            f"a scene has {max(len(r.instances) for r in records)} instances, more than max_instances = {slots}"
+        )
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "images": np.stack([r.image for r in records]),
+        "count": np.array([len(r.instances) for r in records], np.uint8),
+        "boxes": np.zeros((total, slots, 4), np.float16),
+        "points": np.zeros((total, slots, 2), np.float16),
+        "scribbles": np.zeros((total, slots, SCRIBBLE_POINTS, 2), np.float16),
+        "mask_points": np.zeros((total, slots, MASK_POINTS, 2), np.float16),
+        "regions": np.zeros((total, slots, side * side // 8), np.uint8),
+        "z_order": np.zeros((total, slots), np.int16),
+    }
+    for row, record in enumerate(records):
+        for slot, instance in enumerate(record.instances):
+            arrays["boxes"][row, slot] = instance.box
+            arrays["points"][row, slot] = instance.point
+            arrays["scribbles"][row, slot] = instance.scribble
+            arrays["mask_points"][row, slot] = instance.mask_points
+            arrays["regions"][row, slot] = np.packbits(instance.region)
+            arrays["z_order"][row, slot] = instance.z_order
+    return arrays

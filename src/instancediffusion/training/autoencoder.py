@@ -1,0 +1,171 @@
+"""The autoencoder: a stock `AutoencoderKL` whose two halves learn to write and to read a fixed code.
+
+The code (`BlockCode`) is known before training, so encoder and decoder need neither each other nor the diffusion
+model, and may learn while the latter does. No adversary and no perceptual network: the world's pictures are
+flat-coloured with clean edges, for which an L1 distance of values and of their differences is a fair measure, and
+nothing has to be downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from instancediffusion.data import SceneCache
+from instancediffusion.training.blocks import BlockCode
+from instancediffusion.training.config import AutoencoderConfig, OptimiserConfig
+from instancediffusion.training.loop import step_seed
+
+Half = Literal["encoder", "decoder"]
+REFERENCE = 2.0
+LOG_VARIANCE = -8.0
+
+
+def build_autoencoder(config: AutoencoderConfig, image_px: int) -> AutoencoderKL:
+    """Make a stock autoencoder with random weights; latents are 1/2^(levels - 1) of the picture's sides."""
+    levels = len(config.block_out_channels)
+    model: AutoencoderKL = AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.norm_num_groups,
+        mid_block_add_attention=False,
+        sample_size=image_px,
+        # The code is white already.
+        scaling_factor=1.0,
+        # The stock pipelines turn to float32 for a VAE that says it needs it; this one does not.
+        force_upcast=False,
+    )
+    ease_start(model)
+    return model
+
+
+@torch.no_grad()
+def ease_start(model: AutoencoderKL, value: float = REFERENCE) -> None:
+    """Change initial weights so that a narrow network learns sooner; the architecture stays stock.
+
+    Residual branches start at zero: the network begins as a chain of plain convolutions. And two channels of each
+    group that is normalised start at +value and -value: a group norm removes the mean and the scale of a picture's map,
+    and with them its overall colour, unless most of what it divides by does not depend on the picture.
+    """
+    for module in model.modules():
+        if isinstance(module, ResnetBlock2D):
+            module.conv2.weight.zero_()
+            module.conv2.bias.zero_()
+            _reference(module.conv1.bias, module.norm2.num_groups, value)
+            if module.conv_shortcut is not None:
+                _reference(module.conv_shortcut.bias, module.norm1.num_groups, value)
+    for half in (model.encoder, model.decoder):
+        _reference(half.conv_in.bias, half.conv_norm_out.num_groups, value)
+
+
+def _reference(bias: Tensor, groups: int, value: float) -> None:
+    grouped = bias.view(groups, -1)
+    if grouped.shape[1] > 2:
+        grouped[:, 0], grouped[:, 1] = value, -value
+
+
+def pixels(images: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in -1..1, channels last in memory."""
+    return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def edge_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean L1 distance of horizontal and vertical differences, at full and at half resolution."""
+    total = a.new_zeros(())
+    for scale in (1, 2):
+        x, y = (a, b) if scale == 1 else (functional.avg_pool2d(a, 2), functional.avg_pool2d(b, 2))
+        d = x - y
+        total = total + d.diff(dim=2).abs().mean() + d.diff(dim=3).abs().mean()
+    return total / 2
+
+
+class AutoencoderTask:
+    """One half's `Task`.
+
+    Args:
+        config: model and loss.
+        optimiser: the half's run.
+        cache: scenes to take pictures from.
+        code: the latents to write or to read.
+        half: which.
+    """
+
+    def __init__(
+        self, config: AutoencoderConfig, optimiser: OptimiserConfig, cache: SceneCache, code: BlockCode, half: Half
+    ) -> None:
+        self.config, self.optimiser, self.cache, self.code, self.half = config, optimiser, cache, code, half
+        torch.manual_seed(optimiser.seed)
+        self.model = build_autoencoder(config, cache.image_px)
+        self.model.to(memory_format=torch.channels_last)
+        parts = {
+            "encoder": {"encoder": self.model.encoder, "quant_conv": self.model.quant_conv},
+            "decoder": {"decoder": self.model.decoder, "post_quant_conv": self.model.post_quant_conv},
+        }
+        self.modules: Mapping[str, nn.Module] = parts[half]
+        self._scenes = len(cache)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Distance to the code (encoder) or to the picture (decoder)."""
+        generator = torch.Generator().manual_seed(step_seed(self.optimiser.seed, step))
+        rows = torch.randint(self._scenes, (self.optimiser.batch_size,), generator=generator).tolist()
+        x = pixels(torch.stack([torch.from_numpy(self.cache.image(row).copy()) for row in rows]))
+        z = self.code.encode(x)
+        if self.half == "encoder":
+            return self._writing(x, z)
+        # What is read later comes from a diffusion model, which makes small errors.
+        return self._reading(z + self.config.latent_noise * torch.randn(z.shape, generator=generator), x)
+
+    def _writing(self, x: Tensor, z: Tensor) -> tuple[Tensor, dict[str, float]]:
+        with self._precision():
+            moments = self.model.quant_conv(self.model.encoder(x)).float()
+        mean, log_variance = moments.chunk(2, 1)
+        error = (mean - z).abs().mean()
+        # The code is exact; the posterior that stock pipelines may draw from is given a width that does not matter.
+        width = (log_variance - LOG_VARIANCE).abs().mean()
+        return error + 0.01 * width, {"l1": error.item(), "mse": (mean.detach() - z).square().mean().item()}
+
+    def _reading(self, z: Tensor, x: Tensor) -> tuple[Tensor, dict[str, float]]:
+        with self._precision():
+            y = self.model.decode(z.contiguous(memory_format=torch.channels_last)).sample
+        y = y.float()
+        distance, edges = (y - x).abs().mean(), edge_distance(y, x)
+        psnr = -10 * torch.log10((y.detach() - x).square().mean() / 4)
+        loss = distance + self.config.gradient_weight * edges
+        return loss, {"l1": distance.item(), "edges": edges.item(), "psnr": psnr.item()}
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.optimiser.precision == "bf16")
+
+    def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
+        """Pictures above; below, what the half in training makes of them (the other half being the exact code)."""
+        rows = range(min(8, len(self.cache)))
+        x = pixels(torch.stack([torch.from_numpy(self.cache.image(row).copy()) for row in rows]))
+        if self.half == "encoder":
+            y = self.code.decode(self.model.encode(x).latent_dist.mean)
+        else:
+            y = self.model.decode(self.code.encode(x)).sample
+        sheet = torch.cat([torch.cat(list(x), 2), torch.cat(list(y.clamp(-1, 1)), 2)], 1)
+        Image.fromarray(((sheet.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()).save(path)
+
+    def state(self) -> dict[str, Any]:
+        """Return how many scenes are drawn from; scenes added meanwhile count from here on."""
+        self.cache.refresh()
+        self._scenes = len(self.cache)
+        return {"scenes": self._scenes}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Draw from the scenes the checkpoint knew."""
+        self._scenes = int(state["scenes"])

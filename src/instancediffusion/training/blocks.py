@@ -1,0 +1,72 @@
+"""The latent space: principal components of picture blocks.
+
+A linear code of 8 numbers for each 8x8 block of the world's pictures keeps more of them (24.2 dB, 25.1 dB when read
+with its neighbours) than an autoencoder learned in the hour that one core has for it (23.8 dB, four of eight channels
+in use). So the code is fixed first, in seconds; what is learned is how to write it (encoder) and, better than
+linearly, how to read it (decoder), both as parts of a stock `AutoencoderKL` and each on its own, while the diffusion
+model trains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from instancediffusion.runs import atomic_path
+
+
+@dataclass(frozen=True)
+class BlockCode:
+    """A whitened linear code of square blocks.
+
+    Attributes:
+        mean: (3 s s,) the mean block, s = side of a block.
+        basis: (C, 3 s s) orthonormal rows, largest variance first.
+        std: (C,) standard deviation along each row.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    std: Tensor
+
+    @classmethod
+    def measure(cls, images: Tensor, channels: int, side: int) -> BlockCode:
+        """Find the code of (B, 3, H, W) pictures in -1..1; the largest entry of each row is made positive."""
+        blocks = functional.pixel_unshuffle(images, side).permute(0, 2, 3, 1).reshape(-1, 3 * side * side).double()
+        mean = blocks.mean(0)
+        variance, axes = torch.linalg.eigh(torch.cov(blocks.T))
+        basis = axes.T.flip(0)[:channels]
+        largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
+        return cls(mean.float(), (basis * largest.sign()).float(), variance.flip(0)[:channels].sqrt().float())
+
+    @property
+    def side(self) -> int:
+        """Pixels along a block."""
+        return round((self.mean.numel() / 3) ** 0.5)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in -1..1 -> (B, C, H/s, W/s), about unit variance."""
+        blocks = functional.pixel_unshuffle(images, self.side)
+        weight = self.basis / self.std[:, None]
+        return functional.conv2d(blocks, weight[:, :, None, None], bias=-(weight @ self.mean))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The linear reading, (B, C, h, w) -> (B, 3, h s, w s): for previews before a decoder is learned."""
+        weight = (self.basis * self.std[:, None]).T
+        blocks = functional.conv2d(latents, weight[:, :, None, None], bias=self.mean)
+        return functional.pixel_shuffle(blocks, self.side)
+
+    def save(self, path: Path) -> None:
+        """Write the code as one file."""
+        with atomic_path(path) as temporary:
+            save_file({"mean": self.mean, "basis": self.basis.contiguous(), "std": self.std}, temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> BlockCode:
+        """Read a code."""
+        return cls(**load_file(path))

@@ -1,0 +1,64 @@
+"""Running mean of weights: what is shown, scored and shipped instead of the last step's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """Exponential moving average of every parameter of some modules.
+
+    The decay of update k is min(decay, (1 + k) / (10 + k)), so that the random start is forgotten quickly.
+
+    Args:
+        modules: names -> modules; their order and their parameters must not change.
+        decay: share of the old mean that is kept by an update.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self._live = [p for module in modules.values() for p in module.parameters()]
+        self._mean = [p.detach().clone() for p in self._live]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the mean towards the present weights."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        torch._foreach_lerp_(self._mean, [p.detach() for p in self._live], 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the mean into the modules for the time of a block."""
+        kept = [p.detach().clone() for p in self._live]
+        self._copy(self._mean)
+        try:
+            yield
+        finally:
+            self._copy(kept)
+
+    def apply(self) -> None:
+        """Put the mean into the modules for good."""
+        self._copy(self._mean)
+
+    @torch.no_grad()
+    def _copy(self, values: list[Tensor]) -> None:
+        for parameter, value in zip(self._live, values, strict=True):
+            parameter.copy_(value)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return what `load_state_dict` needs."""
+        return {"updates": self.updates, "mean": self._mean}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue a mean."""
+        mean = state["mean"]
+        assert isinstance(mean, list) and isinstance(state["updates"], int)
+        self.updates = state["updates"]
+        for target, value in zip(self._mean, mean, strict=True):
+            target.copy_(value)

@@ -1,0 +1,128 @@
+"""Stage "export": the running means of all stages as one folder that the pipeline opens."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from instancediffusion.checkpoints.cards import weights_sha256
+from instancediffusion.errors import SettingsError
+from instancediffusion.training.config import Recipe
+from instancediffusion.training.diffusion import DiffusionTask
+from instancediffusion.training.frozen import freeze
+from instancediffusion.training.objective import scheduler_config
+from instancediffusion.training.scenes import open_world
+from instancediffusion.training.stages import autoencoder_task, diffusion_task
+
+INDEX = {
+    "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "adapter": ["instancediffusion.adapter", "InstanceAdapter"],
+}
+
+
+def export(recipe: Recipe, run: Path, output: Path) -> None:
+    """Write unet, vae, text encoder and adapter in float16, tokenizer, scheduler, index and card.
+
+    Args:
+        recipe: of the run.
+        run: folder of the run; stages may still be going, their last checkpoints are taken.
+        output: replaced if it is there.
+
+    Raises:
+        SettingsError: a stage has no checkpoint, or the scheduler's class does not exist.
+    """
+    vae, trained = merged_autoencoder(recipe, run)
+    task = diffusion_task(recipe, run)
+    trained["diffusion"] = freeze(task, recipe.diffusion.optimiser, run / "diffusion")
+    scheduler = make_scheduler(recipe)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        for name, module in _networks(task, vae).items():
+            module.to(torch.float16).save_pretrained(work / name)  # type: ignore[operator]
+        task.text.tokenizer.save_pretrained(work / "tokenizer")
+        scheduler.save_pretrained(work / "scheduler")
+        index: dict[str, Any] = {
+            "_class_name": ["instancediffusion.pipeline", "InstanceDiffusionPipeline"],
+            **INDEX,
+            "scheduler": ["diffusers", recipe.export.scheduler],
+            "default_settings": recipe.export.settings,
+        }
+        _write(work / "model_index.json", index)
+        _write(work / "card.json", _card(recipe, trained, weights_sha256(work)))
+        work.chmod(0o755)
+        if output.exists():
+            shutil.rmtree(output)
+        os.replace(work, output)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def merged_autoencoder(recipe: Recipe, run: Path) -> tuple[AutoencoderKL, dict[str, int]]:
+    """Put the trained halves together.
+
+    Returns:
+        The autoencoder, and the steps each half was trained for.
+    """
+    writer, reader = autoencoder_task(recipe, run, "encoder"), autoencoder_task(recipe, run, "decoder")
+    steps: dict[str, int] = {half.half: freeze(half, half.optimiser, run / half.half) for half in (writer, reader)}
+    for name, module in writer.modules.items():
+        getattr(reader.model, name).load_state_dict(module.state_dict())
+    return reader.model, steps
+
+
+def make_scheduler(recipe: Recipe) -> Any:
+    """Build the recipe's stock scheduler on the schedule of the training.
+
+    Raises:
+        SettingsError: no such class.
+    """
+    kind = getattr(diffusers, recipe.export.scheduler, None)
+    if kind is None:
+        raise SettingsError(f"export.scheduler = {recipe.export.scheduler!r}: not a scheduler of diffusers")
+    return kind(**scheduler_config(recipe.diffusion), **recipe.export.scheduler_options)
+
+
+def _networks(task: DiffusionTask, vae: AutoencoderKL) -> dict[str, nn.Module]:
+    task.adapter.remove()
+    return {"vae": vae, "text_encoder": task.text.model, "unet": task.unet, "adapter": task.adapter}
+
+
+def _card(recipe: Recipe, trained: dict[str, int], weights: str) -> dict[str, Any]:
+    """What a person wants to know of a model before using it."""
+    world = open_world(recipe.world)
+    batches = {
+        "encoder": recipe.autoencoder.encoder.batch_size,
+        "decoder": recipe.autoencoder.decoder.batch_size,
+        "diffusion": recipe.diffusion.optimiser.batch_size,
+    }
+    return {
+        "name": recipe.name,
+        "licence": recipe.export.licence,
+        "pictures": recipe.export.pictures,
+        "steps": trained,
+        "pictures_seen": {stage: steps * batches[stage] for stage, steps in trained.items()},
+        "scenes": recipe.world.scenes,
+        "world": recipe.to_dict()["world"]["options"],
+        "objects": [kind.name for kind in world.kinds],
+        "colours": sorted({colour for kind in world.kinds for colour in kind.colours}),
+        "backgrounds": [background.name for background in world.backgrounds],
+        "vocabulary": list(world.vocabulary()),
+        "weights_sha256": weights,
+    }
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,74 @@
+"""Sample grids during training: the same scenes and noise each time, through a stock scheduler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from instancediffusion.conditioning import LocationTensors
+from instancediffusion.data import collate
+from instancediffusion.training.objective import scheduler_config
+
+if TYPE_CHECKING:
+    from instancediffusion.training.diffusion import DiffusionTask
+
+SCENES = 8
+STEPS = 12
+GUIDANCE = 3.0
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000000")
+
+
+def write_preview(task: DiffusionTask, path: Path) -> None:
+    """Write a sheet: truth with boxes; pictures made from boxes and order; the same pictures without frames."""
+    rows = list(range(min(SCENES, len(task.cache))))
+    generator = torch.Generator().manual_seed(0)
+    batch = collate(task.cache, rows, generator)
+    told = batch.locations.drop("point", "scribble", "mask")
+    precision = task.config.optimiser.precision == "bf16"
+    noise = torch.randn(batch.latents.shape, generator=generator)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision):
+        latents = sample(task, batch.prompts, batch.captions, told, noise)
+        images = task.decode(latents).float()
+    made = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    truth = np.stack([task.cache.image(row) for row in rows])
+    framed = [np.concatenate([_framed(sheet[i], told, i) for i in range(len(rows))], axis=1) for sheet in (truth, made)]
+    Image.fromarray(np.concatenate([*framed, np.concatenate(list(made), axis=1)])).save(path)
+
+
+def sample(
+    task: DiffusionTask, prompts: list[str], captions: list[list[str]], told: LocationTensors, noise: Tensor
+) -> Tensor:
+    """Latents (B, C, h, w) of some scenes after `STEPS` steps of DDIM with classifier-free guidance.
+
+    The unconditional half has neither prompt nor instances.
+    """
+    count = len(prompts)
+    both = LocationTensors.cat([LocationTensors.empty(count, told.slots), told])
+    grounding = task.ground(both, [[]] * count + captions)
+    context = task.text.context([""] * count + prompts)
+    scheduler = DDIMScheduler(
+        clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing", **scheduler_config(task.config)
+    )
+    scheduler.set_timesteps(STEPS)
+    x = noise
+    for t in scheduler.timesteps:
+        predicted = task.predict(torch.cat([x, x]), t, context, grounding).float()
+        free, conditional = predicted.chunk(2)
+        x = scheduler.step(free + GUIDANCE * (conditional - free), t, x).prev_sample
+    return x
+
+
+def _framed(image: np.ndarray, told: LocationTensors, row: int) -> np.ndarray:
+    picture = Image.fromarray(image.copy())
+    draw = ImageDraw.Draw(picture)
+    for slot in range(told.slots):
+        if told.used[row, slot]:
+            box = (told.boxes[row, slot] * picture.width).tolist()
+            draw.rectangle(box, outline=COLOURS[slot % len(COLOURS)])
+    return np.asarray(picture)

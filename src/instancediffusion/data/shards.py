@@ -104,10 +104,10 @@ class SceneCache:
         record = json.loads(shard.texts[row])
         return record["prompts"], record["captions"]
 
-    def all_texts(self) -> list[str]:
-        """Return every prompt and caption, in order, with repetitions."""
+    def all_texts(self, scenes: int) -> list[str]:
+        """Return every prompt and caption of the first scenes, in order, with repetitions."""
         found: list[str] = []
-        for index in range(len(self)):
+        for index in range(min(scenes, len(self))):
             prompts, captions = self.texts(index)
             found += prompts + [text for group in captions for text in group]
         return found

@@ -22,6 +22,7 @@ from instancediffusion.training.frozen import freeze
 from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.scenes import open_world
 from instancediffusion.training.stages import autoencoder_task, diffusion_task
+from instancediffusion.worlds import World
 
 INDEX = {
     "vae": ["diffusers", "AutoencoderKL"],
@@ -32,13 +33,14 @@ INDEX = {
 }
 
 
-def export(recipe: Recipe, run: Path, output: Path) -> None:
+def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) -> None:
     """Write unet, vae, text encoder and adapter in float16, tokenizer, scheduler, index and card.
 
     Args:
         recipe: of the run.
         run: folder of the run; stages may still be going, their last checkpoints are taken.
         output: replaced if it is there.
+        world: what the card lists the names of; None opens the built-in world.
 
     Raises:
         SettingsError: a stage has no checkpoint, or the scheduler's class does not exist.
@@ -61,7 +63,7 @@ def export(recipe: Recipe, run: Path, output: Path) -> None:
             "default_settings": recipe.export.settings,
         }
         _write(work / "model_index.json", index)
-        _write(work / "card.json", _card(recipe, trained, weights_sha256(work)))
+        _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world or open_world(recipe.world)))
         work.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
@@ -100,9 +102,8 @@ def _networks(task: DiffusionTask, vae: AutoencoderKL) -> dict[str, nn.Module]:
     return {"vae": vae, "text_encoder": task.text.model, "unet": task.unet, "adapter": task.adapter}
 
 
-def _card(recipe: Recipe, trained: dict[str, int], weights: str) -> dict[str, Any]:
+def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -> dict[str, Any]:
     """What a person wants to know of a model before using it."""
-    world = open_world(recipe.world)
     batches = {
         "encoder": recipe.autoencoder.encoder.batch_size,
         "decoder": recipe.autoencoder.decoder.batch_size,

@@ -23,17 +23,17 @@ from instancediffusion.training.latents import encode_scenes, sample_images
 from instancediffusion.training.loop import fit
 from instancediffusion.training.scenes import draw_scenes, open_world
 from instancediffusion.training.tokenizer import train_tokenizer
+from instancediffusion.worlds import World
 
 STAGES = ("scenes", "latents", "encoder", "decoder", "diffusion", "export")
 CODE = "latents.safetensors"
-CORPUS = 20_000
-"""Texts the tokenizer is made from; enough to meet every word of the world many times."""
+CORPUS = 5_000
+"""Scenes whose texts the tokenizer is made from; enough to meet every word of the world many times."""
 
 
-def scenes(recipe: Recipe, run: Path) -> None:
-    """Draw the recipe's scenes."""
-    world = open_world(recipe.world)
-    draw_scenes(recipe.world, run / "scenes", world.sample)
+def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
+    """Draw the recipe's scenes, from another world than the built-in one if it is given."""
+    draw_scenes(recipe.world, run / "scenes", (world or open_world(recipe.world)).sample)
 
 
 def latents(recipe: Recipe, run: Path) -> None:
@@ -69,7 +69,7 @@ def diffusion_task(recipe: Recipe, run: Path) -> DiffusionTask:
     """Put the second stage together; the tokenizer is made the first time."""
     folder = run / "diffusion" / "tokenizer"
     if not folder.exists():
-        texts = open_world(recipe.world).captions_corpus(CORPUS)
+        texts = SceneCache(run / "scenes").all_texts(CORPUS)
         train_tokenizer(texts, vocabulary=recipe.text.vocabulary, length=recipe.text.length).save_pretrained(folder)
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     return DiffusionTask(recipe, SceneCache(run / "scenes", need_latents=True), tokenizer, load_code(run).decode)

@@ -1,0 +1,72 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from instancediffusion.training import stages
+from instancediffusion.training.config import (
+    AutoencoderConfig,
+    DiffusionConfig,
+    OptimiserConfig,
+    Recipe,
+    TextConfig,
+    UNetConfig,
+    WorldConfig,
+)
+from instancediffusion.worlds import BACKGROUNDS, ObjectKind, SpriteBook, World, WorldSpec
+
+
+def home_made_world(size: int = 32) -> World:
+    """Two drawings of our own, so that no art has to be fetched."""
+    y, x = (np.mgrid[:48, :48] + 0.5) / 24 - 1
+    art = {}
+    for name, filled, colour in (
+        ("disc", np.hypot(x, y) < 1, (230, 40, 30)),
+        ("gem", abs(x) + abs(y) < 1, (40, 90, 230)),
+    ):
+        art[name] = np.zeros((48, 48, 4), np.uint8)
+        art[name][..., :3], art[name][..., 3] = colour, filled * 255
+    kinds = (ObjectKind("disc", "disc", stands=False), ObjectKind("gem", "gem"))
+    return World(SpriteBook(kinds, art), WorldSpec(size=size, max_objects=3, min_scale=0.3), BACKGROUNDS)
+
+
+def tiny_recipe() -> Recipe:
+    run = OptimiserConfig(steps=6, batch_size=3, warmup=2, checkpoint_every=2, log_every=2, precision="fp32")
+    return Recipe(
+        name="tiny",
+        world=WorldConfig(scenes=20, shard=8, max_instances=4, region_px=16),
+        autoencoder=AutoencoderConfig(
+            block_out_channels=(8, 8, 16), latent_channels=4, norm_num_groups=2, encoder=run, decoder=run
+        ),
+        text=TextConfig(vocabulary=600, length=24, width=16, layers=1, heads=2),
+        unet=UNetConfig(block_out_channels=(32, 32), head_channels=16, sample_size=8),
+        adapter={"hidden_dim": 16, "frequencies": 4, "slots": 8},
+        diffusion=DiffusionConfig(optimiser=replace(run, learning_rate=1e-3)),
+    )
+
+
+@pytest.fixture(scope="session")
+def world():
+    return home_made_world()
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    return tiny_recipe()
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory, recipe, world):
+    """A run whose scenes are drawn and encoded."""
+    run = tmp_path_factory.mktemp("run")
+    stages.scenes(recipe, run, world)
+    stages.latents(recipe, run)
+    return run
+
+
+@pytest.fixture
+def run(drawn, tmp_path):
+    """A run of one's own that shares the drawn scenes."""
+    (tmp_path / "scenes").symlink_to(drawn / "scenes")
+    (tmp_path / stages.CODE).symlink_to(drawn / stages.CODE)
+    return tmp_path

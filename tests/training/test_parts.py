@@ -1,0 +1,180 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch.nn import functional
+from transformers import CLIPTokenizer
+
+from instancediffusion.data import SceneCache
+from instancediffusion.errors import SettingsError
+from instancediffusion.training import stages
+from instancediffusion.training.attention import WrittenOutAttention
+from instancediffusion.training.blocks import BlockCode
+from instancediffusion.training.config import DiffusionConfig, OptimiserConfig, Recipe, build, read_recipe
+from instancediffusion.training.ema import Ema
+from instancediffusion.training.loop import learning_rate, step_seed
+from instancediffusion.training.objective import Objective, scheduler_config
+from instancediffusion.training.text import TextSide, build_text_model
+from instancediffusion.training.tokenizer import train_tokenizer
+
+TEXTS = ["a red balloon", "two yellow birds facing left", "a balloon in front of a castle", "birds behind a red castle"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS, vocabulary=600, length=12)
+
+
+def test_words_of_the_corpus_are_single_tokens_and_any_word_encodes(tokenizer):
+    assert len(tokenizer("balloon castle birds").input_ids) == 3 + 2
+    for text in ("zebra", "crème brûlée", "日本", "xyzzy42"):
+        assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True).replace(" ", "") == text.replace(
+            " ", ""
+        )
+
+
+def test_tokenizer_is_the_same_for_any_order_of_texts_and_after_saving(tokenizer, tmp_path):
+    again = train_tokenizer(TEXTS[::-1], vocabulary=600, length=12)
+    assert again.get_vocab() == tokenizer.get_vocab()
+    tokenizer.save_pretrained(tmp_path)
+    loaded = CLIPTokenizer.from_pretrained(tmp_path)
+    assert loaded.model_max_length == 12
+    assert loaded(TEXTS).input_ids == tokenizer(TEXTS).input_ids
+
+
+def test_vocabulary_has_its_limit(tokenizer):
+    assert len(train_tokenizer(TEXTS, vocabulary=520, length=12)) == 520
+    with pytest.raises(SettingsError, match="at least 514"):
+        train_tokenizer(TEXTS, vocabulary=100, length=12)
+
+
+def test_caption_features_do_not_depend_on_the_other_captions(tokenizer, recipe):
+    torch.manual_seed(0)
+    side = TextSide(tokenizer, build_text_model(recipe.text, tokenizer).eval())
+    with torch.no_grad():
+        pair = side.captions([["a red balloon", "birds"], ["two yellow birds facing left"]], 3)
+        alone = side.captions([["birds"]], 1)
+        whole = side.model(tokenizer("birds", padding="max_length", return_tensors="pt").input_ids).pooler_output
+    torch.testing.assert_close(pair[0, 1], alone[0, 0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(alone[0, 0], whole[0], atol=1e-6, rtol=0)
+    assert not pair[1, 1:].any() and not pair[0, 2].any()
+
+
+def test_velocity_and_noising_agree_with_a_stock_scheduler():
+    objective = Objective(DiffusionConfig())
+    scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **scheduler_config(DiffusionConfig()))
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(2, 5, 3, 4, 4, generator=generator)
+    t = torch.tensor([0, 10, 500, 900, 999])
+    x_t, v = objective.noised(x0, noise, t)
+    torch.testing.assert_close(x_t, scheduler.add_noise(x0, noise, t), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(v, scheduler.get_velocity(x0, noise, t), atol=1e-5, rtol=1e-4)
+    alpha, sigma = objective.alphas_cumprod[t].sqrt(), (1 - objective.alphas_cumprod[t]).sqrt()
+    recovered = alpha.view(-1, 1, 1, 1) * x_t - sigma.view(-1, 1, 1, 1) * v
+    torch.testing.assert_close(recovered, x0, atol=1e-5, rtol=1e-4)
+    assert 0 < objective.alphas_cumprod[-1].sqrt() < 0.02
+
+
+def test_timesteps_follow_the_logit_normal_law():
+    objective = Objective(DiffusionConfig(logit_mean=0.2, logit_std=1.2))
+    t = objective.timesteps(40_000, torch.Generator().manual_seed(0)).double() / 1000
+    logits = torch.special.logit(t.clamp(1e-3, 1 - 1e-3))
+    assert abs(float(logits.median()) - 0.2) < 0.03
+    assert abs(float(logits.std()) - 1.2) < 0.03
+
+
+def test_min_snr_weight_is_that_of_velocity_prediction():
+    objective = Objective(DiffusionConfig(min_snr_gamma=5.0))
+    t = torch.tensor([700])
+    signal = objective.alphas_cumprod[700]
+    snr = signal / (1 - signal)
+    loss = objective.loss(torch.ones(1, 2, 3, 3), torch.zeros(1, 2, 3, 3), t)
+    torch.testing.assert_close(loss, snr.clamp(max=5) / (snr + 1))
+
+
+def test_written_out_attention_is_attention():
+    q, k, v = (torch.randn(2, 3, n, 8, requires_grad=True) for n in (5, 7, 7))
+    for mask in (None, torch.randn(2, 1, 5, 7), torch.rand(2, 1, 5, 7) < 0.8):
+        fused = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        with WrittenOutAttention():
+            written = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        torch.testing.assert_close(written, fused, atol=1e-5, rtol=1e-4, equal_nan=True)
+    with WrittenOutAttention():
+        causal = functional.scaled_dot_product_attention(q, q, q, is_causal=True)
+    torch.testing.assert_close(causal, functional.scaled_dot_product_attention(q, q, q, is_causal=True))
+
+
+def test_block_code_is_white_and_the_best_linear_one(drawn):
+    cache = SceneCache(drawn / "scenes")
+    images = torch.stack([torch.from_numpy(cache.image(i).copy()) for i in range(len(cache))])
+    x = images.permute(0, 3, 1, 2).double().float() / 127.5 - 1
+    code = BlockCode.measure(x, 6, 4)
+    z = code.encode(x)
+    assert z.shape == (len(cache), 6, 8, 8)
+    rows = z.permute(0, 2, 3, 1).reshape(-1, 6)
+    torch.testing.assert_close(torch.cov(rows.T), torch.eye(6), atol=2e-2, rtol=0)
+    blocks = functional.pixel_unshuffle(x, 4).permute(0, 2, 3, 1).reshape(-1, 48).double()
+    variance = torch.linalg.eigvalsh(torch.cov(blocks.T))
+    error = (code.decode(z) - x).square().mean()
+    torch.testing.assert_close(error.double(), variance[:-6].sum() / 48, rtol=0.01, atol=0)
+    torch.testing.assert_close(code.encode(code.decode(z)), z, atol=1e-3, rtol=1e-3)
+
+
+def test_cached_latents_are_the_code_of_the_pictures(drawn):
+    cache, code = SceneCache(drawn / "scenes", need_latents=True), stages.load_code(drawn)
+    x = torch.from_numpy(cache.image(13).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    stored = torch.from_numpy(cache.rows("latents", [13])).float()
+    torch.testing.assert_close(stored, code.encode(x), atol=5e-3, rtol=2e-3)
+
+
+def test_learning_rate_rises_then_falls():
+    config = OptimiserConfig(steps=100, warmup=10, learning_rate=1.0, final_rate=0.1)
+    rates = [learning_rate(config, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates.index(max(rates)) in (9, 10)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01) and np.all(np.diff(rates[10:]) <= 0)
+
+
+def test_seeds_of_steps_differ():
+    assert (
+        len({step_seed(seed, step, purpose) for seed in range(5) for step in range(200) for purpose in range(2)})
+        == 2000
+    )
+
+
+def test_running_mean_follows_and_gives_the_weights_back():
+    module = torch.nn.Linear(2, 2)
+    ema = Ema({"m": module}, 0.9)
+    start = module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight.add_(1)
+    ema.update()  # the first update forgets nearly all of the start: decay 1/10
+    with ema.applied():
+        torch.testing.assert_close(module.weight.detach(), start + 0.9)
+    torch.testing.assert_close(module.weight.detach(), start + 1)
+
+
+def test_recipes_of_the_repository_can_be_read(repository):
+    for path in (repository / "recipes").glob("*.toml"):
+        recipe = read_recipe(path)
+        json.dumps(recipe.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"name": "a", "wrld": {}}, "did you mean 'world'"),
+        (
+            {"name": "a", "diffusion": {"optimiser": {"steps": "many"}}},
+            "diffusion: optimiser: steps = 'many': expected int",
+        ),
+        ({"name": "a", "unet": {"block_out_channels": 3}}, "expected a list"),
+        ({"name": "a", "locations": {"box_only": 0.9, "mask_only": 0.9}}, "sum to at most 1"),
+        ({"name": "a", "diffusion": {"optimiser": {"precision": "fp16"}}}, "'bf16' or 'fp32'"),
+        ({}, "name"),
+    ],
+)
+def test_bad_recipes_are_refused_with_the_setting_and_the_fix(table, message):
+    with pytest.raises(SettingsError, match=message):
+        build(Recipe, table, "recipe")

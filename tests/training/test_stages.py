@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from instancediffusion.errors import SettingsError
+from instancediffusion.training import stages
+from instancediffusion.training.export import export
+from instancediffusion.training.frozen import freeze
+
+
+@pytest.fixture(scope="module")
+def exported(drawn, recipe, world, tmp_path_factory):
+    run = tmp_path_factory.mktemp("all")
+    (run / "scenes").symlink_to(drawn / "scenes")
+    (run / stages.CODE).symlink_to(drawn / stages.CODE)
+    for half in ("encoder", "decoder"):
+        stages.autoencoder_half(recipe, run, half)
+    stages.diffusion(recipe, run)
+    export(recipe, run, run / "export", world)
+    return run
+
+
+def test_losses_are_logged(exported):
+    for stage in ("encoder", "decoder", "diffusion"):
+        lines = [json.loads(line) for line in (exported / stage / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [2, 4, 6]
+        assert all(np.isfinite(line["loss"]) and line["pictures"] == 3 * line["step"] for line in lines)
+    assert {"gate_attention", "gate_dense"} <= lines[0].keys()
+
+
+def test_exported_folder_opens_as_the_pipeline_and_draws(exported, world):
+    from instancediffusion.pipeline import InstanceDiffusionPipeline
+
+    pipe = InstanceDiffusionPipeline.from_pretrained(exported / "export", torch_dtype=torch.float32)
+    scene = world.sample(3).to_scene(("box", "mask"))
+    out = pipe(scene, seed=0, num_inference_steps=3, mis_fraction=0.0)
+    assert out.images[0].size == (32, 32)
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+
+
+def test_exported_weights_are_the_running_mean(exported, recipe):
+    from safetensors.torch import load_file
+
+    task = stages.diffusion_task(recipe, exported)
+    assert freeze(task, recipe.diffusion.optimiser, exported / "diffusion") == 6
+    kept = load_file(exported / "export" / "unet" / "diffusion_pytorch_model.safetensors")
+    for name, value in task.unet.state_dict().items():
+        assert kept[name].dtype == torch.float16
+        torch.testing.assert_close(kept[name].float(), value, atol=1e-3, rtol=1e-3)
+
+
+def test_card_tells_what_the_model_knows(exported, world):
+    card = json.loads((exported / "export" / "card.json").read_text())
+    assert card["objects"] == ["disc", "gem"] and card["steps"]["diffusion"] == 6 and card["licence"] == "Apache-2.0"
+    assert card["pictures_seen"]["diffusion"] == 18
+    assert set(card["vocabulary"]) == set(world.vocabulary())
+
+
+def test_preview_is_drawn(exported, recipe, tmp_path):
+    task = stages.diffusion_task(recipe, exported)
+    with torch.no_grad():
+        task.preview(0, tmp_path / "a.png")
+        task.preview(0, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_stages_out_of_order_say_what_is_missing(recipe, tmp_path):
+    for stage in (stages.latents, stages.diffusion):
+        with pytest.raises(SettingsError, match="run the"):
+            stage(recipe, tmp_path)

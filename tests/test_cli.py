@@ -168,3 +168,12 @@ def test_doctor_reports_what_a_bug_report_needs() -> None:
     assert any("OMP_NUM_THREADS=1" in note for note in report["notes"])
     if report["models"]["mini"]["place"]:
         assert len(report["models"]["mini"]["sha256"]) == 64
+
+
+def test_bad_usage_takes_one_line_and_says_where_help_is():
+    for arguments in (["generate"], ["--nothing"], ["scene", "validate", "--nothing"], ["draw"]):
+        done = CliRunner().invoke(cli, arguments)
+        assert done.exit_code == 2
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert done.stderr.startswith("error: ")
+        assert "--help" in done.stderr

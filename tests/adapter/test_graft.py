@@ -224,3 +224,23 @@ def test_it_knows_which_unet_it_is_on(unet):
     assert not adapter.grafted_on(other)
     adapter.remove()
     assert not adapter.grafted_on(unet)
+
+
+def test_a_copy_is_grafted_nowhere(unet, x):
+    """A copied adapter once said it was grafted, and its remove() stripped the original's UNet."""
+    adapter = tiny_adapter(unet)
+    adapter.graft(unet)
+    expected = call(unet, x, grounding_of(adapter))
+    twin = copy.deepcopy(adapter)
+    assert not twin.grafted
+    twin.remove()
+    assert torch.equal(call(unet, x, grounding_of(adapter)), expected)
+    adapter.remove()
+    twin.graft(unet)
+    torch.testing.assert_close(call(unet, x, grounding_of(twin)), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("config", [{"block_out_channels": (32, 96)}, {"attention_head_dim": 8}])
+def test_same_blocks_of_other_widths_are_refused(unet, config):
+    with pytest.raises(ModelError, match=r"channels"):
+        tiny_adapter(unet).graft(tiny_unet(**config))

@@ -120,3 +120,32 @@ def test_every_cell_sees_itself(rule):
     ).expand(1, 1, CELLS, CELLS + 3)
     assert torch.isfinite(bias[0, 0, :, :CELLS].diagonal()).all()
     assert (bias[0, 0, :, -1] == 3).all()
+
+
+def test_published_rule_leaves_the_unconditional_half_unmasked():
+    """The published code never masks the unconditional pass, which here shares a batch with the conditional one."""
+    both = LocationTensors.cat([places([[0.0, 0.0, 0.5, 0.25]]), LocationTensors.empty(1)])
+    bias = attention_bias(
+        "published",
+        both,
+        (64, 64),
+        log_weight=torch.tensor([[0.0, 3.0], [-torch.inf, 4.0]]),
+        slot=torch.tensor([[0, -1], [0, -1]]),
+        kind=torch.zeros(2, 2, dtype=torch.long),
+        dtype=torch.float32,
+    )
+    assert (bias[0] == -torch.inf).any()
+    assert (bias[1, 0, :, :4096] == 0).all()
+    assert (bias[1, 0, :, 4097] == 4).all()
+
+
+def test_a_mask_that_left_no_trace_falls_back_to_the_box():
+    locations = places([LEFT], mask=True)
+    blank = LocationTensors(**{**vars(locations), "segmentations": torch.zeros(1, 1, 60, 60, dtype=torch.uint8)})
+    regions, known = instance_regions(blank, SIZE)
+    assert known.all()
+    assert torch.equal(regions[0, 0], box_regions(torch.tensor(LEFT), SIZE))
+    no_box = LocationTensors(
+        **{**vars(blank), "present": {**blank.present, "box": torch.zeros(1, 1, dtype=torch.bool)}}
+    )
+    assert not instance_regions(no_box, SIZE)[1].any()

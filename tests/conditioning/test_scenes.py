@@ -52,6 +52,18 @@ def test_straight_stroke_gives_no_box():
     straight = Instance(caption="a line", scribble=Scribble(((0.2, 0.5), (0.8, 0.5))))
     locations = locations_from_scenes([scene(straight)], derive=True)
     assert not locations.present["box"].any()
+    torch.testing.assert_close(locations.points[0, 0], torch.tensor([0.5, 0.5]))
+
+
+def test_thin_masks_keep_a_region_where_bitmaps_serve_as_regions():
+    line = np.zeros((48, 640), bool)
+    line[:, 333] = True
+    thin = Scene(
+        prompt="a line", width=640, height=48, instances=(Instance(caption="a line", mask=Mask.from_array(line)),)
+    )
+    locations = locations_from_scenes([thin], segmentation_size=16, segmentation_channels=0)
+    assert locations.segmentations[0, 0].sum() == 16
+    assert locations.segmentations[0, 0, :, 333 // 40].all()
 
 
 def test_largest_mask_takes_the_first_channel():

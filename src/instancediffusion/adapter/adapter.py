@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
@@ -22,6 +23,7 @@ from instancediffusion.conditioning import (
     LocationTensors,
     locations_from_scenes,
 )
+from instancediffusion.conditioning.locations import MASK_POINTS, SCRIBBLE_POINTS
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.scene import Scene
 
@@ -115,7 +117,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         """
         if self._remove is not None:
             raise ModelError("adapter: it is grafted on a UNet already; call remove() first")
-        self._remove = graft(unet, dict(self._layers_by_path), list(self.scaleu))
+        self._remove = graft(unet, self._layers_by_path, [cast(ScaleU, module) for module in self.scaleu])
         self._unet = weakref.ref(unet)
 
     def remove(self) -> None:
@@ -136,6 +138,11 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
     def locations(self, scenes: Sequence[Scene]) -> LocationTensors:
         """`LocationTensors` of scenes, prepared as this adapter was trained, on its device."""
         encoder = self.unifusion.mask_encoder
+        if (self.config.scribble_points, self.config.mask_points) != (SCRIBBLE_POINTS, MASK_POINTS):
+            raise ModelError(
+                f"adapter: it takes {self.config.scribble_points} scribble and {self.config.mask_points} mask points; "
+                f"scenes are sampled to {SCRIBBLE_POINTS} and {MASK_POINTS}"
+            )
         tensors = locations_from_scenes(
             scenes,
             derive=self.config.derive_locations,
@@ -167,6 +174,8 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         if rule not in INSTANCE_MASK_RULES:
             raise SettingsError(f"instance_mask: unknown rule {rule!r}; choose one of {', '.join(INSTANCE_MASK_RULES)}")
         tokens = self.tokens(locations, captions)
+        if rule in ("none", "published"):  # neither looks at bitmaps, which are large
+            locations = replace(locations, segmentations=None)
         return Grounding(
             layers=self._layers_by_path,
             keys_values={name: layer.keys_values(tokens.tokens) for name, layer in self._layers_by_path.items()},
@@ -176,6 +185,10 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             locations=locations,
             instance_mask=rule,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: it is not grafted anywhere, whatever this one is."""
+        return {**self.__dict__, "_remove": None, "_unet": None}
 
     def gates(self) -> dict[str, tuple[float, float]]:
         """By layer, tanh of the attention and feed-forward gates: how far training has opened them."""

@@ -27,7 +27,7 @@ class GatedSelfAttention(nn.Module):
         super().__init__()
         if channels % heads:
             raise ValueError(f"heads: {heads} does not divide {channels} channels")
-        self.heads = heads
+        self.channels, self.heads = channels, heads
         self.linear = nn.Linear(token_dim, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.norm2 = nn.LayerNorm(channels)

@@ -7,7 +7,7 @@ the class. ScaleU is a forward pre-hook on the decoder's residual blocks, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from diffusers import UNet2DConditionModel
@@ -15,7 +15,9 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from instancediffusion.adapter.gated_attention import GatedSelfAttention
 from instancediffusion.adapter.grounding import Grounding
+from instancediffusion.adapter.scaleu import ScaleU
 from instancediffusion.errors import ModelError
 
 _POSITION_OF_KWARGS = 4  # of `cross_attention_kwargs` after `hidden_states` when a block is called by position
@@ -98,7 +100,9 @@ def decoder_steps(unet: UNet2DConditionModel) -> list[tuple[nn.Module, int]]:
     return [(resnet, resnet.in_channels - skips.pop()) for block in unet.up_blocks for resnet in block.resnets]
 
 
-def graft(unet: UNet2DConditionModel, layers: dict[str, nn.Module], scaleu: list[nn.Module]) -> Callable[[], None]:
+def graft(
+    unet: UNet2DConditionModel, layers: Mapping[str, GatedSelfAttention], scaleu: Sequence[ScaleU]
+) -> Callable[[], None]:
     """Graft gated self-attention and ScaleU on a UNet.
 
     Args:
@@ -114,7 +118,7 @@ def graft(unet: UNet2DConditionModel, layers: dict[str, nn.Module], scaleu: list
     """
     blocks = dict(transformer_blocks(unet))
     steps = decoder_steps(unet)
-    _check(blocks, layers, len(steps), len(scaleu))
+    _check(blocks, layers, [channels for _, channels in steps], scaleu)
     for name, block in blocks.items():
         block.__class__ = GroundedBlock
         block.grounding_layer = name
@@ -139,19 +143,26 @@ def graft(unet: UNet2DConditionModel, layers: dict[str, nn.Module], scaleu: list
 
 
 def _check(
-    blocks: Mapping[str, BasicTransformerBlock], layers: Mapping[str, nn.Module], steps: int, scaleu: int
+    blocks: Mapping[str, BasicTransformerBlock],
+    layers: Mapping[str, GatedSelfAttention],
+    steps: Sequence[int],
+    scaleu: Sequence[ScaleU],
 ) -> None:
     """Refuse a UNet that the adapter does not fit."""
     if set(blocks) != set(layers):
         odd = sorted(set(blocks) ^ set(layers))
         raise ModelError(f"unet: its transformer blocks are not those of the adapter (first difference: {odd[0]})")
-    if scaleu and scaleu != steps:
-        raise ModelError(f"unet: it has {steps} decoder steps, the adapter has ScaleU for {scaleu}")
+    widths = [len(module.b) for module in scaleu]
+    if scaleu and widths != list(steps):
+        raise ModelError(f"unet: its decoder steps have {list(steps)} channels, the adapter's ScaleU {widths}")
     for name, block in blocks.items():
         if type(block) is GroundedBlock:
             raise ModelError("unet: an adapter is grafted on it already; call its remove() first")
         if type(block) is not BasicTransformerBlock or block.attn1 is None or block.only_cross_attention:
             raise ModelError(f"unet: {name} is not a stock transformer block with self-attention")
+        shape, fits = (block.attn1.to_q.in_features, block.attn1.heads), (layers[name].channels, layers[name].heads)
+        if shape != fits:
+            raise ModelError(f"unet: {name} has (channels, heads) {shape}, the adapter's layer {fits}")
 
 
 def _announce_latents(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:

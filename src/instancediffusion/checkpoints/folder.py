@@ -28,6 +28,12 @@ _INDEX = {
 }
 
 
+def check_new_folder(out: Path) -> None:
+    """Raise `CheckpointError` unless `out` is absent or an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: it exists and is not empty; give a new folder, nothing is overwritten")
+
+
 def write_folder(
     components: OfficialComponents,
     out: Path,
@@ -48,8 +54,7 @@ def write_folder(
     Raises:
         CheckpointError: `out` holds something.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out}: it exists and is not empty; give a new folder, nothing is overwritten")
+    check_new_folder(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

@@ -96,7 +96,7 @@ def _unet_and_adapter(
     ours = {name.removeprefix("adapter/"): value for name, value in renamed.items() if name.startswith("adapter/")}
     # The order of instances is ours: the published model has none, which a zero embedding says.
     order = adapter.unifusion.z_order
-    ours["unifusion.z_order.weight"] = torch.zeros(order.weight.shape)
+    ours["unifusion.z_order.weight"] = torch.zeros(order.weight.shape, dtype=ours["unifusion.null_caption"].dtype)
     _fill(path, "UNet", unet, {name: value for name, value in renamed.items() if not name.startswith("adapter/")})
     _fill(path, "adapter", adapter, ours)
     return unet, adapter

@@ -66,10 +66,19 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the options of the program itself; what is wrong with them takes one line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            raise _as_one_line(error) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error the user can mend becomes one line each and an exit code."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise _as_one_line(error) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -98,6 +107,14 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """
     cli.main(args=None if args is None else list(args), prog_name="instancediffusion")
     sys.exit(0)
+
+
+def _as_one_line(error: click.UsageError) -> click.ClickException:
+    """Say what is wrong with the usage and where help is; a command without arguments still gets its help."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error
+    command = error.ctx.command_path if error.ctx is not None else "instancediffusion"
+    return BadInput(f"{error.format_message()} (see `{command} --help`)")
 
 
 def _as_failure(error: Exception) -> Failure:

@@ -83,6 +83,7 @@ def _cases(
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     import torch
 
+    from instancediffusion.adapter import Grounding
     from instancediffusion.conditioning import LocationTensors
     from instancediffusion.scene import Box, Instance, Mask, Point, Scene
 
@@ -105,19 +106,19 @@ def _cases(
     )
     locations = adapter.locations([scene])
 
-    def ground(rule: str = "none", places: LocationTensors = locations, features: torch.Tensor = captions) -> object:
+    def ground(rule: str = "none", places: LocationTensors = locations, features: torch.Tensor = captions) -> Grounding:
         with torch.inference_mode():
             return adapter(places, features, instance_mask=rule)
 
-    def call(grounding: object) -> Callable[[], object]:
+    def call(grounding: Grounding) -> Callable[[], object]:
         def run() -> object:
             with torch.inference_mode():
                 return unet(x, 500, encoder_hidden_states=context, cross_attention_kwargs={"grounding": grounding})
 
         return run
 
-    conditional = adapter(locations, captions)
-    null = adapter(LocationTensors.empty(1), captions[:, :0])
+    conditional = ground()
+    null = ground(places=LocationTensors.empty(1), features=captions[:, :0])
     yield "tokens and keys, once a scene", ground
     yield "call, conditional", call(conditional)
     yield "call, unconditional", call(null)

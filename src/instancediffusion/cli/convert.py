@@ -37,14 +37,16 @@ def convert(
     import torch
     from transformers import CLIPTokenizer
 
-    from instancediffusion.checkpoints import load_official, weights_sha256, write_folder
+    from instancediffusion.checkpoints import check_new_folder, load_official, weights_sha256, write_folder
 
+    check_new_folder(out)
+    words = None if tokenizer is None else CLIPTokenizer.from_pretrained(tokenizer)
     components = load_official(checkpoint, num_heads=num_heads)
     write_folder(
         components,
         out,
         adapter_only=adapter_only,
-        tokenizer=None if tokenizer is None else CLIPTokenizer.from_pretrained(tokenizer),
+        tokenizer=words,
         dtype=None if dtype == "keep" else getattr(torch, dtype),
     )
     gates = [abs(value) for pair in components.adapter.gates().values() for value in pair]

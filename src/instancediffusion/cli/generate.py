@@ -96,7 +96,7 @@ def generate(
 
     folder = local_model(model)
     settings = model_defaults(folder).replace(**{k: v for k, v in options.items() if v is not None})
-    facts: dict[str, Any] = {"name": model, "weights": weights_sha256(folder), "dtype": dtype}
+    facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
     facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
     facts |= {"refiner": refiner} if settings.refiner_strength else {}
     run = PictureFolder(output, facts, settings, replace=overwrite)
@@ -113,7 +113,7 @@ def generate(
     pipeline = _pipeline(folder, adapter, dtype, device)
     if settings.refiner_strength:
         pipeline.load_refiner(refiner, torch_dtype=pipeline.dtype)
-    record = {"device": str(pipeline.device), "loading_seconds": round(time.perf_counter() - start, 3)}
+    record = {"model": model, "device": str(pipeline.device), "loading_seconds": round(time.perf_counter() - start, 3)}
     with say.progress(pipeline, len(pending)):
         generate_pictures(pipeline, run, pending, settings, batch_size=batch_size, record=record, written=say.made)
 

@@ -55,7 +55,7 @@ def attention_bias(
     """
     batch, tokens = log_weight.shape
     cells = size[0] * size[1]
-    if rule == "published" and (size != (PUBLISHED_SIDE, PUBLISHED_SIDE) or not _published_applies(locations)):
+    if rule == "published" and (size != (PUBLISHED_SIDE, PUBLISHED_SIDE) or not _published_applies(locations).any()):
         rule = "none"
     if rule == "none" or locations.slots == 0:
         if not log_weight.any():
@@ -67,6 +67,9 @@ def attention_bias(
     bias = log_weight.new_zeros(batch, 1, cells, cells + tokens, dtype=dtype)
     for row in range(batch):  # image by image: the boolean intermediates stay those of one image
         image = locations.select([row])
+        if rule == "published" and not _published_applies(image).all():
+            bias[row, 0, :, cells:] = log_weight[row].to(dtype)
+            continue
         if rule == "published":
             member, seen = _published_image(image, slot[row], kind[row])
         else:
@@ -100,10 +103,9 @@ def _published_image(image: LocationTensors, slot: Tensor, kind: Tensor) -> tupl
     return member, lookup[slot] | ~masked[:, None]
 
 
-def _published_applies(locations: LocationTensors) -> bool:
-    """The published mask is off for batches without boxes and masks, and where no slot is used."""
-    placed = locations.present["box"] | locations.present["mask"]
-    return bool(placed.any())
+def _published_applies(locations: LocationTensors) -> Tensor:
+    """(B,) bool: the published mask is off for scenes without boxes and masks, so also for the unconditional pass."""
+    return (locations.present["box"] | locations.present["mask"]).any(1)
 
 
 def _share(member: Tensor) -> Tensor:

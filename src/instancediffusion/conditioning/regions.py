@@ -21,12 +21,12 @@ def box_regions(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         cell still has the cells it lies in.
     """
     height, width = size
-    x0, y0, x1, y1 = boxes.double().unbind(-1)
+    x0, y0, x1, y1 = boxes.float().unbind(-1)
 
     def covered(low: Tensor, high: Tensor, cells: int) -> Tensor:
-        edges = torch.arange(cells, device=boxes.device, dtype=torch.float64)
+        edges = torch.arange(cells, device=boxes.device, dtype=torch.float32)
         # The tolerance keeps an edge that lies on a cell border, up to rounding, out of the next cell.
-        tolerance = 1e-5
+        tolerance = 1e-4
         return (edges < high[..., None] * cells - tolerance) & (edges + 1 > low[..., None] * cells + tolerance)
 
     return covered(y0, y1, height)[..., :, None] & covered(x0, x1, width)[..., None, :]
@@ -51,8 +51,9 @@ def instance_regions(locations: LocationTensors, size: tuple[int, int]) -> tuple
         bitmap = locations.segmentations.to(torch.float32)
         # A cell counts when any of its pixels does, so that thin objects do not vanish at coarse levels.
         cells = functional.adaptive_max_pool2d(bitmap, size) > 0 if bitmap.numel() else regions
-        regions = torch.where(with_mask[..., None, None], cells, regions)
-        known = known | with_mask
+        drawn = with_mask & cells.any(-1).any(-1)  # a mask that left no trace in the bitmap: the box counts
+        regions = torch.where(drawn[..., None, None], cells, regions)
+        known = known | drawn
     return regions, known
 
 
@@ -61,7 +62,8 @@ def published_regions(locations: LocationTensors, side: int = 64) -> Tensor:
 
     Kept for comparison with the published code only (it indexes rows by x). Returns (B, N, side, side) bool.
     """
-    cells = torch.round(locations.boxes.double() * side)
+    # On the CPU: not every device has the double precision that ties are rounded in.
+    cells = torch.round(locations.boxes.cpu().double() * side).to(locations.device, torch.float32)
     x0, y0, x1, y1 = (cells[..., i, None] for i in range(4))
     index = torch.arange(side, device=locations.device)
     rows = (index >= x0) & (index < x1)

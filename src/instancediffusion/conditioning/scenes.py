@@ -33,8 +33,9 @@ def locations_from_scenes(
         segmentation_size: side S of the bitmaps, in pixels; None leaves them out, and then the region of a mask
             instance in the attention mask is that of its box.
         segmentation_channels: channels of the whole-image segmentation input. They go to the masks in order
-            of falling area, as in training; masks beyond that number keep their mask points and their
-            region in the attention mask, but are not drawn into the segmentation input.
+            of falling box area, as in training; masks beyond that number keep their mask points and their
+            region in the attention mask, but are not drawn into the segmentation input. With 0 the bitmaps
+            serve as regions only, and are shrunk so that thin parts stay.
 
     Returns:
         `LocationTensors` on the CPU. What is random (the choice of interior mask points) is seeded by the mask
@@ -48,7 +49,7 @@ def locations_from_scenes(
     for row, scene in enumerate(scenes):
         out.used[row, : len(scene.instances)] = True
         _fill_order(out, row, scene)
-        areas: list[tuple[int, int]] = []
+        areas: list[tuple[float, int]] = []
         for slot, given in enumerate(scene.instances):
             instance = _derived(given) if derive else given
             for kind in instance.kinds:
@@ -66,9 +67,10 @@ def locations_from_scenes(
                 rng = np.random.default_rng(zlib.crc32(instance.mask.counts.encode()))
                 samples = mask_points(array, rng, published=published_mask_points)
                 out.mask_points[row, slot] = torch.as_tensor(samples, dtype=torch.float32)
-                areas.append((int(array.sum()), slot))
+                extent = instance.box or _mask_extent(instance.mask)
+                areas.append((0.0 if extent is None else (extent.x1 - extent.x0) * (extent.y1 - extent.y0), slot))
                 if bitmaps is not None:
-                    bitmaps[row, slot] = _resized(array, bitmaps.shape[-1])
+                    bitmaps[row, slot] = _resized(array, bitmaps.shape[-1], keep_thin=segmentation_channels == 0)
         largest_first = sorted(areas, key=lambda area_slot: -area_slot[0])
         for channel, (_, slot) in enumerate(largest_first[:segmentation_channels]):
             out.segmentation_channel[row, slot] = channel
@@ -96,6 +98,9 @@ def _derived(instance: Instance) -> Instance:
         box = _scribble_extent(instance.scribble.points)
     if point is None and box is not None:
         point = Point((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
+    elif point is None and instance.scribble is not None:  # a straight stroke along an axis
+        (x0, y0), (x1, y1) = np.min(instance.scribble.points, 0), np.max(instance.scribble.points, 0)
+        point = Point(float(x0 + x1) / 2, float(y0 + y1) / 2)
     return Instance(
         caption=instance.caption,
         box=box,
@@ -122,7 +127,12 @@ def _scribble_extent(points: Sequence[tuple[float, float]]) -> Box | None:
     return Box(float(x0), float(y0), float(x1), float(y1)) if x1 > x0 and y1 > y0 else None
 
 
-def _resized(array: np.ndarray, size: int) -> torch.Tensor:
-    """Nearest-neighbour resize to (size, size), as the published model sees its segmentations."""
-    bitmap = torch.as_tensor(array, dtype=torch.uint8)[None, None]
-    return torch.nn.functional.interpolate(bitmap, size=(size, size), mode="nearest")[0, 0]
+def _resized(array: np.ndarray, size: int, *, keep_thin: bool) -> torch.Tensor:
+    """Resize to (size, size): by nearest neighbour, as the published model sees its segmentations.
+
+    With `keep_thin` a cell is set where any pixel of its area is.
+    """
+    bitmap = torch.as_tensor(array)[None, None]
+    if keep_thin:
+        return torch.nn.functional.adaptive_max_pool2d(bitmap.float(), size)[0, 0].to(torch.uint8)
+    return torch.nn.functional.interpolate(bitmap.to(torch.uint8), size=(size, size), mode="nearest")[0, 0]

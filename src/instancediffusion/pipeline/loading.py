@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints import CARDS, model_folder
 from instancediffusion.errors import ModelError
@@ -84,6 +86,9 @@ def load_adapter(
         ModelError: the folder has none and none is given.
     """
     if isinstance(source, InstanceAdapter):
+        dtype = options.get("torch_dtype", options.get("dtype"))
+        if isinstance(dtype, torch.dtype):
+            source.to(dtype)
         return source
     if source is None:
         if not (Path(folder) / "adapter").is_dir():

@@ -64,6 +64,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         self.register_to_config(default_settings=defaults)
         self.refiner: Any = None
         self._interrupt = False
+        self._num_timesteps, self._guidance_scale = 0, 1.0
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str] = DEFAULT_MODEL, **options: Any) -> InstanceDiffusionPipeline:
@@ -80,6 +81,9 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         hub = {k: options[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in options}
         folder = str(local_model(name, **hub))
         check_complete(folder, options)
+        if "dtype" not in options:
+            # Stated, because diffusers and transformers read half-precision files into different types.
+            options.setdefault("torch_dtype", torch.float32)
         kept = {key: options[key] for key in ("torch_dtype", "dtype") if key in options}
         options["adapter"] = load_adapter(options.get("adapter"), folder, **kept)
         pipeline: InstanceDiffusionPipeline = super().from_pretrained(folder, **options)
@@ -106,6 +110,16 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
     @interrupt.setter
     def interrupt(self, value: bool) -> None:
         self._interrupt = value
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the current or last run; stock diffusers callbacks ask for it."""
+        return self._num_timesteps
+
+    @property
+    def guidance_scale(self) -> float:
+        """Guidance scale of the current or last run; stock diffusers callbacks ask for it."""
+        return self._guidance_scale
 
     @property
     def latent_px(self) -> int:
@@ -179,12 +193,15 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         watch = Watch(self, callback_on_step_end, preview, preview_every)
         run = Run(self, scenes, requests, chosen, scheduler_for(chosen, self.scheduler), self.latent_px, given, watch)
         self._interrupt = False
-        with torch.inference_mode():
-            ends = run.latents()
-            images = self._images(requests, [estimate for _, estimate in ends], chosen, watch, output_type)
-        self.maybe_free_model_hooks()
-        # Tensors made in inference mode cannot take part in training; copies made outside of it can.
-        kept = [latent.clone() for latent, _ in ends]
+        self._num_timesteps, self._guidance_scale = chosen.num_inference_steps, chosen.guidance_scale
+        try:
+            # Not inference mode: weights that an offload hook moves in it could not be trained afterwards.
+            with torch.no_grad():
+                ends = run.latents()
+                images = self._images(requests, [estimate for _, estimate in ends], chosen, watch, output_type)
+        finally:
+            self.maybe_free_model_hooks()
+        kept = [latent for latent, _ in ends]
         return GenerationOutput(
             images=images,
             latents=torch.stack(kept) if len({latent.shape for latent in kept}) == 1 else kept,
@@ -220,7 +237,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         with watch.timed("decoding"):
             device = self._execution_device
             images = [to_images(decode_latents(self.vae, latent[None].to(device)))[0] for latent in estimates]
-        if settings.refiner_strength > 0:
+        if settings.refiner_strength > 0 and not watch.stopped:
             with watch.timed("refining"):
                 images = [
                     refine(self.refiner, image, r.scene.prompt, negative_prompt_of(r.scene, settings), r.seed, settings)

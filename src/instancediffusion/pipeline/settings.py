@@ -91,6 +91,9 @@ class GenerationSettings:
         negative: object = self.negative_prompt
         if negative is not None and not isinstance(negative, str):
             yield f"negative_prompt: {negative!r} is not a text; a Scene may hold one of its own"
+        strength, steps = self.refiner_strength, self.refiner_steps
+        if _is_number(strength) and isinstance(steps, int) and 0 < strength <= 1 and int(steps * strength) < 1:
+            yield f"refiner_strength: {strength} of {steps} refiner_steps is no step at all; raise one of them"
         decay, full = self.grounding_decay_fraction, self.grounding_fraction
         if _is_number(decay) and _is_number(full) and decay <= 1 and full <= 1 and decay + full > 1 + 1e-6:
             yield f"grounding_decay_fraction: {decay} and grounding_fraction {full} add up to more than 1; lower one"

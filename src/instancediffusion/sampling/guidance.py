@@ -35,8 +35,8 @@ def chunk_bounds(rows: int, max_rows: int) -> list[tuple[int, int]]:
 class GuidedBatch:
     """A denoiser bound to trajectories that step together.
 
-    The rows of a network call are fixed here, so that the conditioning is gathered once for all the steps a stage
-    has, not once a step.
+    Where all rows fit into one network call, their conditioning is gathered once for all the steps of a stage. With
+    several calls a step it is gathered for each call and let go again, so that `max_rows` bounds the memory, too.
 
     Args:
         denoiser: the network.
@@ -51,9 +51,9 @@ class GuidedBatch:
         # One half after the other, not row by row: rows of a kind carry tokens of about the same number, and a call
         # pads all of its rows to the widest.
         rows = [replace(b, conditional=half) for half in self._halves for b in branches]
-        self._chunks: list[tuple[int, int, Prediction]] = [
-            (start, stop, denoiser.bind(rows[start:stop])) for start, stop in chunk_bounds(len(rows), max_rows)
-        ]
+        self._denoiser, self._branches = denoiser, rows
+        self._bounds = chunk_bounds(len(rows), max_rows)
+        self._bound: Prediction | None = denoiser.bind(rows) if len(self._bounds) == 1 else None
         self.rows = len(rows)
         """Rows the network computes at each call."""
 
@@ -69,7 +69,12 @@ class GuidedBatch:
             (T, C, H, W) float32.
         """
         rows = sample.repeat(len(self._halves), 1, 1, 1)
-        predicted = torch.cat([predict(rows[i:j], timestep, grounding_scale) for i, j, predict in self._chunks])
+        predicted = torch.cat(
+            [
+                (self._bound or self._denoiser.bind(self._branches[i:j]))(rows[i:j], timestep, grounding_scale)
+                for i, j in self._bounds
+            ]
+        )
         if len(self._halves) == 1:
             return predicted.float()
         conditional, unconditional = predicted.chunk(2)

@@ -115,12 +115,13 @@ def clean_estimate(scheduler: Scheduler, model_input: Tensor, prediction: Tensor
         prediction: the (guided) output of the network, of the same shape.
         timestep: 0-dim; between two training steps the schedule is interpolated.
     """
-    alphas = scheduler.alphas_cumprod.to(model_input.device, torch.float64)
-    position = timestep.to(model_input.device, torch.float64).clamp(0, len(alphas) - 1)
+    # On the CPU: not every device has double precision.
+    alphas = scheduler.alphas_cumprod.to("cpu", torch.float64)
+    position = timestep.to("cpu", torch.float64).clamp(0, len(alphas) - 1)
     low = position.floor().long()
     high = (low + 1).clamp(max=len(alphas) - 1)
     signal = torch.lerp(alphas[low], alphas[high], position - low).clamp(min=1e-8)
-    root_signal, root_noise = signal.sqrt().float(), (1 - signal).sqrt().float()
+    root_signal, root_noise = float(signal.sqrt()), float((1 - signal).sqrt())
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind == "v_prediction":
         return root_signal * model_input - root_noise * prediction

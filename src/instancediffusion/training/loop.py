@@ -117,7 +117,11 @@ def fit(
             _keep(task, adam, ema, folder, recipe, done)
         if config.preview_every and (done % config.preview_every == 0 or done == config.steps):
             with ema.applied(), torch.no_grad():
+                for module in task.modules.values():
+                    module.eval()
                 task.preview(done, folder / f"preview-{done:06d}.png")
+                for module in task.modules.values():
+                    module.train()
     return ema
 
 

@@ -5,12 +5,26 @@ import warnings
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
+from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
+from instancediffusion.cli.scene import convert
 from instancediffusion.errors import SceneError, SceneWarning
-from instancediffusion.scene import Box, CocoScene, coco_paths, load_scene, read_coco, write_coco
+from instancediffusion.scene import (
+    Box,
+    CocoScene,
+    Instance,
+    Mask,
+    Scene,
+    coco_paths,
+    load_scene,
+    read_coco,
+    save_scene,
+    write_coco,
+)
 
 from .strategies import alike, scenes
 
@@ -135,3 +149,30 @@ def test_instances_can_share_a_category():
     named = {instance.caption: "fruit" for instance in scene.instances}
     data, _ = write_coco([CocoScene(1, "a.png", scene)], categories=named)
     assert data["categories"] == [{"id": 1, "name": "fruit"}]
+
+
+def test_annotations_are_in_pixels_of_the_picture(tmp_path):
+    """A 512 pixel scene drawn as a 128 pixel picture once got boxes in pixels of the scene."""
+    bitmap = np.zeros((512, 512), bool)
+    bitmap[100:200, 40:80] = True
+    scene = Scene(
+        prompt="things",
+        width=512,
+        height=512,
+        instances=(
+            Instance("a box", box=Box(0.25, 0.5, 0.5, 0.75)),
+            Instance("a mask", mask=Mask.from_array(bitmap)),
+            Instance("a hair", mask=Mask.from_array(np.eye(512, dtype=bool)[:, ::-1] & (np.arange(512) == 7))),
+        ),
+    )
+    save_scene(scene, tmp_path / "scene.json")
+    picture = tmp_path / "made.png"
+    Image.new("RGB", (128, 64)).save(picture)
+    arguments = [str(tmp_path / "scene.json"), str(tmp_path / "out.json"), "--to", "coco", "--picture", str(picture)]
+    result = CliRunner().invoke(convert, arguments)
+    assert result.exit_code == 0, result.output
+    data = json.loads((tmp_path / "out.json").read_text())
+    assert (data["images"][0]["width"], data["images"][0]["height"]) == (128, 64)
+    assert data["annotations"][0]["bbox"] == [32, 32, 32, 16]
+    assert data["annotations"][1]["bbox"] == [10, 12, 10, 13]
+    assert data["annotations"][2]["area"] == 1

@@ -90,7 +90,9 @@ def render(file: Path, out: Path, background: Path | None, size: int | None, leg
 @click.option("--from", "origin", type=click.Choice(["native", "official", "coco"]), help="Read IN as this format.")
 @click.option("--captions", type=_FILE, help="Captions file that goes with a COCO instances file.")
 @click.option("--image-id", "image_ids", type=int, multiple=True, help="Only this picture of a COCO file; repeatable.")
-@click.option("--picture", help="File name of the picture that goes with the scene, for COCO.")
+@click.option(
+    "--picture", help="Picture made from the scene, for COCO; if it can be read, its size is the annotations'."
+)
 def convert(
     source: Path,
     out: Path,
@@ -112,6 +114,8 @@ def convert(
             found = read_coco(source, captions, image_ids=set(image_ids) or None)
         else:
             loaded = load_scene(source, format=origin)  # type: ignore[arg-type]
+            if picture is not None and Path(picture).is_file():
+                loaded = _at_size_of(Path(picture), loaded)
             found = [CocoScene(1, picture or f"{source.stem}.png", loaded)]
     if not found:
         raise SceneError([Problem("$", "has no picture that can be used", "look at the warnings")], str(source))
@@ -146,6 +150,20 @@ def _save_coco(scenes: list[Any], out: Path) -> None:
     for path, data in zip(coco_paths(out), write_coco(scenes), strict=True):
         write_json(path, data)
         click.echo(path)
+
+
+def _at_size_of(picture: Path, scene: Any) -> Any:
+    """The scene in pixels of the picture: its canvas is only a frame, and pictures are often of another size."""
+    from PIL import Image, UnidentifiedImageError
+
+    from instancediffusion.scene import resize_scene
+
+    try:
+        with Image.open(picture) as opened:
+            width, height = opened.size
+    except UnidentifiedImageError:
+        raise SceneError([Problem("$", "is no picture", "give a PNG or JPEG")], str(picture)) from None
+    return resize_scene(scene, width=width, height=height)
 
 
 def _is_coco(path: Path) -> bool:

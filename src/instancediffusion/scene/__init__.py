@@ -4,6 +4,7 @@ from .files import SceneCheck, check_scene, check_scene_text, load_scene, save_s
 from .formats.coco import CocoScene, coco_paths, read_coco, write_coco
 from .locations import Box, Mask, Point, Scribble
 from .model import KINDS, Instance, Scene
+from .resizing import resize_scene
 from .schema import json_schema
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "json_schema",
     "load_scene",
     "read_coco",
+    "resize_scene",
     "save_scene",
     "scene_from_text",
     "scene_text",

@@ -108,7 +108,8 @@ def _cases(
 
     def ground(rule: str = "none", places: LocationTensors = locations, features: torch.Tensor = captions) -> Grounding:
         with torch.inference_mode():
-            return adapter(places, features, instance_mask=rule)
+            grounding: Grounding = adapter(places, features, instance_mask=rule)
+            return grounding
 
     def call(grounding: Grounding) -> Callable[[], object]:
         def run() -> object:

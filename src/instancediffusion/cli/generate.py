@@ -113,7 +113,11 @@ def generate(
     pipeline = _pipeline(folder, adapter, dtype, device)
     if settings.refiner_strength:
         pipeline.load_refiner(refiner, torch_dtype=pipeline.dtype)
-    record = {"model": model, "device": str(pipeline.device), "loading_seconds": round(time.perf_counter() - start, 3)}
+    record = {
+        "asked_for": model,
+        "device": str(pipeline.device),
+        "loading_seconds": round(time.perf_counter() - start, 3),
+    }
     with say.progress(pipeline, len(pending)):
         generate_pictures(pipeline, run, pending, settings, batch_size=batch_size, record=record, written=say.made)
 

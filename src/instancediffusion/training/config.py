@@ -165,6 +165,8 @@ class DiffusionConfig:
         drop_both: probability that both are taken away together, besides.
         attention_gate, dense_gate: initial tanh gates of the fusers; zero gates (as published) would leave the
             instances unheard for the first thousands of steps of a model that has to learn everything.
+        train_text: whether the text model learns along. Learning at the rate of the rest it was seen to forget most of
+            what sets captions apart; left at its random start, captions stay nearly orthogonal.
         instance_mask: rule of the attention between cells and instances, from the first step.
         optimiser: the run.
     """
@@ -179,6 +181,7 @@ class DiffusionConfig:
     drop_both: float = 0.05
     attention_gate: float = 1.0
     dense_gate: float = 0.3
+    train_text: bool = True
     instance_mask: str = "grounding"
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 

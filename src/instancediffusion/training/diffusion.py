@@ -48,6 +48,7 @@ class DiffusionTask:
         self.modules: Mapping[str, nn.Module] = {"text_encoder": text_model, "unet": self.unet, "adapter": self.adapter}
         for module in self.modules.values():
             module.train()
+        text_model.requires_grad_(self.config.train_text)
         self._scenes = len(cache)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:

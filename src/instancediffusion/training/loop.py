@@ -67,7 +67,7 @@ def learning_rate(config: OptimiserConfig, step: int) -> float:
 
 def optimiser(modules: Mapping[str, nn.Module], config: OptimiserConfig) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices and kernels only: norms, biases and gates would shrink what they scale."""
-    parameters = [p for module in modules.values() for p in module.parameters()]
+    parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
@@ -95,7 +95,7 @@ def fit(
         CheckpointError: the folder's checkpoint is unreadable or belongs to another recipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = [p for module in task.modules.values() for p in module.parameters()]
+    parameters = [p for module in task.modules.values() for p in module.parameters() if p.requires_grad]
     adam = optimiser(task.modules, config)
     ema = Ema(task.modules, config.ema_decay)
     first = _restore(task, adam, ema, folder, recipe)

@@ -157,3 +157,38 @@ def test_every_kind_of_location_changes_its_tokens():
 def test_gate_heads_must_divide_channels():
     with pytest.raises(ValueError, match="does not divide"):
         GatedSelfAttention(10, 4, 3)
+
+
+def test_token_weight_counts_as_that_many_copies():
+    """A weight of w on every token of an instance equals w copies of each."""
+    unet = tiny_unet()
+    single, heavy = tiny_adapter(unet), tiny_adapter(unet, token_weight=3.0)
+    locations, captions = random_locations(1, 2), captions_for(1, 2)
+    with torch.no_grad():
+        tokens, weighted = single.tokens(locations, captions), heavy.tokens(locations, captions)
+    assert torch.equal(tokens.tokens, weighted.tokens)
+    used = (tokens.slot >= 0)[0]
+    layer = next(iter(single.layers.values()))
+    keys, values = layer.keys_values(tokens.tokens)
+    x = torch.randn(1, 9, layer.channels, generator=torch.Generator().manual_seed(0))
+
+    def run(columns, weights):
+        bias = torch.cat([torch.zeros(1, 9), weights[:, columns]], dim=1)[:, None, None]
+        return layer(x, keys[:, columns], values[:, columns], bias, 1.0)
+
+    every = torch.arange(used.numel())
+    copies = torch.cat([every, every[used], every[used]])
+    with torch.no_grad():
+        torch.testing.assert_close(run(every, weighted.log_weight), run(copies, tokens.log_weight), atol=1e-5, rtol=0)
+
+
+def test_caption_shortcut_reaches_used_tokens_only():
+    adapter = tiny_adapter(tiny_unet(), caption_shortcut=True)
+    locations = random_locations(1, 2).pad(3)
+    first, second = captions_for(1, 3), captions_for(1, 3, seed=4)
+    with torch.no_grad():
+        for mlp in adapter.unifusion.mlps.values():
+            mlp[4].weight.zero_()
+        changed = (adapter.tokens(locations, first).tokens != adapter.tokens(locations, second).tokens).any(-1)[0]
+    slots = adapter.tokens(locations, first).slot[0]
+    assert torch.equal(changed, (slots == 0) | (slots == 1))

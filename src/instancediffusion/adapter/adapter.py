@@ -50,6 +50,8 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         scribble_points: int = 20,
         mask_points: int = 256,
         segmentation: Mapping[str, Any] | None = None,
+        token_weight: float = 1.0,
+        caption_shortcut: bool = False,
         derive_locations: bool = False,  # noqa: ARG002 - read from the registered config
         published_mask_points: bool = False,  # noqa: ARG002
         default_instance_mask: InstanceMaskRule = "none",  # noqa: ARG002
@@ -67,6 +69,8 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             scribble_points: points of a scribble.
             mask_points: points that sample a mask.
             segmentation: arguments of `MaskEncoder`; None leaves the segmentation input out.
+            token_weight: attention weight of an instance's token at the start, see `UniFusion`.
+            caption_shortcut: a direct way from the caption to its tokens, see `UniFusion`.
             derive_locations: give instances the kinds of location their own imply, see `locations_from_scenes`.
             published_mask_points: sample mask points with the published one-pixel offset.
             default_instance_mask: attention mask rule where none is asked for.
@@ -82,6 +86,8 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             scribble_points=scribble_points,
             mask_points=mask_points,
             mask_encoder=encoder,
+            token_weight=token_weight,
+            caption_shortcut=caption_shortcut,
         )
         self.layer_names = {_key(name): name for name in layer_shapes}
         self.layers = nn.ModuleDict(

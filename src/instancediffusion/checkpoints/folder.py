@@ -17,15 +17,16 @@ from instancediffusion.checkpoints.official import OfficialComponents, load_offi
 from instancediffusion.errors import CheckpointError, ModelError
 from instancediffusion.runs import cache_folder, file_sha256
 
-PIPELINE_CLASS = "InstanceDiffusionPipeline"
-_INDEX = {
+COMPONENTS = {
     "vae": ["diffusers", "AutoencoderKL"],
     "text_encoder": ["transformers", "CLIPTextModel"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
     "unet": ["diffusers", "UNet2DConditionModel"],
     "adapter": ["instancediffusion.adapter.adapter", "InstanceAdapter"],
-    "scheduler": ["diffusers", "PNDMScheduler"],
 }
+"""What a model folder's index says of every component but the scheduler: library and class."""
+
+PIPELINE_CLASS = ["instancediffusion.pipeline", "InstanceDiffusionPipeline"]
 
 
 def check_new_folder(out: Path) -> None:
@@ -71,8 +72,9 @@ def write_folder(
             if tokenizer is not None:
                 tokenizer.save_pretrained(work / "tokenizer")
             index: dict[str, Sequence[str | None]] = {
-                "_class_name": ["instancediffusion.pipeline", PIPELINE_CLASS],
-                **_INDEX,
+                "_class_name": PIPELINE_CLASS,
+                **COMPONENTS,
+                "scheduler": ["diffusers", "PNDMScheduler"],
             }
             if tokenizer is None:
                 index["tokenizer"] = [None, None]

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from instancediffusion.checkpoints.cards import weights_sha256
+from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import DiffusionTask
@@ -23,14 +24,6 @@ from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.scenes import open_world
 from instancediffusion.training.stages import autoencoder_task, diffusion_task
 from instancediffusion.worlds import World
-
-INDEX = {
-    "vae": ["diffusers", "AutoencoderKL"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "adapter": ["instancediffusion.adapter", "InstanceAdapter"],
-}
 
 
 def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) -> None:
@@ -57,8 +50,8 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
         task.text.tokenizer.save_pretrained(work / "tokenizer")
         scheduler.save_pretrained(work / "scheduler")
         index: dict[str, Any] = {
-            "_class_name": ["instancediffusion.pipeline", "InstanceDiffusionPipeline"],
-            **INDEX,
+            "_class_name": PIPELINE_CLASS,
+            **COMPONENTS,
             "scheduler": ["diffusers", recipe.export.scheduler],
             "default_settings": recipe.export.settings,
         }

@@ -38,7 +38,7 @@ def tiny_recipe() -> Recipe:
         autoencoder=AutoencoderConfig(
             block_out_channels=(8, 8, 16), latent_channels=4, norm_num_groups=2, encoder=run, decoder=run
         ),
-        text=TextConfig(vocabulary=600, length=24, width=16, layers=1, heads=2),
+        text=TextConfig(vocabulary=600, length=24, width=16, layers=1, heads=2, optimiser=run),
         unet=UNetConfig(block_out_channels=(32, 32), head_channels=16, sample_size=8),
         adapter={"hidden_dim": 16, "frequencies": 4, "slots": 8},
         diffusion=DiffusionConfig(optimiser=replace(run, learning_rate=1e-3)),
@@ -57,16 +57,22 @@ def recipe():
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory, recipe, world):
-    """A run whose scenes are drawn and encoded."""
+    """A run whose scenes are drawn and encoded, with its text model."""
     run = tmp_path_factory.mktemp("run")
     stages.scenes(recipe, run, world)
     stages.latents(recipe, run)
+    stages.text(recipe, run)
+    return run
+
+
+def shared(drawn, run):
+    """Make `run` share what `drawn` holds."""
+    for name in ("scenes", stages.CODE, "text"):
+        (run / name).symlink_to(drawn / name)
     return run
 
 
 @pytest.fixture
 def run(drawn, tmp_path):
     """A run of one's own that shares the drawn scenes."""
-    (tmp_path / "scenes").symlink_to(drawn / "scenes")
-    (tmp_path / stages.CODE).symlink_to(drawn / stages.CODE)
-    return tmp_path
+    return shared(drawn, tmp_path)

@@ -14,6 +14,8 @@ from instancediffusion.errors import CheckpointError
 from instancediffusion.training import stages
 from instancediffusion.training.checkpoint import load_checkpoint
 
+from .conftest import shared
+
 CHILD = """
 import sys, torch
 sys.path[:0] = [{tests!r}]
@@ -47,9 +49,7 @@ def assert_same(first, second):
 
 @pytest.fixture(scope="module")
 def unbroken(drawn, recipe, tmp_path_factory):
-    run = tmp_path_factory.mktemp("unbroken")
-    (run / "scenes").symlink_to(drawn / "scenes")
-    (run / stages.CODE).symlink_to(drawn / stages.CODE)
+    run = shared(drawn, tmp_path_factory.mktemp("unbroken"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     stages.diffusion(recipe, run)

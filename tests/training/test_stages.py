@@ -9,12 +9,12 @@ from instancediffusion.training import stages
 from instancediffusion.training.export import export
 from instancediffusion.training.frozen import freeze
 
+from .conftest import shared
+
 
 @pytest.fixture(scope="module")
 def exported(drawn, recipe, world, tmp_path_factory):
-    run = tmp_path_factory.mktemp("all")
-    (run / "scenes").symlink_to(drawn / "scenes")
-    (run / stages.CODE).symlink_to(drawn / stages.CODE)
+    run = shared(drawn, tmp_path_factory.mktemp("all"))
     for half in ("encoder", "decoder"):
         stages.autoencoder_half(recipe, run, half)
     stages.diffusion(recipe, run)
@@ -23,7 +23,7 @@ def exported(drawn, recipe, world, tmp_path_factory):
 
 
 def test_losses_are_logged(exported):
-    for stage in ("encoder", "decoder", "diffusion"):
+    for stage in ("encoder", "decoder", "text", "diffusion"):
         lines = [json.loads(line) for line in (exported / stage / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [2, 4, 6]
         assert all(np.isfinite(line["loss"]) and line["pictures"] == 3 * line["step"] for line in lines)
@@ -67,6 +67,6 @@ def test_preview_is_drawn(exported, recipe, tmp_path):
 
 
 def test_stages_out_of_order_say_what_is_missing(recipe, tmp_path):
-    for stage in (stages.latents, stages.diffusion):
+    for stage in (stages.latents, stages.text, stages.diffusion):
         with pytest.raises(SettingsError, match="run the"):
             stage(recipe, tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-STAGES = ("scenes", "latents", "encoder", "decoder", "diffusion", "export")
+STAGES = ("scenes", "latents", "encoder", "decoder", "text", "diffusion", "export")
 
 
 @click.command()
@@ -52,6 +52,8 @@ def train(recipe: Path, stages: tuple[str, ...], run: Path, stop_after: int | No
             run_stage.autoencoder_half(
                 settings, run, "encoder" if stage == "encoder" else "decoder", stop_after=stop_after
             )
+        elif stage == "text":
+            run_stage.text(settings, run, stop_after=stop_after)
         elif stage == "diffusion":
             run_stage.diffusion(settings, run, stop_after=stop_after)
         else:

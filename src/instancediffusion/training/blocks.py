@@ -22,27 +22,38 @@ from instancediffusion.runs import atomic_path
 
 @dataclass(frozen=True)
 class BlockCode:
-    """A whitened linear code of square blocks.
+    """A linear code of square blocks, its rows scaled.
 
     Attributes:
         mean: (3 s s,) the mean block, s = side of a block.
         basis: (C, 3 s s) orthonormal rows, largest variance first.
-        std: (C,) standard deviation along each row.
+        scale: (C,) what a latent of 1 is worth along each row.
     """
 
     mean: Tensor
     basis: Tensor
-    std: Tensor
+    scale: Tensor
 
     @classmethod
-    def measure(cls, images: Tensor, channels: int, side: int) -> BlockCode:
-        """Find the code of (B, 3, H, W) pictures in -1..1; the largest entry of each row is made positive."""
+    def measure(cls, images: Tensor, channels: int, side: int, whitening: float = 1.0) -> BlockCode:
+        """Find the code of (B, 3, H, W) pictures in -1..1; the largest entry of each row is made positive.
+
+        Args:
+            images: pictures, many.
+            channels: C.
+            side: of a block, pixels.
+            whitening: w; the variance of a row's latents is in proportion to the row's own to the power 1 - w, and 1 on
+                average. With w = 1 a diffusion model's noise hides a block's colour no less than its finest detail; with
+                less, large forms come first, as in pictures.
+        """
         blocks = functional.pixel_unshuffle(images, side).permute(0, 2, 3, 1).reshape(-1, 3 * side * side).double()
         mean = blocks.mean(0)
         variance, axes = torch.linalg.eigh(torch.cov(blocks.T))
         basis = axes.T.flip(0)[:channels]
         largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
-        return cls(mean.float(), (basis * largest.sign()).float(), variance.flip(0)[:channels].sqrt().float())
+        variance = variance.flip(0)[:channels]
+        scale = variance ** (whitening / 2) * (variance ** (1 - whitening)).mean().sqrt()
+        return cls(mean.float(), (basis * largest.sign()).float(), scale.float())
 
     @property
     def side(self) -> int:
@@ -50,21 +61,21 @@ class BlockCode:
         return round((self.mean.numel() / 3) ** 0.5)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in -1..1 -> (B, C, H/s, W/s), about unit variance."""
+        """(B, 3, H, W) in -1..1 -> (B, C, H/s, W/s); variance 1 over all."""
         blocks = functional.pixel_unshuffle(images, self.side)
-        weight = self.basis / self.std[:, None]
+        weight = self.basis / self.scale[:, None]
         return functional.conv2d(blocks, weight[:, :, None, None], bias=-(weight @ self.mean))
 
     def decode(self, latents: Tensor) -> Tensor:
         """The linear reading, (B, C, h, w) -> (B, 3, h s, w s): for previews before a decoder is learned."""
-        weight = (self.basis * self.std[:, None]).T
+        weight = (self.basis * self.scale[:, None]).T
         blocks = functional.conv2d(latents, weight[:, :, None, None], bias=self.mean)
         return functional.pixel_shuffle(blocks, self.side)
 
     def save(self, path: Path) -> None:
         """Write the code as one file."""
         with atomic_path(path) as temporary:
-            save_file({"mean": self.mean, "basis": self.basis.contiguous(), "std": self.std}, temporary)
+            save_file({"mean": self.mean, "basis": self.basis.contiguous(), "scale": self.scale}, temporary)
 
     @classmethod
     def load(cls, path: Path) -> BlockCode:

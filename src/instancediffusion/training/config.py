@@ -98,6 +98,7 @@ class AutoencoderConfig:
             code.
         layers_per_block: residual blocks per level.
         latent_channels: numbers in the code of a block.
+        whitening: 1 scales every number of the code to one variance, 0 keeps their proportions; see `BlockCode`.
         norm_num_groups: groups of the group norms.
         gradient_weight: of the L1 distance of finite differences, at full and half resolution: keeps edges.
         latent_noise: standard deviation of what is added to the code that the decoder reads.
@@ -108,6 +109,7 @@ class AutoencoderConfig:
     block_out_channels: tuple[int, ...] = (16, 32, 64, 160)
     layers_per_block: int = 1
     latent_channels: int = 8
+    whitening: float = 0.5
     norm_num_groups: int = 2
     gradient_weight: float = 1.0
     latent_noise: float = 0.1
@@ -125,6 +127,7 @@ class TextConfig:
         width: channels of the context (cross-attention) and of the caption features.
         layers: transformer layers.
         heads: attention heads.
+        optimiser: the run of the stage "text".
     """
 
     vocabulary: int = 2000
@@ -132,6 +135,7 @@ class TextConfig:
     width: int = 256
     layers: int = 3
     heads: int = 4
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
 
 @dataclass(frozen=True)
@@ -165,8 +169,8 @@ class DiffusionConfig:
         drop_both: probability that both are taken away together, besides.
         attention_gate, dense_gate: initial tanh gates of the fusers; zero gates (as published) would leave the
             instances unheard for the first thousands of steps of a model that has to learn everything.
-        train_text: whether the text model learns along. Learning at the rate of the rest it was seen to forget most of
-            what sets captions apart; left at its random start, captions stay nearly orthogonal.
+        train_text: whether the text model learns on. At the rate of the rest it was seen to forget most of what sets
+            captions apart.
         instance_mask: rule of the attention between cells and instances, from the first step.
         optimiser: the run.
     """
@@ -181,7 +185,7 @@ class DiffusionConfig:
     drop_both: float = 0.05
     attention_gate: float = 1.0
     dense_gate: float = 0.3
-    train_text: bool = True
+    train_text: bool = False
     instance_mask: str = "grounding"
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 

@@ -1,4 +1,4 @@
-"""Second stage: text model, UNet and adapter learn to denoise cached latents, from nothing and together."""
+"""Second stage: UNet and adapter learn to denoise cached latents, from nothing and together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
 
 from instancediffusion.adapter import Grounding
 from instancediffusion.conditioning import LocationTensors
@@ -20,7 +19,7 @@ from instancediffusion.training.loop import step_seed
 from instancediffusion.training.networks import build_adapter, build_unet
 from instancediffusion.training.objective import Objective
 from instancediffusion.training.preview import write_preview
-from instancediffusion.training.text import TextSide, build_text_model
+from instancediffusion.training.text import TextSide
 
 
 class DiffusionTask:
@@ -29,26 +28,23 @@ class DiffusionTask:
     Args:
         recipe: model, objective and probabilities.
         cache: scenes with latents.
-        tokenizer: see `train_tokenizer`.
+        text: tokenizer and text model; learns on only if the recipe says so.
         decode: turns latents (B, C, h, w) into pictures (B, 3, H, W) in -1..1, for previews.
     """
 
-    def __init__(
-        self, recipe: Recipe, cache: SceneCache, tokenizer: CLIPTokenizer, decode: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, recipe: Recipe, cache: SceneCache, text: TextSide, decode: Callable[[Tensor], Tensor]) -> None:
         self.recipe, self.config, self.cache, self.decode = recipe, recipe.diffusion, cache, decode
         torch.manual_seed(self.config.optimiser.seed)
-        text_model = build_text_model(recipe.text, tokenizer)
         self.unet = build_unet(recipe.unet, recipe.autoencoder.latent_channels, recipe.text.width)
         self.adapter = build_adapter(self.unet, recipe.text, recipe.adapter, self.config)
         self.adapter.graft(self.unet)
         self.unet.to(memory_format=torch.channels_last)
-        self.text = TextSide(tokenizer, text_model)
+        self.text = text
         self.objective = Objective(self.config)
-        self.modules: Mapping[str, nn.Module] = {"text_encoder": text_model, "unet": self.unet, "adapter": self.adapter}
+        self.modules: Mapping[str, nn.Module] = {"text_encoder": text.model, "unet": self.unet, "adapter": self.adapter}
         for module in self.modules.values():
             module.train()
-        text_model.requires_grad_(self.config.train_text)
+        text.model.requires_grad_(self.config.train_text)
         self._scenes = len(cache)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:

@@ -3,7 +3,8 @@
 RUN/scenes/00000/ ...       drawn once, then encoded
 RUN/latents.safetensors     the code of the latents
 RUN/encoder/ RUN/decoder/   checkpoint, metrics, previews of the autoencoder's halves
-RUN/diffusion/              checkpoint, metrics, previews; tokenizer/
+RUN/text/                   checkpoint, metrics; tokenizer/
+RUN/diffusion/              checkpoint, metrics, previews
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from instancediffusion.training.autoencoder import AutoencoderTask, Half
 from instancediffusion.training.blocks import BlockCode
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import DiffusionTask
+from instancediffusion.training.frozen import freeze
 from instancediffusion.training.latents import encode_scenes, sample_images
 from instancediffusion.training.loop import fit
+from instancediffusion.training.naming import NamingTask
 from instancediffusion.training.scenes import draw_scenes, open_world
 from instancediffusion.training.tokenizer import train_tokenizer
 from instancediffusion.worlds import World
 
-STAGES = ("scenes", "latents", "encoder", "decoder", "diffusion", "export")
+STAGES = ("scenes", "latents", "encoder", "decoder", "text", "diffusion", "export")
 CODE = "latents.safetensors"
 CORPUS = 5_000
-"""Scenes whose texts the tokenizer is made from; enough to meet every word of the world many times."""
+"""Scenes whose texts tokenizer and text model are made from; enough to meet every word of the world many times."""
 
 
 def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
@@ -41,7 +44,8 @@ def latents(recipe: Recipe, run: Path) -> None:
     path, config = run / CODE, recipe.autoencoder
     if not path.exists():
         images = sample_images(SceneCache(run / "scenes"))
-        BlockCode.measure(images, config.latent_channels, 2 ** (len(config.block_out_channels) - 1)).save(path)
+        side = 2 ** (len(config.block_out_channels) - 1)
+        BlockCode.measure(images, config.latent_channels, side, config.whitening).save(path)
     encode_scenes(load_code(run), run / "scenes")
 
 
@@ -58,21 +62,33 @@ def autoencoder_task(recipe: Recipe, run: Path, half: Half) -> AutoencoderTask:
     return AutoencoderTask(config, optimiser, SceneCache(run / "scenes"), load_code(run), half)
 
 
+def text(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
+    """Train the text model by itself."""
+    fit(text_task(recipe, run), recipe.text.optimiser, run / "text", _part(recipe, "text"), stop_after=stop_after)
+
+
+def text_task(recipe: Recipe, run: Path) -> NamingTask:
+    """Put the text stage together; the tokenizer is made the first time."""
+    folder = run / "text" / "tokenizer"
+    texts = SceneCache(run / "scenes").all_texts(CORPUS)
+    if not folder.exists():
+        train_tokenizer(texts, vocabulary=recipe.text.vocabulary, length=recipe.text.length).save_pretrained(folder)
+    return NamingTask(recipe.text, texts, CLIPTokenizer.from_pretrained(folder))
+
+
 def diffusion(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
-    """Train text model, UNet and adapter on the encoded scenes."""
+    """Train UNet and adapter, and the text model if it is to learn on, on the encoded scenes."""
     task = diffusion_task(recipe, run)
     parts = ("world", "text", "unet", "adapter", "locations", "diffusion")
     fit(task, recipe.diffusion.optimiser, run / "diffusion", _part(recipe, *parts), stop_after=stop_after)
 
 
 def diffusion_task(recipe: Recipe, run: Path) -> DiffusionTask:
-    """Put the second stage together; the tokenizer is made the first time."""
-    folder = run / "diffusion" / "tokenizer"
-    if not folder.exists():
-        texts = SceneCache(run / "scenes").all_texts(CORPUS)
-        train_tokenizer(texts, vocabulary=recipe.text.vocabulary, length=recipe.text.length).save_pretrained(folder)
-    tokenizer = CLIPTokenizer.from_pretrained(folder)
-    return DiffusionTask(recipe, SceneCache(run / "scenes", need_latents=True), tokenizer, load_code(run).decode)
+    """Put the second stage together, with the text model that the stage before it left."""
+    cache, code = SceneCache(run / "scenes", need_latents=True), load_code(run)
+    text = text_task(recipe, run)
+    freeze(text, recipe.text.optimiser, run / "text")
+    return DiffusionTask(recipe, cache, text.text, code.decode)
 
 
 def load_code(run: Path) -> BlockCode:

@@ -41,7 +41,7 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
     vae, trained = merged_autoencoder(recipe, run)
     task = diffusion_task(recipe, run)
     trained["diffusion"] = freeze(task, recipe.diffusion.optimiser, run / "diffusion")
-    scheduler = make_scheduler(recipe)
+    scheduler, world = make_scheduler(recipe), world or open_world(recipe.world)
     output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
@@ -54,9 +54,10 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
             **COMPONENTS,
             "scheduler": ["diffusers", recipe.export.scheduler],
             "default_settings": recipe.export.settings,
+            "vocabulary": list(world.vocabulary()),
         }
         _write(work / "model_index.json", index)
-        _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world or open_world(recipe.world)))
+        _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world))
         work.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
@@ -113,7 +114,6 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
         "objects": [kind.name for kind in world.kinds],
         "colours": sorted({colour for kind in world.kinds for colour in kind.colours}),
         "backgrounds": [background.name for background in world.backgrounds],
-        "vocabulary": list(world.vocabulary()),
         "weights_sha256": weights,
     }
 

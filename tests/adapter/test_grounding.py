@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from instancediffusion.adapter import GatedSelfAttention, Grounding, InstanceAdapter
-from instancediffusion.conditioning import KINDS, LocationTensors
+from instancediffusion.conditioning import KINDS, LocationTensors, box_regions
 from tests.tiny import random_locations, tiny_adapter, tiny_unet
 
 SLOTS = 30
@@ -194,29 +194,45 @@ def test_caption_shortcut_reaches_used_tokens_only():
     assert torch.equal(changed, (slots == 0) | (slots == 1))
 
 
-def test_cell_frames_start_without_effect_and_are_off_as_published():
+def test_cell_features_start_without_effect_and_are_off_as_published():
     unet = tiny_unet()
     torch.manual_seed(3)
     plain = InstanceAdapter.for_unet(unet, token_dim=24, caption_dim=32, hidden_dim=40)
-    framed = InstanceAdapter.for_unet(unet, token_dim=24, caption_dim=32, hidden_dim=40, cell_frames=True)
-    missing, unexpected = framed.load_state_dict(plain.state_dict(), strict=False)
-    assert not unexpected and missing and all(name.endswith("frame.weight") for name in missing)
+    celled = InstanceAdapter.for_unet(unet, token_dim=24, caption_dim=32, hidden_dim=40, cell_features=20)
+    missing, unexpected = celled.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected and missing and all(".cells." in name or name.startswith("cells.") for name in missing)
     locations, captions = random_locations(2, 3), captions_for(2, 3)
     x, context = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 5, 32)
 
-    def run(adapter):
+    def run(adapter, rows=(0, 1)):
         with torch.no_grad():
             for layer in adapter.layers.values():
                 layer.alpha_attn.fill_(1.0)
             adapter.graft(unet)
-            kwargs = {"grounding": adapter(locations, captions)}
-            sample = unet(x, 5, context, cross_attention_kwargs=kwargs).sample
+            whole = adapter(locations, captions)
+            joined = Grounding.cat([whole.select([row]) for row in rows])
+            sample = unet(x[list(rows)], 5, context[list(rows)], cross_attention_kwargs={"grounding": joined}).sample
             adapter.remove()
         return sample
 
     before = run(plain)
-    assert torch.equal(before, run(framed))
+    assert torch.equal(before, run(celled))
     with torch.no_grad():
-        for layer in framed.layers.values():
-            layer.frame.weight.normal_(generator=torch.Generator().manual_seed(1))
-    assert (run(framed) - before).abs().max() > 1e-3
+        for layer in celled.layers.values():
+            layer.cells.weight.normal_(generator=torch.Generator().manual_seed(1))
+    after = run(celled)
+    assert (after - before).abs().max() > 1e-3
+    torch.testing.assert_close(run(celled, rows=(1, 0)), after.flip(0), atol=1e-5, rtol=1e-5)
+
+
+def test_cell_features_tell_captions_and_places_apart():
+    adapter = tiny_adapter(tiny_unet(), cell_features=20)
+    locations, captions = random_locations(1, 1, masks=False), captions_for(1, 1)
+    inside = box_regions(locations.boxes[0, 0], (8, 8)).flatten()
+    with torch.no_grad():
+        features = adapter.cells(locations, captions, (8, 8))[0]
+        other = adapter.cells(locations, captions + 1, (8, 8))[0]
+    assert features.shape == (64, adapter.cells.width) and not features[~inside].any()
+    assert len(torch.unique(features[inside], dim=0)) == int(inside.sum())
+    same = (features == other).all(0)
+    assert same[:-20].all() and not same[-20:].any()

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from instancediffusion.conditioning import locations_from_scenes
+from instancediffusion.conditioning import LocationTensors, locations_from_scenes
 from instancediffusion.conditioning.frames import FRAME_FEATURES, OCTAVES, cell_frames
 from instancediffusion.scene import Box, Instance, Mask, Point, Scene, Scribble
 
@@ -15,7 +15,7 @@ def frames(*instances, size=SIZE):
     """(height, width, FRAME_FEATURES) of one scene."""
     scene = Scene("a picture", tuple(instances), 96, 64)
     locations = locations_from_scenes([scene], derive=False, segmentation_size=64, segmentation_channels=0)
-    return cell_frames(locations, size)[0].unflatten(0, size)
+    return cell_frames(locations, size)[0][0].unflatten(0, size)
 
 
 def centre_of_cell(row, column, size=SIZE):
@@ -82,7 +82,9 @@ def test_frames_do_not_depend_on_the_order_of_the_file(ranks):
 def test_scenes_without_instances_and_unused_slots_have_empty_frames():
     scenes = [Scene("a picture", (), 64, 64), Scene("a picture", (Instance("a", point=Point(0.5, 0.5)),), 64, 64)]
     locations = locations_from_scenes(scenes, derive=False, segmentation_size=64, segmentation_channels=0)
-    found = cell_frames(locations, SIZE)
-    assert not found[0].any() and found[1].any()
-    torch.testing.assert_close(cell_frames(locations.pad(5), SIZE), found)
-    assert cell_frames(locations.select([0]), SIZE).shape == (1, SIZE[0] * SIZE[1], FRAME_FEATURES)
+    found, owners = cell_frames(locations, SIZE)
+    assert not found[0].any() and found[1].any() and not owners[0].any() and (owners[1] == 1).all()
+    padded, more = cell_frames(locations.pad(5), SIZE)
+    torch.testing.assert_close(padded, found)
+    assert more.shape[2] == 5 and not more[..., 1:].any()
+    assert cell_frames(LocationTensors.empty(1), SIZE)[0].shape == (1, SIZE[0] * SIZE[1], FRAME_FEATURES)

@@ -11,6 +11,7 @@ from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from instancediffusion.adapter.cells import CellFeatures
 from instancediffusion.adapter.gated_attention import GatedSelfAttention
 from instancediffusion.adapter.graft import decoder_steps, graft, transformer_blocks
 from instancediffusion.adapter.grounding import Grounding
@@ -23,7 +24,6 @@ from instancediffusion.conditioning import (
     LocationTensors,
     locations_from_scenes,
 )
-from instancediffusion.conditioning.frames import FRAME_FEATURES
 from instancediffusion.conditioning.locations import MASK_POINTS, SCRIBBLE_POINTS
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.scene import Scene
@@ -53,7 +53,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         segmentation: Mapping[str, Any] | None = None,
         token_weight: float = 1.0,
         caption_shortcut: bool = False,
-        cell_frames: bool = False,
+        cell_features: int = 0,
         derive_locations: bool = False,  # noqa: ARG002 - read from the registered config
         published_mask_points: bool = False,  # noqa: ARG002
         default_instance_mask: InstanceMaskRule = "none",  # noqa: ARG002
@@ -73,7 +73,8 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             segmentation: arguments of `MaskEncoder`; None leaves the segmentation input out.
             token_weight: attention weight of an instance's token at the start, see `UniFusion`.
             caption_shortcut: a direct way from the caption to its tokens, see `UniFusion`.
-            cell_frames: tell each cell where it lies in its instance, see `conditioning.frames`. False as published.
+            cell_features: width of what a small network makes of each cell's place in its instance and of the
+                instance's caption, see `CellFeatures`. 0, nothing of the kind, as published.
             derive_locations: give instances the kinds of location their own imply, see `locations_from_scenes`.
             published_mask_points: sample mask points with the published one-pixel offset.
             default_instance_mask: attention mask rule where none is asked for.
@@ -92,10 +93,12 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             token_weight=token_weight,
             caption_shortcut=caption_shortcut,
         )
+        self.cells = CellFeatures(caption_dim, hidden_dim, cell_features) if cell_features else None
+        width = 0 if self.cells is None else self.cells.width
         self.layer_names = {_key(name): name for name in layer_shapes}
         self.layers = nn.ModuleDict(
             {
-                _key(name): GatedSelfAttention(channels, token_dim, heads, FRAME_FEATURES if cell_frames else 0)
+                _key(name): GatedSelfAttention(channels, token_dim, heads, width)
                 for name, (channels, heads) in layer_shapes.items()
             }
         )
@@ -193,6 +196,8 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             kind=tokens.kind,
             locations=locations,
             instance_mask=rule,
+            cells=self.cells,
+            captions=None if self.cells is None else captions,
         )
 
     def __getstate__(self) -> dict[str, Any]:

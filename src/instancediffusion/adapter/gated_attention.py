@@ -16,14 +16,14 @@ class GatedSelfAttention(nn.Module):
     them once per scene.
     """
 
-    def __init__(self, channels: int, token_dim: int, heads: int, frame_features: int = 0) -> None:
+    def __init__(self, channels: int, token_dim: int, heads: int, cell_features: int = 0) -> None:
         """Build one layer.
 
         Args:
             channels: C of the feature map.
             token_dim: D of the grounding tokens.
             heads: attention heads; divides `channels`.
-            frame_features: width of the cell frames that are added to the cells, see `cell_frames`; 0 leaves them out.
+            cell_features: width of what is known of each cell and added to it, see `CellFeatures`; 0 leaves it out.
         """
         super().__init__()
         if channels % heads:
@@ -37,9 +37,9 @@ class GatedSelfAttention(nn.Module):
         self.to_v = nn.Linear(channels, channels, bias=False)
         self.to_out = nn.Linear(channels, channels)
         self.ff = FeedForward(channels, activation_fn="geglu")
-        self.frame = nn.Linear(frame_features, channels, bias=False) if frame_features else None
-        if self.frame is not None:
-            nn.init.zeros_(self.frame.weight)
+        self.cells = nn.Linear(cell_features, channels, bias=False) if cell_features else None
+        if self.cells is not None:
+            nn.init.zeros_(self.cells.weight)
         # Both gates start at tanh(0) = 0: a new adapter leaves the base model as it is.
         self.alpha_attn = nn.Parameter(torch.zeros(()))
         self.alpha_dense = nn.Parameter(torch.zeros(()))
@@ -56,7 +56,7 @@ class GatedSelfAttention(nn.Module):
         token_values: Tensor,
         bias: Tensor | None,
         scale: float,
-        frames: Tensor | None = None,
+        cells: Tensor | None = None,
     ) -> Tensor:
         """What to add to x.
 
@@ -66,14 +66,14 @@ class GatedSelfAttention(nn.Module):
             token_values: (B, T, C) from `keys_values`.
             bias: additive attention bias, broadcast to (B, heads, L, L + T), or None.
             scale: the grounding scale s of this step.
-            frames: (B, L, frame_features) where the cells lie in their instances, for layers that take it.
+            cells: (B, L, cell_features) what is known of each cell, for layers that take it.
 
         Returns:
             (B, L, C), the difference to the new x.
         """
         placed: Tensor | float = 0.0
-        if self.frame is not None and frames is not None:
-            placed = scale * self.frame(frames.to(self.frame.weight.dtype)).to(x.dtype)
+        if self.cells is not None and cells is not None:
+            placed = scale * self.cells(cells.to(self.cells.weight.dtype)).to(x.dtype)
             x = x + placed
         rows = self.norm1(x)
         query = self._split(self.to_q(rows))

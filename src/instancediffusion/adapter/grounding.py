@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
 from instancediffusion.conditioning.attention_mask import attention_bias
-from instancediffusion.conditioning.frames import cell_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +29,8 @@ class Grounding:
         locations: locations of the B images, for the attention mask.
         instance_mask: the rule of the attention mask.
         scale: the grounding scale of this step; at 0 the layers are skipped altogether.
+        cells: makes the cell features, for adapters that have them; see `CellFeatures`.
+        captions: (B, N, caption_dim) pooled caption features, kept for `cells` only.
         latent_size: (height, width) of the latents of the current call; set by the UNet hook.
     """
 
@@ -41,11 +42,13 @@ class Grounding:
     locations: LocationTensors
     instance_mask: InstanceMaskRule = "none"
     scale: float = 1.0
+    cells: nn.Module | None = None
+    captions: Tensor | None = None
     latent_size: tuple[int, int] | None = None
-    # Attention biases by feature map size and type, cell frames by size; filled on first use, shared by copies of the
+    # Attention biases by feature map size and type, cell features by size; filled on first use, shared by copies of the
     # same rows.
     _biases: dict[tuple[Any, ...], Tensor | None] = field(default_factory=dict, repr=False)
-    _frames: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+    _features: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def batch_size(self) -> int:
@@ -76,8 +79,9 @@ class Grounding:
             slot=take(self.slot),
             kind=take(self.kind),
             locations=self.locations.select(index),
+            captions=None if self.captions is None else self.captions[index],
             _biases={},
-            _frames={},
+            _features={},
         )
 
     @staticmethod
@@ -104,8 +108,9 @@ class Grounding:
             slot=join([p.slot for p in parts], -1),
             kind=join([p.kind for p in parts]),
             locations=LocationTensors.cat([p.locations for p in parts]),
+            captions=None if first.captions is None else _cat_captions([p.captions for p in parts]),
             _biases={},
-            _frames={},
+            _features={},
         )
 
     def bias(self, cells: int, dtype: torch.dtype) -> Tensor | None:
@@ -124,12 +129,14 @@ class Grounding:
             )
         return self._biases[key]
 
-    def frames(self, cells: int) -> Tensor:
-        """The frames of the cells of a feature map with `cells` cells; see `cell_frames`."""
+    def cell_features(self, cells: int) -> Tensor | None:
+        """The features of the cells of a feature map with `cells` cells, if the adapter has them."""
+        if self.cells is None:
+            return None
         size = self._map_size(cells)
-        if size not in self._frames:
-            self._frames[size] = cell_frames(self.locations, size)
-        return self._frames[size]
+        if size not in self._features:
+            self._features[size] = self.cells(self.locations, self.captions, size)
+        return self._features[size]
 
     def _map_size(self, cells: int) -> tuple[int, int]:
         """(height, width) of the level of the UNet that has `cells` cells; each level halves, rounding up."""
@@ -141,3 +148,10 @@ class Grounding:
         if height * width != cells:
             raise ValueError(f"grounding: no level of latents of {self.latent_size} has {cells} cells")
         return height, width
+
+
+def _cat_captions(parts: Sequence[Tensor | None]) -> Tensor:
+    """Join (B, N, D) captions of batches; those with fewer slots get empty ones."""
+    given = [part for part in parts if part is not None]
+    slots = max(part.shape[1] for part in given)
+    return torch.cat([functional.pad(part, [0, 0, 0, slots - part.shape[1]]) for part in given])

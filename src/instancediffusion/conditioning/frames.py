@@ -22,8 +22,8 @@ REACH = 0.1
 """Distance, in canvas lengths, up to which a point or stroke without box and mask claims a cell that others cover."""
 
 
-def cell_frames(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
-    """Frames of all cells of a feature map.
+def cell_frames(locations: LocationTensors, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Frames and owners of all cells of a feature map.
 
     A cell belongs to the instance that covers it; of several to the one stated to be nearest to the viewer, else to the
     smallest. An instance of unknown extent (neither box nor mask) has the cells near its point or stroke, and those
@@ -35,13 +35,15 @@ def cell_frames(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
         size: (height, width) of the feature map in cells; L = height * width.
 
     Returns:
-        (B, L, FRAME_FEATURES) float32: sines and cosines of the offset from the centre, in canvas lengths, and a one;
-        the same in half sides of the instance, and a one, or zeros where its extent is unknown.
+        frames (B, L, FRAME_FEATURES) float32: sines and cosines of the offset from the centre, in canvas lengths, and a
+        one; the same in half sides of the instance, and a one, or zeros where its extent is unknown. And owners
+        (B, L, N) float32: shares of the instances in a cell, which sum to 1, or to 0 for cells of none.
     """
     batch, slots = locations.used.shape
     height, width = size
     if slots == 0:
-        return torch.zeros(batch, height * width, FRAME_FEATURES, device=locations.device)
+        empty = torch.zeros(batch, height * width, FRAME_FEATURES, device=locations.device)
+        return empty, empty[..., :0]
     centre, half, known = _extents(locations)
     y = (torch.arange(height, device=locations.device) + 0.5) / height
     x = (torch.arange(width, device=locations.device) + 0.5) / width
@@ -52,7 +54,7 @@ def cell_frames(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
     relative = offset / half[:, None].clamp(min=1e-3)
     features = torch.cat([_waves(offset), torch.ones_like(inside.expand(*owner.shape, 1))], -1)
     scaled = torch.cat([_waves(relative.clamp(-2, 2)), torch.ones_like(features[..., :1])], -1) * inside
-    return (torch.cat([features, scaled], -1) * owner[..., None]).sum(2)
+    return (torch.cat([features, scaled], -1) * owner[..., None]).sum(2), owner
 
 
 def _extents(locations: LocationTensors) -> tuple[Tensor, Tensor, Tensor]:

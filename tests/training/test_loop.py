@@ -67,12 +67,15 @@ def test_muon_takes_the_linear_layers_and_adamw_the_rest(drawn, recipe):
     assert not held[0] & held[1] and set(learning) <= held[0] | held[1]
     assert all(p.dim() == 2 for g in made._parts["muon"].param_groups for p in g["params"])
     assert id(task.unet.conv_in.weight) in held[1] and id(task.unet.time_embedding.linear_1.weight) in held[0]
-    # Steps of both have one size: that of the learning rate, give or take.
+    # Steps of both are of the size of the learning rate, 1e-3; Muon aims at a fifth of it, as AdamW settles at.
     before = {name: p.detach().clone() for name, p in task.unet.named_parameters()}
     task.loss(0)[0].backward()
     made.step()
-    moved = {name: (p.detach() - before[name]).square().mean().sqrt() for name, p in task.unet.named_parameters()}
-    assert 0.1e-3 < moved["time_embedding.linear_1.weight"] < 2e-3 and 0.1e-3 < moved["conv_in.weight"] < 2e-3
+    moved = {
+        id(p): float((p.detach() - before[name]).square().mean().sqrt()) for name, p in task.unet.named_parameters()
+    }
+    largest = [max(moved[number] for number in part & set(moved)) for part in held]
+    assert 1e-4 < largest[0] < 4e-4 and 5e-4 < largest[1] < 2e-3
 
 
 def test_noises_of_a_scene_share_its_text_and_its_grounding(drawn, recipe):

@@ -51,8 +51,8 @@ def test_shares_are_equal_and_make_the_whole():
 
 def test_batches_that_cannot_be_shared_are_refused_with_the_fix():
     Schedule(RUN, GROWING).check_shares(2)
-    with pytest.raises(SettingsError, match=r"batch_size = 2.* 4 processes.* multiple of 4"):
-        Schedule(RUN, GROWING).check_shares(4)
+    with pytest.raises(SettingsError, match=r"batch_size = 2.* 3 processes.* multiple of 3"):
+        Schedule(RUN, GROWING).check_shares(3)
     with pytest.raises(SettingsError, match="3 scenes cannot be shared equally by 2"):
         Schedule(RUN).check_shares(2, draws=2)
 

@@ -56,11 +56,13 @@ def fit(
 
     Raises:
         CheckpointError: the folder's checkpoint is unreadable or belongs to another recipe.
+        SettingsError: the processes cannot have equal shares of a batch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     schedule = schedule or Schedule(config)
     accelerator = open_accelerator(folder)
     if isinstance(task, Placed):
+        schedule.check_shares(accelerator.num_processes)
         task.place(Place(accelerator.device, accelerator.process_index, accelerator.num_processes))
     parameters = trainable(task.modules)
     adam = optimiser(task.modules, config)

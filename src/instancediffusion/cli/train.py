@@ -13,6 +13,7 @@ from instancediffusion.errors import SettingsError
 
 if TYPE_CHECKING:
     from instancediffusion.training.config import Recipe
+    from instancediffusion.training.scoring import Scorer
 
 STAGES = ("scenes", "latents", "encoder", "decoder", "text", "diffusion", "export")
 _BY_ONE = ("scenes", "latents", "export")
@@ -41,7 +42,19 @@ _BY_ONE = ("scenes", "latents", "export")
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the stage export writes; default RUN/export.",
 )
-def train(recipe: Path, stages: tuple[str, ...], run: Path, stop_after: int | None, output: Path | None) -> None:
+@click.option(
+    "--judge",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of a judge that scores the stage diffusion every `score_every` steps.",
+)
+def train(
+    recipe: Path,
+    stages: tuple[str, ...],
+    run: Path,
+    stop_after: int | None,
+    output: Path | None,
+    judge: Path | None,
+) -> None:
     """Train a model from nothing, or an adapter for a base: RECIPE is a TOML file such as recipes/mini.toml.
 
     A stage that was stopped or killed continues from its last checkpoint when the same command is given again. Several
@@ -52,6 +65,8 @@ def train(recipe: Path, stages: tuple[str, ...], run: Path, stop_after: int | No
     from instancediffusion.training.processes import launched_alone, open_accelerator
 
     settings = read_recipe(recipe)
+    if judge is not None and not settings.diffusion.optimiser.score_every:
+        raise SettingsError("--judge: diffusion.optimiser.score_every = 0 asks for no scores; set it in the recipe")
     accelerator = open_accelerator()
     level = logging.INFO if accelerator.is_main_process else logging.WARNING
     logging.basicConfig(stream=sys.stdout, level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -65,12 +80,12 @@ def train(recipe: Path, stages: tuple[str, ...], run: Path, stop_after: int | No
         raise SettingsError(f"--stage {unknown[0]}: a recipe with a base has only {', '.join(known)}")
     for stage in [name for name in known if name in stages or not stages]:
         if accelerator.is_main_process or stage not in _BY_ONE:
-            _run(stage, settings, run, stop_after, output or run / "export")
+            _run(stage, settings, run, stop_after, output or run / "export", judge)
         accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
-def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output: Path) -> None:
+def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output: Path, judge: Path | None) -> None:
     from instancediffusion.training import stages as run_stage
 
     if stage == "scenes":
@@ -83,8 +98,17 @@ def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output
     elif stage == "text":
         run_stage.text(settings, run, stop_after=stop_after)
     elif stage == "diffusion":
-        run_stage.diffusion(settings, run, stop_after=stop_after)
+        run_stage.diffusion(settings, run, stop_after=stop_after, scorer=_scorer(judge, settings))
     else:
         from instancediffusion.training.export import export
 
         export(settings, run, output)
+
+
+def _scorer(judge: Path | None, settings: Recipe) -> Scorer | None:
+    if judge is None:
+        return None
+    from instancediffusion.cli.scoring import JudgeScorer
+    from instancediffusion.training.scenes import open_world
+
+    return JudgeScorer(judge, open_world(settings.world))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,4 +38,4 @@ class JudgeScorer:
         """Return each measure over all instances; one that no instance has a say in is left out."""
         pairs = ((image, layout.truth) for image, layout in zip(images, self._layouts, strict=True))
         scores = self._evaluator.group(MIXED, pairs).generated.scores
-        return {name: score.value for name, score in scores.items() if score.value == score.value}
+        return {name: score.value for name, score in scores.items() if not math.isnan(score.value)}

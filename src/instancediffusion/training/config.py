@@ -16,16 +16,8 @@ from typing import Any, TypeVar
 
 from instancediffusion.data.location_dropout import LocationDropout
 from instancediffusion.errors import SettingsError
-from instancediffusion.training.sections import (
-    AutoencoderConfig,
-    DiffusionConfig,
-    ExportConfig,
-    OptimiserConfig,
-    ResolutionStage,
-    TextConfig,
-    UNetConfig,
-    WorldConfig,
-)
+from instancediffusion.training.run_sections import DiffusionConfig, OptimiserConfig, ResolutionStage
+from instancediffusion.training.sections import AutoencoderConfig, ExportConfig, TextConfig, UNetConfig, WorldConfig
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -44,7 +44,7 @@ class DiffusionTask(SceneTask):
         self.text, self.unet, self.adapter, self.objective = parts.text, parts.unet, parts.adapter, parts.objective
         self.modules: Mapping[str, nn.Module] = parts.trained
         self.schedule = Schedule(self.config.optimiser, self.config.stages)
-        self.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.unet.to(memory_format=torch.channels_last)
         self._full = int(cache.rows("latents", [0]).shape[-1])
         for stage in self.config.stages:
             if stage.sample_size > self._full:

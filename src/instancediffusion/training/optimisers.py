@@ -29,7 +29,7 @@ class Optimiser(Protocol):
         """Return what `load_state_dict` needs to go on to the same bits."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Continue."""
         ...
 
@@ -64,7 +64,8 @@ def _adamw(parameters: list[nn.Parameter], config: OptimiserConfig) -> torch.opt
 def _matrices(modules: Mapping[str, nn.Module]) -> list[nn.Parameter]:
     """Weights of linear layers, which mix features; embeddings and kernels are no matrices in this sense."""
     layers = [layer for module in modules.values() for layer in module.modules() if isinstance(layer, nn.Linear)]
-    return list(dict.fromkeys(layer.weight for layer in layers if layer.weight.requires_grad))
+    weights = [layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter)]
+    return list(dict.fromkeys(weight for weight in weights if weight.requires_grad))
 
 
 class _MuonAndAdamW:

@@ -40,7 +40,7 @@ class Logbook:
             return
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first]
+            kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= first]
             if kept != lines:
                 write_atomic(self._path, "".join(kept))
         if first:
@@ -97,3 +97,11 @@ class Logbook:
             file.write(json.dumps(record) + "\n")
         if self._accelerator.trackers:
             self._accelerator.log(dict(numbers), step=done)
+
+
+def _step_of(line: str) -> float:
+    """The step a line of metrics is about; infinity for a line that a kill has cut."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

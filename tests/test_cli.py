@@ -177,3 +177,13 @@ def test_bad_usage_takes_one_line_and_says_where_help_is():
         assert len(done.stderr.strip().splitlines()) == 1
         assert done.stderr.startswith("error: ")
         assert "--help" in done.stderr
+
+
+def test_doctor_lists_what_mini_knows() -> None:
+    result = CliRunner().invoke(cli, ["doctor", "--vocabulary", "--json"])
+    known = json.loads(result.stdout)
+    assert len(known["objects"]) >= 40 and {"panda", "balloon"} <= set(known["objects"])
+    assert {"red", "blue"} <= set(known["colours"]) and known["backgrounds"]
+    assert {word for name in known["objects"] for word in name.split()} <= set(known["words"])
+    plain = CliRunner().invoke(cli, ["doctor", "--vocabulary"]).stdout
+    assert all(f"{kind} ({len(words)}): " in plain for kind, words in known.items())

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from instancediffusion.adapter import GatedSelfAttention, Grounding
+from instancediffusion.adapter import GatedSelfAttention, Grounding, InstanceAdapter
 from instancediffusion.conditioning import KINDS, LocationTensors
 from tests.tiny import random_locations, tiny_adapter, tiny_unet
 
@@ -192,3 +192,31 @@ def test_caption_shortcut_reaches_used_tokens_only():
         changed = (adapter.tokens(locations, first).tokens != adapter.tokens(locations, second).tokens).any(-1)[0]
     slots = adapter.tokens(locations, first).slot[0]
     assert torch.equal(changed, (slots == 0) | (slots == 1))
+
+
+def test_cell_frames_start_without_effect_and_are_off_as_published():
+    unet = tiny_unet()
+    torch.manual_seed(3)
+    plain = InstanceAdapter.for_unet(unet, token_dim=24, caption_dim=32, hidden_dim=40)
+    framed = InstanceAdapter.for_unet(unet, token_dim=24, caption_dim=32, hidden_dim=40, cell_frames=True)
+    missing, unexpected = framed.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected and missing and all(name.endswith("frame.weight") for name in missing)
+    locations, captions = random_locations(2, 3), captions_for(2, 3)
+    x, context = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 5, 32)
+
+    def run(adapter):
+        with torch.no_grad():
+            for layer in adapter.layers.values():
+                layer.alpha_attn.fill_(1.0)
+            adapter.graft(unet)
+            kwargs = {"grounding": adapter(locations, captions)}
+            sample = unet(x, 5, context, cross_attention_kwargs=kwargs).sample
+            adapter.remove()
+        return sample
+
+    before = run(plain)
+    assert torch.equal(before, run(framed))
+    with torch.no_grad():
+        for layer in framed.layers.values():
+            layer.frame.weight.normal_(generator=torch.Generator().manual_seed(1))
+    assert (run(framed) - before).abs().max() > 1e-3

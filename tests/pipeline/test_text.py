@@ -1,8 +1,11 @@
+import warnings
+
 import pytest
 import torch
 
 from instancediffusion.errors import SceneWarning
 from instancediffusion.pipeline.text import encode_texts
+from instancediffusion.pipeline.vocabulary import unknown_words, warn_of_unknown_words
 from tests.tiny_pipeline import TOKENS, tiny_text_encoder, tiny_tokenizer
 
 
@@ -40,3 +43,28 @@ def test_a_cut_keeps_the_end_of_text(parts):
     with torch.inference_mode(), pytest.warns(SceneWarning, match="it has 42 tokens and the model reads 24"):
         cut = encode_texts(["abcdefgh" * 5], tokenizer, encoder, "cpu")
     torch.testing.assert_close(cut.pooled[0], cut.contexts[0, -1])
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("A red Balloon, 3 cats!", []),
+        ("a zebra and a red zebra's cat", ["zebra", "zebra's"]),
+        ("ein Bär", ["ein", "bär"]),
+        ("", []),
+        ("12 % -- ...", []),
+    ],
+)
+def test_words_a_model_has_never_seen_are_named(text, unknown):
+    assert unknown_words(text, {"a", "red", "balloon", "cats", "cat", "and"}) == unknown
+
+
+def test_one_warning_for_each_text_with_unknown_words_and_none_without_a_vocabulary():
+    texts = ["a dog", "a unicorn", "a unicorn", "a gryphon on a dog"]
+    with pytest.warns(SceneWarning) as caught:
+        warn_of_unknown_words(texts, {"a", "dog", "on"})
+    assert ["unicorn" in str(w.message) for w in caught] == [True, False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_unknown_words(texts, ())
+        warn_of_unknown_words(["a dog"], {"a", "dog"})

@@ -23,6 +23,7 @@ from instancediffusion.conditioning import (
     LocationTensors,
     locations_from_scenes,
 )
+from instancediffusion.conditioning.frames import FRAME_FEATURES
 from instancediffusion.conditioning.locations import MASK_POINTS, SCRIBBLE_POINTS
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.scene import Scene
@@ -52,6 +53,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         segmentation: Mapping[str, Any] | None = None,
         token_weight: float = 1.0,
         caption_shortcut: bool = False,
+        cell_frames: bool = False,
         derive_locations: bool = False,  # noqa: ARG002 - read from the registered config
         published_mask_points: bool = False,  # noqa: ARG002
         default_instance_mask: InstanceMaskRule = "none",  # noqa: ARG002
@@ -71,6 +73,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             segmentation: arguments of `MaskEncoder`; None leaves the segmentation input out.
             token_weight: attention weight of an instance's token at the start, see `UniFusion`.
             caption_shortcut: a direct way from the caption to its tokens, see `UniFusion`.
+            cell_frames: tell each cell where it lies in its instance, see `conditioning.frames`. False as published.
             derive_locations: give instances the kinds of location their own imply, see `locations_from_scenes`.
             published_mask_points: sample mask points with the published one-pixel offset.
             default_instance_mask: attention mask rule where none is asked for.
@@ -92,7 +95,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         self.layer_names = {_key(name): name for name in layer_shapes}
         self.layers = nn.ModuleDict(
             {
-                _key(name): GatedSelfAttention(channels, token_dim, heads)
+                _key(name): GatedSelfAttention(channels, token_dim, heads, FRAME_FEATURES if cell_frames else 0)
                 for name, (channels, heads) in layer_shapes.items()
             }
         )

@@ -16,13 +16,14 @@ class GatedSelfAttention(nn.Module):
     them once per scene.
     """
 
-    def __init__(self, channels: int, token_dim: int, heads: int) -> None:
+    def __init__(self, channels: int, token_dim: int, heads: int, frame_features: int = 0) -> None:
         """Build one layer.
 
         Args:
             channels: C of the feature map.
             token_dim: D of the grounding tokens.
             heads: attention heads; divides `channels`.
+            frame_features: width of the cell frames that are added to the cells, see `cell_frames`; 0 leaves them out.
         """
         super().__init__()
         if channels % heads:
@@ -36,6 +37,9 @@ class GatedSelfAttention(nn.Module):
         self.to_v = nn.Linear(channels, channels, bias=False)
         self.to_out = nn.Linear(channels, channels)
         self.ff = FeedForward(channels, activation_fn="geglu")
+        self.frame = nn.Linear(frame_features, channels, bias=False) if frame_features else None
+        if self.frame is not None:
+            nn.init.zeros_(self.frame.weight)
         # Both gates start at tanh(0) = 0: a new adapter leaves the base model as it is.
         self.alpha_attn = nn.Parameter(torch.zeros(()))
         self.alpha_dense = nn.Parameter(torch.zeros(()))
@@ -45,7 +49,15 @@ class GatedSelfAttention(nn.Module):
         rows = self.norm1(self.linear(tokens))
         return self.to_k(rows), self.to_v(rows)
 
-    def forward(self, x: Tensor, token_keys: Tensor, token_values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        token_keys: Tensor,
+        token_values: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        frames: Tensor | None = None,
+    ) -> Tensor:
         """What to add to x.
 
         Args:
@@ -54,10 +66,15 @@ class GatedSelfAttention(nn.Module):
             token_values: (B, T, C) from `keys_values`.
             bias: additive attention bias, broadcast to (B, heads, L, L + T), or None.
             scale: the grounding scale s of this step.
+            frames: (B, L, frame_features) where the cells lie in their instances, for layers that take it.
 
         Returns:
             (B, L, C), the difference to the new x.
         """
+        placed: Tensor | float = 0.0
+        if self.frame is not None and frames is not None:
+            placed = scale * self.frame(frames.to(self.frame.weight.dtype)).to(x.dtype)
+            x = x + placed
         rows = self.norm1(x)
         query = self._split(self.to_q(rows))
         keys = self._split(torch.cat([self.to_k(rows), token_keys.to(rows.dtype)], dim=1))
@@ -67,7 +84,7 @@ class GatedSelfAttention(nn.Module):
         attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
         attended = self.to_out(attended.transpose(1, 2).flatten(2))
         change = scale * self.alpha_attn.tanh() * attended
-        return change + scale * self.alpha_dense.tanh() * self.ff(self.norm2(x + change))
+        return placed + change + scale * self.alpha_dense.tanh() * self.ff(self.norm2(x + change))
 
     def _split(self, rows: Tensor) -> Tensor:
         """(B, S, C) -> (B, heads, S, C / heads)."""

@@ -66,7 +66,9 @@ class GroundedSelfAttention(Attention):
         x = residual + attended
         keys, values = grounding.keys_values[name]
         bias = grounding.bias(x.shape[1], x.dtype)
-        change: Tensor = grounding.layers[name](x, keys, values, bias, grounding.scale)
+        layer = grounding.layers[name]
+        frames = None if layer.frame is None else grounding.frames(x.shape[1])
+        change: Tensor = layer(x, keys, values, bias, grounding.scale, frames)
         return attended + change
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
 from instancediffusion.conditioning.attention_mask import attention_bias
+from instancediffusion.conditioning.frames import cell_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +42,10 @@ class Grounding:
     instance_mask: InstanceMaskRule = "none"
     scale: float = 1.0
     latent_size: tuple[int, int] | None = None
-    # Attention biases by feature map size and type; filled on first use, shared by copies of the same rows.
+    # Attention biases by feature map size and type, cell frames by size; filled on first use, shared by copies of the
+    # same rows.
     _biases: dict[tuple[Any, ...], Tensor | None] = field(default_factory=dict, repr=False)
+    _frames: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def batch_size(self) -> int:
@@ -74,6 +77,7 @@ class Grounding:
             kind=take(self.kind),
             locations=self.locations.select(index),
             _biases={},
+            _frames={},
         )
 
     @staticmethod
@@ -101,6 +105,7 @@ class Grounding:
             kind=join([p.kind for p in parts]),
             locations=LocationTensors.cat([p.locations for p in parts]),
             _biases={},
+            _frames={},
         )
 
     def bias(self, cells: int, dtype: torch.dtype) -> Tensor | None:
@@ -118,6 +123,13 @@ class Grounding:
                 dtype=dtype,
             )
         return self._biases[key]
+
+    def frames(self, cells: int) -> Tensor:
+        """The frames of the cells of a feature map with `cells` cells; see `cell_frames`."""
+        size = self._map_size(cells)
+        if size not in self._frames:
+            self._frames[size] = cell_frames(self.locations, size)
+        return self._frames[size]
 
     def _map_size(self, cells: int) -> tuple[int, int]:
         """(height, width) of the level of the UNet that has `cells` cells; each level halves, rounding up."""

@@ -1,5 +1,6 @@
 """The facts `doctor` reports, as plain values."""
 
+import json
 import os
 import platform
 import re
@@ -194,3 +195,13 @@ def _in_hub_cache(repository: str, file: str | None, revision: str) -> str | Non
 
     path = try_to_load_from_cache(repository, file or "model_index.json", revision=revision)
     return path if isinstance(path, str) else None
+
+
+def mini_vocabulary() -> dict[str, list[str]]:
+    """Everything `mini` has names for: `objects`, `colours`, `backgrounds`, and all `words` of its captions."""
+    from instancediffusion.checkpoints import model_folder
+
+    folder = model_folder("mini")
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    return {**{kind: card[kind] for kind in ("objects", "colours", "backgrounds")}, "words": index["vocabulary"]}

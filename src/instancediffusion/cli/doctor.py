@@ -1,27 +1,41 @@
 """`instancediffusion doctor`: what is installed, which models are at hand, what would be slow."""
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
-from instancediffusion.cli.diagnosis import diagnose
+from instancediffusion.cli.diagnosis import diagnose, mini_vocabulary
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as JSON.")
+@click.option("--vocabulary", is_flag=True, help="List what mini knows: objects, colours, backgrounds, words.")
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, as_json: bool, vocabulary: bool) -> None:
     """Say what is installed, which models are at hand, and what would be slow.
 
     Measures this machine's arithmetic for about a second. Exits with 1 if something that is needed is missing.
     Paste the output into a bug report.
     """
+    if vocabulary:
+        known = mini_vocabulary()
+        click.echo(json.dumps(known, indent=2) if as_json else "\n".join(named(known)))
+        return
     report = diagnose()
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(lines(report)))
     if not report["ok"]:
         ctx.exit(1)
+
+
+def named(known: Mapping[str, list[str]]) -> Iterator[str]:
+    """Write what a model knows for people, a paragraph each."""
+    for kind, words in known.items():
+        yield textwrap.fill(
+            ", ".join(words), width=110, initial_indent=f"{kind} ({len(words)}): ", subsequent_indent="  "
+        )
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[str]:

@@ -37,6 +37,8 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         scheduler: any diffusers scheduler of the noise schedule the UNet was trained with.
         default_settings: the settings this model is best run with, as `GenerationSettings.to_dict` writes them; fields
             left out take the library's defaults. Kept in the folder's `model_index.json`.
+        vocabulary: every word the model was trained on, for models of a small world; texts with other words give a
+            warning. None for models that may know any. Kept in `model_index.json`, too.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
@@ -53,6 +55,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         adapter: InstanceAdapter,
         scheduler: Any,
         default_settings: Mapping[str, Any] | None = None,
+        vocabulary: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         defaults = dict(default_settings or {})
@@ -61,7 +64,8 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         self.register_modules(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, adapter=adapter, scheduler=scheduler
         )
-        self.register_to_config(default_settings=defaults)
+        self.register_to_config(default_settings=defaults, vocabulary=list(vocabulary or ()))
+        self.vocabulary = frozenset(vocabulary or ())
         self.refiner: Any = None
         self._interrupt = False
         self._num_timesteps, self._guidance_scale = 0, 1.0

@@ -16,6 +16,7 @@ from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.pipeline.scene_bank import SceneBank, build_scene_bank
 from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.pipeline.text import encode_texts
+from instancediffusion.pipeline.vocabulary import warn_of_unknown_words
 from instancediffusion.pipeline.watch import Watch
 from instancediffusion.sampling import (
     Scheduler,
@@ -117,9 +118,11 @@ class Run:
     def _bank(self, alone: Sequence[Sequence[int]]) -> SceneBank:
         negatives = [negative_prompt_of(s, self.settings) for s in self.scenes]
         captions = [instance.caption for s in self.scenes for instance in s.instances]
+        texts_shown = [*(s.prompt for s in self.scenes), *captions]
+        warn_of_unknown_words(texts_shown, self.pipeline.vocabulary, stacklevel=4)
         with self.watch.timed("text"):
             texts = encode_texts(
-                [*(s.prompt for s in self.scenes), *negatives, *captions],
+                [*texts_shown, *negatives],
                 self.pipeline.tokenizer,
                 self.pipeline.text_encoder,
                 self.pipeline._execution_device,

@@ -42,8 +42,8 @@ class BlockCode:
             images: pictures, many.
             channels: C.
             side: of a block, pixels.
-            whitening: w; the variance of a row's latents is in proportion to the row's own to the power 1 - w, and 1
-                on average. With w = 1 a diffusion model's noise hides a block's colour no less than its finest detail;
+            whitening: w; the variance of a row's latents is in proportion to the row's own to the power 1 - w, and 1 on
+                average. With w = 1 a diffusion model's noise hides a block's colour no less than its finest detail;
                 with less, large forms come first, as in pictures.
         """
         blocks = functional.pixel_unshuffle(images, side).permute(0, 2, 3, 1).reshape(-1, 3 * side * side).double()

@@ -51,7 +51,7 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
     vae, trained = merged_autoencoder(recipe, run)
     task = diffusion_task(recipe, run)
     trained["diffusion"] = freeze(task, recipe.diffusion.optimiser, run / "diffusion")
-    scheduler = make_scheduler(recipe)
+    scheduler, world = make_scheduler(recipe), world or open_world(recipe.world)
     with _replaced(output) as work:
         for name, module in _networks(task, vae).items():
             module.to(torch.float16).save_pretrained(work / name)  # type: ignore[operator]
@@ -62,9 +62,10 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
             **COMPONENTS,
             "scheduler": ["diffusers", recipe.export.scheduler],
             "default_settings": recipe.export.settings,
+            "vocabulary": list(world.vocabulary()),
         }
         _write(work / "model_index.json", index)
-        _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world or open_world(recipe.world)))
+        _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world))
 
 
 def _write_adapter(recipe: Recipe, run: Path, work: Path) -> None:
@@ -148,7 +149,6 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
         "objects": [kind.name for kind in world.kinds],
         "colours": sorted({colour for kind in world.kinds for colour in kind.colours}),
         "backgrounds": [background.name for background in world.backgrounds],
-        "vocabulary": list(world.vocabulary()),
         "weights_sha256": weights,
     }
 

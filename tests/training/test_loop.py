@@ -131,18 +131,19 @@ def test_scores_are_taken_in_time_and_disturb_nothing(drawn, recipe, world, tmp_
 def test_a_judge_can_be_the_scorer(run, recipe, world, tmp_path):
     evaluation = pytest.importorskip("instancediffusion.evaluation")
     from instancediffusion.cli.scoring import JudgeScorer
-    from instancediffusion.evaluation.judges.network import JudgeNetwork
 
     words = {"kinds": ("disc", "gem"), "colours": ("red",), "side_px": 32}
     torch.manual_seed(0)
-    network = JudgeNetwork(evaluation.JudgeConfig(**words, widths=(8, 8, 8, 8), depths=(0, 0, 0, 0), hidden=8))
+    network = evaluation.judges.network.JudgeNetwork(
+        evaluation.JudgeConfig(**words, widths=(8, 8, 8, 8), depths=(0, 0, 0, 0), hidden=8)
+    )
     evaluation.Judge(network).save(tmp_path / "judge")
     scorer = JudgeScorer(tmp_path / "judge", world, 5)
     stages.diffusion(changed(recipe, score_every=6), run, scorer=scorer)
     (scored,) = [line for line in lines(run) if "score/missed" in line]
     assert 0 <= scored["score/missed"] <= 1
     composites = [layout.sample.image for layout in scorer._layouts]
-    assert set(scorer(composites)) >= {"missed", "class"}
+    assert set(scorer(composites)) >= {"missed", "kind", "box_iou"}
 
 
 def test_lines_of_steps_that_come_again_are_forgotten(run, recipe):

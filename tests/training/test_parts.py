@@ -15,9 +15,11 @@ from instancediffusion.training.attention import WrittenOutAttention
 from instancediffusion.training.blocks import BlockCode
 from instancediffusion.training.config import DiffusionConfig, OptimiserConfig, Recipe, build, read_recipe
 from instancediffusion.training.ema import Ema
-from instancediffusion.training.loop import learning_rate, optimiser, step_seed
 from instancediffusion.training.naming import NamingTask
 from instancediffusion.training.objective import Objective, scheduler_config
+from instancediffusion.training.optimisers import optimiser
+from instancediffusion.training.schedule import Schedule
+from instancediffusion.training.seeds import step_seed
 from instancediffusion.training.text import TextSide, build_text_model
 from instancediffusion.training.tokenizer import train_tokenizer
 
@@ -98,6 +100,34 @@ def test_velocity_and_noising_agree_with_a_stock_scheduler():
     assert 0 < objective.alphas_cumprod[-1].sqrt() < 0.02
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_with_a_base_its_own_schedule_and_target_are_learned(prediction):
+    schedule = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.03, "prediction_type": prediction}
+    scheduler = DDIMScheduler(**schedule)
+    objective = Objective(DiffusionConfig(timesteps="uniform", min_snr_gamma=5.0), schedule)
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(2, 3, 3, 4, 4, generator=generator)
+    t = torch.tensor([3, 500, 990])
+    x_t, target = objective.noised(x0, noise, t)
+    torch.testing.assert_close(x_t, scheduler.add_noise(x0, noise, t), atol=1e-5, rtol=1e-4)
+    expected = noise if prediction == "epsilon" else scheduler.get_velocity(x0, noise, t)
+    torch.testing.assert_close(target, expected, atol=1e-5, rtol=1e-4)
+    # Weighted, both targets are one loss on the picture: its error times min(snr, 5) (Hang et al. 2023, section 3.4).
+    signal = scheduler.alphas_cumprod[t]
+    snr, wrong = signal / (1 - signal), torch.randn(x0.shape, generator=generator) * 0.01
+    alpha, sigma = signal.sqrt().view(-1, 1, 1, 1), (1 - signal).sqrt().view(-1, 1, 1, 1)
+    predicted = target + (-wrong * alpha / sigma if prediction == "epsilon" else -wrong / sigma)
+    loss = (snr.clamp(max=5) * wrong.square().flatten(1).mean(1)).mean()
+    torch.testing.assert_close(objective.loss(predicted, target, t), loss, rtol=1e-3, atol=0)
+    drawn = objective.timesteps(20_000, generator).double()
+    assert abs(float(drawn.mean()) - 499.5) < 8 and abs(float(drawn.std()) - 288.7) < 5
+
+
+def test_a_base_that_predicts_something_else_is_refused():
+    with pytest.raises(SettingsError, match="'sample'"):
+        Objective(DiffusionConfig(), {"prediction_type": "sample"})
+
+
 def test_timesteps_follow_the_logit_normal_law():
     objective = Objective(DiffusionConfig(logit_mean=0.2, logit_std=1.2))
     t = objective.timesteps(40_000, torch.Generator().manual_seed(0)).double() / 1000
@@ -155,7 +185,7 @@ def test_cached_latents_are_the_code_of_the_pictures(drawn):
 
 def test_learning_rate_rises_then_falls():
     config = OptimiserConfig(steps=100, warmup=10, learning_rate=1.0, final_rate=0.1)
-    rates = [learning_rate(config, step) for step in range(100)]
+    rates = [Schedule(config).learning_rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates.index(max(rates)) in (9, 10)
     assert rates[-1] == pytest.approx(0.1, abs=0.01) and np.all(np.diff(rates[10:]) <= 0)
 
@@ -185,6 +215,11 @@ def test_recipes_of_the_repository_can_be_read(repository):
         json.dumps(recipe.to_dict())
 
 
+def test_what_a_recipe_reached_changes_nothing():
+    table = {"name": "a", "reached": {"command": "instancediffusion train ...", "hours": 3, "scores": {"box": 0.8}}}
+    assert build(Recipe, table, "recipe") == Recipe("a") and build(Recipe, table, "recipe").reached["hours"] == 3
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -196,6 +231,12 @@ def test_recipes_of_the_repository_can_be_read(repository):
         ({"name": "a", "unet": {"block_out_channels": 3}}, "expected a list"),
         ({"name": "a", "locations": {"box_only": 0.9, "mask_only": 0.9}}, "sum to at most 1"),
         ({"name": "a", "diffusion": {"optimiser": {"precision": "fp16"}}}, "'bf16' or 'fp32'"),
+        ({"name": "a", "diffusion": {"optimiser": {"algorithm": "sgd"}}}, "'adamw' or 'muon'"),
+        ({"name": "a", "diffusion": {"base": "mini"}}, "train = 'adapter'"),
+        ({"name": "a", "diffusion": {"train": "adapter"}}, "give both"),
+        ({"name": "a", "diffusion": {"noise_draws": 3}}, "divisor of batch_size = 16"),
+        ({"name": "a", "diffusion": {"stages": [{"from_step": 5, "sample_size": 8}]}}, "rising numbers"),
+        ({"name": "a", "diffusion": {"stages": [{"from_step": 0}]}}, "sample_size = 0"),
         ({}, "name"),
     ],
 )

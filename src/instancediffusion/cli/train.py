@@ -5,10 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from instancediffusion.errors import SettingsError
+
+if TYPE_CHECKING:
+    from instancediffusion.training.config import Recipe
+    from instancediffusion.training.scoring import Scorer
+
 STAGES = ("scenes", "latents", "encoder", "decoder", "text", "diffusion", "export")
+_BY_ONE = ("scenes", "latents", "export")
+"""Stages that one process does for all."""
 
 
 @click.command()
@@ -18,7 +27,7 @@ STAGES = ("scenes", "latents", "encoder", "decoder", "text", "diffusion", "expor
     "stages",
     multiple=True,
     type=click.Choice(STAGES),
-    help="Stage to run; several are run in order. Default: all.",
+    help="Stage to run; several are run in order. Default: all that the recipe has.",
 )
 @click.option(
     "--run",
@@ -33,30 +42,73 @@ STAGES = ("scenes", "latents", "encoder", "decoder", "text", "diffusion", "expor
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the stage export writes; default RUN/export.",
 )
-def train(recipe: Path, stages: tuple[str, ...], run: Path, stop_after: int | None, output: Path | None) -> None:
-    """Train a model from nothing: RECIPE is a TOML file such as recipes/mini.toml.
+@click.option(
+    "--judge",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of a judge that scores the stage diffusion every `score_every` steps.",
+)
+def train(
+    recipe: Path,
+    stages: tuple[str, ...],
+    run: Path,
+    stop_after: int | None,
+    output: Path | None,
+    judge: Path | None,
+) -> None:
+    """Train a model from nothing, or an adapter for a base: RECIPE is a TOML file such as recipes/mini.toml.
 
-    A stage that was stopped or killed continues from its last checkpoint when the same command is given again.
+    A stage that was stopped or killed continues from its last checkpoint when the same command is given again. Several
+    processes, as started by `accelerate launch` or `torchrun`, share the work of each step.
     """
     from instancediffusion.training import stages as run_stage
     from instancediffusion.training.config import read_recipe
+    from instancediffusion.training.processes import launched_alone, open_accelerator
 
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     settings = read_recipe(recipe)
-    for stage in [name for name in STAGES if name in stages] or STAGES:
-        if stage == "scenes":
-            run_stage.scenes(settings, run)
-        elif stage == "latents":
-            run_stage.latents(settings, run)
-        elif stage in ("encoder", "decoder"):
-            run_stage.autoencoder_half(
-                settings, run, "encoder" if stage == "encoder" else "decoder", stop_after=stop_after
-            )
-        elif stage == "text":
-            run_stage.text(settings, run, stop_after=stop_after)
-        elif stage == "diffusion":
-            run_stage.diffusion(settings, run, stop_after=stop_after)
-        else:
-            from instancediffusion.training.export import export
+    if judge is not None and not settings.diffusion.optimiser.score_every:
+        raise SettingsError("--judge: diffusion.optimiser.score_every = 0 asks for no scores; set it in the recipe")
+    accelerator = open_accelerator()
+    level = logging.INFO if accelerator.is_main_process else logging.WARNING
+    logging.basicConfig(stream=sys.stdout, level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if launched_alone():
+        logging.getLogger("instancediffusion.training").warning(
+            "one process was started: accelerate launch --cpu needs MPI for more; for two without it: "
+            "torchrun --nproc-per-node 2 -m instancediffusion train ..."
+        )
+    known = run_stage.names(settings)
+    if unknown := [stage for stage in stages if stage not in known]:
+        raise SettingsError(f"--stage {unknown[0]}: a recipe with a base has only {', '.join(known)}")
+    for stage in [name for name in known if name in stages or not stages]:
+        if accelerator.is_main_process or stage not in _BY_ONE:
+            _run(stage, settings, run, stop_after, output or run / "export", judge)
+        accelerator.wait_for_everyone()
+    accelerator.end_training()
 
-            export(settings, run, output or run / "export")
+
+def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output: Path, judge: Path | None) -> None:
+    from instancediffusion.training import stages as run_stage
+
+    if stage == "scenes":
+        run_stage.scenes(settings, run)
+    elif stage == "latents":
+        run_stage.latents(settings, run)
+    elif stage in ("encoder", "decoder"):
+        half = "encoder" if stage == "encoder" else "decoder"
+        run_stage.autoencoder_half(settings, run, half, stop_after=stop_after)
+    elif stage == "text":
+        run_stage.text(settings, run, stop_after=stop_after)
+    elif stage == "diffusion":
+        run_stage.diffusion(settings, run, stop_after=stop_after, scorer=_scorer(judge, settings))
+    else:
+        from instancediffusion.training.export import export
+
+        export(settings, run, output)
+
+
+def _scorer(judge: Path | None, settings: Recipe) -> Scorer | None:
+    if judge is None:
+        return None
+    from instancediffusion.cli.scoring import JudgeScorer
+    from instancediffusion.training.scenes import open_world
+
+    return JudgeScorer(judge, open_world(settings.world))

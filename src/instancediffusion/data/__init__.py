@@ -3,7 +3,7 @@
 from instancediffusion.data.collate import Batch, collate, locations
 from instancediffusion.data.location_dropout import SUBSETS, LocationDropout, dense_ranks, drop_locations
 from instancediffusion.data.records import InstanceRecord, SceneRecord
-from instancediffusion.data.shards import SceneCache, write_latents, write_shard
+from instancediffusion.data.shards import SceneCache, latents_name, write_latents, write_shard
 
 __all__ = [
     "SUBSETS",
@@ -15,6 +15,7 @@ __all__ = [
     "collate",
     "dense_ranks",
     "drop_locations",
+    "latents_name",
     "locations",
     "write_latents",
     "write_shard",

@@ -30,14 +30,23 @@ class Batch:
     captions: list[list[str]]
 
 
-def collate(cache: SceneCache, indices: Sequence[int], generator: torch.Generator) -> Batch:
-    """Gather scenes by number; where a text has several wordings, one is drawn."""
+def collate(
+    cache: SceneCache, indices: Sequence[int], generator: torch.Generator, latents_of: str = "latents"
+) -> Batch:
+    """Gather scenes by number; where a text has several wordings, one is drawn.
+
+    Args:
+        cache: the scenes.
+        indices: their numbers.
+        generator: draws the wordings.
+        latents_of: which latents, by `latents_name`. Locations are fractions of the canvas and serve every size.
+    """
     prompts, captions = [], []
     for index in indices:
         wordings, groups = cache.texts(index)
         prompts.append(_choose(wordings, generator))
         captions.append([_choose(group, generator) for group in groups])
-    latents = torch.from_numpy(cache.rows("latents", indices)).float()
+    latents = torch.from_numpy(cache.rows(latents_of, indices)).float()
     return Batch(latents, locations(cache, indices), prompts, captions)
 
 

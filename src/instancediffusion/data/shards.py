@@ -1,7 +1,8 @@
 """Scenes on disk: folders of a few hundred, each written whole, read through memory maps.
 
     scenes/00000/  images.npy boxes.npy ... texts.jsonl        one shard; a folder that can be seen is complete
-    scenes/00000/  latents.npy                                 added once an autoencoder is trained
+    scenes/00000/  latents.npy                                 added once the code of the latents is known
+    scenes/00000/  latents-008.npy ...                         those of smaller pictures, by the side of their grid
 
 Shards may be added while a training run reads.
 """
@@ -12,7 +13,7 @@ import bisect
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,16 @@ class SceneCache:
 
     Args:
         folder: holds the shards.
-        need_latents: count only shards whose pictures are encoded.
+        need_latents: count only shards whose pictures are encoded; True, or the names of the latents that are needed.
 
     Raises:
         SettingsError: the folder holds no (encoded) shard.
     """
 
-    def __init__(self, folder: Path, *, need_latents: bool = False) -> None:
-        self.folder, self.need_latents = folder, need_latents
+    def __init__(self, folder: Path, *, need_latents: bool | Collection[str] = False) -> None:
+        self.folder = folder
+        named = () if isinstance(need_latents, bool) else need_latents
+        self._needed = {LATENTS, *named} if need_latents else set()
         self._shards: list[_Shard] = []
         self._ends: list[int] = []
         self.refresh()
@@ -71,7 +74,7 @@ class SceneCache:
     def refresh(self) -> None:
         """Take in shards that were added; known ones keep their places."""
         for path in self.paths(self.folder)[len(self._shards) :]:
-            if self.need_latents and not (path / f"{LATENTS}.npy").exists():
+            if not all((path / f"{name}.npy").exists() for name in self._needed):
                 break  # in order, without gaps: the number of a scene never changes
             self._shards.append(_Shard(path))
             self._ends.append((self._ends[-1] if self._ends else 0) + self._shards[-1].size)
@@ -95,7 +98,7 @@ class SceneCache:
         return image
 
     def rows(self, name: str, indices: Sequence[int]) -> Array:
-        """Stack the arrays `name` of some scenes: see `pack` for names and shapes, and `latents` (C, h, w) float16."""
+        """Stack the arrays `name` of some scenes: see `pack` and `latents_name`; latents are (C, h, w) float16."""
         return np.stack([self._get(name, index) for index in indices])
 
     def texts(self, index: int) -> tuple[list[str], list[list[str]]]:
@@ -136,7 +139,12 @@ class _Shard:
         return self._arrays[name]
 
 
-def write_latents(path: Path, latents: Array) -> None:
+def latents_name(side: int, full: int) -> str:
+    """Name of the latents whose grid has that side, where whole pictures have a grid of side `full`."""
+    return LATENTS if side == full else f"{LATENTS}-{side:03d}"
+
+
+def write_latents(path: Path, latents: Array, name: str = LATENTS) -> None:
     """Add latents (K, C, h, w) to a shard, whole or not at all."""
-    with atomic_path(path / f"{LATENTS}.npy") as temporary:
+    with atomic_path(path / f"{name}.npy") as temporary:
         np.save(temporary, latents.astype(np.float16))

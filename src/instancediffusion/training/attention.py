@@ -45,7 +45,7 @@ def _attention(
         raise NotImplementedError("attention with dropout or grouped queries is not written out here")
     logits = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-1, -2)
     if is_causal:
-        hidden = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1)
+        hidden = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
         logits = logits.masked_fill(hidden, -torch.inf)
     if attn_mask is not None:
         logits = logits.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else logits + attn_mask

@@ -8,9 +8,9 @@ nothing has to be downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL
@@ -22,7 +22,8 @@ from torch.nn import functional
 from instancediffusion.data import SceneCache
 from instancediffusion.training.blocks import BlockCode
 from instancediffusion.training.config import AutoencoderConfig, OptimiserConfig
-from instancediffusion.training.loop import step_seed
+from instancediffusion.training.supply import SceneTask
+from instancediffusion.training.task import Place
 
 Half = Literal["encoder", "decoder"]
 REFERENCE = 2.0
@@ -92,7 +93,7 @@ def edge_distance(a: Tensor, b: Tensor) -> Tensor:
     return total / 2
 
 
-class AutoencoderTask:
+class AutoencoderTask(SceneTask):
     """One half's `Task`.
 
     Args:
@@ -106,7 +107,8 @@ class AutoencoderTask:
     def __init__(
         self, config: AutoencoderConfig, optimiser: OptimiserConfig, cache: SceneCache, code: BlockCode, half: Half
     ) -> None:
-        self.config, self.optimiser, self.cache, self.code, self.half = config, optimiser, cache, code, half
+        super().__init__(cache, optimiser.seed)
+        self.config, self.optimiser, self.code, self.half = config, optimiser, code, half
         torch.manual_seed(optimiser.seed)
         self.model = build_autoencoder(config, cache.image_px)
         self.model.to(memory_format=torch.channels_last)
@@ -115,18 +117,27 @@ class AutoencoderTask:
             "decoder": {"decoder": self.model.decoder, "post_quant_conv": self.model.post_quant_conv},
         }
         self.modules: Mapping[str, nn.Module] = parts[half]
-        self._scenes = len(cache)
+
+    def place(self, place: Place) -> None:
+        """Compute there, and that share of every batch."""
+        self.where = place
+        self.model.to(place.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Distance to the code (encoder) or to the picture (decoder)."""
-        generator = torch.Generator().manual_seed(step_seed(self.optimiser.seed, step))
-        rows = torch.randint(self._scenes, (self.optimiser.batch_size,), generator=generator).tolist()
-        x = pixels(torch.stack([torch.from_numpy(self.cache.image(row).copy()) for row in rows]))
+        size = self.optimiser.batch_size
+        rows, generator = self.draw(step, size)
+        share, device = self.where.share(size), self.where.device
+        x = self._pictures(rows[share])
         z = self.code.encode(x)
         if self.half == "encoder":
-            return self._writing(x, z)
+            return self._writing(x.to(device), z.to(device))
         # What is read later comes from a diffusion model, which makes small errors.
-        return self._reading(z + self.config.latent_noise * torch.randn(z.shape, generator=generator), x)
+        noise = torch.randn((size, *z.shape[1:]), generator=generator)[share]
+        return self._reading((z + self.config.latent_noise * noise).to(device), x.to(device))
+
+    def _pictures(self, rows: Sequence[int]) -> Tensor:
+        return pixels(torch.stack([torch.from_numpy(self.cache.image(row).copy()) for row in rows]))
 
     def _writing(self, x: Tensor, z: Tensor) -> tuple[Tensor, dict[str, float]]:
         with self._precision():
@@ -147,25 +158,14 @@ class AutoencoderTask:
         return loss, {"l1": distance.item(), "edges": edges.item(), "psnr": psnr.item()}
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.optimiser.precision == "bf16")
+        return self.where.autocast(self.optimiser.precision)
 
     def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
         """Pictures above; below, what the half in training makes of them (the other half being the exact code)."""
-        rows = range(min(8, len(self.cache)))
-        x = pixels(torch.stack([torch.from_numpy(self.cache.image(row).copy()) for row in rows]))
+        x = self._pictures(range(min(8, len(self.cache))))
         if self.half == "encoder":
-            y = self.code.decode(self.model.encode(x).latent_dist.mean)
+            y = self.code.decode(self.model.encode(x.to(self.where.device)).latent_dist.mean.cpu())
         else:
-            y = self.model.decode(self.code.encode(x)).sample
+            y = self.model.decode(self.code.encode(x).to(self.where.device)).sample.cpu()
         sheet = torch.cat([torch.cat(list(x), 2), torch.cat(list(y.clamp(-1, 1)), 2)], 1)
         Image.fromarray(((sheet.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()).save(path)
-
-    def state(self) -> dict[str, Any]:
-        """Return how many scenes are drawn from; scenes added meanwhile count from here on."""
-        self.cache.refresh()
-        self._scenes = len(self.cache)
-        return {"scenes": self._scenes}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Draw from the scenes the checkpoint knew."""
-        self._scenes = int(state["scenes"])

@@ -7,6 +7,7 @@ The file is written under another name and renamed, so a kill at any moment leav
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,19 @@ from instancediffusion.errors import CheckpointError
 from instancediffusion.runs import atomic_path
 
 FORMAT = 1
+
+_FREE = frozenset({"steps", "scenes", "checkpoint_every", "log_every", "preview_every", "score_every"})
+"""Settings that change only how long, how often and on how much more data; a run continues whatever they say."""
+
+_BEFORE = {
+    "algorithm": "adamw",
+    "base": "",
+    "train": "all",
+    "timesteps": "logit-normal",
+    "noise_draws": 1,
+    "stages": [],
+}
+"""What a setting was before there was one, so that older runs go on."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -40,3 +54,33 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a training checkpoint of format {FORMAT}; move it away to start anew")
     return state
+
+
+def check_same_recipe(state: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
+    """Refuse to continue with other settings, except for those that may change under way.
+
+    Args:
+        state: the checkpoint; what its recipe tells beyond `asked` is of no concern.
+        asked: settings the stage depends on.
+        path: of the checkpoint, for the message.
+
+    Raises:
+        CheckpointError: with the names of the settings that differ.
+    """
+    if found := _differing(json.loads(state["recipe"]), json.loads(json.dumps(asked)), int(state["step"])):
+        raise CheckpointError(
+            f"{path} was made with other settings of {', '.join(found)}; use another run folder or the old recipe"
+        )
+
+
+def _differing(kept: Any, asked: Any, step: int, name: str = "") -> list[str]:
+    if isinstance(kept, dict) and isinstance(asked, dict):
+        found = []
+        for key in asked:
+            if key not in _FREE:
+                old = kept[key] if key in kept else _BEFORE.get(key)
+                found += _differing(old, asked[key], step, f"{name}.{key}" if name else key)
+        return found
+    if name == "diffusion.stages" and isinstance(kept, list):  # what is to come may be planned anew
+        kept, asked = ([stage for stage in stages if stage["from_step"] < step] for stages in (kept, asked))
+    return [] if kept == asked else [name]

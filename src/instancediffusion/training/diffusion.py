@@ -1,8 +1,9 @@
-"""Second stage: UNet and adapter learn to denoise cached latents, from nothing and together."""
+"""The diffusion stage: UNet and adapter, or an adapter on a frozen base, learn to denoise cached latents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,61 +13,82 @@ from torch import Tensor, nn
 
 from instancediffusion.adapter import Grounding
 from instancediffusion.conditioning import LocationTensors
-from instancediffusion.data import SceneCache, collate, drop_locations
+from instancediffusion.data import SceneCache, collate, drop_locations, latents_name
+from instancediffusion.errors import CheckpointError, SettingsError
 from instancediffusion.training.attention import WrittenOutAttention
 from instancediffusion.training.config import Recipe
-from instancediffusion.training.loop import step_seed
-from instancediffusion.training.networks import build_adapter, build_unet
-from instancediffusion.training.objective import Objective
+from instancediffusion.training.networks import Parts
 from instancediffusion.training.preview import write_preview
-from instancediffusion.training.text import TextSide
+from instancediffusion.training.schedule import Schedule
+from instancediffusion.training.scoring import Scorer, score
+from instancediffusion.training.supply import SceneTask
+from instancediffusion.training.task import Place
 
 
-class DiffusionTask:
+class DiffusionTask(SceneTask):
     """The denoiser's `Task`.
 
     Args:
-        recipe: model, objective and probabilities.
-        cache: scenes with latents.
-        text: tokenizer and text model; learns on only if the recipe says so.
-        decode: turns latents (B, C, h, w) into pictures (B, 3, H, W) in -1..1, for previews.
+        recipe: objective and probabilities.
+        cache: scenes with the latents of all sizes that the recipe's stages learn at.
+        parts: networks and objective.
+        scorer: scores the pictures that can be drawn by now; None scores nothing.
+
+    Raises:
+        SettingsError: a stage is larger than the pictures.
     """
 
-    def __init__(self, recipe: Recipe, cache: SceneCache, text: TextSide, decode: Callable[[Tensor], Tensor]) -> None:
-        self.recipe, self.config, self.cache, self.decode = recipe, recipe.diffusion, cache, decode
-        torch.manual_seed(self.config.optimiser.seed)
-        self.unet = build_unet(recipe.unet, recipe.autoencoder.latent_channels, recipe.text.width)
-        self.adapter = build_adapter(self.unet, recipe.text, recipe.adapter, self.config)
-        self.adapter.graft(self.unet)
+    def __init__(self, recipe: Recipe, cache: SceneCache, parts: Parts, scorer: Scorer | None = None) -> None:
+        super().__init__(cache, recipe.diffusion.optimiser.seed)
+        self.recipe, self.config, self.parts, self.scorer = recipe, recipe.diffusion, parts, scorer
+        self.text, self.unet, self.adapter, self.objective = parts.text, parts.unet, parts.adapter, parts.objective
+        self.modules: Mapping[str, nn.Module] = parts.trained
+        self.schedule = Schedule(self.config.optimiser, self.config.stages)
         self.unet.to(memory_format=torch.channels_last)
-        self.text = text
-        self.objective = Objective(self.config)
-        self.modules: Mapping[str, nn.Module] = {"text_encoder": text.model, "unet": self.unet, "adapter": self.adapter}
-        for module in self.modules.values():
-            module.train()
-        text.model.requires_grad_(self.config.train_text)
-        self._scenes = len(cache)
+        self._full = int(cache.rows("latents", [0]).shape[-1])
+        for stage in self.config.stages:
+            if stage.sample_size > self._full:
+                raise SettingsError(
+                    f"stages: sample_size = {stage.sample_size}: the latents of the scenes have {self._full}"
+                )
+
+    def place(self, place: Place) -> None:
+        """Compute there, and that share of every batch."""
+        self.where = place
+        self.schedule.check_shares(place.count, self.config.noise_draws)
+        for module in (self.text.model, self.unet, self.adapter):
+            module.to(place.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Denoise a batch, with prompts, instances and kinds of location left out at random."""
-        config = self.config
-        size = config.optimiser.batch_size
-        generator = torch.Generator().manual_seed(step_seed(config.optimiser.seed, step))
-        rows = torch.randint(self._scenes, (size,), generator=generator).tolist()
-        batch = collate(self.cache, rows, generator)
+        """Denoise a batch, with prompts, instances and kinds of location left out at random.
+
+        All that is random is drawn for the whole batch, whatever the share that is computed.
+        """
+        config, draws = self.config, self.config.noise_draws
+        size = self.schedule.batch_size(step)
+        rows, generator = self.draw(step, size // draws)
+        batch = collate(self.cache, rows, generator, self._latents(step))
         told = drop_locations(batch.locations, self.recipe.locations, generator)
-        no_prompt, no_instances = self._dropped(size, generator)
+        no_prompt, no_instances = self._dropped(len(rows), generator)
         told = _without(told, no_instances)
         prompts = ["" if gone else prompt for prompt, gone in zip(batch.prompts, no_prompt.tolist(), strict=True)]
-        noise = torch.randn(batch.latents.shape, generator=generator)
+        noise = torch.randn((size, *batch.latents.shape[1:]), generator=generator)
         t = self.objective.timesteps(size, generator)
-        x_t, target = self.objective.noised(batch.latents, noise, t)
-        with WrittenOutAttention(), torch.autocast("cpu", torch.bfloat16, enabled=config.optimiser.precision == "bf16"):
-            context = self.text.context(prompts)
-            grounding = self.ground(told, batch.captions)
-            x_t = x_t.contiguous(memory_format=torch.channels_last)
-            predicted = self.predict(x_t, t, context, grounding)
-        return self.objective.loss(predicted, target, t), self._gates()
+        # From here on, this process's share; scene k of a batch has the noises k * draws and following.
+        mine, own, device = self.where.share(len(rows)), self.where.share(size), self.where.device
+        x_t, target = self.objective.noised(batch.latents[mine].repeat_interleave(draws, 0), noise[own], t[own])
+        x_t = x_t.to(device).contiguous(memory_format=torch.channels_last)
+        with ExitStack() as stack:
+            if device.type == "cpu":
+                stack.enter_context(WrittenOutAttention())
+            stack.enter_context(self.where.autocast(config.optimiser.precision))
+            context = self.text.context(prompts[mine])
+            grounding = self.ground(told.select(torch.arange(len(rows))[mine]).to(device), batch.captions[mine])
+            if draws > 1:
+                each = torch.arange(len(x_t), device=device) // draws
+                context, grounding = context[each], grounding.select(each)
+            predicted = self.predict(x_t, t[own].to(device), context, grounding)
+        return self.objective.loss(predicted, target.to(device), t[own]), self._gates()
 
     def ground(self, locations: LocationTensors, captions: list[list[str]]) -> Grounding:
         """Grounding of a batch; captions of unused slots are ignored."""
@@ -76,10 +98,39 @@ class DiffusionTask:
         return grounding
 
     def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
-        """Velocity (B, C, h, w)."""
+        """What the objective asks for, (B, C, h, w)."""
         kwargs = {"grounding": grounding}
         predicted: Tensor = self.unet(x, t, encoder_hidden_states=context, cross_attention_kwargs=kwargs).sample
         return predicted
+
+    def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
+        """Sample the fixed scenes of `write_preview`."""
+        write_preview(self, path)
+
+    def scores(self) -> Mapping[str, float]:
+        """What the scorer says of pictures drawn now."""
+        return {} if self.scorer is None else score(self, self.scorer)
+
+    def state(self) -> dict[str, Any]:
+        """Return the number of scenes, and which base this is about."""
+        return {**super().state(), **self.parts.identity}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Draw from the scenes the checkpoint knew.
+
+        Raises:
+            CheckpointError: it is of another base.
+        """
+        for name, value in self.parts.identity.items():
+            if state.get(name) != value:
+                raise CheckpointError(
+                    f"the checkpoint's {name} has other weights; use the old one, or a new run folder"
+                )
+        super().load_state(state)
+
+    def _latents(self, step: int) -> str:
+        stage = self.schedule.stage(step)
+        return latents_name(self._full if stage is None else stage.sample_size, self._full)
 
     def _dropped(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         luck = torch.rand(3, size, generator=generator)
@@ -90,20 +141,6 @@ class DiffusionTask:
         with torch.no_grad():
             gates = torch.tensor(list(self.adapter.gates().values()))
         return {"gate_attention": float(gates[:, 0].mean()), "gate_dense": float(gates[:, 1].mean())}
-
-    def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
-        """Sample the fixed scenes of `write_preview`."""
-        write_preview(self, path)
-
-    def state(self) -> dict[str, Any]:
-        """Return how many scenes are drawn from; scenes added meanwhile count from here on."""
-        self.cache.refresh()
-        self._scenes = len(self.cache)
-        return {"scenes": self._scenes}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Draw from the scenes the checkpoint knew."""
-        self._scenes = int(state["scenes"])
 
 
 def _without(told: LocationTensors, gone: Tensor) -> LocationTensors:

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,16 @@ from instancediffusion.training.diffusion import DiffusionTask
 from instancediffusion.training.frozen import freeze
 from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.scenes import open_world
+from instancediffusion.training.schedule import Schedule
 from instancediffusion.training.stages import autoencoder_task, diffusion_task
 from instancediffusion.worlds import World
 
 
 def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) -> None:
     """Write unet, vae, text encoder and adapter in float16, tokenizer, scheduler, index and card.
+
+    Of an adapter that was trained for a base, only the adapter is written, in float32: `from_pretrained` takes it along
+    with the base.
 
     Args:
         recipe: of the run.
@@ -38,13 +44,15 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
     Raises:
         SettingsError: a stage has no checkpoint, or the scheduler's class does not exist.
     """
+    if recipe.diffusion.base:
+        with _replaced(output) as work:
+            _write_adapter(recipe, run, work)
+        return
     vae, trained = merged_autoencoder(recipe, run)
     task = diffusion_task(recipe, run)
     trained["diffusion"] = freeze(task, recipe.diffusion.optimiser, run / "diffusion")
     scheduler, world = make_scheduler(recipe), world or open_world(recipe.world)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+    with _replaced(output) as work:
         for name, module in _networks(task, vae).items():
             module.to(torch.float16).save_pretrained(work / name)  # type: ignore[operator]
         task.text.tokenizer.save_pretrained(work / "tokenizer")
@@ -58,6 +66,33 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
         }
         _write(work / "model_index.json", index)
         _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world))
+
+
+def _write_adapter(recipe: Recipe, run: Path, work: Path) -> None:
+    task = diffusion_task(recipe, run)
+    steps = freeze(task, recipe.diffusion.optimiser, run / "diffusion")
+    task.adapter.remove()
+    task.adapter.save_pretrained(work)
+    card = {
+        "name": recipe.name,
+        "licence": recipe.export.licence,
+        "pictures": recipe.export.pictures,
+        "base": recipe.diffusion.base,
+        "base_weights_sha256": task.parts.identity["base"],
+        "steps": {"diffusion": steps},
+        "pictures_seen": {"diffusion": task.schedule.pictures(steps)},
+        "weights_sha256": weights_sha256(work),
+    }
+    _write(work / "card.json", card)
+
+
+@contextmanager
+def _replaced(output: Path) -> Iterator[Path]:
+    """Give a folder to fill; it takes the place of `output` when the block ends well."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        yield work
         work.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
@@ -98,17 +133,17 @@ def _networks(task: DiffusionTask, vae: AutoencoderKL) -> dict[str, nn.Module]:
 
 def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -> dict[str, Any]:
     """What a person wants to know of a model before using it."""
-    batches = {
-        "encoder": recipe.autoencoder.encoder.batch_size,
-        "decoder": recipe.autoencoder.decoder.batch_size,
-        "diffusion": recipe.diffusion.optimiser.batch_size,
+    schedules = {
+        "encoder": Schedule(recipe.autoencoder.encoder),
+        "decoder": Schedule(recipe.autoencoder.decoder),
+        "diffusion": Schedule(recipe.diffusion.optimiser, recipe.diffusion.stages),
     }
     return {
         "name": recipe.name,
         "licence": recipe.export.licence,
         "pictures": recipe.export.pictures,
         "steps": trained,
-        "pictures_seen": {stage: steps * batches[stage] for stage, steps in trained.items()},
+        "pictures_seen": {stage: schedules[stage].pictures(steps) for stage, steps in trained.items()},
         "scenes": recipe.world.scenes,
         "world": recipe.to_dict()["world"]["options"],
         "objects": [kind.name for kind in world.kinds],

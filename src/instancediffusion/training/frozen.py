@@ -8,7 +8,8 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.config import OptimiserConfig
 from instancediffusion.training.ema import Ema
-from instancediffusion.training.loop import CHECKPOINT, Task
+from instancediffusion.training.loop import CHECKPOINT
+from instancediffusion.training.task import Task
 
 
 def freeze(task: Task, config: OptimiserConfig, folder: Path) -> int:

@@ -1,33 +1,52 @@
-"""Stage "latents": fix the code of the latents and encode every scene once."""
+"""Stage "latents": encode every scene once, at every size that will be learned from."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from instancediffusion.data import SceneCache, write_latents
+from instancediffusion.data import SceneCache, latents_name, write_latents
+from instancediffusion.errors import SettingsError
 from instancediffusion.training.autoencoder import pixels
-from instancediffusion.training.blocks import BlockCode
 from instancediffusion.training.scenes import missing_latents
 
 log = logging.getLogger("instancediffusion.training")
 
 
 @torch.no_grad()
-def encode_scenes(code: BlockCode, folder: Path, batch: int = 100) -> None:
-    """Encode the pictures of every shard that has no latents yet."""
-    for path in list(missing_latents(folder)):
-        images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
-        parts = [
-            code.encode(pixels(torch.from_numpy(images[first : first + batch].copy()))).numpy()
-            for first in range(0, len(images), batch)
-        ]
-        write_latents(path, np.concatenate(parts))
-        log.info("encoded %s", path.name)
+def encode_scenes(
+    encode: Callable[[Tensor], Tensor], folder: Path, full: int, sizes: Sequence[int] = (), batch: int = 100
+) -> None:
+    """Encode the pictures of every shard that has no latents yet.
+
+    Args:
+        encode: (B, 3, H, W) in -1..1 -> latents (B, C, h, w), at any size of picture.
+        folder: of the shards.
+        full: side of the latent grid of whole pictures.
+        sizes: sides of further grids; for these the pictures are made smaller, each pixel the mean of those it covers.
+        batch: pictures encoded together.
+
+    Raises:
+        SettingsError: a size does not divide the full one.
+    """
+    for size in sorted({full, *sizes}, reverse=True):
+        if size > full or full % size:
+            raise SettingsError(f"stages: sample_size = {size}: expected a divisor of {full}, that of whole pictures")
+        name = latents_name(size, full)
+        for path in list(missing_latents(folder, name)):
+            images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
+            parts = []
+            for first in range(0, len(images), batch):
+                x = pixels(torch.from_numpy(images[first : first + batch].copy()))
+                parts.append(encode(functional.avg_pool2d(x, full // size) if size < full else x).numpy())
+            write_latents(path, np.concatenate(parts), name)
+            log.info("encoded %s, %s", path.name, name)
 
 
 def sample_images(cache: SceneCache, count: int = 1024) -> Tensor:

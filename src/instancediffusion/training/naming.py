@@ -17,7 +17,8 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from instancediffusion.training.config import TextConfig
-from instancediffusion.training.loop import step_seed
+from instancediffusion.training.seeds import step_generator
+from instancediffusion.training.task import Place
 from instancediffusion.training.text import TextSide, build_text_model
 
 
@@ -38,17 +39,26 @@ class NamingTask:
         self.modules: Mapping[str, nn.Module] = {"text_encoder": self.text.model, "reader": self.reader}
         # Captions and prompts alike, each once: what is frequent would otherwise be all that is learned.
         self.texts = sorted(set(texts))
+        self.where = Place()
+
+    def place(self, place: Place) -> None:
+        """Compute there, and that share of every batch."""
+        self.where = place
+        for module in self.modules.values():
+            module.to(place.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Binary cross-entropy over the vocabulary, summed over words: present or not."""
         optimiser = self.config.optimiser
-        generator = torch.Generator().manual_seed(step_seed(optimiser.seed, step))
+        generator = step_generator(optimiser.seed, step)
         rows = torch.randint(len(self.texts), (optimiser.batch_size,), generator=generator).tolist()
+        rows = rows[self.where.share(len(rows))]
         texts = [self.texts[row] for row in rows]
         words = self.text.tokenizer(texts, padding="longest", truncation=True, return_tensors="pt").input_ids
-        with torch.autocast("cpu", torch.bfloat16, enabled=optimiser.precision == "bf16"):
+        words = words.to(self.where.device)
+        with self.where.autocast(optimiser.precision):
             pooled = self.text.model(words).pooler_output
-        told = torch.zeros(len(rows), self.reader.out_features).scatter_(1, words, 1.0)
+        told = torch.zeros(len(rows), self.reader.out_features, device=words.device).scatter_(1, words, 1.0)
         read = self.reader(pooled.float())
         loss = functional.binary_cross_entropy_with_logits(read, told, reduction="sum") / len(rows)
         found = ((read > 0) == (told > 0)).all(1).float().mean()

@@ -1,14 +1,56 @@
-"""The second stage's networks: text model, stock UNet, adapter, with random weights."""
+"""The diffusion stage's networks: text model, stock UNet, adapter; here with random weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
 
 from instancediffusion.adapter import InstanceAdapter
-from instancediffusion.training.config import DiffusionConfig, TextConfig, UNetConfig
+from instancediffusion.training.config import DiffusionConfig, Recipe, TextConfig, UNetConfig
+from instancediffusion.training.objective import Objective
+from instancediffusion.training.text import TextSide
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the diffusion stage works with.
+
+    Attributes:
+        text: tokenizer and text model.
+        unet: with the adapter grafted on.
+        adapter: the adapter.
+        objective: what is learned.
+        decode: turns latents (B, C, h, w) on the CPU into pictures (B, 3, H, W) in -1..1, for previews.
+        trained: the modules that a checkpoint holds, by name; of these, what requires gradients learns.
+        identity: what else the weights depend on, kept in checkpoints: a run is not continued without it.
+    """
+
+    text: TextSide
+    unet: UNet2DConditionModel
+    adapter: InstanceAdapter
+    objective: Objective
+    decode: Callable[[Tensor], Tensor]
+    trained: Mapping[str, nn.Module]
+    identity: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_parts(recipe: Recipe, text: TextSide, decode: Callable[[Tensor], Tensor]) -> Parts:
+    """Make UNet and adapter from nothing, to go with a text model; it learns on only if the recipe says so."""
+    config = recipe.diffusion
+    torch.manual_seed(config.optimiser.seed)
+    unet = build_unet(recipe.unet, recipe.autoencoder.latent_channels, recipe.text.width)
+    adapter = build_adapter(unet, recipe.text, recipe.adapter, config)
+    adapter.graft(unet)
+    trained: dict[str, nn.Module] = {"text_encoder": text.model, "unet": unet, "adapter": adapter}
+    for module in trained.values():
+        module.train()
+    text.model.requires_grad_(config.train_text)
+    return Parts(text, unet, adapter, Objective(config), decode, trained)
 
 
 def build_unet(config: UNetConfig, latent_channels: int, context_width: int) -> UNet2DConditionModel:

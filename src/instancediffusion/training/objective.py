@@ -1,4 +1,4 @@
-"""What the denoiser learns: v-prediction on a fixed schedule of 1,000 steps.
+"""What the denoiser learns: v-prediction on a fixed schedule of 1,000 steps, or whatever its base was trained for.
 
 x_t = a x_0 + s e with a^2 + s^2 = 1; the network predicts v = a e - s x_0 (Salimans and Ho 2022, section 4). At the
 noisy end v is the picture and at the clean end the noise, so its error stays of one size over the whole schedule,
@@ -8,19 +8,26 @@ The schedule is Stable Diffusion's "scaled_linear" with a larger end: beta 0.000
 0.012 leaves 0.068. The small pictures of this model would be readable through the latter (sampling starts from pure
 noise, training then never does); an exact zero (Lin et al. 2023) would need every scheduler to be told, and some
 stock ones cannot be.
+
+An adapter for a base has no choice: it learns the base's own target, v or the noise e, on the base's schedule.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor
 
+from instancediffusion.errors import SettingsError
 from instancediffusion.training.config import DiffusionConfig
 
 TRAIN_STEPS = 1000
 
 
-def scheduler_config(config: DiffusionConfig) -> dict[str, object]:
+def scheduler_config(config: DiffusionConfig) -> dict[str, Any]:
     """Return the settings every stock scheduler shares for this schedule."""
     return {
         "num_train_timesteps": TRAIN_STEPS,
@@ -36,23 +43,38 @@ class Objective:
 
     Args:
         config: the schedule and the distribution of steps.
+        schedule: settings of a stock scheduler with which a base was trained, instead of `config`'s.
+
+    Raises:
+        SettingsError: the base predicts neither noise nor velocity.
     """
 
-    def __init__(self, config: DiffusionConfig) -> None:
+    def __init__(self, config: DiffusionConfig, schedule: Mapping[str, Any] | None = None) -> None:
         self.config = config
-        betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
-        self.alphas_cumprod = (1 - betas).cumprod(0).float()
+        self.schedule = dict(scheduler_config(config) if schedule is None else schedule)
+        self.prediction = self.schedule.get("prediction_type", "epsilon")
+        if self.prediction not in ("epsilon", "v_prediction"):
+            raise SettingsError(f"base: it predicts {self.prediction!r}; expected 'epsilon' or 'v_prediction'")
+        if schedule is None:
+            betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
+            self.alphas_cumprod = (1 - betas).cumprod(0).float()
+        else:
+            self.alphas_cumprod = DDPMScheduler.from_config(self.schedule).alphas_cumprod.float()
 
     def timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(B,) int64 in 0..999: 1000 sigmoid(n), n normal (Esser et al. 2024, section 3.1)."""
+        """(B,) int64 in 0..999: 1000 sigmoid(n), n normal (Esser et al. 2024, section 3.1), or all alike."""
+        steps = len(self.alphas_cumprod)
+        if self.config.timesteps == "uniform":
+            return torch.randint(steps, (batch,), generator=generator)
         normal = torch.randn(batch, generator=generator) * self.config.logit_std + self.config.logit_mean
-        return (normal.sigmoid() * TRAIN_STEPS).long().clamp(0, TRAIN_STEPS - 1)
+        return (normal.sigmoid() * steps).long().clamp(0, steps - 1)
 
     def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x_t and v, shaped as `x0` (B, C, h, w)."""
+        """Return x_t and what is to be predicted, shaped as `x0` (B, C, h, w)."""
         alpha = self.alphas_cumprod[t].sqrt().view(-1, 1, 1, 1)
         sigma = (1 - self.alphas_cumprod[t]).sqrt().view(-1, 1, 1, 1)
-        return alpha * x0 + sigma * noise, alpha * noise - sigma * x0
+        target = noise if self.prediction == "epsilon" else alpha * noise - sigma * x0
+        return alpha * x0 + sigma * noise, target
 
     def loss(self, predicted: Tensor, target: Tensor, t: Tensor) -> Tensor:
         """Mean squared error, each picture weighted by its step if `min_snr_gamma` is on."""
@@ -60,5 +82,6 @@ class Objective:
         if self.config.min_snr_gamma:
             signal = self.alphas_cumprod[t]
             snr = signal / (1 - signal)
-            error = error * snr.clamp(max=self.config.min_snr_gamma) / (snr + 1)
+            whole = snr if self.prediction == "epsilon" else snr + 1
+            error = error * (snr.clamp(max=self.config.min_snr_gamma) / whole).to(error.device)
         return error.mean()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image, ImageDraw
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.data import collate
-from instancediffusion.training.objective import scheduler_config
 
 if TYPE_CHECKING:
     from instancediffusion.training.diffusion import DiffusionTask
@@ -30,15 +30,21 @@ def write_preview(task: DiffusionTask, path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     batch = collate(task.cache, rows, generator)
     told = batch.locations.drop("point", "scribble", "mask")
-    precision = task.config.optimiser.precision == "bf16"
-    noise = torch.randn(batch.latents.shape, generator=generator)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision):
-        latents = sample(task, batch.prompts, batch.captions, told, noise)
-        images = task.decode(latents).float()
-    made = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    made = draw(task, batch.prompts, batch.captions, told, torch.randn(batch.latents.shape, generator=generator))
     truth = np.stack([task.cache.image(row) for row in rows])
     framed = [np.concatenate([_framed(sheet[i], told, i) for i in range(len(rows))], axis=1) for sheet in (truth, made)]
     Image.fromarray(np.concatenate([*framed, np.concatenate(list(made), axis=1)])).save(path)
+
+
+def draw(
+    task: DiffusionTask, prompts: list[str], captions: list[list[str]], told: LocationTensors, noise: Tensor
+) -> npt.NDArray[np.uint8]:
+    """Pictures (B, H, W, 3) uint8 of some scenes; see `sample`."""
+    with torch.no_grad(), task.where.autocast(task.config.optimiser.precision):
+        latents = sample(task, prompts, captions, told.to(task.where.device), noise.to(task.where.device))
+        images = task.parts.decode(latents.cpu()).float()
+    made: npt.NDArray[np.uint8] = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return made
 
 
 def sample(
@@ -49,11 +55,11 @@ def sample(
     The unconditional half has neither prompt nor instances.
     """
     count = len(prompts)
-    both = LocationTensors.cat([LocationTensors.empty(count, told.slots), told])
+    both = LocationTensors.cat([LocationTensors.empty(count, told.slots).to(told.device), told])
     grounding = task.ground(both, [[]] * count + captions)
     context = task.text.context([""] * count + prompts)
-    scheduler = DDIMScheduler(
-        clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing", **scheduler_config(task.config)
+    scheduler = DDIMScheduler.from_config(
+        {**task.parts.objective.schedule, "timestep_spacing": "trailing"}, clip_sample=False, set_alpha_to_one=False
     )
     scheduler.set_timesteps(STEPS)
     x = noise

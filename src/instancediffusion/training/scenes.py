@@ -103,6 +103,6 @@ def shrink(mask: Mask, side: int) -> Mask:
     return np.asarray(mask.reshape(side, height // side, side, width // side).any(axis=(1, 3)))
 
 
-def missing_latents(folder: Path) -> Iterator[Path]:
-    """Shards whose pictures are not encoded yet, in order."""
-    return (path for path in SceneCache.paths(folder) if not (path / "latents.npy").exists())
+def missing_latents(folder: Path, name: str = "latents") -> Iterator[Path]:
+    """Shards whose pictures have no latents of that name yet, in order."""
+    return (path for path in SceneCache.paths(folder) if not (path / f"{name}.npy").exists())

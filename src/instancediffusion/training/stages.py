@@ -5,6 +5,9 @@ RUN/latents.safetensors     the code of the latents
 RUN/encoder/ RUN/decoder/   checkpoint, metrics, previews of the autoencoder's halves
 RUN/text/                   checkpoint, metrics; tokenizer/
 RUN/diffusion/              checkpoint, metrics, previews
+
+With a base there is nothing to learn but the adapter, so the stages encoder, decoder and text do not exist, and the
+latents are the base's.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from typing import Any
 
 from transformers import CLIPTokenizer
 
-from instancediffusion.data import SceneCache
+from instancediffusion.data import SceneCache, latents_name
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.autoencoder import AutoencoderTask, Half
+from instancediffusion.training.base import BaseLatents, base_folder, load_parts
 from instancediffusion.training.blocks import BlockCode
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import DiffusionTask
@@ -24,14 +28,25 @@ from instancediffusion.training.frozen import freeze
 from instancediffusion.training.latents import encode_scenes, sample_images
 from instancediffusion.training.loop import fit
 from instancediffusion.training.naming import NamingTask
+from instancediffusion.training.networks import Parts, build_parts
+from instancediffusion.training.processes import open_accelerator
 from instancediffusion.training.scenes import draw_scenes, open_world
+from instancediffusion.training.scoring import Scorer
 from instancediffusion.training.tokenizer import train_tokenizer
 from instancediffusion.worlds import World
 
 STAGES = ("scenes", "latents", "encoder", "decoder", "text", "diffusion", "export")
+ADAPTER_STAGES = ("scenes", "latents", "diffusion", "export")
 CODE = "latents.safetensors"
 CORPUS = 5_000
 """Scenes whose texts tokenizer and text model are made from; enough to meet every word of the world many times."""
+ENCODED_TOGETHER = 8
+"""Pictures that a base's autoencoder encodes at once; its maps are large."""
+
+
+def names(recipe: Recipe) -> tuple[str, ...]:
+    """The stages of a recipe, in order."""
+    return ADAPTER_STAGES if recipe.diffusion.base else STAGES
 
 
 def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
@@ -40,13 +55,18 @@ def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
 
 
 def latents(recipe: Recipe, run: Path) -> None:
-    """Fix the latents' code (once), then encode every shard that is not."""
-    path, config = run / CODE, recipe.autoencoder
-    if not path.exists():
-        images = sample_images(SceneCache(run / "scenes"))
+    """Fix the latents' code (once), then encode every shard that is not, at the sizes of the recipe's stages."""
+    cache, config = SceneCache(run / "scenes"), recipe.autoencoder
+    sizes = [stage.sample_size for stage in recipe.diffusion.stages]
+    if recipe.diffusion.base:
+        base = BaseLatents(base_folder(recipe.diffusion.base))
+        encode_scenes(base.encode, run / "scenes", cache.image_px // base.side, sizes, ENCODED_TOGETHER)
+        return
+    if not (run / CODE).exists():
         side = 2 ** (len(config.block_out_channels) - 1)
-        BlockCode.measure(images, config.latent_channels, side, config.whitening).save(path)
-    encode_scenes(load_code(run), run / "scenes")
+        BlockCode.measure(sample_images(cache), config.latent_channels, side, config.whitening).save(run / CODE)
+    code = load_code(run)
+    encode_scenes(code.encode, run / "scenes", cache.image_px // code.side, sizes)
 
 
 def autoencoder_half(recipe: Recipe, run: Path, half: Half, *, stop_after: int | None = None) -> None:
@@ -71,24 +91,40 @@ def text_task(recipe: Recipe, run: Path) -> NamingTask:
     """Put the text stage together; the tokenizer is made the first time."""
     folder = run / "text" / "tokenizer"
     texts = SceneCache(run / "scenes").all_texts(CORPUS)
-    if not folder.exists():
-        train_tokenizer(texts, vocabulary=recipe.text.vocabulary, length=recipe.text.length).save_pretrained(folder)
+    with open_accelerator().main_process_first():
+        if not folder.exists():
+            made = train_tokenizer(texts, vocabulary=recipe.text.vocabulary, length=recipe.text.length)
+            made.save_pretrained(folder.with_name(".tokenizer"))
+            folder.with_name(".tokenizer").rename(folder)  # a folder that can be seen is whole
     return NamingTask(recipe.text, texts, CLIPTokenizer.from_pretrained(folder))
 
 
-def diffusion(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
-    """Train UNet and adapter, and the text model if it is to learn on, on the encoded scenes."""
-    task = diffusion_task(recipe, run)
-    parts = ("world", "text", "unet", "adapter", "locations", "diffusion")
-    fit(task, recipe.diffusion.optimiser, run / "diffusion", _part(recipe, *parts), stop_after=stop_after)
+def diffusion(recipe: Recipe, run: Path, *, stop_after: int | None = None, scorer: Scorer | None = None) -> None:
+    """Train UNet and adapter, and the text model if it is to learn on, or an adapter for a base, on encoded scenes."""
+    task = diffusion_task(recipe, run, scorer)
+    sections = ("world", "adapter", "locations", "diffusion", *(() if recipe.diffusion.base else ("text", "unet")))
+    depends, config = _part(recipe, *sections), recipe.diffusion.optimiser
+    fit(task, config, run / "diffusion", depends, stop_after=stop_after, schedule=task.schedule)
 
 
-def diffusion_task(recipe: Recipe, run: Path) -> DiffusionTask:
-    """Put the second stage together, with the text model that the stage before it left."""
-    cache, code = SceneCache(run / "scenes", need_latents=True), load_code(run)
-    text = text_task(recipe, run)
+def diffusion_task(recipe: Recipe, run: Path, scorer: Scorer | None = None) -> DiffusionTask:
+    """Put the diffusion stage together, with the text model that the stage before it left, or with its base."""
+    config, folder = recipe.diffusion, run / "scenes"
+    whole = SceneCache(folder, need_latents=True)
+    full = int(whole.rows("latents", [0]).shape[-1])
+    needed = {latents_name(stage.sample_size, full) for stage in config.stages}
+    cache = SceneCache(folder, need_latents=needed) if needed else whole
+    return DiffusionTask(recipe, cache, diffusion_parts(recipe, run), scorer)
+
+
+def diffusion_parts(recipe: Recipe, run: Path) -> Parts:
+    """Load a recipe's base, or the text model that the stage before left, and make what is to be trained."""
+    if recipe.diffusion.base:
+        folder = base_folder(recipe.diffusion.base)
+        return load_parts(recipe, folder, BaseLatents(folder).decode)
+    code, text = load_code(run), text_task(recipe, run)
     freeze(text, recipe.text.optimiser, run / "text")
-    return DiffusionTask(recipe, cache, text.text, code.decode)
+    return build_parts(recipe, text.text, code.decode)
 
 
 def load_code(run: Path) -> BlockCode:

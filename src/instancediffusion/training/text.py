@@ -42,7 +42,7 @@ class TextSide:
 
     def context(self, prompts: list[str]) -> Tensor:
         """(B, length, width) features of every token of the prompts."""
-        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        tokens = self._tokens(prompts, "max_length")
         features: Tensor = self.model(tokens).last_hidden_state
         return features
 
@@ -53,12 +53,17 @@ class TextSide:
         instead of to the full length, changes nothing.
         """
         distinct = sorted({caption for group in captions for caption in group})
-        out = torch.zeros(len(captions), slots, self.model.config.hidden_size)
+        out = torch.zeros(len(captions), slots, self.model.config.hidden_size, device=self.model.device)
         if not distinct:
             return out
-        tokens = self.tokenizer(distinct, padding="longest", truncation=True, return_tensors="pt").input_ids
-        pooled = self.model(tokens).pooler_output
+        pooled = self.model(self._tokens(distinct, "longest")).pooler_output
         number = {caption: row for row, caption in enumerate(distinct)}
         where = [(row, slot, number[c]) for row, group in enumerate(captions) for slot, c in enumerate(group)]
-        rows, columns, sources = (torch.tensor(values) for values in zip(*where, strict=True))
+        rows, columns, sources = torch.tensor(where, device=out.device).T
         return out.to(pooled.dtype).index_put((rows, columns), pooled[sources])
+
+    def _tokens(self, texts: list[str], padding: str) -> Tensor:
+        length = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        read = self.tokenizer(texts, padding=padding, max_length=length, truncation=True, return_tensors="pt")
+        tokens: Tensor = read.input_ids.to(self.model.device)
+        return tokens

@@ -1,0 +1,114 @@
+"""The sections of a recipe that say what is made: pictures, networks, the exported folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from instancediffusion.training.run_sections import OptimiserConfig
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """The pictures to learn from.
+
+    Attributes:
+        scenes: how many scenes to draw.
+        shard: scenes per folder; the unit that is written at once.
+        first_seed: seed of scene 0; scene k has seed `first_seed + k`.
+        max_instances: slots stored for each scene.
+        region_px: side of the stored mask bitmaps; also what the adapter's attention regions are made from.
+        options: passed to `World.load`.
+    """
+
+    scenes: int = 24_000
+    shard: int = 500
+    first_seed: int = 0
+    max_instances: int = 8
+    region_px: int = 64
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """A stock `AutoencoderKL` without attention, whose code is measured and whose two halves are trained apart.
+
+    Attributes:
+        block_out_channels: channels at 1/1, 1/2, ... of the resolution; their number sets the side of a block of the
+            code.
+        layers_per_block: residual blocks per level.
+        latent_channels: numbers in the code of a block.
+        whitening: 1 scales every number of the code to one variance, 0 keeps their proportions; see `BlockCode`.
+        norm_num_groups: groups of the group norms.
+        gradient_weight: of the L1 distance of finite differences, at full and half resolution: keeps edges.
+        latent_noise: standard deviation of what is added to the code that the decoder reads.
+        encoder: the encoder's run.
+        decoder: the decoder's run.
+    """
+
+    block_out_channels: tuple[int, ...] = (16, 32, 64, 160)
+    layers_per_block: int = 1
+    latent_channels: int = 8
+    whitening: float = 0.5
+    norm_num_groups: int = 2
+    gradient_weight: float = 1.0
+    latent_noise: float = 0.1
+    encoder: OptimiserConfig = field(default_factory=OptimiserConfig)
+    decoder: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The tokenizer and the CLIP text model, both trained from nothing.
+
+    Attributes:
+        vocabulary: largest number of entries, 514 of which are the bytes (alone and at a word's end) and the two marks.
+        length: tokens of a prompt, marks included.
+        width: channels of the context (cross-attention) and of the caption features.
+        layers: transformer layers.
+        heads: attention heads.
+        optimiser: the run of the stage "text".
+    """
+
+    vocabulary: int = 2000
+    length: int = 32
+    width: int = 256
+    layers: int = 3
+    heads: int = 4
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The denoiser, a stock `UNet2DConditionModel` with attention at every level.
+
+    Attributes:
+        block_out_channels: channels of each level.
+        layers_per_block: residual blocks (and transformer blocks) per level.
+        head_channels: channels per attention head.
+        sample_size: side of the latent grid it is trained on.
+    """
+
+    block_out_channels: tuple[int, ...] = (128, 256)
+    layers_per_block: int = 1
+    head_channels: int = 32
+    sample_size: int = 16
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What the exported folder says of itself beside its weights.
+
+    Attributes:
+        scheduler: class of a stock scheduler.
+        scheduler_options: its settings beside those of the noise schedule.
+        settings: generation settings that suit the model.
+        licence: of the weights.
+        pictures: where the training pictures come from, in one line.
+    """
+
+    scheduler: str = "DPMSolverMultistepScheduler"
+    scheduler_options: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    licence: str = "Apache-2.0"
+    pictures: str = ""

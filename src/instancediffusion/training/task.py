@@ -1,0 +1,79 @@
+"""What a stage hands to the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+class Task(Protocol):
+    """What a stage trains."""
+
+    modules: Mapping[str, nn.Module]
+    """The trained modules by name."""
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and numbers to log; must depend on nothing but weights, data, `step` and `state()`."""
+        ...
+
+    def preview(self, step: int, path: Path) -> None:
+        """Write a picture of what the modules can do now."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what else the steps depend on (called when a checkpoint is written; may look for new data)."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process computes, and which part of every batch is its own.
+
+    Attributes:
+        device: holds the modules.
+        rank: number of the process.
+        count: number of processes.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rank: int = 0
+    count: int = 1
+
+    def share(self, size: int) -> slice:
+        """This process's part of `size` items; `count` divides `size` (see `Schedule.check_shares`)."""
+        part = size // self.count
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def autocast(self, precision: str) -> torch.autocast:
+        """A context that computes in bfloat16 where it is safe, if precision is "bf16"."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A task that can compute a share of a batch, on any device.
+
+    A task that cannot computes every batch whole, on the CPU; on several processes that is right, and no faster.
+    """
+
+    def place(self, place: Place) -> None:
+        """Move everything there, and from now on take that share of every batch."""
+        ...
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """A task that can say how good its modules are."""
+
+    def scores(self) -> Mapping[str, float]:
+        """Return numbers by name, none if there is nobody to score."""
+        ...

@@ -148,7 +148,7 @@ class _Side:
         return ScoreTable(self.metrics.pictures, self.metrics.compute(), self.metrics.breakdown(), self._distance())
 
     def _distance(self) -> float | None:
-        if self._reference is None or len(self._features) < 2:
+        if self._reference is None or min(self._reference.count, len(self._features)) < 2:
             return None
         own = FeatureStatistics(len(self._features[0]))
         own.update(np.stack(self._features))

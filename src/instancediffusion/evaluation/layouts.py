@@ -86,7 +86,7 @@ def layout_of(world: World, sample: WorldSample, group: str, number: int, *, ord
     if group == PROMPT:
         height, width = sample.image.shape[:2]
         scene = Scene(sample.prompt, (), width=width, height=height)
-        return Layout(number, group, sample, scene, truth_of_prompt(sample, world.kinds), number)
+        return Layout(number, group, sample, scene, truth_of_prompt(sample, scene, world.kinds), number)
     scene = sample.to_scene(KINDS if group == MIXED else (group,), order=order)
     if group == MIXED:
         rng = np.random.Generator(np.random.PCG64([23, sample.seed]))

@@ -65,11 +65,13 @@ class Truth:
         instances: what was asked for.
         composite: (H, W, 3) uint8, the world's own picture of it, for the upper bound; None if there is none.
         name: what to call it in lists of single pictures.
+        scene: what a model was told, to be drawn beside the picture.
     """
 
     instances: tuple[TrueInstance, ...]
     composite: npt.NDArray[np.uint8] | None = None
     name: str = ""
+    scene: Scene | None = None
 
 
 def truth_of_sample(sample: WorldSample, scene: Scene, *, everything: bool = False) -> Truth:
@@ -87,14 +89,15 @@ def truth_of_sample(sample: WorldSample, scene: Scene, *, everything: bool = Fal
         ),
         sample.image,
         str(sample.seed),
+        scene,
     )
 
 
-def truth_of_prompt(sample: WorldSample, kinds: Sequence[ObjectKind]) -> Truth:
+def truth_of_prompt(sample: WorldSample, scene: Scene, kinds: Sequence[ObjectKind]) -> Truth:
     """Write down what the prompt alone asks for: the objects it names, nowhere in particular."""
     words = {kind.name: kind.words for kind in kinds}
     named = [item for item in sample.instances if _any_word(words[item.name], sample.prompt)]
-    return Truth(tuple(TrueInstance(item.name) for item in named), sample.image, str(sample.seed))
+    return Truth(tuple(TrueInstance(item.name) for item in named), sample.image, str(sample.seed), scene)
 
 
 def truth_of_scene(scene: Scene, kinds: Sequence[ObjectKind], name: str = "") -> Truth:
@@ -105,7 +108,7 @@ def truth_of_scene(scene: Scene, kinds: Sequence[ObjectKind], name: str = "") ->
         kinds: what the judge knows.
         name: what to call it.
     """
-    return Truth(tuple(_from_scene(instance, kinds) for instance in scene.instances), None, name)
+    return Truth(tuple(_from_scene(instance, kinds) for instance in scene.instances), None, name, scene)
 
 
 def _from_world(item: WorldInstance, asked: Instance, everything: bool) -> TrueInstance:

@@ -229,7 +229,12 @@ class Recipe:
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Read a recipe file.
+    """Read a recipe file; see `read_as` for what it raises."""
+    return read_as(Recipe, path)
+
+
+def read_as(kind: type[T], path: str | Path) -> T:
+    """Read a TOML file as a config dataclass.
 
     Raises:
         SettingsError: the file is missing, is no TOML, or names an unknown or unusable setting.
@@ -241,7 +246,7 @@ def read_recipe(path: str | Path) -> Recipe:
         raise SettingsError(f"{path}: {error.strerror or error}") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: not a TOML file: {error}") from error
-    return build(Recipe, values, str(path))
+    return build(kind, values, str(path))
 
 
 def build(kind: type[T], values: Any, where: str) -> T:

@@ -105,8 +105,8 @@ class EvaluationRun:
         counter = self.progress(f"{group}: pictures", sum(map(len, missing)))
         for chunk in missing:
             layouts = [self._layout(group, number) for number in chunk]
-            images, seconds = make_pictures(self._pipeline, layouts, self.settings, self.batch_size, counter.add)
-            self.gallery.put(group, chunk, images, seconds)
+            made = make_pictures(self._pipeline, layouts, self.settings, self.batch_size, counter.add)
+            self.gallery.put(group, chunk, made)
 
     def _score(self, evaluator: Evaluator, group: str, showcase: Showcase, lines: list[str]) -> GroupReport:
         counter = self.progress(f"{group}: judged", self.count)
@@ -143,12 +143,11 @@ class EvaluationRun:
         spec = self.world.spec
         layouts = {"first_seed": FIRST_SEED, "objects": f"{spec.min_objects} to {spec.max_objects}"}
         layouts |= {"kinds": len(self.world.kinds), "order_told": self.order}
-        seconds = self.gallery.seconds_per_picture()
         return {
             **self.facts,
             "settings": self.settings.to_dict(),
             "layouts": layouts,
-            "seconds_per_picture": None if seconds is None else round(seconds, 3),
+            **self.gallery.summary(),
         }
 
     def _write(self, name: str, text: str) -> Path:

@@ -5,18 +5,36 @@ from __future__ import annotations
 import io
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from instancediffusion.errors import SceneWarning
 from instancediffusion.evaluation import Layout
 from instancediffusion.runs import ItemState, RunConflictError, RunDirectory, fingerprint
 from instancediffusion.sampling import generators_for, start_noise
 
 CHUNK = 20
 SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Made:
+    """Pictures as they come from the model.
+
+    Attributes:
+        images: the pictures.
+        seconds: wall time it took.
+        warnings: what the model had to say of the scenes, such as a caption that is too long for it.
+    """
+
+    images: list[Image.Image]
+    seconds: float
+    warnings: list[str]
 
 
 class Gallery:
@@ -47,27 +65,30 @@ class Gallery:
         chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
         return [chunk for chunk in chunks if not self.run.is_complete(*self._item(group, chunk))]
 
-    def put(self, group: str, chunk: range, images: Sequence[Image.Image], seconds: float) -> None:
+    def put(self, group: str, chunk: range, made: Made) -> None:
         """Write a chunk."""
         files: dict[str, bytes | str] = {}
-        for number, image in zip(chunk, images, strict=True):
+        for number, image in zip(chunk, made.images, strict=True):
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
             files[self._name(group, number)] = buffer.getvalue()
         key, mark = self._item(group, chunk)
         # Settings agree, so what is replaced is at most a shorter chunk of the same pictures.
-        self.run.put(key, mark, files, {"pictures": len(files), "seconds": round(seconds, 3)}, replace=True)
+        record = {"pictures": len(files), "seconds": round(made.seconds, 3), "warnings": made.warnings}
+        self.run.put(key, mark, files, record, replace=True)
 
     def picture(self, group: str, number: int) -> Image.Image:
         """Read a picture."""
         with Image.open(self.run.path / self._name(group, number)) as image:
             return image.convert("RGB")
 
-    def seconds_per_picture(self) -> float | None:
-        """Mean wall time of making a picture, over the whole folder."""
+    def summary(self) -> dict[str, Any]:
+        """Say of the whole folder: seconds it took to make a picture, and warnings about scenes on the way."""
         records = [item.record for item in self.run.items().values() if "seconds" in item.record]
         pictures = sum(record["pictures"] for record in records)
-        return sum(record["seconds"] for record in records) / pictures if pictures else None
+        seconds = sum(record["seconds"] for record in records)
+        warned = sum(len(record["warnings"]) for record in records)
+        return {"seconds_per_picture": round(seconds / max(pictures, 1), 3), "scene_warnings": warned}
 
     def _item(self, group: str, chunk: range) -> tuple[str, str]:
         return f"{group}/{chunk.start:05d}", fingerprint(self._mark, group, chunk.start, chunk.stop)
@@ -79,7 +100,7 @@ class Gallery:
 
 def make_pictures(
     pipeline: Any, layouts: Sequence[Layout], settings: Any, batch_size: int, made: Callable[[int], None]
-) -> tuple[list[Image.Image], float]:
+) -> Made:
     """Generate one picture for each layout, each from the noise of its own seed.
 
     Args:
@@ -88,19 +109,20 @@ def make_pictures(
         settings: `GenerationSettings`.
         batch_size: most pictures in one pipeline call.
         made: told the number of pictures of each call.
-
-    Returns:
-        The pictures, and the seconds it took.
     """
-    start, images = time.perf_counter(), []
-    for batch in _cut(layouts, batch_size):
-        scenes = [layout.scene for layout in batch]
-        latents = [
-            start_noise(generators_for([layout.seed]), _shape(pipeline, layout.scene, settings))[0] for layout in batch
-        ]
-        images += pipeline(scenes, seed=0, latents=latents, settings=settings).images
-        made(len(batch))
-    return images, time.perf_counter() - start
+    start, images = time.perf_counter(), list[Image.Image]()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SceneWarning)
+        for batch in _cut(layouts, batch_size):
+            scenes = [layout.scene for layout in batch]
+            latents = [
+                start_noise(generators_for([layout.seed]), _shape(pipeline, layout.scene, settings))[0]
+                for layout in batch
+            ]
+            images += pipeline(scenes, seed=0, latents=latents, settings=settings).images
+            made(len(batch))
+    texts = dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, SceneWarning))
+    return Made(images, time.perf_counter() - start, list(texts))
 
 
 def _shape(pipeline: Any, scene: Any, settings: Any) -> tuple[int, int, int]:

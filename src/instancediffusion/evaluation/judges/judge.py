@@ -44,7 +44,8 @@ class Judge:
     """
 
     def __init__(self, network: JudgeNetwork, card: Mapping[str, Any] | None = None, sha256: str | None = None) -> None:
-        self.network = network.eval()
+        # The order of channels in memory decides roundings, so it is one, however the network came about.
+        self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config, self.card, self.sha256 = network.config, dict(card or {}), sha256
 
     @classmethod
@@ -87,7 +88,8 @@ class Judge:
         found: list[Seen] = []
         for start in range(0, len(images), BATCH):
             batch = [_rgb(image) for image in images[start : start + BATCH]]
-            answer = self.network(torch.stack([self._input(image) for image in batch]))
+            pixels = torch.stack([self._input(image) for image in batch])
+            answer = self.network(pixels.contiguous(memory_format=torch.channels_last))
             probability = answer.kind.softmax(1)
             for row, image in enumerate(batch):
                 found.append(self._read(answer, probability[row], row, (image.height, image.width)))

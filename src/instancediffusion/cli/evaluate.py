@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,7 @@ def evaluate(
     quieten_libraries(bars=False)
     from instancediffusion.checkpoints import weights_sha256
     from instancediffusion.evaluation import Judge
+    from instancediffusion.evaluation.layouts import FIRST_SEED
     from instancediffusion.pipeline.loading import local_model, model_defaults
 
     from .evaluation_run import EvaluationRun, layout_world
@@ -108,8 +110,10 @@ def evaluate(
         "weights": weights,
         "settings": {name: value for name, value in chosen.to_dict().items() if name != "max_batch_rows"},
         "order_told": not no_order,
-        "max_objects": max_objects,
-        "world": [kind.name for kind in world.kinds],
+        "first_seed": FIRST_SEED,
+        "world": dataclasses.asdict(world.spec),
+        "kinds": [kind.name for kind in world.kinds],
+        "backgrounds": [background.name for background in world.backgrounds],
     }
     run = EvaluationRun(
         gallery=Gallery(output, decisive, replace=overwrite),

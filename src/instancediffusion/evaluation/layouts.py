@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -98,4 +99,5 @@ def layout_of(world: World, sample: WorldSample, group: str, number: int, *, ord
 
 def _only(instance: Instance, kind: str) -> Instance:
     """Return the instance with one of its locations."""
-    return dataclasses.replace(instance, **{other: None for other in KINDS if other != kind})
+    others: dict[str, Any] = {other: None for other in KINDS if other != kind}
+    return dataclasses.replace(instance, **others)

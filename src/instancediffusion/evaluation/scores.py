@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,28 +85,25 @@ def score_picture(seen: Seen, truth: Truth, picture: int = 0) -> tuple[list[Inst
         traits = _traits(None if index is None else seen.instances[index], wanted)
         kept = [value >= SUCCESS for value in places.values() if value is not None]
         right = index is not None and all(kept) and all(value is not False for value in traits.values())
-        scores.append(
-            InstanceScore(
-                picture=picture,
-                name=wanted.name,
-                instances=len(truth.instances),
-                size=wanted.size,
-                hidden=wanted.hidden,
-                told="+".join(wanted.told),
-                missed=index is None,
-                merged=merged,
-                seen_as=None if index is None else seen.instances[index].name,
-                as_asked=right,
-                **places,  # type: ignore[arg-type]
-                **traits,
-            )
+        score = InstanceScore(
+            picture=picture,
+            name=wanted.name,
+            instances=len(truth.instances),
+            size=wanted.size,
+            hidden=wanted.hidden,
+            told="+".join(wanted.told),
+            missed=index is None,
+            merged=merged,
+            seen_as=None if index is None else seen.instances[index].name,
+            as_asked=right,
         )
+        scores.append(replace(score, **places, **traits))
     return scores, found.extra
 
 
-def _places(seen: Seen, index: int | None, wanted: TrueInstance) -> dict[str, float | bool | None]:
+def _places(seen: Seen, index: int | None, wanted: TrueInstance) -> dict[str, Any]:
     """Return the scores of place, those that were told."""
-    result: dict[str, float | bool | None] = {}
+    result: dict[str, Any] = {}
     if wanted.box is not None and {"box", "mask"} & set(wanted.told):
         result["box_iou"] = 0.0 if index is None else float(box_iou(seen.instances[index].box, wanted.box)[0, 0])
     if "mask" in wanted.told and wanted.visible is not None:
@@ -119,7 +116,7 @@ def _places(seen: Seen, index: int | None, wanted: TrueInstance) -> dict[str, fl
     return result
 
 
-def _traits(found: SeenInstance | None, wanted: TrueInstance) -> dict[str, bool | None]:
+def _traits(found: SeenInstance | None, wanted: TrueInstance) -> dict[str, Any]:
     """Return whether kind, colour and side are right, those that were told; nothing of a missed object."""
     if found is None:
         return {}

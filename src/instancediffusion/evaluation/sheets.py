@@ -9,7 +9,7 @@ from PIL import Image
 
 from instancediffusion.rendering import contact_sheet, render_overlay
 
-from .evaluate import Judged
+from .evaluate import Judged, Picture
 from .scores import SUCCESS, InstanceScore
 
 TILE_PX = 192
@@ -100,6 +100,6 @@ def _panel(judged: Judged) -> Image.Image:
     return panel
 
 
-def _tile(image: Image.Image | np.ndarray) -> Image.Image:  # type: ignore[type-arg]
+def _tile(image: Picture) -> Image.Image:
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     return picture.convert("RGB").resize((TILE_PX, TILE_PX), Image.Resampling.BICUBIC)

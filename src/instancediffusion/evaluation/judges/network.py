@@ -62,8 +62,8 @@ class Residual(nn.Module):
         self.norm = ChannelNorm(channels)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        for parameter in self.second.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
@@ -97,9 +97,9 @@ class JudgeNetwork(nn.Module):
         self.head = nn.Conv2d(config.hidden, sum(self.parts), 1)
         with torch.no_grad():
             self.head.weight.mul_(0.1)
-            self.head.bias.zero_()
-            first = sum(self.parts[:3])
-            self.head.bias[first : first + 4] = torch.tensor(START_SIDE).expm1().log()
+        bias, first = torch.zeros(sum(self.parts)), sum(self.parts[:3])
+        bias[first : first + 4] = torch.tensor(START_SIDE).expm1().log()
+        self.head.bias = nn.Parameter(bias)
 
     def forward(self, images: Tensor) -> Answer:
         """Answer for pictures (B, 3, S, S), -1..1; S is a multiple of 32."""

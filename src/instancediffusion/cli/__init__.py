@@ -20,6 +20,8 @@ COMMANDS = {
     "scene": "Check, draw and convert scene files.",
     "world": "Draw samples of the synthetic world.",
     "train": "Train the stages of a model.",
+    "evaluate": "Score a model on layouts it has not seen.",
+    "judge": "Train and check the network that scores pictures.",
     "convert": "Turn published weights into a safe folder.",
     "doctor": "Say what is installed and what would be slow.",
     "bench": "Measure the cost of a model on this machine.",

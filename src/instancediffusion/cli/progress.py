@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,3 +94,32 @@ def quieten_libraries(*, bars: bool) -> None:
             logging.set_verbosity_error()
         if not bars:
             logging.disable_progress_bar()
+
+
+class Countdown:
+    """Says now and then on stderr how far some work is and when it will be done.
+
+    Args:
+        what: the work, in a word or two.
+        total: its units.
+        quiet: say nothing.
+        every: seconds between two lines.
+    """
+
+    def __init__(self, what: str, total: int, *, quiet: bool = False, every: float = 15.0) -> None:
+        self._what, self._total, self._quiet, self._every = what, total, quiet, every
+        self._done, self._start = 0, time.monotonic()
+        self._said = self._start
+
+    def add(self, count: int) -> None:
+        """Count finished units."""
+        self._done += count
+        now = time.monotonic()
+        if self._quiet or (now - self._said < self._every and self._done < self._total):
+            return
+        self._said, each = now, (now - self._start) / self._done
+        left = (self._total - self._done) * each
+        ends = (
+            f", {left / 60:.0f} min left" if left >= 90 else f", {left:.0f} s left" if self._done < self._total else ""
+        )
+        click.echo(f"{self._what} {self._done}/{self._total}, {each:.2f} s each{ends}", err=True)

@@ -1,0 +1,146 @@
+"""`instancediffusion evaluate`: pictures of unseen layouts, and how good they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .progress import Countdown, quieten_libraries
+
+if TYPE_CHECKING:
+    from instancediffusion.pipeline import GenerationSettings
+
+GROUPS = ("box", "point", "scribble", "mask", "mixed", "prompt")
+PUBLISHED = {
+    "scheduler": "plms",
+    "num_inference_steps": 50,
+    "grounding_fraction": 0.8,
+    "mis_fraction": 0.36,
+    "mis_merge": "mean",
+}
+_COUNT = click.IntRange(min=1)
+_SHARE = click.FloatRange(0, 1)
+
+
+def _groups(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Read a list of groups, separated by commas."""
+    names = GROUPS if value == "all" else tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+    unknown = [name for name in names if name not in GROUPS]
+    if unknown or not names:
+        raise click.BadParameter(f"{', '.join(unknown)!r}: choose from {', '.join(GROUPS)}, or all", context, parameter)
+    return tuple(name for name in GROUPS if name in names)
+
+
+@click.command()
+@click.option("--model", default="mini", show_default=True, help="mini, a folder or a hub id.")
+@click.option(
+    "--judge",
+    "judge_folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of a judge, as `instancediffusion judge train` writes it.",
+)
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
+@click.option("--layouts", "count", type=_COUNT, default=500, show_default=True, help="Layouts of each kind.")
+@click.option(
+    "--kinds",
+    "groups",
+    default="all",
+    show_default=True,
+    callback=_groups,
+    help=f"What is told of each layout, separated by commas: {', '.join(GROUPS)}.",
+)
+@click.option(
+    "--settings",
+    "preset",
+    type=click.Choice(["default", "published"]),
+    default="default",
+    show_default=True,
+    help="The model's own, or the published method's: PLMS with 50 steps, grounding 0.8, mean merge after 0.36.",
+)
+@click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps of the sampler, in place of the preset's.")
+@click.option("--scheduler", help="Sampler, in place of the preset's; see `generate`.")
+@click.option("--guidance-scale", type=click.FloatRange(min=0), help="Weight of the prompt, in place of the preset's.")
+@click.option("--grounding-fraction", type=_SHARE, help="Share of the steps the instances steer.")
+@click.option("--mis-fraction", type=_SHARE, help="Share of the steps with each instance by itself.")
+@click.option("--no-order", is_flag=True, help="Do not tell who is in front.")
+@click.option("--max-objects", type=click.IntRange(1, 16), default=5, show_default=True, help="Most objects, from 1.")
+@click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
+@click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
+@click.option("--overwrite", is_flag=True, help="Make pictures again that are there with other settings.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def evaluate(
+    model: str,
+    judge_folder: Path,
+    output: Path,
+    count: int,
+    groups: tuple[str, ...],
+    preset: str,
+    no_order: bool,
+    max_objects: int,
+    batch_size: int,
+    device: str,
+    overwrite: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Make pictures of layouts no training has seen, judge them, and write the scores.
+
+    OUTPUT gets report.json and report.md, for each kind its pictures, the scores of each instance (scores.jsonl) and
+    two sheets: the first pictures and the worst. The same command again makes only what is missing.
+    """
+    quieten_libraries(bars=False)
+    from instancediffusion.checkpoints import weights_sha256
+    from instancediffusion.evaluation import Judge
+    from instancediffusion.evaluation.layouts import FIRST_SEED
+    from instancediffusion.pipeline.loading import local_model, model_defaults
+
+    from .evaluation_run import EvaluationRun, layout_world
+    from .gallery import Gallery
+
+    folder = local_model(model)
+    chosen = settings_of(model_defaults(folder), preset, options)
+    judge = Judge.load(judge_folder)
+    world = layout_world(judge, max_objects)
+    weights = weights_sha256(folder)
+    decisive = {
+        "weights": weights,
+        "settings": {name: value for name, value in chosen.to_dict().items() if name != "max_batch_rows"},
+        "order_told": not no_order,
+        "first_seed": FIRST_SEED,
+        "world": dataclasses.asdict(world.spec),
+        "kinds": [kind.name for kind in world.kinds],
+        "backgrounds": [background.name for background in world.backgrounds],
+    }
+    run = EvaluationRun(
+        gallery=Gallery(output, decisive, replace=overwrite),
+        world=world,
+        judge=judge,
+        settings=chosen,
+        count=count,
+        order=not no_order,
+        facts={"model": model, "weights": weights, "preset": preset},
+        open_pipeline=lambda: _pipeline(folder, device),
+        batch_size=batch_size,
+        progress=lambda what, total: Countdown(what, total, quiet=quiet),
+    )
+    for path in run.go(groups):
+        if not quiet:
+            click.echo(str(path))
+
+
+def settings_of(defaults: GenerationSettings, preset: str, options: dict[str, Any]) -> GenerationSettings:
+    """Put settings together: the model's own, then the preset's, then what was asked for."""
+    settings = defaults.replace(**PUBLISHED) if preset == "published" else defaults
+    return settings.replace(**{name: value for name, value in options.items() if value is not None})
+
+
+def _pipeline(folder: Path, device: str) -> Any:
+    from instancediffusion.pipeline import InstanceDiffusionPipeline
+
+    pipeline = InstanceDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)

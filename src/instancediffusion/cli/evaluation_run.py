@@ -1,0 +1,162 @@
+"""The course of an evaluation: make what is missing, judge, report; group by group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from instancediffusion.errors import SettingsError
+from instancediffusion.evaluation import (
+    EvaluationReport,
+    Evaluator,
+    FeatureStatistics,
+    GroupReport,
+    Judge,
+    Judged,
+    Layout,
+    layout_of,
+    to_markdown,
+)
+from instancediffusion.evaluation.judges.judge import unknown_words
+from instancediffusion.evaluation.layouts import FIRST_SEED, MIN_OBJECTS, REFERENCE_SEED
+from instancediffusion.evaluation.sheets import Showcase, judged_sheet
+from instancediffusion.runs import atomic_path, write_atomic
+from instancediffusion.worlds import World, WorldSample, WorldSpec
+
+from .gallery import Gallery, make_pictures
+from .progress import Countdown
+
+BATCH = 8
+
+
+def layout_world(judge: Judge, max_objects: int, world: World | None = None) -> World:
+    """Open the world whose layouts are drawn: objects of the core, pictures of the judge's side.
+
+    Raises:
+        SettingsError: the judge has not learned all of its words.
+    """
+    spec = WorldSpec(size=judge.config.side_px, min_objects=MIN_OBJECTS, max_objects=max_objects)
+    world = world or World.load(spec=spec)
+    if unknown := unknown_words(judge, world):
+        raise SettingsError(
+            f"judge: it has not learned {', '.join(unknown[:8])}{' ...' if len(unknown) > 8 else ''}; "
+            "train it again on this world"
+        )
+    return world
+
+
+@dataclass
+class EvaluationRun:
+    """One evaluation.
+
+    Attributes:
+        gallery: the pictures.
+        world: draws the layouts.
+        judge: judges.
+        settings: the `GenerationSettings` of the pictures.
+        count: layouts of each group.
+        order: tell the depth order.
+        facts: what the report says of the model.
+        open_pipeline: loads the model; called only if a picture is missing.
+        batch_size: pictures made together.
+        progress: makes a counter of some work.
+    """
+
+    gallery: Gallery
+    world: World
+    judge: Judge
+    settings: Any
+    count: int
+    order: bool
+    facts: Mapping[str, Any]
+    open_pipeline: Callable[[], Any]
+    batch_size: int
+    progress: Callable[[str, int], Countdown]
+    _pipeline: Any = None
+    _samples: dict[int, WorldSample] = field(default_factory=dict)
+
+    def go(self, groups: Sequence[str]) -> Iterator[Path]:
+        """Make, judge and report each group; yields the files as they are written."""
+        evaluator = Evaluator(self.judge, self._reference())
+        done: list[GroupReport] = []
+        for group in groups:
+            self._make(group)
+            showcase, lines = Showcase(), list[str]()
+            done.append(self._score(evaluator, group, showcase, lines))
+            yield self._write(f"{group}_scores.jsonl", "".join(lines))
+            yield self._draw(f"{group}_pictures.png", judged_sheet(showcase.first))
+            yield self._draw(f"{group}_worst.png", judged_sheet(showcase.worst))
+            report = EvaluationReport(tuple(done), self._facts(), self.judge.describe())
+            report.save(self.gallery.run.path / "report.json")
+            self._write("report.md", to_markdown(report))
+        yield self.gallery.run.path / "report.json"
+        yield self.gallery.run.path / "report.md"
+
+    def _make(self, group: str) -> None:
+        missing = self.gallery.missing(group, self.count)
+        if not missing:
+            return
+        self._pipeline = self._pipeline or self.open_pipeline()
+        counter = self.progress(f"{group}: pictures", sum(map(len, missing)))
+        for chunk in missing:
+            layouts = [self._layout(group, number) for number in chunk]
+            made = make_pictures(self._pipeline, layouts, self.settings, self.batch_size, counter.add)
+            self.gallery.put(group, chunk, made)
+
+    def _score(self, evaluator: Evaluator, group: str, showcase: Showcase, lines: list[str]) -> GroupReport:
+        counter = self.progress(f"{group}: judged", self.count)
+        pairs = (
+            (self.gallery.picture(group, number), self._layout(group, number).truth) for number in range(self.count)
+        )
+
+        def judged(one: Judged) -> None:
+            showcase.add(one)
+            lines.extend(json.dumps(score.to_dict()) + "\n" for score in one.scores)
+            counter.add(1)
+
+        return evaluator.group(group, pairs, judged)
+
+    def _layout(self, group: str, number: int) -> Layout:
+        """Return a layout; its sample, which all groups share, is drawn once."""
+        if number not in self._samples:
+            self._samples[number] = self.world.sample(FIRST_SEED + number)
+        return layout_of(self.world, self._samples[number], group, number, order=self.order)
+
+    def _reference(self) -> FeatureStatistics:
+        """Return the features of as many composites as a group has pictures, of layouts that no group has."""
+        statistics = FeatureStatistics(self.judge.config.hidden)
+        counter = self.progress("reference composites", self.count)
+        for start in range(0, self.count, BATCH):
+            numbers = range(start, min(start + BATCH, self.count))
+            for seen in self.judge.look([self.world.sample(REFERENCE_SEED + number).image for number in numbers]):
+                if seen.features is not None:
+                    statistics.update(seen.features)
+            counter.add(len(numbers))
+        return statistics
+
+    def _facts(self) -> dict[str, Any]:
+        spec = self.world.spec
+        layouts = {"first_seed": FIRST_SEED, "objects": f"{spec.min_objects} to {spec.max_objects}"}
+        layouts |= {"kinds": len(self.world.kinds), "order_told": self.order}
+        return {
+            **self.facts,
+            "settings": self.settings.to_dict(),
+            "layouts": layouts,
+            **self.gallery.summary(),
+        }
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self.gallery.run.path / name
+        write_atomic(path, text)
+        return path
+
+    def _draw(self, name: str, image: Image.Image) -> Path:
+        path = self.gallery.run.path / name
+        with atomic_path(path) as temporary:
+            image.save(temporary)
+        return path

@@ -1,0 +1,56 @@
+"""`instancediffusion judge`: the network that scores pictures."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_COUNT = click.IntRange(min=1)
+
+
+@click.group()
+def judge() -> None:
+    """Train and check the network that says what a picture of the synthetic world shows."""
+
+
+@judge.command()
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--run", type=_FOLDER, required=True, help="Folder of the run; continued if it is there.")
+@click.option("--output", type=_FOLDER, help="Where the judge is written; default RUN/judge.")
+@click.option("--stop-after", type=_COUNT, help="Stop after this many steps, with a checkpoint and a judge.")
+@click.option(
+    "--checks", type=_COUNT, default=300, show_default=True, help="Unseen composites to measure the judge on."
+)
+def train(recipe: Path, run: Path, output: Path | None, stop_after: int | None, checks: int) -> None:
+    """Train a judge: RECIPE is a TOML file such as recipes/judge.toml.
+
+    It learns from composites that are drawn while it trains. A run that was stopped or killed continues from its last
+    checkpoint when the same command is given again.
+    """
+    from instancediffusion.training.config import read_as
+
+    from .judge_recipe import JudgeRecipe, train_judge
+
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    train_judge(read_as(JudgeRecipe, recipe), run, output or run / "judge", checks=checks, stop_after=stop_after)
+
+
+@judge.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--count", type=_COUNT, default=300, show_default=True, help="Composites to judge.")
+@click.option("--max-objects", type=click.IntRange(1, 16), default=5, show_default=True, help="Most objects in one.")
+def check(folder: Path, count: int, max_objects: int) -> None:
+    """Measure the judge in FOLDER on composites it has not seen, whose truth is known exactly."""
+    from instancediffusion.evaluation import Judge, check_judge
+    from instancediffusion.evaluation.layouts import CHECK_SEED
+    from instancediffusion.worlds import World, WorldSpec
+
+    opened = Judge.load(folder)
+    objects = opened.config.kinds
+    world = World.load(spec=WorldSpec(size=opened.config.side_px, max_objects=max_objects, objects=objects))
+    for name, score in check_judge(opened, world, count, CHECK_SEED).items():
+        click.echo(f"{name:14s} {score}")

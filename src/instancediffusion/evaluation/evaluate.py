@@ -1,0 +1,165 @@
+"""From pictures and what they were to show to a report."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from instancediffusion.scene import KINDS, Scene
+from instancediffusion.worlds import KINDS as CATALOGUE
+from instancediffusion.worlds import ObjectKind, WorldSample
+
+from .frechet import FeatureStatistics, frechet_distance
+from .metrics import InstanceMetrics
+from .report import EvaluationReport, GroupReport, ScoreTable
+from .scores import InstanceScore
+from .seen import Seen
+from .truth import Truth, truth_of_sample, truth_of_scene
+
+Picture = Image.Image | npt.NDArray[np.uint8]
+BATCH = 8
+
+
+class PictureJudge(Protocol):
+    """Whoever says what is in a picture."""
+
+    def look(self, images: Sequence[Picture]) -> list[Seen]:
+        """Return what is seen in each picture: PIL pictures, or (H, W, 3) uint8."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return JSON-like facts about the judge."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One scored picture, for those who want to look at it.
+
+    Attributes:
+        image: the picture.
+        truth: what it was to show.
+        seen: what the judge sees.
+        scores: of each instance.
+    """
+
+    image: Picture
+    truth: Truth
+    seen: Seen
+    scores: Sequence[InstanceScore]
+
+    @property
+    def faults(self) -> int:
+        """Instances that are not as asked for."""
+        return sum(not score.as_asked for score in self.scores)
+
+
+class Evaluator:
+    """Scores groups of pictures with one judge; a composite that several groups share is judged once.
+
+    Args:
+        judge: the judge.
+        reference: features of composites that no group holds, to measure Frechet distances to; None measures none.
+    """
+
+    def __init__(self, judge: PictureJudge, reference: FeatureStatistics | None = None) -> None:
+        self.judge, self.reference = judge, reference
+        self._composites: dict[bytes, Seen] = {}
+
+    def group(
+        self, name: str, pairs: Iterable[tuple[Picture, Truth]], judged: Callable[[Judged], None] | None = None
+    ) -> GroupReport:
+        """Score pictures that were told one way.
+
+        Args:
+            name: of the group.
+            pairs: pictures with what each was to show.
+            judged: told of each picture when it is scored.
+        """
+        made, best = _Side(self.reference), _Side(self.reference)
+        for batch in _batches(pairs, BATCH):
+            seen = self.judge.look([image for image, _ in batch])
+            for (image, truth), one in zip(batch, seen, strict=True):
+                scores = made.update(one, truth)
+                if judged is not None:
+                    judged(Judged(image, truth, one, scores))
+            self._add_composites(best, [truth for _, truth in batch])
+        return GroupReport(name, made.table(), best.table() if best.metrics.pictures else None)
+
+    def _add_composites(self, side: _Side, truths: Sequence[Truth]) -> None:
+        known = [(truth, truth.composite, _key(truth.composite)) for truth in truths if truth.composite is not None]
+        new = {key: image for _, image, key in known if key not in self._composites}
+        self._composites.update(zip(new, self.judge.look(list(new.values())) if new else [], strict=True))
+        for truth, _, key in known:
+            side.update(self._composites[key], truth)
+
+
+def evaluate(
+    pairs: Iterable[tuple[Picture, Truth | WorldSample | Scene]],
+    judge: PictureJudge,
+    *,
+    name: str = "all",
+    kinds: Sequence[ObjectKind] = CATALOGUE,
+    facts: Mapping[str, Any] | None = None,
+) -> EvaluationReport:
+    """Score pictures against what they were to show.
+
+    Args:
+        pairs: pictures, each with its truth. A world's sample asks for everything it holds. A `Scene` asks for its
+            places, and for what its captions say in words of `kinds`; it has no composite.
+        judge: the judge.
+        name: of the one group the report will hold.
+        kinds: vocabulary for the captions of scenes.
+        facts: what the report should say of where the pictures come from.
+    """
+    group = Evaluator(judge).group(name, ((image, as_truth(truth, kinds)) for image, truth in pairs))
+    return EvaluationReport((group,), dict(facts or {}), dict(judge.describe()))
+
+
+def as_truth(value: Truth | WorldSample | Scene, kinds: Sequence[ObjectKind] = CATALOGUE) -> Truth:
+    """Write down what something asks for; see `evaluate`."""
+    if isinstance(value, Truth):
+        return value
+    if isinstance(value, Scene):
+        return truth_of_scene(value, kinds)
+    return truth_of_sample(value, value.to_scene(KINDS), everything=True)
+
+
+class _Side:
+    """The scores of one set of pictures, in the making."""
+
+    def __init__(self, reference: FeatureStatistics | None) -> None:
+        self.metrics, self._reference = InstanceMetrics(), reference
+        self._features: list[npt.NDArray[np.float32]] = []
+
+    def update(self, seen: Seen, truth: Truth) -> list[InstanceScore]:
+        if seen.features is not None:
+            self._features.append(seen.features)
+        return self.metrics.update(seen, truth)
+
+    def table(self) -> ScoreTable:
+        return ScoreTable(self.metrics.pictures, self.metrics.compute(), self.metrics.breakdown(), self._distance())
+
+    def _distance(self) -> float | None:
+        if self._reference is None or min(self._reference.count, len(self._features)) < 2:
+            return None
+        own = FeatureStatistics(len(self._features[0]))
+        own.update(np.stack(self._features))
+        return frechet_distance(own, self._reference)
+
+
+def _batches(pairs: Iterable[tuple[Picture, Truth]], size: int) -> Iterator[list[tuple[Picture, Truth]]]:
+    iterator = iter(pairs)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _key(image: npt.NDArray[np.uint8]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()

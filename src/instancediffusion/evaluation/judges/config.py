@@ -1,0 +1,93 @@
+"""What a judge is, and what it learns from. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from instancediffusion.errors import SettingsError
+
+CELL_PX = 4
+"""Side of a cell of the judge's map, in pixels of the picture it looks at."""
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """The network, and the words it answers in.
+
+    Attributes:
+        kinds: names of the objects it tells apart.
+        colours: names of colours.
+        facings: names of sides.
+        side_px: side of the picture it looks at; others are brought to that size first. A multiple of 32.
+        widths: channels at 1/4, 1/8, 1/16 and 1/32 of the picture's side.
+        depths: residual blocks on the way down, at each of these.
+        hidden: channels of the last layer, whose mean over the picture are its features.
+    """
+
+    kinds: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
+    facings: tuple[str, ...] = ("left", "right")
+    side_px: int = 256
+    widths: tuple[int, ...] = (48, 96, 192, 192)
+    depths: tuple[int, ...] = (1, 1, 2, 2)
+    hidden: int = 128
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if self.side_px < 32 or self.side_px % 32:
+            raise SettingsError(f"side_px = {self.side_px}: expected a multiple of 32")
+        if len(self.widths) != 4 or len(self.depths) != 4 or min(*self.widths, self.hidden) < 1 or min(self.depths) < 0:
+            raise SettingsError(f"widths, depths = {self.widths}, {self.depths}: expected four numbers each")
+
+    @property
+    def grid(self) -> int:
+        """Cells in a row of its map."""
+        return self.side_px // CELL_PX
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-like values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> JudgeConfig:
+        """Read what `to_dict` returned.
+
+        Raises:
+            SettingsError: unknown fields, or values that cannot be built.
+        """
+        try:
+            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        except TypeError as error:
+            raise SettingsError(f"judge: {error}") from error
+
+
+@dataclass(frozen=True)
+class JudgeLessons:
+    """The pictures a judge learns from.
+
+    Attributes:
+        options: fields of the `WorldSpec`; the size is the judge's own.
+        first_seed: world seed of the first picture.
+        pool: pictures to choose from at any step; the window moves on as the steps go.
+        fresh: pictures by which it moves in a step. Each is then learned from `batch_size / fresh` times or so.
+        coarse: share of pictures that are brought to half their size and back first, as small models' pictures are.
+        blur: share of pictures that are blurred.
+        noise: largest standard deviation of added noise, fine and coarse, where pixels are -1..1.
+        shade: largest change of brightness and contrast, per channel a third of it.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    first_seed: int = 40_000_000
+    pool: int = 1000
+    fresh: int = 2
+    coarse: float = 0.5
+    blur: float = 0.25
+    noise: float = 0.08
+    shade: float = 0.08
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        if self.pool < 1 or self.fresh < 0:
+            raise SettingsError(f"pool, fresh = {self.pool}, {self.fresh}: expected at least 1 and 0")

@@ -1,0 +1,164 @@
+"""A trained judge: looks at pictures, is kept in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from instancediffusion.errors import CheckpointError
+from instancediffusion.runs import atomic_path, file_sha256, write_json
+from instancediffusion.scene import KINDS
+from instancediffusion.worlds import World
+
+from ..metrics import InstanceMetrics, Scores
+from ..seen import Seen, SeenInstance
+from ..truth import truth_of_sample
+from .config import JudgeConfig
+from .grouping import Group, group_cells, spread
+from .network import Answer, JudgeNetwork
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+BATCH = 8
+CERTAIN = 0.5
+Picture = Image.Image | npt.NDArray[np.uint8]
+
+
+class Judge:
+    """Says which objects a picture shows, where, in which colour and facing which side.
+
+    Args:
+        network: the trained network.
+        card: what is known of it (training, own accuracy), JSON-like values.
+        sha256: hash of its weights' file, if it has one.
+    """
+
+    def __init__(self, network: JudgeNetwork, card: Mapping[str, Any] | None = None, sha256: str | None = None) -> None:
+        # The order of channels in memory decides roundings, so it is one, however the network came about.
+        self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config, self.card, self.sha256 = network.config, dict(card or {}), sha256
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Judge:
+        """Open a saved judge.
+
+        Raises:
+            CheckpointError: the folder holds no judge, or a damaged one.
+        """
+        folder = Path(folder)
+        try:
+            values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            network = JudgeNetwork(JudgeConfig.from_dict(values["judge"]))
+            network.load_state_dict(load_file(folder / WEIGHTS))
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{folder}: no judge there; train one with `instancediffusion judge train`"
+            ) from error
+        except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"{folder}: a damaged judge, or none of ours ({error})") from error
+        return cls(network, values.get("card"), file_sha256(folder / WEIGHTS))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the judge into a folder, each file whole or not at all."""
+        folder = Path(folder)
+        with atomic_path(folder / WEIGHTS) as temporary:
+            save_file({name: value.contiguous() for name, value in self.network.state_dict().items()}, temporary)
+        self.sha256 = file_sha256(folder / WEIGHTS)
+        write_json(folder / CONFIG, {"judge": self.config.to_dict(), "card": self.card})
+
+    def describe(self) -> dict[str, Any]:
+        """Return JSON-like facts: parameters, hash, number of words, and its card."""
+        parameters = sum(p.numel() for p in self.network.parameters())
+        known = {"kinds": len(self.config.kinds), "colours": len(self.config.colours)}
+        return {"parameters": parameters, "sha256": self.sha256, **known, **self.card}
+
+    @torch.inference_mode()
+    def look(self, images: Sequence[Picture]) -> list[Seen]:
+        """Judge pictures of any sizes: PIL pictures or (H, W, 3) uint8; a picture is judged as it would be alone."""
+        found: list[Seen] = []
+        for start in range(0, len(images), BATCH):
+            batch = [_rgb(image) for image in images[start : start + BATCH]]
+            pixels = torch.stack([self._input(image) for image in batch])
+            answer = self.network(pixels.contiguous(memory_format=torch.channels_last))
+            probability = answer.kind.softmax(1)
+            for row, image in enumerate(batch):
+                found.append(self._read(answer, probability[row], row, (image.height, image.width)))
+        return found
+
+    def _input(self, image: Image.Image) -> Tensor:
+        """Bring a picture to (3, S, S), -1..1."""
+        side = self.config.side_px
+        if image.size != (side, side):
+            image = image.resize((side, side), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+
+    def _read(self, answer: Answer, probability: Tensor, row: int, size: tuple[int, int]) -> Seen:
+        """Group the cells of one picture into objects."""
+        on = (probability[0] < 1 - CERTAIN).flatten()
+        boxes = answer.box[row].flatten(1).T[on].double().clamp(0, 1).numpy()
+        trust = ((1 - probability[0]) * answer.quality[row].sigmoid()).flatten()[on].double().clamp(min=1e-6).numpy()
+        traits = [
+            part.flatten(1).T[on].double().numpy()
+            for part in (probability[1:], answer.colour[row].softmax(0), answer.facing[row].softmax(0))
+        ]
+        groups = group_cells(boxes, trust)
+        labels = np.zeros(on.numel(), np.uint8)
+        where = np.flatnonzero(on.numpy())
+        for number, group in enumerate(groups):
+            labels[where[group.cells]] = number + 1
+        return Seen(
+            _enlarged(labels.reshape(self.config.grid, -1), answer.object[row], size),
+            tuple(self._instance(group, traits) for group in groups),
+            answer.hidden[row].mean((1, 2)).numpy(),
+        )
+
+    def _instance(self, group: Group, traits: Sequence[npt.NDArray[np.float64]]) -> SeenInstance:
+        kind, colour, facing = (values[group.cells].mean(0) for values in traits)
+        return SeenInstance(
+            self.config.kinds[int(kind.argmax())],
+            self.config.colours[int(colour.argmax())] if len(colour) else None,
+            self.config.facings[int(facing.argmax())] if len(facing) else None,
+            group.box,
+            group.trust,
+        )
+
+
+def check_judge(judge: Judge, world: World, count: int, first_seed: int) -> Scores:
+    """Measure a judge on composites: every colour and side counts as told, every location, too."""
+    metrics = InstanceMetrics()
+    for start in range(0, count, BATCH):
+        samples = [world.sample(first_seed + k) for k in range(start, min(count, start + BATCH))]
+        for sample, seen in zip(samples, judge.look([sample.image for sample in samples]), strict=True):
+            metrics.update(seen, truth_of_sample(sample, sample.to_scene(KINDS), everything=True))
+    return metrics.compute()
+
+
+def unknown_words(judge: Judge, world: World) -> list[str]:
+    """List the names and colours of a world that a judge has not learned."""
+    words = [kind.name for kind in world.kinds if kind.name not in judge.config.kinds]
+    colours: Iterable[str] = dict.fromkeys(colour for kind in world.kinds for colour in kind.colours)
+    return words + [colour for colour in colours if colour not in judge.config.colours]
+
+
+def _enlarged(cells: npt.NDArray[np.uint8], fine: Tensor, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Bring the map of cells to a picture's (height, width), with the rims the finer map shows."""
+    height, width = size
+    on = functional.interpolate(fine[None], size=size, mode="bilinear", align_corners=False)[0, 0] > 0
+    rows = ((np.arange(height) + 0.5) * cells.shape[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * cells.shape[1] / width).astype(int)
+    large: npt.NDArray[np.uint8] = spread(cells)[rows[:, None], columns] * on.numpy()
+    return large
+
+
+def _rgb(image: Picture) -> Image.Image:
+    return (image if isinstance(image, Image.Image) else Image.fromarray(image)).convert("RGB")

@@ -1,0 +1,57 @@
+"""What a judge sees in a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class SeenInstance:
+    """One object a judge found.
+
+    Attributes:
+        name: its kind.
+        colour: the named colour it would have if its kind has one; None if the judge knows no colours.
+        facing: the side it would look to if its kind has one; None if the judge knows no sides.
+        box: (4,) x0 y0 x1 y1, fractions of the picture, of the whole object: parts that something hides are guessed.
+        confidence: 0..1.
+    """
+
+    name: str
+    colour: str | None
+    facing: str | None
+    box: npt.NDArray[np.float64]
+    confidence: float
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """All objects of a picture.
+
+    Attributes:
+        labels: (H, W) uint8: 0 where there is no object, k + 1 where instance k is seen.
+        instances: the objects.
+        features: (D,) float32, what the judge's last layer says of the whole picture, or None.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    instances: tuple[SeenInstance, ...]
+    features: npt.NDArray[np.float32] | None = None
+
+    def mask(self, index: int, size: tuple[int, int] | None = None) -> npt.NDArray[np.bool_]:
+        """Return the visible part of an instance, (H, W) bool, at another size (height, width) if asked for."""
+        return resized(self.labels, size) == index + 1
+
+
+def resized(labels: npt.NDArray[np.uint8], size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
+    """Bring a map of labels to a size (height, width) by taking the nearest pixel."""
+    if size is None or labels.shape == tuple(size):
+        return labels
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * have / n).astype(int), have - 1)
+        for n, have in zip(size, labels.shape, strict=True)
+    )
+    return labels[rows[:, None], columns]

@@ -53,19 +53,21 @@ def build(cache: Path | None, art: Path | None, force: bool) -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first sample.")
 @click.option("--all", "every", is_flag=True, help="All kinds of the catalogue, not only its core.")
 def sheet(output: Path, cache: Path | None, size: int, count: int, max_objects: int, seed: int, every: bool) -> None:
-    """Draw contact sheets: objects.png, colours.png, backgrounds.png, samples.png."""
-    from instancediffusion.worlds import KINDS, World, WorldSpec
-    from instancediffusion.worlds.sheets import background_sheet, colour_sheet, object_sheet, sample_sheet
+    """Draw contact sheets: objects, colours, facings, parts, backgrounds, samples, orders (scenes both ways)."""
+    from instancediffusion.worlds import KINDS, World, WorldSpec, sheets
 
     names = tuple(kind.name for kind in KINDS) if every else ()
     opened = World.load(cache, WorldSpec(size=size, max_objects=max_objects, objects=names))
     output.mkdir(parents=True, exist_ok=True)
-    sheets = {
-        "objects.png": object_sheet(opened),
-        "colours.png": colour_sheet(opened),
-        "backgrounds.png": background_sheet(opened),
-        "samples.png": sample_sheet(opened, count, seed=seed),
+    pictures = {
+        "objects.png": sheets.object_sheet(opened),
+        "colours.png": sheets.colour_sheet(opened),
+        "facings.png": sheets.facing_sheet(opened),
+        "parts.png": sheets.part_sheet(opened),
+        "backgrounds.png": sheets.background_sheet(opened),
+        "samples.png": sheets.sample_sheet(opened, count, seed=seed),
+        "orders.png": sheets.order_sheet(opened, -(-count // 4), seed=seed),
     }
-    for name, picture in sheets.items():
+    for name, picture in pictures.items():
         picture.save(output / name)
         click.echo(str(output / name))

@@ -24,7 +24,6 @@ _MORE_PLANTS = (
     Kind("clover", "four-leaf-clover", (), ("green",)),
     Kind("maple leaf", "maple-leaf"),
     Kind("bare tree", "leafless-tree", ("leafless tree",)),
-    Kind("christmas tree", "christmas-tree"),
     Kind("nest", "empty-nest", ("empty nest",)),
 )
 
@@ -53,8 +52,6 @@ _MORE_PLACES = (
     Kind("tower", "tokyo-tower", (), ("red", "tall")),
     Kind("temple", "classical-building", ("greek temple",)),
     Kind("factory", "factory"),
-    Kind("stadium", "stadium"),
-    Kind("slide", "playground-slide", ("playground slide",)),
     Kind("rock", "rock", ("boulder",), ("gray",)),
 )
 

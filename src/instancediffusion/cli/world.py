@@ -71,3 +71,37 @@ def sheet(output: Path, cache: Path | None, size: int, count: int, max_objects: 
     for name, picture in pictures.items():
         picture.save(output / name)
         click.echo(str(output / name))
+
+
+@world.command()
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to."
+)
+@click.option("--count", type=click.IntRange(1), required=True, help="Number of pictures.")
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help=_CACHE_HELP)
+@click.option("--size", type=click.IntRange(16, 1024), default=256, show_default=True, help="Canvas, in pixels.")
+@click.option(
+    "--max-objects", type=click.IntRange(1, 16), default=4, show_default=True, help="Most objects in a picture."
+)
+@click.option("--min-scale", type=float, default=0.22, show_default=True, help="Smallest object, share of the canvas.")
+@click.option("--max-scale", type=float, default=0.75, show_default=True, help="Largest object, share of the canvas.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first picture.")
+@click.option("--all", "every", is_flag=True, help="All kinds of the catalogue, not only its core.")
+def export(
+    output: Path,
+    count: int,
+    cache: Path | None,
+    size: int,
+    max_objects: int,
+    min_scale: float,
+    max_scale: float,
+    seed: int,
+    every: bool,
+) -> None:
+    """Write pictures with their truth as a COCO data set: images/, instances.json, instances.captions.json."""
+    from instancediffusion.worlds import KINDS, World, WorldSpec, export_coco
+
+    names = tuple(kind.name for kind in KINDS) if every else ()
+    spec = WorldSpec(size=size, max_objects=max_objects, min_scale=min_scale, max_scale=max_scale, objects=names)
+    for path in export_coco(World.load(cache, spec), output, count, first_seed=seed):
+        click.echo(str(path))

@@ -93,7 +93,7 @@ BACKGROUNDS: tuple[Background, ...] = (
     ),
     Background("space", ("in space", "in outer space"), space),
     Background("kitchen", ("in a kitchen", "on a tiled floor"), kitchen),
-    Background("brick wall", ("in front of a brick wall", "by a brick wall"), bricks),
+    Background("brick wall", ("in front of a brick wall", "at a brick wall"), bricks),
     Background("stage", ("on a stage", "on stage"), stage),
     Background("white background", ("on a white background", "on plain white"), plain((247, 247, 247))),
     Background("gray background", ("on a gray background", "on plain gray"), plain((150, 152, 156))),

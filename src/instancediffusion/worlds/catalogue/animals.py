@@ -46,7 +46,7 @@ _CORE = (
     Kind("ladybug", "lady-beetle", (), ("spotted",)),
     Kind("teddy bear", "teddy-bear", ("teddy",), ("soft",), "brown", PAINT, (5, 30)),
     Kind("snowman", "snowman", specks=False),
-    Kind("robot", "robot"),
+    Kind("robot", "robot", specks=False),
 )
 
 _MORE = (

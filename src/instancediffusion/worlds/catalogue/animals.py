@@ -12,7 +12,7 @@ _CORE = (
     Kind("horse", "horse", ("pony",), ("brown", "running"), facing="left"),
     Kind("cow", "cow", (), ("spotted",), facing="left"),
     Kind("pig", "pig", (), ("pink",)),
-    Kind("sheep", "ewe", ("lamb",), ("fluffy",)),
+    Kind("sheep", "ewe", (), ("fluffy",)),
     Kind("rabbit", "rabbit", ("bunny",), ("gray", "cute"), facing="left"),
     Kind("fox", "fox", (), ("orange",)),
     Kind("frog", "frog", (), ("green",)),

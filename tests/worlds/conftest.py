@@ -5,7 +5,14 @@ from instancediffusion.worlds import BACKGROUNDS, ObjectKind, SpriteBook, World,
 
 KINDS = (
     ObjectKind("disc", "disc", ("circle",), ("round",), "red", ("red", "green", "blue", "white", "black"), (345, 15)),
-    ObjectKind("arrow", "arrow", (), ("pointed",), facing="left"),
+    ObjectKind(
+        "arrow",
+        "arrow",
+        (),
+        ("pointed",),
+        facing="left",
+        parts={"tip": (0.0, 0.35, 0.3, 0.65), "left end": (0.0, 0.4, 0.1, 0.6), "right end": (0.9, 0.0, 1.0, 1.0)},
+    ),
     ObjectKind("box", "box", ("crate",), ("square",)),
     ObjectKind("ring", "ring", stands=False),
 )

@@ -12,6 +12,8 @@ def same(a, b) -> bool:
         + [
             (i.caption, i.name, i.colour, i.facing, i.z_order) == (j.caption, j.name, j.colour, j.facing, j.z_order)
             and all(np.array_equal(getattr(i, name), getattr(j, name)) for name in ("box", "amodal", "visible"))
+            and i.parts.keys() == j.parts.keys()
+            and all(np.array_equal(i.parts[name], j.parts[name]) for name in i.parts)
             for i, j in zip(a.instances, b.instances, strict=True)
         ]
     )
@@ -81,6 +83,8 @@ def test_swapping_the_order_changes_only_where_objects_overlap(world, samples):
         for a, b in zip(sample.instances, swapped.instances, strict=True):
             assert (a.caption, a.name, a.colour, a.facing) == (b.caption, b.name, b.colour, b.facing)
             assert np.array_equal(a.amodal, b.amodal)
+            assert np.array_equal(a.box, b.box)
+            assert all(np.array_equal(a.parts[name], b.parts[name]) for name in a.parts)
         changed = (sample.image != swapped.image).any(-1)
         near = np.sum([_grown(_grown(item.amodal)) for item in sample.instances], axis=0) > 1
         assert not (changed & ~near).any()
@@ -147,6 +151,38 @@ def test_many_large_objects_still_find_room(make_world):
     world = make_world(min_objects=8, max_objects=8, min_scale=0.3, max_scale=0.9)
     for seed in range(20):
         assert len(world.sample(seed).instances) == 8
+
+
+def test_all_counts_and_sizes_are_reached_and_half_of_the_pictures_overlap(make_world):
+    world = make_world(size=128, max_objects=8, min_scale=0.1, max_scale=0.9)
+    drawn = [world.sample(seed) for seed in range(250)]
+    longest = [max(i.box[2] - i.box[0], i.box[3] - i.box[1]) for sample in drawn for i in sample.instances]
+    assert {len(sample.instances) for sample in drawn} == set(range(1, 9))
+    assert min(longest) < 0.12
+    assert max(longest) > 0.8
+    depths = [np.sum([item.amodal for item in sample.instances], axis=0).max() for sample in drawn]
+    assert 0.4 < np.mean(np.array(depths) > 1) < 0.62
+
+
+def test_parts_lie_in_the_box_and_are_where_the_picture_has_them(make_world):
+    """The arrow's tip is at its thin end: the part moves there when the drawing is mirrored."""
+    world = make_world(objects=("arrow",), max_objects=1, min_scale=0.5)
+    for seed in range(30):
+        (item,) = world.sample(seed).instances
+        x0, y0, x1, y1 = item.box
+        assert set(item.parts) == {"tip", "left end", "right end"}
+        for part in item.parts.values():
+            assert (part[:2] >= item.box[:2]).all()
+            assert (part[2:] <= item.box[2:]).all()
+            assert (part[:2] < part[2:]).all()
+        tip = item.parts["tip"]
+        columns = item.amodal.sum(0)
+        inside = columns[round(tip[0] * 64) : round(tip[2] * 64)].mean()
+        assert inside < 0.5 * columns.max()
+        # In a mirrored drawing the end on the left is the one that was on the right.
+        assert (item.parts["left end"][[0, 2]].mean() < (x0 + x1) / 2) and item.parts["right end"][2] > 0.95 * x1
+        wide = item.parts["right end" if item.facing == "left" else "left end"]
+        assert wide[3] - wide[1] == pytest.approx(y1 - y0, abs=2 / 64)
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:

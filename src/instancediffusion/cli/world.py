@@ -53,19 +53,55 @@ def build(cache: Path | None, art: Path | None, force: bool) -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first sample.")
 @click.option("--all", "every", is_flag=True, help="All kinds of the catalogue, not only its core.")
 def sheet(output: Path, cache: Path | None, size: int, count: int, max_objects: int, seed: int, every: bool) -> None:
-    """Draw contact sheets: objects.png, colours.png, backgrounds.png, samples.png."""
-    from instancediffusion.worlds import KINDS, World, WorldSpec
-    from instancediffusion.worlds.sheets import background_sheet, colour_sheet, object_sheet, sample_sheet
+    """Draw contact sheets: objects, colours, facings, parts, backgrounds, samples, orders (scenes both ways)."""
+    from instancediffusion.worlds import KINDS, World, WorldSpec, sheets
 
     names = tuple(kind.name for kind in KINDS) if every else ()
     opened = World.load(cache, WorldSpec(size=size, max_objects=max_objects, objects=names))
     output.mkdir(parents=True, exist_ok=True)
-    sheets = {
-        "objects.png": object_sheet(opened),
-        "colours.png": colour_sheet(opened),
-        "backgrounds.png": background_sheet(opened),
-        "samples.png": sample_sheet(opened, count, seed=seed),
+    pictures = {
+        "objects.png": sheets.object_sheet(opened),
+        "colours.png": sheets.colour_sheet(opened),
+        "facings.png": sheets.facing_sheet(opened),
+        "parts.png": sheets.part_sheet(opened),
+        "backgrounds.png": sheets.background_sheet(opened),
+        "samples.png": sheets.sample_sheet(opened, count, seed=seed),
+        "orders.png": sheets.order_sheet(opened, -(-count // 4), seed=seed),
     }
-    for name, picture in sheets.items():
+    for name, picture in pictures.items():
         picture.save(output / name)
         click.echo(str(output / name))
+
+
+@world.command()
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to."
+)
+@click.option("--count", type=click.IntRange(1), required=True, help="Number of pictures.")
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help=_CACHE_HELP)
+@click.option("--size", type=click.IntRange(16, 1024), default=256, show_default=True, help="Canvas, in pixels.")
+@click.option(
+    "--max-objects", type=click.IntRange(1, 16), default=4, show_default=True, help="Most objects in a picture."
+)
+@click.option("--min-scale", type=float, default=0.22, show_default=True, help="Smallest object, share of the canvas.")
+@click.option("--max-scale", type=float, default=0.75, show_default=True, help="Largest object, share of the canvas.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first picture.")
+@click.option("--all", "every", is_flag=True, help="All kinds of the catalogue, not only its core.")
+def export(
+    output: Path,
+    count: int,
+    cache: Path | None,
+    size: int,
+    max_objects: int,
+    min_scale: float,
+    max_scale: float,
+    seed: int,
+    every: bool,
+) -> None:
+    """Write pictures with their truth as a COCO data set: images/, instances.json, instances.captions.json."""
+    from instancediffusion.worlds import KINDS, World, WorldSpec, export_coco
+
+    names = tuple(kind.name for kind in KINDS) if every else ()
+    spec = WorldSpec(size=size, max_objects=max_objects, min_scale=min_scale, max_scale=max_scale, objects=names)
+    for path in export_coco(World.load(cache, spec), output, count, first_seed=seed):
+        click.echo(str(path))

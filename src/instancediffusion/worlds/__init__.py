@@ -7,6 +7,7 @@ from .art import ArtError, build_art, load_art
 from .backgrounds import BACKGROUNDS, Background
 from .catalogue import CORE, KINDS
 from .colours import COLOURS, recolour
+from .export import export_coco
 from .kinds import ObjectKind
 from .samples import WorldInstance, WorldSample
 from .spec import WorldSpec
@@ -27,6 +28,7 @@ __all__ = [
     "WorldSample",
     "WorldSpec",
     "build_art",
+    "export_coco",
     "load_art",
     "recolour",
 ]

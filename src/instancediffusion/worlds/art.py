@@ -22,6 +22,7 @@ from PIL import Image
 from instancediffusion.errors import InstanceDiffusionError
 from instancediffusion.runs import atomic_path, cache_folder
 
+from .drawings import DRAWINGS
 from .kinds import ObjectKind
 
 PACKAGE = "@iconify-json/noto"
@@ -30,7 +31,7 @@ SHA256 = "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"
 SPRITE_SIDE = 256
 """Longer side of a cached sprite, in pixels."""
 
-_FORMAT = "sprites-1"
+_FORMAT = "sprites-2"
 _MAX_SVG = 2_000_000
 Sprite = NDArray[np.uint8]
 
@@ -41,7 +42,8 @@ class ArtError(InstanceDiffusionError):
 
 def art_file(kinds: Iterable[ObjectKind], cache: str | Path | None = None) -> Path:
     """Return where the sprites of these kinds are, or will be, cached. The name changes with whatever shapes them."""
-    recipe = [_FORMAT, PACKAGE, VERSION, SHA256, SPRITE_SIDE, sorted((kind.icon, kind.specks) for kind in kinds)]
+    wanted = sorted((kind.icon, kind.specks, DRAWINGS.get(kind.icon)) for kind in kinds)
+    recipe = [_FORMAT, PACKAGE, VERSION, SHA256, SPRITE_SIDE, wanted]
     digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
     return cache_folder(cache) / f"world-{digest}" / "sprites.npz"
 
@@ -62,6 +64,7 @@ def build_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None, art:
     """
     kinds = tuple(kinds)
     icons = _read_icons(_checked(Path(art).read_bytes() if art is not None else _fetch()))
+    icons["icons"] = DRAWINGS | icons["icons"]
     sprites = {kind.icon: draw_icon(icons, kind.icon, specks=kind.specks) for kind in kinds}
     path = art_file(kinds, cache)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -69,8 +72,15 @@ def build_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None, art:
     return path
 
 
-def load_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None) -> dict[str, Sprite]:
+def load_art(
+    kinds: Iterable[ObjectKind], cache: str | Path | None = None, only: Iterable[ObjectKind] | None = None
+) -> dict[str, Sprite]:
     """Read the cached sprites: icon -> (H, W, 4) uint8 with straight alpha, tightly cropped.
+
+    Args:
+        kinds: the kinds the cache was built for.
+        cache: the folder they were built into.
+        only: those of them to read; None reads all.
 
     Raises:
         ArtError: they are not there, or the file is damaged.
@@ -81,7 +91,7 @@ def load_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None) -> di
         raise ArtError(f"{path}: the world's sprites are not built yet; run `instancediffusion world build`")
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {kind.icon: stored[kind.icon] for kind in kinds}
+            return {kind.icon: stored[kind.icon] for kind in (kinds if only is None else only)}
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise ArtError(f"{path}: damaged ({error}); run `instancediffusion world build` again") from error
 

@@ -1,16 +1,19 @@
 """Captions that are true of their picture: one for each instance, one for the whole.
 
 Instance captions run from bare ("a pear") to full ("a ripe yellow pear facing left"). Prompts name the objects in any
-order, with counts, colours, the background, and "in front of" or "behind" where two objects really overlap.
+order, with counts, colours, places on the picture, the background, and "in front of" or "behind" where two objects
+really overlap.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .backgrounds import Background
 from .kinds import Facing, ObjectKind
+from .places import PLACES, places
 from .words import NUMBERS, counted, listed, plural, with_article
 
 _TITLES = ("a picture of", "a drawing of", "an image of", "a scene with")
@@ -40,6 +43,7 @@ def prompt_caption(
     z_order: Sequence[int],
     overlapping: Sequence[tuple[int, int]],
     background: Background,
+    boxes: Sequence[NDArray[np.float32]] = (),
 ) -> str:
     """Write the caption of the whole picture.
 
@@ -49,12 +53,16 @@ def prompt_caption(
         z_order: rank of each; larger is nearer.
         overlapping: pairs of indices whose silhouettes overlap.
         background: what is behind.
+        boxes: (4,) each, where the objects are; without them no place is told.
 
     Returns:
         Lower case, no full stop.
     """
     phrases = [_noun_phrase(rng, named, trait=0.1, colour=0.7) for named in objects]
     sides = [_side(rng, named, 0.12) for named in objects]
+    where = [_place(rng, box, 0.25) for box in boxes] or [""] * len(objects)
+    # One thing about each at most: "a cat facing left on the right" would be hard to read.
+    asides = [side or place for side, place in zip(sides, where, strict=True)]
     style, tell, keep_ground, ground_first, skip = rng.random(5)
     ground = background.phrases[int(rng.integers(len(background.phrases)))]
     title = _TITLES[int(rng.integers(len(_TITLES)))]
@@ -74,7 +82,7 @@ def prompt_caption(
         order = [i for i in order if i not in (first, second)]
     elif len(objects) > 1 and skip < 0.08:
         order = order[:-1]
-    others = _grouped([phrases[i] for i in order], [sides[i] for i in order])
+    others = _grouped([phrases[i] for i in order], [asides[i] for i in order])
     # "a dog behind a cat and a car" would say too much, so the others follow after "with".
     sentence = ", with ".join(part for part in (relation, listed(others)) if part)
     if keep_ground < 0.8:
@@ -84,7 +92,7 @@ def prompt_caption(
 
 def vocabulary(kinds: Iterable[ObjectKind], backgrounds: Iterable[Background]) -> tuple[str, ...]:
     """List every word a caption of these kinds and backgrounds can hold, sorted."""
-    phrases = ["a an and with facing left right looking to the", *_TITLES, *NUMBERS[2:], "many"]
+    phrases = ["a an and with facing left right looking to the", *_TITLES, *NUMBERS[2:], "many", *PLACES]
     phrases += [phrase for options in _RELATIONS.values() for phrase in options]
     for kind in kinds:
         phrases += [*kind.words, *map(plural, kind.words), *kind.traits, *kind.colours]
@@ -114,10 +122,16 @@ def _side(rng: np.random.Generator, named: Named, share: float) -> str:
     return f" facing {named.facing}" if how < 0.7 else f" looking to the {named.facing}"
 
 
-def _grouped(phrases: Sequence[str], sides: Sequence[str]) -> list[str]:
-    """Count equal phrases together ("two red balloons"); one that stands alone may tell its side."""
+def _place(rng: np.random.Generator, box: NDArray[np.float32], share: float) -> str:
+    use, which = rng.random(2)
+    found = places(box)
+    return f" {found[int(which * len(found))]}" if found and use < share else ""
+
+
+def _grouped(phrases: Sequence[str], asides: Sequence[str]) -> list[str]:
+    """Count equal phrases together ("two red balloons"); one that stands alone may tell its side or place."""
     return [
-        counted(phrase, phrases.count(phrase)) + (sides[i] if phrases.count(phrase) == 1 else "")
+        counted(phrase, phrases.count(phrase)) + (asides[i] if phrases.count(phrase) == 1 else "")
         for i, phrase in enumerate(phrases)
         if phrase not in phrases[:i]
     ]

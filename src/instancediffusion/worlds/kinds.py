@@ -1,7 +1,7 @@
 """What one kind of object in a world is: its drawing, its words, its colours, its side."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from instancediffusion.errors import SettingsError
@@ -9,6 +9,9 @@ from instancediffusion.errors import SettingsError
 from .colours import COLOURS
 
 Facing = Literal["left", "right"]
+
+Corners = tuple[float, float, float, float]
+"""A box x0, y0, x1, y1, in fractions of a drawing."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class ObjectKind:
         specks: whether small parts that hang loose in the drawing belong to it (the rays of the sun do, the stars
             around a mountain do not).
         core: whether it is among the kinds a `WorldSpec` uses when it names none.
+        parts: name of a part ("head", "beak", "left ear") -> its box in the drawing as it is in the art.
         repaint: whether to recolour it to `colour` too, where the drawing's own shade is not quite of that name.
     """
 
@@ -43,6 +47,7 @@ class ObjectKind:
     specks: bool = True
     core: bool = True
     repaint: bool = False
+    parts: Mapping[str, Corners] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         unknown = [colour for colour in self.colours if colour not in COLOURS]
@@ -52,6 +57,9 @@ class ObjectKind:
             raise SettingsError(
                 f"{self.name}: `colour`, `colours` and `tint` go together, and `colour` is one of `colours`"
             )
+        for part, (x0, y0, x1, y1) in self.parts.items():
+            if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
+                raise SettingsError(f"{self.name}: the part {part!r} is no box x0 y0 x1 y1 within 0..1; correct it")
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -62,6 +70,21 @@ class ObjectKind:
     def facings(self) -> tuple[Facing, ...]:
         """The sides an instance can look to: both, or none at all."""
         return ("left", "right") if self.facing else ()
+
+    def outside_core(self) -> "ObjectKind":
+        """Return the same kind, out of the core."""
+        return replace(self, core=False)
+
+    def parts_facing(self, facing: Facing | None) -> dict[str, Corners]:
+        """Return the boxes of the parts for one side; in a mirrored drawing a left ear is a right one."""
+        if facing is None or facing == self.facing:
+            return dict(self.parts)
+        return {_other_side(name): (1.0 - x1, y0, 1.0 - x0, y1) for name, (x0, y0, x1, y1) in self.parts.items()}
+
+
+def _other_side(part: str) -> str:
+    side, _, rest = part.partition(" ")
+    return {"left": f"right {rest}", "right": f"left {rest}"}.get(side, part)
 
 
 def check_kinds(kinds: Iterable[ObjectKind]) -> tuple[ObjectKind, ...]:

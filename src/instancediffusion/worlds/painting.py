@@ -19,6 +19,26 @@ class Placed:
     stamp: Stamp
     corner: Corner
 
+    def box(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Return the tight box of the silhouette, x0 y0 x1 y1, as fractions of a canvas of (height, width) pixels."""
+        (top, left), mask = self.corner, self.stamp.mask
+        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        height, width = size
+        return np.array(
+            [(left + xs[0]) / width, (top + ys[0]) / height, (left + xs[-1] + 1) / width, (top + ys[-1] + 1) / height],
+            np.float32,
+        )
+
+    def parts(self, box: NDArray[np.float32], size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
+        """Return the boxes of the parts in the same frame, each cut to the object's own `box`."""
+        (top, left), (tall, wide), (height, width) = self.corner, self.stamp.mask.shape, size
+        scale, shift = np.array([wide, tall] * 2), np.array([left, top] * 2)
+        found = {}
+        for name, corners in self.named.kind.parts_facing(self.named.facing).items():
+            part = (np.array(corners) * scale + shift) / np.array([width, height] * 2)
+            found[name] = np.clip(part, np.tile(box[:2], 2), np.tile(box[2:], 2)).astype(np.float32)
+        return found
+
 
 def paint(image: NDArray[np.float32], item: Placed) -> None:
     """Put one object over the picture, in place."""

@@ -1,7 +1,7 @@
 """What one draw from a world holds: the picture and the exact truth about every object in it."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ class WorldInstance:
         box: (4,) float32, x0 y0 x1 y1 as fractions of the canvas, tight around the amodal mask.
         amodal: (H, W) bool, the whole silhouette, hidden parts included.
         visible: (H, W) bool, what no nearer object covers.
+        parts: name of a part -> its box like `box`, hidden or not, for kinds whose parts are known.
     """
 
     caption: str
@@ -36,6 +37,7 @@ class WorldInstance:
     box: NDArray[np.float32]
     amodal: NDArray[np.bool_]
     visible: NDArray[np.bool_]
+    parts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,14 @@
 """Contact sheets of a world, for a person to look at before a model is trained on it."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from instancediffusion.rendering import contact_sheet
 
 from .world import World
 
 _PAPER = (206, 214, 212)
+_INKS = ((214, 32, 40), (20, 90, 220), (0, 130, 60), (150, 40, 170))
 _READABLE = 224
 """Smallest side at which a prompt fits below its picture, in pixels."""
 
@@ -31,9 +32,37 @@ def colour_sheet(world: World, cell: int = 96) -> Image.Image:
             cells.append(_cell(world.sprites.picture(kind.name, colour, kind.facing), cell))
             labels.append(f"{colour} {kind.name}")
         for _ in range(columns - len(kind.colours)):
-            cells.append(Image.new("RGB", (cell, cell), _PAPER))
+            cells.append(_empty(cell))
             labels.append("")
-    return contact_sheet(cells or [Image.new("RGB", (cell, cell), _PAPER)], columns, labels or [""])
+    return contact_sheet(cells or [_empty(cell)], columns, labels or [""])
+
+
+def part_sheet(world: World, cell: int = 160, columns: int = 8) -> Image.Image:
+    """Draw every kind with known parts, their boxes over it: mirrored in every second picture of a kind with a side."""
+    cells, labels = [], []
+    for kind in world.kinds:
+        for side in (kind.facings or (None,)) if kind.parts else ():
+            sprite = world.sprites.picture(kind.name, kind.colour, side)
+            picture = _cell(sprite, cell)
+            scale = cell / max(sprite.size)
+            wide, tall = sprite.width * scale, sprite.height * scale
+            left, top = (cell - wide) / 2.0, (cell - tall) / 2.0
+            draw = ImageDraw.Draw(picture)
+            boxes = kind.parts_facing(side)
+            for ink, (x0, y0, x1, y1) in zip(_INKS, boxes.values(), strict=False):
+                corners = (left + x0 * wide, top + y0 * tall, left + x1 * wide - 1, top + y1 * tall - 1)
+                draw.rectangle(corners, outline=ink, width=2)
+            cells.append(picture)
+            labels.append(f"{kind.name}: {', '.join(boxes)}")
+    return contact_sheet(cells or [_empty(cell)], columns, labels or [""])
+
+
+def facing_sheet(world: World, cell: int = 96, columns: int = 12) -> Image.Image:
+    """Draw every kind that has a side, facing left, then facing right."""
+    sides = [(kind, side) for kind in world.kinds for side in kind.facings]
+    cells = [_cell(world.sprites.picture(kind.name, kind.colour, side), cell) for kind, side in sides]
+    labels = [f"{kind.name} {side}" for kind, side in sides]
+    return contact_sheet(cells or [_empty(cell)], columns, labels or [""])
 
 
 def background_sheet(world: World, columns: int = 6) -> Image.Image:
@@ -52,6 +81,24 @@ def sample_sheet(world: World, count: int = 24, columns: int = 6, seed: int = 0)
     side = max(world.spec.size, _READABLE)
     pictures = [Image.fromarray(sample.image).resize((side, side), Image.Resampling.BICUBIC) for sample in samples]
     return contact_sheet(pictures, columns, [sample.prompt for sample in samples])
+
+
+def order_sheet(world: World, count: int = 12, columns: int = 6, seed: int = 0) -> Image.Image:
+    """Draw overlapping scenes in both orders, each beside the other."""
+    side = max(world.spec.size, _READABLE)
+    pictures, labels = [], []
+    for number in range(seed, seed + 50 * count):
+        pair = [world.sample(number), world.sample(number, order="reversed")]
+        if (pair[0].image != pair[1].image).any():
+            pictures += [Image.fromarray(one.image).resize((side, side), Image.Resampling.BICUBIC) for one in pair]
+            labels += [one.prompt for one in pair]
+        if len(pictures) >= 2 * count:
+            break
+    return contact_sheet(pictures or [_empty(side)], columns, labels or [""])
+
+
+def _empty(side: int) -> Image.Image:
+    return Image.new("RGB", (side, side), _PAPER)
 
 
 def _cell(sprite: Image.Image, side: int) -> Image.Image:

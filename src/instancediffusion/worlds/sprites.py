@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from instancediffusion.errors import SettingsError
 
@@ -29,7 +29,7 @@ class Stamp:
 
 
 class SpriteBook:
-    """All sprites of a world, in every colour and side, as a pyramid of halved sizes that is built on first use.
+    """All sprites of a world, in every colour, as a pyramid of halved sizes that is built on first use.
 
     Args:
         kinds: the kinds of objects.
@@ -46,11 +46,11 @@ class SpriteBook:
                     f"sprite {kind.icon!r}: expected a visible (H, W, 4) uint8 array, got {pixels.shape}"
                 )
             self._art[kind.name] = pixels
-        self._pyramids: dict[tuple[str, str | None, Facing | None], list[Image.Image]] = {}
+        self._pyramids: dict[tuple[str, str | None], list[Image.Image]] = {}
 
     def stamp(self, name: str, colour: str | None, facing: Facing | None, longer_px: float) -> Stamp:
         """Return a sprite whose longer side is `longer_px` (at least 4), rounded to whole pixels."""
-        pyramid = self._pyramid(name, colour, facing)
+        pyramid = self._pyramid(name, colour)
         largest = pyramid[0]
         scale = max(longer_px, 4.0) / max(largest.size)
         size = (max(2, round(largest.width * scale)), max(2, round(largest.height * scale)))
@@ -58,6 +58,8 @@ class SpriteBook:
             (level for level in reversed(pyramid) if level.width >= size[0] and level.height >= size[1]), largest
         )
         pixels = np.asarray(source.resize(size, Image.Resampling.BILINEAR))
+        if self._mirrored(name, facing):
+            pixels = pixels[:, ::-1]
         alpha = pixels[..., 3]
         return Stamp(
             pixels[..., :3].astype(np.float32), 1.0 - alpha[..., None].astype(np.float32) / 255.0, alpha >= 128
@@ -65,11 +67,19 @@ class SpriteBook:
 
     def picture(self, name: str, colour: str | None = None, facing: Facing | None = None) -> Image.Image:
         """Return a sprite at its full size, with straight alpha (RGBA)."""
-        return self._pyramid(name, colour, facing)[0].convert("RGBA")
+        whole = self._pyramid(name, colour)[0].convert("RGBA")
+        return ImageOps.mirror(whole) if self._mirrored(name, facing) else whole
 
-    def _pyramid(self, name: str, colour: str | None, facing: Facing | None) -> list[Image.Image]:
+    def _mirrored(self, name: str, facing: Facing | None) -> bool:
+        """Say whether a side is the other one than the drawing's own."""
+        kind = self.kinds[name]
+        if facing is not None and kind.facing is None:
+            raise SettingsError(f"{name} has no side; leave its facing out")
+        return facing is not None and facing != kind.facing
+
+    def _pyramid(self, name: str, colour: str | None) -> list[Image.Image]:
         """Return the sprite in premultiplied RGBa, each level half the size of the one before."""
-        key = (name, colour, facing)
+        key = (name, colour)
         if key not in self._pyramids:
             kind, pixels = self.kinds[name], self._art[name]
             if colour is not None and (colour != kind.colour or kind.repaint):
@@ -78,11 +88,7 @@ class SpriteBook:
                         f"{name} cannot be {colour}; it can be {', '.join(kind.colours) or 'no other colour'}"
                     )
                 pixels = recolour(pixels, kind.tint, colour)
-            if facing is not None and facing != kind.facing:
-                if kind.facing is None:
-                    raise SettingsError(f"{name} has no side; leave its facing out")
-                pixels = pixels[:, ::-1]
-            level = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGBa")
+            level = Image.fromarray(pixels).convert("RGBa")
             levels = [level]
             while min(level.size) >= 16:
                 level = level.reduce(2)

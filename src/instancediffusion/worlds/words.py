@@ -4,12 +4,20 @@ from collections.abc import Sequence
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
-_IRREGULAR = {"fish": "fish", "sheep": "sheep", "mouse": "mice", "goose": "geese", "cactus": "cacti", "leaf": "leaves"}
+_IRREGULAR = {
+    **{noun: noun for noun in ("bison", "deer", "fish", "moose", "pufferfish", "sheep", "shrimp", "squid")},
+    **{"mouse": "mice", "goose": "geese", "cactus": "cacti", "die": "dice", "tooth": "teeth"},
+    **{"leaf": "leaves", "loaf": "loaves", "wolf": "wolves"},
+    **{noun: f"{noun}es" for noun in ("potato", "tomato", "volcano")},
+}
+_SOUNDS_LIKE_A = ("uni", "eu", "ufo")
+_SOUNDS_LIKE_AN = ("hour",)
 
 
 def with_article(phrase: str) -> str:
     """Put "a" or "an" before a phrase."""
-    return f"an {phrase}" if phrase[0] in "aeiou" and not phrase.startswith(("uni", "eu")) else f"a {phrase}"
+    vowel = phrase[0] in "aeiou" and not phrase.startswith(_SOUNDS_LIKE_A)
+    return f"an {phrase}" if vowel or phrase.startswith(_SOUNDS_LIKE_AN) else f"a {phrase}"
 
 
 def plural(noun: str) -> str:

@@ -54,7 +54,7 @@ class World:
         """
         spec = spec or WorldSpec()
         kinds = _chosen("objects", spec.objects, {kind.name: kind for kind in KINDS}, CORE)
-        art = load_art(KINDS, cache)
+        art = load_art(KINDS, cache, kinds)
         return cls(SpriteBook(kinds, art), spec)
 
     def sample(self, seed: int, order: Order | None = None) -> WorldSample:
@@ -92,7 +92,8 @@ class World:
         overlapping = [(i, j) for i in range(len(placed)) for j in range(i) if _truly_overlap(amodal[i], amodal[j])]
         named = [item.named for item in placed]
         captions = [instance_caption(words_rng, item) for item in named]
-        prompt = prompt_caption(words_rng, named, z_order, overlapping, background)
+        boxes = [item.box(size) for item in placed]
+        prompt = prompt_caption(words_rng, named, z_order, overlapping, background, boxes)
         instances = tuple(
             WorldInstance(
                 captions[i],
@@ -100,9 +101,10 @@ class World:
                 item.colour,
                 item.facing,
                 z_order[i],
-                _unit_box(placed[i], size),
+                boxes[i],
                 amodal[i],
                 visible[i],
+                placed[i].parts(boxes[i], size),
             )
             for i, item in enumerate(named)
         )
@@ -123,7 +125,8 @@ class World:
                 continue
             pairs = [(1, 0)] if len(named) > 1 else []
             ground = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
-            yield prompt_caption(rng, named, [int(z) for z in rng.permutation(len(named))], pairs, ground)
+            boxes = [np.sort(rng.random((2, 2)), 0).astype(np.float32).ravel() for _ in named]
+            yield prompt_caption(rng, named, [int(z) for z in rng.permutation(len(named))], pairs, ground, boxes)
 
     def _describe(self, rng: np.random.Generator, earlier: Sequence[Named]) -> Named:
         """Choose what an object is."""
@@ -190,14 +193,3 @@ def _ranks(own: list[int], order: Order | None) -> list[int]:
 def _truly_overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> bool:
     """Say whether two silhouettes overlap enough (3 % of the smaller) for a person to say which is in front."""
     return bool((a & b).sum() >= 0.03 * min(a.sum(), b.sum()))
-
-
-def _unit_box(item: Placed, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the tight box of the silhouette as fractions of the canvas."""
-    (top, left), mask = item.corner, item.stamp.mask
-    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    height, width = size
-    return np.array(
-        [(left + xs[0]) / width, (top + ys[0]) / height, (left + xs[-1] + 1) / width, (top + ys[-1] + 1) / height],
-        np.float32,
-    )

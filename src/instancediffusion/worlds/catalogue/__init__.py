@@ -1,0 +1,26 @@
+"""The kinds of objects of the built-in world, looked at one by one.
+
+Sides, colours and parts stand here only where they were checked by eye, on the sheets `instancediffusion world sheet`
+draws. Kinds outside the core are good drawings too, but easily taken for a kind of the core (a taxi
+for a yellow car), or of less use; a `WorldSpec` may name them.
+"""
+
+from dataclasses import replace
+
+from ..kinds import check_kinds
+from .animals import ANIMALS
+from .food import FOOD
+from .outdoors import PLACES, PLANTS
+from .parts import PARTS
+from .things import THINGS
+from .vehicles import VEHICLES
+
+KINDS = check_kinds(
+    replace(kind, parts=PARTS.get(kind.name, {})) for kind in ANIMALS + FOOD + PLANTS + PLACES + VEHICLES + THINGS
+)
+"""Every kind whose sprite is built."""
+
+CORE = tuple(kind.name for kind in KINDS if kind.core)
+"""The names a `WorldSpec` uses when it names none."""
+
+__all__ = ["CORE", "KINDS"]

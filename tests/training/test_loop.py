@@ -244,8 +244,10 @@ def test_two_processes_make_the_steps_of_one(drawn, tmp_path, repository):
         assert (two / stage / "preview-000004.png").exists()
         first, second = (load_checkpoint(run / stage / "checkpoint.pt")["modules"] for run in (one, two))
         for module, values in first.items():
-            for name, value in values.items():
-                torch.testing.assert_close(second[module][name], value, atol=2e-4, rtol=1e-3)
+            # Adam turns the rounding of a gradient that is nearly zero into a step of either sign: compare the whole.
+            alone = torch.cat([value.flatten().double() for value in values.values()])
+            together = torch.cat([second[module][name].flatten().double() for name in values])
+            assert (together - alone).norm() < 1e-3 * alone.norm(), module
 
 
 def test_any_task_of_the_four_methods_can_be_trained(tmp_path, recipe):

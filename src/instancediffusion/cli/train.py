@@ -92,9 +92,10 @@ def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output
         run_stage.scenes(settings, run)
     elif stage == "latents":
         run_stage.latents(settings, run)
-    elif stage in ("encoder", "decoder"):
-        half = "encoder" if stage == "encoder" else "decoder"
-        run_stage.autoencoder_half(settings, run, half, stop_after=stop_after)
+    elif stage == "encoder":
+        run_stage.autoencoder_half(settings, run, "encoder", stop_after=stop_after)
+    elif stage == "decoder":
+        run_stage.autoencoder_half(settings, run, "decoder", stop_after=stop_after)
     elif stage == "text":
         run_stage.text(settings, run, stop_after=stop_after)
     elif stage == "diffusion":

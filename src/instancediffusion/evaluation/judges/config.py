@@ -58,7 +58,8 @@ class JudgeConfig:
             SettingsError: unknown fields, or values that cannot be built.
         """
         try:
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+            read: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+            return cls(**read)
         except TypeError as error:
             raise SettingsError(f"judge: {error}") from error
 

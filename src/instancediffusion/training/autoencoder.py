@@ -44,7 +44,7 @@ def build_autoencoder(config: AutoencoderConfig, image_px: int) -> AutoencoderKL
         norm_num_groups=config.norm_num_groups,
         mid_block_add_attention=False,
         sample_size=image_px,
-        # The code is white already.
+        # The code has variance 1 over all already.
         scaling_factor=1.0,
         # The stock pipelines turn to float32 for a VAE that says it needs it; this one does not.
         force_upcast=False,

@@ -73,8 +73,8 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             segmentation: arguments of `MaskEncoder`; None leaves the segmentation input out.
             token_weight: attention weight of an instance's token at the start, see `UniFusion`.
             caption_shortcut: a direct way from the caption to its tokens, see `UniFusion`.
-            cell_features: width of what a small network makes of each cell's place in its instance and of the
-                instance's caption, see `CellFeatures`. 0, nothing of the kind, as published.
+            cell_features: width of what a small network makes of the sprites in each cell, its place in their
+                instances and the captions, see `CellFeatures`. 0, nothing of the kind, as published.
             derive_locations: give instances the kinds of location their own imply, see `locations_from_scenes`.
             published_mask_points: sample mask points with the published one-pixel offset.
             default_instance_mask: attention mask rule where none is asked for.
@@ -170,7 +170,12 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         return result
 
     def forward(
-        self, locations: LocationTensors, captions: Tensor, *, instance_mask: InstanceMaskRule | None = None
+        self,
+        locations: LocationTensors,
+        captions: Tensor,
+        *,
+        instance_mask: InstanceMaskRule | None = None,
+        extents: Tensor | None = None,
     ) -> Grounding:
         """Everything the UNet needs of B scenes, computed once for all steps and both guidance halves.
 
@@ -178,6 +183,8 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             locations: B images of N slots.
             captions: (B, N, caption_dim) pooled caption features.
             instance_mask: attention mask rule, see `conditioning.attention_mask`; None takes the adapter's own.
+            extents: (B, N, 4) xyxy, fractions of the canvas: how far the instances reach, for adapters with cell
+                features, in training on pictures of which all is known. None guesses what the locations leave open.
 
         Raises:
             SettingsError: unknown attention mask rule.
@@ -186,7 +193,9 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         if rule not in INSTANCE_MASK_RULES:
             raise SettingsError(f"instance_mask: unknown rule {rule!r}; choose one of {', '.join(INSTANCE_MASK_RULES)}")
         tokens = self.tokens(locations, captions)
-        if rule in ("none", "published"):  # neither looks at bitmaps, which are large
+        if self.cells is not None and extents is None:
+            extents = self.cells.extents(locations, captions)
+        if self.cells is None and rule in ("none", "published"):  # neither looks at bitmaps, which are large
             locations = replace(locations, segmentations=None)
         return Grounding(
             layers=self._layers_by_path,
@@ -198,6 +207,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             instance_mask=rule,
             cells=self.cells,
             captions=None if self.cells is None else captions,
+            extents=None if self.cells is None else extents,
         )
 
     def __getstate__(self) -> dict[str, Any]:

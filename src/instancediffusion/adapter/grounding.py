@@ -31,6 +31,7 @@ class Grounding:
         scale: the grounding scale of this step; at 0 the layers are skipped altogether.
         cells: makes the cell features, for adapters that have them; see `CellFeatures`.
         captions: (B, N, caption_dim) pooled caption features, kept for `cells` only.
+        extents: (B, N, 4) how far the instances reach, told or guessed, for `cells` only.
         latent_size: (height, width) of the latents of the current call; set by the UNet hook.
     """
 
@@ -44,6 +45,7 @@ class Grounding:
     scale: float = 1.0
     cells: nn.Module | None = None
     captions: Tensor | None = None
+    extents: Tensor | None = None
     latent_size: tuple[int, int] | None = None
     # Attention biases by feature map size and type, cell features by size; filled on first use, shared by copies of the
     # same rows.
@@ -80,6 +82,7 @@ class Grounding:
             kind=take(self.kind),
             locations=self.locations.select(index),
             captions=None if self.captions is None else self.captions[index],
+            extents=None if self.extents is None else self.extents[index],
             _biases={},
             _features={},
         )
@@ -108,7 +111,8 @@ class Grounding:
             slot=join([p.slot for p in parts], -1),
             kind=join([p.kind for p in parts]),
             locations=LocationTensors.cat([p.locations for p in parts]),
-            captions=None if first.captions is None else _cat_captions([p.captions for p in parts]),
+            captions=None if first.captions is None else _cat_slots([p.captions for p in parts]),
+            extents=None if first.extents is None else _cat_slots([p.extents for p in parts]),
             _biases={},
             _features={},
         )
@@ -135,7 +139,7 @@ class Grounding:
             return None
         size = self._map_size(cells)
         if size not in self._features:
-            self._features[size] = self.cells(self.locations, self.captions, size)
+            self._features[size] = self.cells(self.locations, self.captions, self.extents, size)
         return self._features[size]
 
     def _map_size(self, cells: int) -> tuple[int, int]:
@@ -150,8 +154,8 @@ class Grounding:
         return height, width
 
 
-def _cat_captions(parts: Sequence[Tensor | None]) -> Tensor:
-    """Join (B, N, D) captions of batches; those with fewer slots get empty ones."""
+def _cat_slots(parts: Sequence[Tensor | None]) -> Tensor:
+    """Join (B, N, D) values of batches; those with fewer slots get zeros."""
     given = [part for part in parts if part is not None]
     slots = max(part.shape[1] for part in given)
     return torch.cat([functional.pad(part, [0, 0, 0, slots - part.shape[1]]) for part in given])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from instancediffusion.training.config import Recipe
     from instancediffusion.training.scoring import Scorer
 
-STAGES = ("scenes", "latents", "encoder", "decoder", "text", "diffusion", "export")
+STAGES = ("scenes", "latents", "encoder", "decoder", "text", "cells", "diffusion", "export")
 _BY_ONE = ("scenes", "latents", "export")
 """Stages that one process does for all."""
 
@@ -77,7 +77,7 @@ def train(
         )
     known = run_stage.names(settings)
     if unknown := [stage for stage in stages if stage not in known]:
-        raise SettingsError(f"--stage {unknown[0]}: a recipe with a base has only {', '.join(known)}")
+        raise SettingsError(f"--stage {unknown[0]}: the stages of this recipe are {', '.join(known)}")
     for stage in [name for name in known if name in stages or not stages]:
         if accelerator.is_main_process or stage not in _BY_ONE:
             _run(stage, settings, run, stop_after, output or run / "export", judge)
@@ -98,6 +98,8 @@ def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output
         run_stage.autoencoder_half(settings, run, "decoder", stop_after=stop_after)
     elif stage == "text":
         run_stage.text(settings, run, stop_after=stop_after)
+    elif stage == "cells":
+        run_stage.cells(settings, run, stop_after=stop_after)
     elif stage == "diffusion":
         run_stage.diffusion(settings, run, stop_after=stop_after, scorer=_scorer(judge, settings))
     else:

@@ -1,8 +1,8 @@
-"""Cell frames: where a cell lies within the instance that it most likely shows.
+"""Cell frames: where a cell lies as seen from an instance.
 
 A stock UNet has no sense of place but the edges of its maps, and the grounding tokens tell every cell of an instance
 the same. A model trained from nothing then learns an instance's colours long before its shape, since each cell would
-have to find out by itself which part of the object it holds. Its frame says so: the cell's place as seen from the
+have to find out by itself which part of the object it holds. The frame says so: the cell's place as seen from the
 instance's centre, in canvas and in instance lengths. The published model has nothing of the kind.
 """
 
@@ -13,76 +13,33 @@ import math
 import torch
 from torch import Tensor
 
-from instancediffusion.conditioning.locations import LocationTensors
-from instancediffusion.conditioning.regions import instance_regions
-
 OCTAVES = 4
-FRAME_FEATURES = 2 * (2 * 2 * OCTAVES + 1)
-REACH = 0.1
-"""Distance, in canvas lengths, up to which a point or stroke without box and mask claims a cell that others cover."""
+FRAME_FEATURES = 2 * 2 * 2 * OCTAVES + 2
 
 
-def cell_frames(locations: LocationTensors, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Frames and owners of all cells of a feature map.
-
-    A cell belongs to the instance that covers it; of several to the one stated to be nearest to the viewer, else to the
-    smallest. An instance of unknown extent (neither box nor mask) has the cells near its point or stroke, and those
-    that nobody covers if it is the nearest of its like. Cells of several equal instances get the mean of their frames,
-    cells of none get zeros.
+def cell_frames(extents: Tensor, known: Tensor, size: tuple[int, int]) -> Tensor:
+    """Frames of all cells of a feature map for every instance.
 
     Args:
-        locations: B images of N slots.
+        extents: (B, N, 4) xyxy, fractions of the canvas.
+        known: (B, N) bool: the scene states the extent; else it is a guess.
         size: (height, width) of the feature map in cells; L = height * width.
 
     Returns:
-        frames (B, L, FRAME_FEATURES) float32: sines and cosines of the offset from the centre, in canvas lengths, and a
-        one; the same in half sides of the instance, and a one, or zeros where its extent is unknown. And owners
-        (B, L, N) float32: shares of the instances in a cell, which sum to 1, or to 0 for cells of none.
+        (B, L, N, FRAME_FEATURES) float32: sines and cosines of the offset of the cell's centre from the instance's, in
+        canvas lengths, and a one; the same in half sides of the instance, and whether these are known.
     """
-    batch, slots = locations.used.shape
     height, width = size
-    if slots == 0:
-        empty = torch.zeros(batch, height * width, FRAME_FEATURES, device=locations.device)
-        return empty, empty[..., :0]
-    centre, half, known = _extents(locations)
-    y = (torch.arange(height, device=locations.device) + 0.5) / height
-    x = (torch.arange(width, device=locations.device) + 0.5) / width
+    low, high = extents.float().unflatten(-1, (2, 2)).unbind(-2)
+    y = (torch.arange(height, device=extents.device) + 0.5) / height
+    x = (torch.arange(width, device=extents.device) + 0.5) / width
     cells = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).reshape(1, -1, 1, 2)
-    offset = cells - centre[:, None]
-    owner = _owners(locations, size, offset, known, half)
-    inside = known[:, None, :, None].float()
-    relative = offset / half[:, None].clamp(min=1e-3)
-    features = torch.cat([_waves(offset), torch.ones_like(inside.expand(*owner.shape, 1))], -1)
-    scaled = torch.cat([_waves(relative.clamp(-2, 2)), torch.ones_like(features[..., :1])], -1) * inside
-    return (torch.cat([features, scaled], -1) * owner[..., None]).sum(2), owner
-
-
-def _extents(locations: LocationTensors) -> tuple[Tensor, Tensor, Tensor]:
-    """Centres (B, N, 2), half sides (B, N, 2), and whether these are known (B, N)."""
-    present = locations.present
-    # Whatever says least about the extent comes first and is overwritten by what says more.
-    low, high = locations.points, locations.points
-    for kind, points in (("scribble", locations.scribbles), ("mask", locations.mask_points)):
-        low = torch.where(present[kind][..., None], points.amin(2), low)
-        high = torch.where(present[kind][..., None], points.amax(2), high)
-    low = torch.where(present["box"][..., None], locations.boxes[..., :2], low)
-    high = torch.where(present["box"][..., None], locations.boxes[..., 2:], high)
-    return (low + high) / 2, (high - low) / 2, present["box"] | present["mask"]
-
-
-def _owners(locations: LocationTensors, size: tuple[int, int], offset: Tensor, known: Tensor, half: Tensor) -> Tensor:
-    """(B, L, N) weights that sum to 1 for cells with an owner, else to 0."""
-    regions, _ = instance_regions(locations, size)
-    rank = torch.where(locations.z_known, 1 + locations.z_order, torch.zeros_like(locations.z_order))
-    claim = (rank + 0.5 - 2 * half.prod(-1))[:, None]
-    score = torch.where(regions.flatten(2).transpose(1, 2), claim, -math.inf)
-    # From the bounding box of the point or stroke.
-    distance = (offset.abs() - torch.where(known[..., None], 0.0, half)[:, None]).clamp(min=0).norm(dim=-1)
-    reached = torch.where(distance < REACH, claim + 1e3, -1 - distance)
-    score = torch.where((locations.used & ~known)[:, None], reached, score)
-    best = score.amax(2, keepdim=True)
-    owner = ((score == best) & (best > -math.inf)).float()
-    return owner / owner.sum(2, keepdim=True).clamp(min=1)
+    offset = cells - ((low + high) / 2)[:, None]
+    relative = offset / ((high - low) / 2)[:, None].clamp(min=1e-3)
+    one = torch.ones_like(offset[..., :1])
+    return torch.cat(
+        [_waves(offset), one, _waves(relative.clamp(-2, 2)), one * known[:, None, :, None].float()], -1
+    )
 
 
 def _waves(values: Tensor) -> Tensor:

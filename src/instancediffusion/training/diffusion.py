@@ -83,17 +83,24 @@ class DiffusionTask(SceneTask):
                 stack.enter_context(WrittenOutAttention())
             stack.enter_context(self.where.autocast(config.optimiser.precision))
             context = self.text.context(prompts[mine])
-            grounding = self.ground(told.select(torch.arange(len(rows))[mine]).to(device), batch.captions[mine])
+            told = told.select(torch.arange(len(rows))[mine]).to(device)
+            # The true extents, also of instances told by a point alone; see `CellsTask.loss`.
+            grounding = self.ground(told, batch.captions[mine], batch.locations.boxes[mine].to(device))
             if draws > 1:
                 each = torch.arange(len(x_t), device=device) // draws
                 context, grounding = context[each], grounding.select(each)
             predicted = self.predict(x_t, t[own].to(device), context, grounding)
         return self.objective.loss(predicted, target.to(device), t[own]), self._gates()
 
-    def ground(self, locations: LocationTensors, captions: list[list[str]]) -> Grounding:
+    def ground(
+        self, locations: LocationTensors, captions: list[list[str]], extents: Tensor | None = None
+    ) -> Grounding:
         """Grounding of a batch; captions of unused slots are ignored."""
         grounding: Grounding = self.adapter(
-            locations, self.text.captions(captions, locations.slots), instance_mask=self.config.instance_mask
+            locations,
+            self.text.captions(captions, locations.slots),
+            instance_mask=self.config.instance_mask,
+            extents=extents,
         )
         return grounding
 

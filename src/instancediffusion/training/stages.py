@@ -4,6 +4,7 @@ RUN/scenes/00000/ ...       drawn once, then encoded
 RUN/latents.safetensors     the code of the latents
 RUN/encoder/ RUN/decoder/   checkpoint, metrics, previews of the autoencoder's halves
 RUN/text/                   checkpoint, metrics; tokenizer/
+RUN/cells/                  checkpoint, metrics; for adapters with cell features only
 RUN/diffusion/              checkpoint, metrics, previews
 
 With a base there is nothing to learn but the adapter, so the stages encoder, decoder and text do not exist, and the
@@ -22,6 +23,7 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.training.autoencoder import AutoencoderTask, Half
 from instancediffusion.training.base import BaseLatents, base_folder, load_parts
 from instancediffusion.training.blocks import BlockCode
+from instancediffusion.training.cells import CellsTask
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import DiffusionTask
 from instancediffusion.training.frozen import freeze
@@ -35,8 +37,8 @@ from instancediffusion.training.scoring import Scorer
 from instancediffusion.training.tokenizer import train_tokenizer
 from instancediffusion.worlds import World
 
-STAGES = ("scenes", "latents", "encoder", "decoder", "text", "diffusion", "export")
-ADAPTER_STAGES = ("scenes", "latents", "diffusion", "export")
+STAGES = ("scenes", "latents", "encoder", "decoder", "text", "cells", "diffusion", "export")
+ADAPTER_STAGES = ("scenes", "latents", "cells", "diffusion", "export")
 CODE = "latents.safetensors"
 CORPUS = 5_000
 """Scenes whose texts tokenizer and text model are made from; enough to meet every word of the world many times."""
@@ -46,7 +48,8 @@ ENCODED_TOGETHER = 8
 
 def names(recipe: Recipe) -> tuple[str, ...]:
     """The stages of a recipe, in order."""
-    return ADAPTER_STAGES if recipe.diffusion.base else STAGES
+    stages = ADAPTER_STAGES if recipe.diffusion.base else STAGES
+    return stages if recipe.adapter.get("cell_features") else tuple(name for name in stages if name != "cells")
 
 
 def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
@@ -99,6 +102,17 @@ def text_task(recipe: Recipe, run: Path) -> NamingTask:
     return NamingTask(recipe.text, texts, CLIPTokenizer.from_pretrained(folder))
 
 
+def cells(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
+    """Train the adapter's cell features by themselves, on encoded scenes."""
+    depends = _part(recipe, "world", "adapter", "locations", *(() if recipe.diffusion.base else ("text",)))
+    fit(cells_task(recipe, run), recipe.cells, run / "cells", depends, stop_after=stop_after)
+
+
+def cells_task(recipe: Recipe, run: Path) -> CellsTask:
+    """Put the cells stage together."""
+    return CellsTask(recipe, SceneCache(run / "scenes", need_latents=True), _parts(recipe, run))
+
+
 def diffusion(recipe: Recipe, run: Path, *, stop_after: int | None = None, scorer: Scorer | None = None) -> None:
     """Train UNet and adapter, and the text model if it is to learn on, or an adapter for a base, on encoded scenes."""
     task = diffusion_task(recipe, run, scorer)
@@ -118,7 +132,17 @@ def diffusion_task(recipe: Recipe, run: Path, scorer: Scorer | None = None) -> D
 
 
 def diffusion_parts(recipe: Recipe, run: Path) -> Parts:
-    """Load a recipe's base, or the text model that the stage before left, and make what is to be trained."""
+    """Make what is to be trained, with the cell features that the stage before left."""
+    parts = _parts(recipe, run)
+    if "cells" in names(recipe):
+        task = CellsTask(recipe, SceneCache(run / "scenes", need_latents=True), parts)
+        freeze(task, recipe.cells, run / "cells")
+        task.cells.train().requires_grad_(True)
+    return parts
+
+
+def _parts(recipe: Recipe, run: Path) -> Parts:
+    """Load a recipe's base, or the text model of an earlier stage, and make the rest with random weights."""
     if recipe.diffusion.base:
         folder = base_folder(recipe.diffusion.base)
         return load_parts(recipe, folder, BaseLatents(folder).decode)

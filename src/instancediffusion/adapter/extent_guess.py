@@ -1,0 +1,62 @@
+"""A guess of the extent of instances that are told by a point or a stroke only (ours; not in the paper)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from instancediffusion.conditioning import LocationTensors
+from instancediffusion.conditioning.extents import known_extents
+
+HIDDEN = 128
+
+
+class ExtentGuess(nn.Module):
+    """A normal distribution of the extent, given caption and stroke; its mean is the guess."""
+
+    def __init__(self, caption_dim: int) -> None:
+        """Build the network for pooled caption features of a width."""
+        super().__init__()
+        self.scale = 2 / math.sqrt(caption_dim)
+        self.mlp = nn.Sequential(nn.Linear(caption_dim + 5, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 8))
+
+    def forward(self, locations: LocationTensors, captions: Tensor) -> Tensor:
+        """Extents of all instances.
+
+        Args:
+            locations: N slots of B images.
+            captions: (B, N, caption_dim) pooled caption features.
+
+        Returns:
+            (B, N, 4) float32 xyxy, fractions of the canvas: as told, and the guess where they are not. A guess holds
+            all of the point or stroke, and lies on the canvas.
+        """
+        told, known = known_extents(locations)
+        low, high = told.unflatten(-1, (2, 2)).unbind(-2)
+        mean = self._read(locations, captions)[0]
+        centre, half = (low + high) / 2 + mean[..., 2:], mean[..., :2].clamp(-6, 0).exp() / 2
+        guess_low = torch.minimum(centre - half, low).clamp(min=0)
+        guess_high = torch.maximum(centre + half, high).clamp(max=1)
+        return torch.where(known[..., None], told, torch.cat([guess_low, guess_high], -1))
+
+    def loss(self, locations: LocationTensors, captions: Tensor, boxes: Tensor) -> Tensor:
+        """Mean negative log-likelihood of the true boxes (B, N, 4), over instances without a known extent."""
+        told, known = known_extents(locations)
+        guessed = (locations.used & ~known)[..., None].float()
+        centre = told.unflatten(-1, (2, 2)).mean(-2)
+        low, high = boxes.unflatten(-1, (2, 2)).unbind(-2)
+        true = torch.cat([(high - low).clamp(min=1e-3).log(), (low + high) / 2 - centre], -1)
+        mean, spread = self._read(locations, captions)
+        each = ((true - mean) / spread).square() / 2 + spread.log()
+        return (each * guessed).sum() / guessed.sum().clamp(min=1)
+
+    def _read(self, locations: LocationTensors, captions: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations (B, N, 4) of the logarithms of the sides and of the offset of the centre."""
+        told, _ = known_extents(locations)
+        scribbled = locations.present["scribble"][..., None].float()
+        dtype = self.mlp[0].weight.dtype
+        given = torch.cat([captions.float() * self.scale, told, scribbled], -1).to(dtype)
+        mean, spread = self.mlp(given).float().chunk(2, -1)
+        return mean + mean.new_tensor([-1.0, -1.0, 0.0, 0.0]), spread.clamp(-4, 2).exp() * 0.5

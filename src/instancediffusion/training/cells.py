@@ -1,0 +1,89 @@
+"""The cells stage: before it guides a denoiser, `CellFeatures` learns to say what clean latents show.
+
+Through the denoiser it learns this slowly: most of a step's gradient speaks of noise. By itself it learns in minutes
+that a linear reader must find the latents of a cell in its features, wherever an instance is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from instancediffusion.adapter.cells import CellFeatures
+from instancediffusion.data import SceneCache, collate, drop_locations
+from instancediffusion.errors import SettingsError
+from instancediffusion.training.config import Recipe
+from instancediffusion.training.networks import Parts
+from instancediffusion.training.supply import SceneTask
+from instancediffusion.training.task import Place
+
+
+class CellsTask(SceneTask):
+    """The cell features' `Task`.
+
+    Args:
+        recipe: location dropout and run.
+        cache: scenes with latents.
+        parts: text side, and the adapter whose cell features are trained.
+
+    Raises:
+        SettingsError: the adapter has no cell features.
+    """
+
+    def __init__(self, recipe: Recipe, cache: SceneCache, parts: Parts) -> None:
+        super().__init__(cache, recipe.cells.seed)
+        if not isinstance(parts.adapter.cells, CellFeatures):
+            raise SettingsError("adapter.cell_features = 0: the stage cells has nothing to train; give it a width")
+        self.recipe, self.config, self.text, self.cells = recipe, recipe.cells, parts.text, parts.adapter.cells
+        torch.manual_seed(self.config.seed)
+        self.reader = nn.Linear(self.cells.width, int(cache.rows("latents", [0]).shape[1]))
+        self.modules: Mapping[str, nn.Module] = {"cells": self.cells, "reader": self.reader}
+
+    def place(self, place: Place) -> None:
+        """Compute there, and that share of every batch."""
+        self.where = place
+        for module in (self.text.model, *self.modules.values()):
+            module.to(place.device)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Squared error of the latents where instances are, and the unlikelihood of their extents.
+
+        The pictures are painted with the true extents, also of instances told by a point alone: their guesses would
+        teach sprites to be blurred.
+        """
+        rows, generator = self.draw(step, self.config.batch_size)
+        batch = collate(self.cache, rows, generator)
+        told = drop_locations(batch.locations, self.recipe.locations, generator)
+        mine, device = self.where.share(len(rows)), self.where.device
+        told = told.select(torch.arange(len(rows))[mine]).to(device)
+        latents, boxes = batch.latents[mine].to(device), batch.locations.boxes[mine].to(device)
+        size = (latents.shape[2], latents.shape[3])
+        with self.where.autocast(self.config.precision):
+            captions = self.text.captions(batch.captions[mine], told.slots).float()
+            features = self.cells(told, captions, boxes, size)
+        read = self.reader(features.float())
+        extents = self.cells.extents.loss(told, captions, boxes)
+        weight = _covered(told.segmentations, told.used, size)[..., None]
+        total = weight.sum().clamp(min=1) * latents.shape[1]
+        flat = latents.flatten(2).transpose(1, 2)
+        error = ((read - flat).square() * weight).sum() / total
+        variance = ((flat - flat.mean((0, 1))).square() * weight).sum() / total
+        unexplained = float(error.detach() / variance)
+        return error + 0.1 * extents, {"unexplained": unexplained, "extents": float(extents.detach())}
+
+    def preview(self, step: int, path: Path) -> None:
+        """There is nothing to see yet; the diffusion stage has previews."""
+
+
+def _covered(bitmaps: Tensor | None, used: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, L) float32, 0..1: share of each cell that instances cover."""
+    if bitmaps is None:
+        raise ValueError("scenes: the masks of all instances are needed")
+    covered = (bitmaps.bool() & used[..., None, None]).any(1).float()
+    return functional.adaptive_avg_pool2d(covered, size).flatten(1)
+

@@ -50,14 +50,14 @@ def tiny_text_encoder(vocabulary: int, seed: int = 2) -> CLIPTextModel:
     return CLIPTextModel(config).eval()
 
 
-def tiny_vae(seed: int = 3) -> AutoencoderKL:
+def tiny_vae(seed: int = 3, latent_channels: int = 4) -> AutoencoderKL:
     torch.manual_seed(seed)
     return AutoencoderKL(
         block_out_channels=(8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=latent_channels,
         norm_num_groups=4,
         sample_size=64,
         scaling_factor=0.5,

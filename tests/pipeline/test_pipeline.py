@@ -8,8 +8,9 @@ import torch
 from instancediffusion import Box, Instance, Scene
 from instancediffusion.errors import ModelError, SceneWarning, SettingsError
 from instancediffusion.pipeline import GenerationSettings, InstanceDiffusionPipeline
+from instancediffusion.pipeline.decoding import decode_latents
 from instancediffusion.sampling import SCHEDULERS
-from tests.tiny_pipeline import disc, scene_of, tiny_pipeline
+from tests.tiny_pipeline import disc, scene_of, tiny_pipeline, tiny_vae
 
 FAST = {"num_inference_steps": 3, "guidance_scale": 2.0}
 TOLERANCE = {"rtol": 0, "atol": 1e-4}
@@ -193,6 +194,21 @@ def test_latents_in_and_out(pipe):
     only = pipe(scene_of(1), seed=0, output_type="latent", **FAST)
     assert only.images == []
     torch.testing.assert_close(only.latents, pipe(scene_of(1), seed=0, **FAST).latents, **TOLERANCE)
+
+
+def test_a_cell_may_hold_several_codes_of_the_autoencoder(tmp_path):
+    """A UNet of 4 channels and an autoencoder of 1: each cell of the latents is 2x2 codes."""
+    packed = tiny_pipeline(tmp_path)
+    packed.vae = tiny_vae(latent_channels=1).eval()
+    out = packed(scene_of(1), seed=0, **FAST)
+    height, width = out.latents.shape[2:]
+    assert packed.latent_px == 8 and out.images[0].size == (8 * width, 8 * height)
+    with torch.no_grad():
+        codes = torch.zeros(1, 1, 2 * height, 2 * width)
+        for k in range(4):  # channel k of a cell is its code in row k // 2 and column k % 2
+            codes[:, 0, k // 2 :: 2, k % 2 :: 2] = out.latents[:1, k]
+        expected = packed.vae.decode(codes / 0.5 + 0.1).sample
+    torch.testing.assert_close(decode_latents(packed.vae, out.latents[:1]), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_sizes(pipe):

@@ -45,9 +45,7 @@ class CellFeatures(nn.Module):
             nn.Linear(hidden_dim, outputs),
         )
 
-    def forward(
-        self, locations: LocationTensors, captions: Tensor, extents: Tensor, size: tuple[int, int]
-    ) -> Tensor:
+    def forward(self, locations: LocationTensors, captions: Tensor, extents: Tensor, size: tuple[int, int]) -> Tensor:
         """Features of B images.
 
         Args:

@@ -11,6 +11,8 @@ from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.extents import known_extents
 
 HIDDEN = 128
+FLOOR = 0.05
+"""Smallest standard deviation: where extents follow almost exactly, ever larger gradients would undo what is learned."""
 
 
 class ExtentGuess(nn.Module):
@@ -59,4 +61,4 @@ class ExtentGuess(nn.Module):
         dtype = self.mlp[0].weight.dtype
         given = torch.cat([captions.float() * self.scale, told, scribbled], -1).to(dtype)
         mean, spread = self.mlp(given).float().chunk(2, -1)
-        return mean + mean.new_tensor([-1.0, -1.0, 0.0, 0.0]), spread.clamp(-4, 2).exp() * 0.5
+        return mean + mean.new_tensor([-1.0, -1.0, 0.0, 0.0]), FLOOR + 0.5 * spread.clamp(-6, 2).exp()

@@ -37,9 +37,7 @@ def cell_frames(extents: Tensor, known: Tensor, size: tuple[int, int]) -> Tensor
     offset = cells - ((low + high) / 2)[:, None]
     relative = offset / ((high - low) / 2)[:, None].clamp(min=1e-3)
     one = torch.ones_like(offset[..., :1])
-    return torch.cat(
-        [_waves(offset), one, _waves(relative.clamp(-2, 2)), one * known[:, None, :, None].float()], -1
-    )
+    return torch.cat([_waves(offset), one, _waves(relative.clamp(-2, 2)), one * known[:, None, :, None].float()], -1)
 
 
 def _waves(values: Tensor) -> Tensor:

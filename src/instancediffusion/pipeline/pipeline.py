@@ -13,7 +13,7 @@ from torch import Tensor
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.errors import ModelError, SettingsError
-from instancediffusion.pipeline.decoding import decode_latents, to_images
+from instancediffusion.pipeline.decoding import decode_latents, latent_patch, to_images
 from instancediffusion.pipeline.loading import DEFAULT_MODEL, check_complete, graft_once, load_adapter, local_model
 from instancediffusion.pipeline.output import GenerationOutput
 from instancediffusion.pipeline.refiner import SDXL_REFINER, check_refiner, load_refiner, refine
@@ -128,7 +128,8 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
     @property
     def latent_px(self) -> int:
         """Pixels in the side of one latent cell."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        side = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return int(side * latent_patch(self.unet.config.in_channels, self.vae))
 
     def load_refiner(self, name: str = SDXL_REFINER, **options: Any) -> None:
         """Load a refiner onto this pipeline's device; see `pipeline.refiner.load_refiner`. It is not saved along."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,4 +85,3 @@ def _covered(bitmaps: Tensor | None, used: Tensor, size: tuple[int, int]) -> Ten
         raise ValueError("scenes: the masks of all instances are needed")
     covered = (bitmaps.bool() & used[..., None, None]).any(1).float()
     return functional.adaptive_avg_pool2d(covered, size).flatten(1)
-

@@ -92,9 +92,7 @@ class DiffusionTask(SceneTask):
             predicted = self.predict(x_t, t[own].to(device), context, grounding)
         return self.objective.loss(predicted, target.to(device), t[own]), self._gates()
 
-    def ground(
-        self, locations: LocationTensors, captions: list[list[str]], extents: Tensor | None = None
-    ) -> Grounding:
+    def ground(self, locations: LocationTensors, captions: list[list[str]], extents: Tensor | None = None) -> Grounding:
         """Grounding of a batch; captions of unused slots are ignored."""
         grounding: Grounding = self.adapter(
             locations,

@@ -43,7 +43,7 @@ def build_parts(recipe: Recipe, text: TextSide, decode: Callable[[Tensor], Tenso
     """Make UNet and adapter from nothing, to go with a text model; it learns on only if the recipe says so."""
     config = recipe.diffusion
     torch.manual_seed(config.optimiser.seed)
-    unet = build_unet(recipe.unet, recipe.autoencoder.latent_channels, recipe.text.width)
+    unet = build_unet(recipe.unet, recipe.autoencoder.latent_channels * recipe.autoencoder.patch**2, recipe.text.width)
     adapter = build_adapter(unet, recipe.text, recipe.adapter, config)
     adapter.graft(unet)
     trained: dict[str, nn.Module] = {"text_encoder": text.model, "unet": unet, "adapter": adapter}

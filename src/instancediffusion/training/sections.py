@@ -38,6 +38,7 @@ class AutoencoderConfig:
             code.
         layers_per_block: residual blocks per level.
         latent_channels: numbers in the code of a block.
+        patch: neighbouring blocks on each axis whose codes the UNet sees as one cell with patch^2 times the channels.
         whitening: 1 scales every number of the code to one variance, 0 keeps their proportions; see `BlockCode`.
         norm_num_groups: groups of the group norms.
         gradient_weight: of the L1 distance of finite differences, at full and half resolution: keeps edges.
@@ -49,6 +50,7 @@ class AutoencoderConfig:
     block_out_channels: tuple[int, ...] = (16, 32, 64, 160)
     layers_per_block: int = 1
     latent_channels: int = 8
+    patch: int = 1
     whitening: float = 0.5
     norm_num_groups: int = 2
     gradient_weight: float = 1.0

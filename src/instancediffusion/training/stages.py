@@ -16,6 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from instancediffusion.data import SceneCache, latents_name
@@ -69,7 +71,12 @@ def latents(recipe: Recipe, run: Path) -> None:
         side = 2 ** (len(config.block_out_channels) - 1)
         BlockCode.measure(sample_images(cache), config.latent_channels, side, config.whitening).save(run / CODE)
     code = load_code(run)
-    encode_scenes(code.encode, run / "scenes", cache.image_px // code.side, sizes)
+    patch = config.patch
+
+    def encode(images: Tensor) -> Tensor:
+        return functional.pixel_unshuffle(code.encode(images), patch)
+
+    encode_scenes(encode, run / "scenes", cache.image_px // (code.side * patch), sizes)
 
 
 def autoencoder_half(recipe: Recipe, run: Path, half: Half, *, stop_after: int | None = None) -> None:
@@ -148,7 +155,8 @@ def _parts(recipe: Recipe, run: Path) -> Parts:
         return load_parts(recipe, folder, BaseLatents(folder).decode)
     code, text = load_code(run), text_task(recipe, run)
     freeze(text, recipe.text.optimiser, run / "text")
-    return build_parts(recipe, text.text, code.decode)
+    patch = recipe.autoencoder.patch
+    return build_parts(recipe, text.text, lambda latents: code.decode(functional.pixel_shuffle(latents, patch)))
 
 
 def load_code(run: Path) -> BlockCode:

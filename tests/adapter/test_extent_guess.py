@@ -1,0 +1,52 @@
+import torch
+
+from instancediffusion.adapter.extent_guess import ExtentGuess
+from instancediffusion.conditioning import locations_from_scenes
+from instancediffusion.scene import Box, Instance, Point, Scene, Scribble
+
+
+def told(*instances):
+    scene = Scene("a picture", instances, 64, 64)
+    return locations_from_scenes([scene], derive=False, segmentation_size=64, segmentation_channels=0)
+
+
+def test_told_extents_are_kept_and_guesses_hold_the_stroke_and_stay_on_the_canvas():
+    stroke = Scribble(((0.02, 0.1), (0.9, 0.95)))
+    places = told(
+        Instance("b", box=Box(0.1, 0.2, 0.4, 0.5)),
+        Instance("s", scribble=stroke),
+        Instance("p", point=Point(0.99, 0.5)),
+    )
+    for seed in range(20):
+        torch.manual_seed(seed)
+        guess = ExtentGuess(16)
+        with torch.no_grad():
+            found = guess(places, torch.randn(1, 3, 16) * 10)[0]
+        torch.testing.assert_close(found[0], torch.tensor([0.1, 0.2, 0.4, 0.5]))
+        assert (found >= 0).all() and (found <= 1).all() and (found[:, 2:] > found[:, :2]).all()
+        assert (found[1] <= torch.tensor([0.021, 0.101, 1, 1])).all() and (
+            found[1, 2:] >= torch.tensor([0.899, 0.949])
+        ).all()
+        assert found[2, 0] <= 0.99 <= found[2, 2] and found[2, 1] <= 0.5 <= found[2, 3]
+
+
+def test_it_learns_how_large_things_are():
+    """Ants and houses, told by points: their captions say how far they reach."""
+    torch.manual_seed(0)
+    guess = ExtentGuess(16)
+    words = torch.randn(2, 16) * 4
+    optimiser = torch.optim.Adam(guess.parameters(), 3e-3)
+    sides = torch.tensor([0.1, 0.5])
+    for _ in range(400):
+        which, centre = torch.randint(2, (12,)), torch.rand(12, 2) * 0.4 + 0.3
+        places = told(*(Instance("x", point=Point(float(x), float(y))) for x, y in centre))
+        half = sides[which][:, None] / 2
+        loss = guess.loss(places, words[which][None], torch.cat([centre - half, centre + half], -1)[None])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    places = told(Instance("ant", point=Point(0.5, 0.5)), Instance("house", point=Point(0.5, 0.5)))
+    with torch.no_grad():
+        found = guess(places, words[None])[0]
+    torch.testing.assert_close(found[:, 2:] - found[:, :2], sides[:, None].expand(2, 2), atol=0.05, rtol=0.15)
+    assert guess.loss(told(Instance("b", box=Box(0, 0, 1, 1))), words[None, :1], torch.zeros(1, 1, 4)) == 0

@@ -17,7 +17,7 @@ FINER = 4
 
 
 class CellFeatures(nn.Module):
-    """The sprites that lie in a cell, its frame in their instances, and a small network's view of both and the captions.
+    """The sprites that lie in a cell, its frame in their instances, and a small network's view of all that.
 
     A picture of an object is a function of its name and of the place in it. Attention to grounding tokens gives every
     cell of an instance the same answer and leaves the place to later layers; here both meet. It depends on neither x
@@ -62,7 +62,7 @@ class CellFeatures(nn.Module):
         fine = functional.pixel_unshuffle(raster, FINER).flatten(2).transpose(1, 2)
         shares = functional.avg_pool2d(seen, FINER).flatten(2).transpose(1, 2) if seen.shape[1] else fine[..., :0]
         frames = torch.einsum("bln,blnf->blf", shares, cell_frames(extents, known_extents(locations)[1], size))
-        dtype = self.mlp[0].weight.dtype
+        dtype = next(self.mlp.parameters()).dtype
         placed = torch.cat([fine, frames], -1).to(dtype)
         covered = shares.sum(-1, keepdim=True).to(dtype)
         view = self.mlp(torch.cat([placed, shares.to(dtype) @ captions.to(dtype)], -1)) * covered

@@ -12,7 +12,7 @@ from instancediffusion.conditioning.extents import known_extents
 
 HIDDEN = 128
 FLOOR = 0.05
-"""Smallest standard deviation: where extents follow almost exactly, ever larger gradients would undo what is learned."""
+"""Smallest standard deviation: where extents follow exactly, ever larger gradients would undo what is learned."""
 
 
 class ExtentGuess(nn.Module):
@@ -58,7 +58,7 @@ class ExtentGuess(nn.Module):
         """Means and standard deviations (B, N, 4) of the logarithms of the sides and of the offset of the centre."""
         told, _ = known_extents(locations)
         scribbled = locations.present["scribble"][..., None].float()
-        dtype = self.mlp[0].weight.dtype
+        dtype = next(self.mlp.parameters()).dtype
         given = torch.cat([captions.float() * self.scale, told, scribbled], -1).to(dtype)
         mean, spread = self.mlp(given).float().chunk(2, -1)
         return mean + mean.new_tensor([-1.0, -1.0, 0.0, 0.0]), FLOOR + 0.5 * spread.clamp(-6, 2).exp()

@@ -57,9 +57,10 @@ class Sprites(nn.Module):
             rows, columns = (_resampling(extents.float(), axis, size[1 - axis]) for axis in (1, 0))
             laid = torch.einsum("bnyi,bncij,bnxj->bncyx", rows, sprites.float(), columns)
             inside = (rows.sum(-1)[..., None] * columns.sum(-1)[..., None, :]) * locations.used[..., None, None]
-            cover = _masked(laid[:, :, -1].sigmoid() * inside, locations, size).clamp(max=FINEST)
+            texels, outline = laid.split((2 * CHANNELS, 1), 2)
+            cover = _masked(outline.squeeze(2).sigmoid() * inside, locations, size).clamp(max=FINEST)
             seen = cover * _unhidden(cover, nearer(locations))
-            raster = torch.einsum("bnyx,bncyx->bcyx", seen, laid[:, :, :-1])
+            raster = (seen[:, :, None] * texels).sum(1)
             return torch.cat([raster, seen.sum(1, keepdim=True)], 1), seen
 
     def _sprites(self, captions: Tensor) -> Tensor:
@@ -72,7 +73,8 @@ class Sprites(nn.Module):
         drawn = self.texels(told).unflatten(-1, (CHANNELS + 1, SIDE, SIDE))
         even, odd = (drawn + drawn.flip(-1)) / 2, (drawn - drawn.flip(-1)) / 2
         turned = even + self.turn(told).tanh()[..., None, None] * odd
-        return torch.cat([turned[:, :, :-1], odd[:, :, :-1], turned[:, :, -1:]], 2)
+        colours, outline = turned.split((CHANNELS, 1), 2)
+        return torch.cat([colours, odd[:, :, :CHANNELS], outline], 2)
 
 
 def _resampling(extents: Tensor, axis: int, count: int) -> Tensor:

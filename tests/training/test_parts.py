@@ -209,6 +209,17 @@ def test_running_mean_follows_and_gives_the_weights_back():
     torch.testing.assert_close(module.weight.detach(), start + 1)
 
 
+def test_decoder_blocks_without_attention_leave_the_encoder_to_read_the_scene(recipe):
+    config = replace(recipe.unet, up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
+    unet = build_unet(config, latent_channels=4, context_width=16)
+    assert [bool(getattr(block, "attentions", ())) for block in (*unet.down_blocks, *unet.up_blocks)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
 def test_recipes_of_the_repository_can_be_read(repository):
     for path in (repository / "recipes").glob("mini*.toml"):
         recipe = read_recipe(path)
@@ -229,6 +240,8 @@ def test_what_a_recipe_reached_changes_nothing():
             "diffusion: optimiser: steps = 'many': expected int",
         ),
         ({"name": "a", "unet": {"block_out_channels": 3}}, "expected a list"),
+        ({"name": "a", "unet": {"up_block_types": ["UpBlock2D"]}}, "one name for each of the 2 levels"),
+        ({"name": "a", "unet": {"up_block_types": ["UpBlock2D", "AttnUpBlock2D"]}}, "CrossAttnUpBlock2D or UpBlock2D"),
         ({"name": "a", "locations": {"box_only": 0.9, "mask_only": 0.9}}, "sum to at most 1"),
         ({"name": "a", "diffusion": {"optimiser": {"precision": "fp16"}}}, "'bf16' or 'fp32'"),
         ({"name": "a", "diffusion": {"optimiser": {"algorithm": "sgd"}}}, "'adamw' or 'muon'"),

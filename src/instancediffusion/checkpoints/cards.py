@@ -57,7 +57,7 @@ CARDS: dict[str, ModelCard] = {
         name="mini",
         summary="small model of a synthetic world, ships in the package, runs on a laptop CPU",
         licence="Apache-2.0",
-        side_px=128,
+        side_px=256,
     ),
     "sd15": ModelCard(
         name="sd15",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from instancediffusion.errors import SettingsError
 from instancediffusion.training.run_sections import OptimiserConfig
 
 
@@ -82,19 +83,31 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The denoiser, a stock `UNet2DConditionModel` with attention at every level.
+    """The denoiser, a stock `UNet2DConditionModel`.
 
     Attributes:
         block_out_channels: channels of each level.
         layers_per_block: residual blocks (and transformer blocks) per level.
         head_channels: channels per attention head.
         sample_size: side of the latent grid it is trained on.
+        up_block_types: stock names of the decoder's blocks, deepest first; none means attention in all of them.
+            Attention on the largest map is the dearest part of a step, and one block of it may be enough.
     """
 
     block_out_channels: tuple[int, ...] = (128, 256)
     layers_per_block: int = 1
     head_channels: int = 32
     sample_size: int = 16
+    up_block_types: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the names of the blocks."""
+        named, known = self.up_block_types, ("CrossAttnUpBlock2D", "UpBlock2D")
+        if named and (len(named) != len(self.block_out_channels) or not set(named) <= set(known)):
+            raise SettingsError(
+                f"unet.up_block_types: give one name for each of the {len(self.block_out_channels)} levels,"
+                f" {known[0]} or {known[1]}"
+            )
 
 
 @dataclass(frozen=True)

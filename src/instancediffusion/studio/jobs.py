@@ -146,8 +146,13 @@ class JobQueue:
         with self._ready:
             return self._running is not None or bool(self._waiting)
 
-    def close(self, seconds: float = 10.0) -> None:
-        """Stop the running job, drop the waiting ones and end the thread."""
+    def close(self, seconds: float = 10.0, interrupt: Callable[[Job], None] | None = None) -> None:
+        """Stop the running job, drop the waiting ones and end the thread.
+
+        Args:
+            seconds: how long to wait for the running job to stop.
+            interrupt: told the running job, so that it need not end its step.
+        """
         with self._ready:
             self._closed = True
             for job in list(self._waiting):
@@ -155,6 +160,8 @@ class JobQueue:
             self._waiting.clear()
             if self._running is not None:
                 self._running.stop.set()
+                if interrupt is not None:
+                    interrupt(self._running)
             self._ready.notify_all()
         self._thread.join(seconds)
 

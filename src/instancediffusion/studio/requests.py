@@ -91,7 +91,8 @@ def plan_of(scene: Scene, options: object, defaults: GenerationSettings, limits:
     seed = options.get("seed")
     if seed is not None and not isinstance(seed, int):
         raise SettingsError(f"seed: {str(seed)[:20]!r} is not a whole number")
-    grid = options.get("grid") or {}
+    grid = options.get("grid")
+    grid = {} if grid is None else grid
     if not isinstance(grid, dict) or set(grid) - {"x", "y"}:
         raise SettingsError('grid: write {"x": axis, "y": axis}')
     x, y = read_axis(grid.get("x"), "x"), read_axis(grid.get("y"), "y")
@@ -103,9 +104,10 @@ def plan_of(scene: Scene, options: object, defaults: GenerationSettings, limits:
 
 def _settings(options: Mapping[str, Any], defaults: GenerationSettings) -> GenerationSettings:
     name = options.get("preset", "balanced")
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise SettingsError(f"preset: {str(name)[:60]!r} is not one of {', '.join(PRESETS)}")
-    given = options.get("settings") or {}
+    given = options.get("settings")
+    given = {} if given is None else given
     if not isinstance(given, dict):
         raise SettingsError("settings: write a JSON object")
     open_fields = [field.name for field in dataclasses.fields(GenerationSettings) if field.name not in _CLOSED]

@@ -30,6 +30,8 @@ _BACKGROUNDS = (
     ("iceberg", "in the snow"),
     ("stream", "in a meadow"),
 )
+# A model without a word for a part would draw the whole thing once more in its place.
+_PARTS = frozenset("beak ear ears eye eyes face head legs mouth nose paw paws tail tongue wing wings".split())
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -78,6 +80,8 @@ def _caption(text: str, vocabulary: Collection[str]) -> str | None:
     if not unknown_words(text, vocabulary):
         return text
     lowered = text.lower()
+    if _PARTS.intersection(unknown_words(text, vocabulary)):
+        return None
     found = [(position, noun) for noun, position in _nouns(lowered).items() if not unknown_words(noun, vocabulary)]
     if not found:
         return None

@@ -1,6 +1,6 @@
 // The picture being made: asking for it, its progress and previews, and what can be done with it.
 
-import { $, h, iconButton, say, seconds } from "./dom.js";
+import { $, h, say, seconds } from "./dom.js";
 import { call, follow, session } from "./server.js";
 import { toScene } from "./scene.js";
 
@@ -124,7 +124,6 @@ export class PicturePanel {
       h("button", { type: "button", class: "quiet", id: "keep-seed", disabled: fixed, title: "Use this seed from now on", onclick: () => { this.settings.lockSeed(picture.seed); this.showResult(); } }, fixed ? "Kept" : "Keep seed"),
       h("a", { class: "quiet", href: picture.url, download: `${result.id}_${picture.file}`, title: "Download the picture; it carries its scene" }, "PNG"),
       h("a", { class: "quiet", href: result.zip, download: "", title: "Download everything of this result" }, "Zip"),
-      iconButton("fit", "Look at the result closely", () => this.show(result.id, this.chosen)),
     );
   }
 }

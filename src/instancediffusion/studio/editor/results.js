@@ -109,7 +109,8 @@ export class Results {
   figure(picture, scene) {
     const image = h("img", { src: picture.url, alt: `Seed ${picture.seed}`, width: picture.width, height: picture.height });
     const figure = h("div", { class: "figure" }, image);
-    figure.style.width = `${100 * this.zoom}%`;
+    // The whole picture fits the frame; zooming makes it that many times larger.
+    figure.style.width = `calc(min(100cqw, 100cqh * ${picture.width / picture.height}) * ${this.zoom})`;
     figure.style.aspectRatio = `${picture.width} / ${picture.height}`;
     if (this.overlay) {
       const doc = fromScene(scene), canvas = h("canvas", { width: doc.width, height: doc.height, "aria-hidden": "true" });

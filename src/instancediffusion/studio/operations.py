@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from instancediffusion import __version__
+from instancediffusion.errors import InstanceDiffusionError, Problem, SceneError, SettingsError
 from instancediffusion.scene import scene_text
 from instancediffusion.scene.files import FORMATS
 from instancediffusion.studio import controls, presets
@@ -17,7 +18,7 @@ from instancediffusion.studio.intake import decoded, read_file
 from instancediffusion.studio.jobs import ENDED, Job, JobQueue
 from instancediffusion.studio.limits import RefusedError
 from instancediffusion.studio.requests import Plan, plan_of
-from instancediffusion.studio.scenes import check
+from instancediffusion.studio.scenes import Checked, check
 
 
 class Studio:
@@ -63,18 +64,23 @@ class Studio:
             options: see `plan_of`.
 
         Returns:
-            `ok`; `problems` (path, message, fix, severity and the index of the instance); where it is ok `scene` and
-            `text` (native format), `size` of the picture, `rows` of the network and `seconds`, if known.
+            `ok`; `problems` (path, message, fix, severity and the index of the instance; those of the options have the
+            path `$options`); where it is ok `scene` and `text` (native format), `size` of the picture, `rows` of the
+            network and `seconds`, if known.
         """
         checked = check(_text(scene), self.limits, self.engine.vocabulary)
         answer: dict[str, Any] = {"ok": checked.scene is not None, "problems": checked.shown(), "format": checked.format}
         if checked.scene is None:
             return answer
-        plan = plan_of(checked.scene, options, self.engine.defaults, self.limits)
+        try:
+            plan = plan_of(checked.scene, options, self.engine.defaults, self.limits)
+            size = self.engine.picture_size(plan)
+        except (SettingsError, RefusedError) as error:
+            return answer | {"ok": False, "problems": [*answer["problems"], *_problems(error, "$options")]}
         answer |= {
             "scene": checked.scene.to_dict(),
             "text": scene_text(checked.scene),
-            "size": list(self.engine.picture_size(plan)),
+            "size": list(size),
             "rows": plan.rows,
             "pictures": plan.pictures,
             "seconds": self.engine.seconds(plan.rows),
@@ -88,17 +94,23 @@ class Studio:
         return scene_text(check(_text(scene), self.limits).settled(), format="native" if format == "native" else "official")
 
     def open_file(self, data: str, width: int, height: int) -> dict[str, Any]:
-        """Read a file that was dropped on a canvas of `width` x `height` pixels; see `read_file`.
+        """Read a file that was dropped on a canvas of `width` x `height` pixels.
 
         Args:
             data: its bytes in base64.
             width: of the canvas.
             height: of the canvas.
+
+        Returns:
+            What `read_file` returns; for a file that cannot be used, `kind` is `"refused"` and `problems` say why.
         """
         for name, side in (("width", width), ("height", height)):
             if not isinstance(side, int) or isinstance(side, bool) or not 1 <= side <= self.limits.max_side_px:
                 raise RefusedError(f"{name}: give a whole number from 1 to {self.limits.max_side_px}")
-        return read_file(decoded(data, self.limits), (height, width), self.limits, self.engine.vocabulary)
+        try:
+            return read_file(decoded(data, self.limits), (height, width), self.limits, self.engine.vocabulary)
+        except (SceneError, RefusedError) as error:
+            return {"kind": "refused", "problems": _problems(error, "$")}
 
     def submit(self, scene: str, options: dict[str, Any] | None, session: str) -> dict[str, Any]:
         """Queue a request and return its job, as `job` does.
@@ -188,6 +200,12 @@ class Studio:
         for picture in summary["pictures"]:
             picture["url"] = f"{base}/{picture['file']}"
         return {**summary, "zip": f"{base}.zip", "scene_url": f"{base}/scene.json"}
+
+
+def _problems(error: InstanceDiffusionError, path: str) -> list[dict[str, Any]]:
+    """The problems of an error as the page reads them."""
+    found = error.problems if isinstance(error, SceneError) else [Problem(path, line) for line in str(error).splitlines()]
+    return Checked(None, "", tuple(found)).shown()
 
 
 def _text(value: object, name: str = "scene") -> str:

@@ -44,7 +44,8 @@ export class Files {
     if (file.size > most) return this.refused(file, [`it is larger than ${most >> 20} MB`]);
     try {
       const found = await call("open_file", await base64(file), doc.width, doc.height);
-      if (found.kind === "scene") this.openScene(found, file.name);
+      if (found.kind === "refused") this.refused(file, found.problems.map(({ path, message, fix }) => `${path === "$" ? "" : `${path}: `}${message}${fix ? `; ${fix}` : ""}`));
+      else if (found.kind === "scene") this.openScene(found, file.name);
       else if (found.kind === "mask") this.addMask(found.mask, file.name);
       else {
         await this.setReference(file);

@@ -96,7 +96,7 @@ export class Layers {
     row.swatch.style.background = css(rgb);
     row.swatch.style.color = inkOn(rgb);
     row.swatch.textContent = number;
-    label(row.swatch, `Colour of ${name}: change`);
+    label(row.swatch, `${number}: change the colour of ${name}`);
     label(row.grip, `Move ${name} in the order: drag, or press the arrow keys`);
     row.caption.setAttribute("aria-label", `Caption of object ${number}`);
     row.caption.placeholder = `object ${number}: say what it is`;
@@ -153,27 +153,29 @@ export class Layers {
     event.preventDefault();
     const { store } = this, { grip, element } = this.rows.get(id);
     grip.focus();
-    grip.setPointerCapture(event.pointerId);
     this.dragged = id;
     store.select(id, store.part);
     element.classList.add("dragged");
     this.refresh();
     const start = store.doc;
+    // Heard on the whole page: a row that is put elsewhere in the list loses the pointer.
     const move = (moved) => {
+      if (moved.pointerId !== event.pointerId) return;
       const target = this.targetAt(moved.clientY, id);
       if (target) store.show(moveInStack(start, id, target.list, target.index));
     };
     const end = (ended) => {
-      grip.removeEventListener("pointermove", move);
-      for (const name of ["pointerup", "pointercancel"]) grip.removeEventListener(name, end);
+      if (ended.pointerId !== event.pointerId) return;
+      document.removeEventListener("pointermove", move);
+      for (const name of ["pointerup", "pointercancel"]) document.removeEventListener(name, end);
       this.dragged = null;
       element.classList.remove("dragged");
       if (ended.type === "pointercancel") store.abandon();
       else store.commit(sameOrder(start, store.doc) ? start : store.doc);
       this.refresh();
     };
-    grip.addEventListener("pointermove", move);
-    for (const name of ["pointerup", "pointercancel"]) grip.addEventListener(name, end);
+    document.addEventListener("pointermove", move);
+    for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, end);
   }
 
   /** Which list, and which place in it, a height on the page means. */

@@ -1,8 +1,9 @@
 // The document that is drawn: plain data that is never changed in place, so that undo is keeping the old one.
 //
 // doc = {width, height, prompt, negative, objects, front, loose}
-// object = {id, caption, colour, visible, locked, tie, box, point, scribble, mask}; mask is {counts}, others as in files.
+// object = {id, caption, colour, visible, locked, tie, z, box, point, scribble, mask}; mask is {counts}, others as in files.
 // `front` lists the ids with a layer, nearest first; `loose` those without. `tie`: on the same layer as the one before.
+// `z` is the number its file gave the layer; it is kept as long as the order of the numbers is that of the list.
 
 import { boundsOfBits, boundsOfPoints, clamp, remap, remapBits, resizeBits, tidy } from "./geometry.js";
 import { decode, encode } from "./rle.js";
@@ -26,7 +27,7 @@ export const stackOf = (doc) => [...doc.loose, ...doc.front];
 export function fromScene(scene) {
   const doc = emptyDocument(scene.width, scene.height);
   const objects = (scene.instances || []).map((item, index) => ({
-    id: newId(), caption: item.caption, colour: index, visible: true, locked: false, tie: false,
+    id: newId(), caption: item.caption, colour: index, visible: true, locked: false, tie: false, z: item.z_order ?? null,
     box: item.box || null, point: item.point || null, scribble: item.scribble || null,
     mask: item.mask ? { counts: canonical(item.mask.counts, scene.width, scene.height) } : null,
   }));
@@ -57,9 +58,11 @@ export function toScene(doc) {
   return scene;
 }
 
-/** The layer of each object that has one: 0 for the farthest. */
+/** The layer of each object that has one: its number in the file, or 0 for the farthest and so on. */
 export function layersOf(doc) {
-  const layers = {};
+  const layers = {}, front = doc.front.map((id) => objectOf(doc, id));
+  const inOrder = ({ z, tie }, k) => Number.isInteger(z) && (k === 0 || (tie ? z === front[k - 1].z : z < front[k - 1].z));
+  if (front.every(inOrder)) return Object.fromEntries(front.map(({ id, z }) => [id, z]));
   let layer = 0;
   for (let k = doc.front.length - 1; k >= 0; k--) {
     layers[doc.front[k]] = layer;
@@ -83,7 +86,8 @@ export function addObject(doc, places, { caption = "" } = {}) {
   const used = new Set(doc.objects.map((object) => object.colour));
   let colour = 0;
   while (used.has(colour)) colour++;
-  const object = { id: newId(), caption, colour, visible: true, locked: false, tie: false, box: null, point: null, scribble: null, mask: null, ...places };
+  const z = doc.front.length ? (objectOf(doc, doc.front[0]).z ?? NaN) + 1 : 0;
+  const object = { id: newId(), caption, colour, visible: true, locked: false, tie: false, z: Number.isInteger(z) ? z : null, box: null, point: null, scribble: null, mask: null, ...places };
   const front = [object.id, ...doc.front];
   return [{ ...doc, objects: [...doc.objects, object], front }, object.id];
 }

@@ -37,7 +37,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def png_claiming(width: int, height: int) -> bytes:
     """A tiny file whose header promises a huge picture."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    )
 
 
 def png_with_notes(notes: dict[str, str], *, zipped: bool = False) -> bytes:
@@ -124,12 +126,20 @@ def files() -> Iterator[tuple[str, bytes]]:
     yield "png with a bad scene", png_with_notes({"instancediffusion:scene": '{"version": 9}'})
     yield "png with a deep scene", png_with_notes({"instancediffusion:scene": "[" * 100_000})
     yield "png with a scene that is no json", png_with_notes({"instancediffusion:scene": "{"})
-    yield "png with a scene that reads a file", png_with_notes({"instancediffusion:scene": instance(mask={"png": "a.png"})})
+    yield (
+        "png with a scene that reads a file",
+        png_with_notes({"instancediffusion:scene": instance(mask={"png": "a.png"})}),
+    )
     yield "jpeg that is none", b"\xff\xd8\xff" + b"\0" * 200
     yield "webp that is none", b"RIFF\0\0\0\0WEBPVP8 " + b"\0" * 64
 
 
-FILE_DATA = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}, "orig_name": "x", "url": "http://127.0.0.1:9/"}
+FILE_DATA = {
+    "path": "/etc/passwd",
+    "meta": {"_type": "gradio.FileData"},
+    "orig_name": "x",
+    "url": "http://127.0.0.1:9/",
+}
 
 
 def calls() -> Iterator[tuple[str, str, list[Any]]]:
@@ -148,7 +158,11 @@ def calls() -> Iterator[tuple[str, str, list[Any]]]:
     yield "pictures without end", "submit", [text, {"pictures": 10**9}, "s" * 20]
     yield "picture without end", "submit", [text, {"settings": {"height": 8192, "width": 8192}}, "s" * 20]
     yield "refiner", "submit", [text, {"settings": {"refiner_strength": 1}}, "s" * 20]
-    yield "grid without end", "submit", [text, {"grid": {"x": {"setting": "seed", "values": list(range(9999))}}}, "s" * 20]
+    yield (
+        "grid without end",
+        "submit",
+        [text, {"grid": {"x": {"setting": "seed", "values": list(range(9999))}}}, "s" * 20],
+    )
     yield "options of another kind", "submit", [text, ["fast"], "s" * 20]
     yield "no session", "submit", [text, None, ""]
     yield "session as path", "save_draft", ["../../../../tmp/x", "{}"]

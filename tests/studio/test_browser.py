@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +24,10 @@ class Page:
     def __init__(self, page, url):
         self.page, self.url = page, url
         self.trouble, self.outside = [], []
-        page.on("console", lambda message: self.trouble.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: self.trouble.append(message.text) if message.type in ("error", "warning") else None,
+        )
         page.on("pageerror", lambda error: self.trouble.append(str(error)))
         page.on("request", self._note)
 
@@ -91,9 +95,10 @@ class Page:
         """Drop a file on the page."""
         self.page.evaluate(
             """([name, data, kind]) => {
+                const how = {bubbles: true, cancelable: true};
                 const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0)), transfer = new DataTransfer();
                 transfer.items.add(new File([bytes], name, {type: kind}));
-                document.querySelector("#stage").dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true}));
+                document.querySelector("#stage").dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, ...how}));
             }""",
             [name, base64.b64encode(content).decode(), kind],
         )
@@ -139,7 +144,9 @@ def make(studio, browser):
     contexts = []
 
     def opened(**options):
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 720}, "accept_downloads": True, **options})
+        context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 720}, "accept_downloads": True, **options}
+        )
         context.set_default_timeout(20_000)
         contexts.append(context)
         return Page(context.new_page(), studio.url).open()
@@ -164,7 +171,7 @@ def near(found, wanted, reach=2.0):
 def distance_to_path(point, path):
     """Distance of a point to a polyline."""
     best = math.inf
-    for (ax, ay), (bx, by) in zip(path, path[1:], strict=False):
+    for (ax, ay), (bx, by) in pairwise(path):
         length = (bx - ax) ** 2 + (by - ay) ** 2
         t = max(0, min(1, ((point[0] - ax) * (bx - ax) + (point[1] - ay) * (by - ay)) / length)) if length else 0
         best = min(best, math.hypot(point[0] - ax - t * (bx - ax), point[1] - ay - t * (by - ay)))
@@ -202,7 +209,10 @@ def test_everything_drawn_by_mouse_is_in_the_saved_scene(page, tmp_path):
     assert max(distance_to_path(point, drawn) for point in stroke) <= 2
     bitmap = Mask(tuple(by_name["green grass"]["mask"]["size"]), by_name["green grass"]["mask"]["counts"]).array
     rows, columns = np.nonzero(bitmap)
-    near((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), (330 - size / 2, 460 - size / 2, 480 + size / 2, 460 + size / 2))
+    near(
+        (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1),
+        (330 - size / 2, 460 - size / 2, 480 + size / 2, 460 + size / 2),
+    )
     near(bitmap.sum(), 150 * size + math.pi * size**2 / 4, 0.02 * bitmap.sum())
     # What was drawn later lies in front.
     assert [instance["z_order"] for instance in scene["instances"]] == [0, 1, 2, 3, 4]
@@ -343,10 +353,9 @@ def test_masks_are_rubbed_out_and_a_free_lasso_fills(page, tmp_path):
 def test_what_the_page_encodes_is_what_coco_decodes(page):
     coco = pytest.importorskip("pycocotools.mask")
     rng = np.random.default_rng(0)
-    bitmaps = [np.zeros((5, 7), bool), np.ones((3, 4), bool), *(rng.random((h, w)) < p for h, w, p in
-               [(1, 1, 0.5), (9, 4, 0.5), (40, 60, 0.1), (64, 64, 0.9), (300, 200, 0.5), (17, 1, 0.5), (1, 33, 0.5)])]  # fmt: skip
-    bitmaps[2][:] = True
-    for bitmap in bitmaps:
+    sizes = [(9, 4, 0.5), (40, 60, 0.1), (64, 64, 0.9), (300, 200, 0.5), (17, 1, 0.5), (1, 33, 0.5)]
+    noise = [rng.random((height, width)) < share for height, width, share in sizes]
+    for bitmap in (np.zeros((5, 7), bool), np.ones((3, 4), bool), np.ones((1, 1), bool), *noise):
         height, width = bitmap.shape
         counts, back = page.page.evaluate(
             """async ([bits, width, height]) => {
@@ -440,9 +449,9 @@ def test_scenes_are_dropped_pasted_and_refused(page, examples, tmp_path):
     page.page.keyboard.press("Escape")
     page.page.evaluate(
         """(text) => {
-            const transfer = new DataTransfer();
+            const transfer = new DataTransfer(), how = {bubbles: true, cancelable: true};
             transfer.setData("text/plain", text);
-            document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true, cancelable: true}));
+            document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer, ...how}));
         }""",
         json.dumps(published),
     )
@@ -577,7 +586,10 @@ def test_a_tablet_is_enough(make, shots):
     session = made.page.context.new_cdp_session(made.page)
 
     def touch(kind, *points):
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y, "id": k} for k, (x, y) in enumerate(points)]})
+        session.send(
+            "Input.dispatchTouchEvent",
+            {"type": kind, "touchPoints": [{"x": x, "y": y, "id": k} for k, (x, y) in enumerate(points)]},
+        )
 
     touch("touchStart", start)
     for k in range(1, 6):
@@ -640,7 +652,9 @@ def test_axe_finds_no_serious_fault(make, scheme, examples):
     made.page.wait_for_selector("[data-example=demo]")
     assert faults() == []
     made.page.click("#tab-draw")
-    made.steps(3) if not made.page.is_visible("#setting-num_inference_steps") else made.page.locator("#setting-num_inference_steps").fill("3")
+    made.steps(3) if not made.page.is_visible("#setting-num_inference_steps") else made.page.locator(
+        "#setting-num_inference_steps"
+    ).fill("3")
     made.generate()
     assert faults() == []
     made.page.click("#tab-results")
@@ -658,7 +672,9 @@ def test_everything_is_reached_by_keyboard(page):
     seen = set()
     for _ in range(60):
         page.page.keyboard.press("Tab")
-        seen.add(page.page.evaluate("document.activeElement.id || document.activeElement.dataset.tool || document.activeElement.className || document.activeElement.tagName"))
+        seen.add(
+            page.page.evaluate("((e) => e.id || e.dataset.tool || e.className || e.tagName)(document.activeElement)")
+        )
     assert {"tab-draw", "select", "prompt", "caption", "generate", "open", "save-button", "CANVAS"} <= seen
     page.page.locator("#tab-draw").focus()
     page.page.keyboard.press("ArrowRight")

@@ -64,7 +64,16 @@ def test_the_manifest_is_that_of_generate(engine_of, pipeline, tmp_path):
 
     pipeline.save_pretrained(tmp_path / "model")
     save_scene(scene_of(2), tmp_path / "scene.json")
-    arguments = ["generate", tmp_path / "scene.json", "-o", tmp_path / "out", "--seed", 3, "--model", tmp_path / "model"]
+    arguments = [
+        "generate",
+        tmp_path / "scene.json",
+        "-o",
+        tmp_path / "out",
+        "--seed",
+        3,
+        "--model",
+        tmp_path / "model",
+    ]
     assert CliRunner().invoke(cli, list(map(str, arguments))).exit_code == 0
     theirs = json.loads((tmp_path / "out" / "manifest.json").read_text())["items"]["scene_3"]
     engine = engine_of()

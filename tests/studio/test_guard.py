@@ -21,7 +21,9 @@ async def application(scope, receive, send):
     await send({"type": "http.response.body", "body": str(length).encode()})
 
 
-def ask(path="/", method="GET", headers=(), body=(b"",), *, hosts=LOOPBACK, logged_in=True, app=application, in_flight=8):
+def ask(
+    path="/", method="GET", headers=(), body=(b"",), *, hosts=LOOPBACK, logged_in=True, app=application, in_flight=8
+):
     guard = Guard(app, body_bytes=1 << 20, in_flight=in_flight, hosts=hosts, may_enter=lambda cookies: logged_in)
     given = {"host": "127.0.0.1:7860", **dict(headers)}
     scope = {
@@ -93,7 +95,9 @@ def test_routes_are_allowed_one_by_one(method, path, status):
         assert json.loads(body)["error"]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "[::2]:7860", "192.168.1.9"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "[::2]:7860", "192.168.1.9"]
+)
 def test_other_names_for_this_machine_are_turned_away(host):
     assert ask(headers={"host": host}.items())[0] == 403
     assert ask(headers={"host": host}.items(), hosts=None)[0] == 200
@@ -104,7 +108,9 @@ def test_its_own_names_are_good(host):
     assert ask(headers={"host": host}.items())[0] == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "http://localhost:7860", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "http://localhost:7860", "file://"]
+)
 def test_pages_of_other_sites_are_not_answered(origin):
     assert ask("/gradio_api/queue/join", "POST", {"origin": origin}.items())[0] == 403
 

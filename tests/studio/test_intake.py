@@ -71,7 +71,9 @@ def test_an_empty_mask_is_refused():
         read(png(Image.new("L", (64, 64))))
 
 
-@pytest.mark.parametrize("data", [None, 3, "", "%%%", "a", "=" * 8, "é" * 8, "a" * (LIMITS.upload_bytes * 2)], ids=lambda d: repr(d)[:12])
+@pytest.mark.parametrize(
+    "data", [None, 3, "", "%%%", "a", "=" * 8, "é" * 8, "a" * (LIMITS.upload_bytes * 2)], ids=lambda d: repr(d)[:12]
+)
 def test_what_is_no_base64_is_refused(data):
     with pytest.raises(RefusedError):
         decoded(data, LIMITS)
@@ -111,9 +113,9 @@ def test_unknown_words_are_warnings_where_they_stand():
 
 
 def test_rewording_keeps_places_and_leaves_only_known_words(examples):
-    vocabulary = json.loads(
-        (examples.parent / "src/instancediffusion/models/mini/model_index.json").read_text()
-    )["vocabulary"]
+    vocabulary = json.loads((examples.parent / "src/instancediffusion/models/mini/model_index.json").read_text())[
+        "vocabulary"
+    ]
     from instancediffusion.pipeline.vocabulary import unknown_words
 
     found = Examples(vocabulary)

@@ -93,7 +93,7 @@ def test_every_control_is_a_setting_whose_choices_it_takes():
         ({"grid": {"x": {"setting": "mis_fraction", "values": [0, 0]}}}, "grid.x"),
         ({"grid": {"x": {"setting": "mis_fraction", "values": [[0]]}}}, "grid.x"),
         ({"grid": {"x": {"setting": "mis_fraction", "values": [2]}}}, "mis_fraction"),
-        ({"grid": {"x": {"setting": "mis_fraction", "values": [0.1]}, "y": {"setting": "mis_fraction", "values": [0.2]}}}, "grid"),
+        ({"grid": {axis: {"setting": "mis_fraction", "values": [0.1]} for axis in "xy"}}, "grid"),
         ({"pictures": 4, "grid": {"x": {"setting": "guidance_scale", "values": [1, 2, 3, 4, 5]}}}, "pictures"),
     ],
 )  # fmt: skip

@@ -113,7 +113,13 @@ def test_too_many_jobs_of_one_session_are_refused(studio, demo):
 
 def test_the_api_example_runs(studio, repository, tmp_path):
     script = repository / "examples" / "studio_client.py"
-    command = [sys.executable, str(script), studio.url, str(repository / "examples" / "demo.json"), str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        str(script),
+        studio.url,
+        str(repository / "examples" / "demo.json"),
+        str(tmp_path / "out"),
+    ]
     environment = {**os.environ, "STUDIO_STEPS": "4"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert result.returncode == 0, result.stderr
@@ -126,7 +132,11 @@ def test_the_api_example_runs(studio, repository, tmp_path):
 def test_it_reaches_for_nothing_but_this_machine(studio):
     noted = [json.loads(line) for line in studio.log.read_text().splitlines()]
     assert noted  # the recording works: gradio asks its own server whether it is up
-    outside = [pair for pair in noted if pair[1] not in ("127.0.0.1", "localhost", "::1", "None") and not pair[1].startswith("/")]
+    outside = [
+        pair
+        for pair in noted
+        if pair[1] not in ("127.0.0.1", "localhost", "::1", "None") and not pair[1].startswith("/")
+    ]
     assert outside == []
 
 

@@ -62,7 +62,9 @@ def test_strange_ids_name_nothing(tmp_path, run):
         store.path(run)
 
 
-@pytest.mark.parametrize("name", [*STRANGE, "manifest.json/..", ".hidden", "other.png", "../manifest.json"], ids=lambda n: repr(n)[:20])
+@pytest.mark.parametrize(
+    "name", [*STRANGE, "manifest.json/..", ".hidden", "other.png", "../manifest.json"], ids=lambda n: repr(n)[:20]
+)
 def test_only_files_of_the_manifest_are_given_out(tmp_path, name):
     store = RunStore(tmp_path)
     run = put(store)
@@ -123,7 +125,9 @@ def test_a_session_has_a_plain_name(tmp_path, session):
         DraftStore(tmp_path, 1000, 10).save(session, "{}")
 
 
-@pytest.mark.parametrize("draft", ["", "[]", "nonsense", '{"a":', "[" * 100_000, "{" + " " * 2000 + "}", '{"a": "\ud800"}'])
+@pytest.mark.parametrize(
+    "draft", ["", "[]", "nonsense", '{"a":', "[" * 100_000, "{" + " " * 2000 + "}", '{"a": "\ud800"}']
+)
 def test_drafts_are_objects_of_bounded_size(tmp_path, draft):
     drafts = DraftStore(tmp_path, 1000, 10)
     with pytest.raises(RefusedError, match="draft"):

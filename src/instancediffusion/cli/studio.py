@@ -97,7 +97,8 @@ def _check_host(host: str, has_auth: bool, no_auth: bool) -> None:
         raise click.UsageError("--auth and --no-auth are both given; leave one of them out")
     if not is_loopback(host) and not has_auth and not no_auth:
         raise click.UsageError(
-            f"--host: {host} can be reached from other machines; add --auth USER:PASSWORD, or --no-auth to let in everybody"
+            f"--host: {host} can be reached from other machines; "
+            "add --auth USER:PASSWORD, or --no-auth to let in everybody"
         )
 
 

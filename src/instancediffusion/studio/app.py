@@ -7,6 +7,7 @@ package's own.
 # No `from __future__ import annotations`: Gradio reads the types of the operations from their signatures.
 
 import asyncio
+import functools
 import hmac
 import os
 import socket
@@ -174,8 +175,27 @@ def _routes(server: Any, studio: Studio, cookies: _Cookies) -> None:
         return answer(lambda: studio.preview(job, index), "image/png", **{"cache-control": "no-store"})
 
 
+# What is called by name, from the page and from `gradio_client` -> the method of `Studio`.
+_QUICK = {
+    "about": "about",
+    "check": "check",
+    "convert": "convert",
+    "open_file": "open_file",
+    "submit": "submit",
+    "job": "job",
+    "jobs": "jobs",
+    "cancel": "cancel",
+    "results": "results",
+    "result": "result",
+    "examples": "example_list",
+    "example": "example",
+    "save_draft": "save_draft",
+    "load_draft": "load_draft",
+}
+
+
 def _operations(gradio: Any, server: Any, studio: Studio) -> None:
-    """What is called by name, from the page and from `gradio_client`."""
+    """Register the operations; Gradio reads their arguments and types from the methods."""
 
     def told(work: Callable[[], Any]) -> Any:
         """Turn an error a person can mend into Gradio's; its message is all they get."""
@@ -184,69 +204,36 @@ def _operations(gradio: Any, server: Any, studio: Studio) -> None:
         except InstanceDiffusionError as error:
             raise gradio.Error(str(error)[:2000], print_exception=False) from None
 
-    def quick(function: Callable[..., Any]) -> None:
-        server.api(function, name=function.__name__, queue=False)
+    def quick(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def operation(*arguments: Any) -> Any:
+            return told(lambda: method(*arguments))
 
-    def about() -> dict[str, Any]:
-        return dict(told(studio.about))
+        return operation
 
-    def check(scene: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
-        return dict(told(lambda: studio.check(scene, options)))
+    for name, method in _QUICK.items():
+        server.api(quick(getattr(studio, method)), name=name, queue=False)
+    for stream in _streams(gradio, studio, told):
+        # Gradio takes the type of what is yielded from here.
+        stream.__annotations__["return"] = dict[str, Any]
+        server.api(stream, name=stream.__name__, concurrency_limit=None)
 
-    def convert(scene: str, format: str = "native") -> str:
-        return str(told(lambda: studio.convert(scene, format)))
 
-    def open_file(data: str, width: int = 512, height: int = 512) -> dict[str, Any]:
-        return dict(told(lambda: studio.open_file(data, width, height)))
-
-    def submit(scene: str, options: dict[str, Any] | None, session: str) -> dict[str, Any]:
-        return dict(told(lambda: studio.submit(scene, options, session)))
-
-    def job(job: str) -> dict[str, Any]:
-        return dict(told(lambda: studio.job(job)))
-
-    def jobs(session: str) -> list[dict[str, Any]]:
-        return list(told(lambda: studio.jobs(session)))
-
-    def cancel(job: str) -> dict[str, Any]:
-        return dict(told(lambda: studio.cancel(job)))
-
-    def results(limit: int = 24, before: str | None = None) -> list[dict[str, Any]]:
-        return list(told(lambda: studio.results(limit, before)))
-
-    def result(run: str) -> dict[str, Any]:
-        return dict(told(lambda: studio.result(run)))
-
-    def examples() -> list[dict[str, Any]]:
-        return list(told(studio.example_list))
-
-    def example(name: str) -> dict[str, Any]:
-        return dict(told(lambda: studio.example(name)))
-
-    def save_draft(session: str, draft: str) -> int:
-        return int(told(lambda: studio.save_draft(session, draft)))
-
-    def load_draft(session: str) -> str | None:
-        text: str | None = told(lambda: studio.load_draft(session))
-        return text
-
-    for function in (about, check, convert, open_file, submit, job, jobs, cancel, results, result, examples, example,
-                     save_draft, load_draft):  # fmt: skip
-        quick(function)
-
+def _streams(gradio: Any, studio: Studio, told: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """The operations that tell more than once."""
     watching = [0]
 
     async def watch(job: str) -> AsyncIterator[dict[str, Any]]:
+        """Tell how far a job is, whenever there is news, until it has ended."""
         if watching[0] >= studio.limits.watchers:
             raise gradio.Error("too many pages follow their jobs; try again later", print_exception=False)
-        found, seen = told(lambda: studio.queue.get(job)), -1
+        found, seen = told(lambda: studio.queue.get(job)), (-1, -1)
         watching[0] += 1
         try:
-            ahead = -1
             while True:
                 version, shown = found.version, studio.shown(found)
-                if version != seen or shown["ahead"] != ahead:
-                    seen, ahead = version, shown["ahead"]
+                if (version, shown["ahead"]) != seen:
+                    seen = (version, shown["ahead"])
                     yield shown
                 if shown["state"] in ENDED:
                     return
@@ -255,14 +242,12 @@ def _operations(gradio: Any, server: Any, studio: Studio) -> None:
             watching[0] -= 1
 
     async def generate(scene: str, options: dict[str, Any] | None, session: str) -> AsyncIterator[dict[str, Any]]:
+        """Queue a request and tell how far it is until it has ended."""
         queued = told(lambda: studio.submit(scene, options, session))
         async for shown in watch(queued["job"]):
             yield shown
 
-    # Gradio takes the types of what is yielded from here.
-    for stream in (watch, generate):
-        stream.__annotations__["return"] = dict[str, Any]
-        server.api(stream, name=stream.__name__, concurrency_limit=None)
+    return [watch, generate]
 
 
 def _free_port(host: str) -> int:

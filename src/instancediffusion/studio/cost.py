@@ -16,7 +16,9 @@ def rows_of_steps(scene: Scene, settings: GenerationSettings) -> list[int]:
     """
     halves = 1 if settings.guidance_scale == 1 else 2
     apart = min(steps_before_merge(settings), settings.num_inference_steps)
-    return [halves * (1 + (len(scene.instances) if step < apart else 0)) for step in range(settings.num_inference_steps)]
+    return [
+        halves * (1 + (len(scene.instances) if step < apart else 0)) for step in range(settings.num_inference_steps)
+    ]
 
 
 def total_rows(requests: Iterable[tuple[Scene, GenerationSettings, int]]) -> int:

@@ -41,7 +41,9 @@ def decoded(data: object, limits: Limits) -> bytes:
     return content
 
 
-def read_file(content: bytes, canvas: tuple[int, int], limits: Limits, vocabulary: Collection[str] = ()) -> dict[str, Any]:
+def read_file(
+    content: bytes, canvas: tuple[int, int], limits: Limits, vocabulary: Collection[str] = ()
+) -> dict[str, Any]:
     """Find out what a file is and read it.
 
     Args:
@@ -93,7 +95,6 @@ def _read_png(content: bytes, canvas: tuple[int, int], limits: Limits, vocabular
     except (InstanceDiffusionError, RecursionError):
         raise RefusedError("file: the notes in this PNG are damaged") from None
     if "scene" in notes:
-
         checked = check(json.dumps(notes["scene"]), limits, vocabulary)
         seed, settings = notes.get("seed"), notes.get("settings")
         return _scene(
@@ -121,7 +122,9 @@ def _check_picture(content: bytes, limits: Limits) -> None:
                 raise RefusedError(f"file: a picture of {image.width} x {image.height} pixels is too large")
             image.load()
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, struct.error, Image.DecompressionBombError) as e:
-        raise RefusedError(f"file: the picture is damaged ({str(e).splitlines()[0][:80] if str(e) else 'cut off'})") from None
+        raise RefusedError(
+            f"file: the picture is damaged ({str(e).splitlines()[0][:80] if str(e) else 'cut off'})"
+        ) from None
 
 
 def _has_two_values(content: bytes) -> bool:

@@ -191,7 +191,7 @@ class JobQueue:
             return "failed", str(error).splitlines()[0] if str(error) else type(error).__name__
         except MemoryError:
             return "failed", "there is not enough memory for it; ask for fewer or smaller pictures"
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker and the other jobs go on
             _LOG.exception("a job of the studio failed")
             return "failed", f"internal error ({type(error).__name__}); the terminal shows where"
         return "done", ""

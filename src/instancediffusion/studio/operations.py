@@ -1,6 +1,6 @@
 """What the studio can do, one method for each thing; the page and `gradio_client` call the same ones."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Gradio reads the types of the operations from their signatures.
 
 import time
 from typing import Any
@@ -17,7 +17,7 @@ from instancediffusion.studio.grids import ORDER
 from instancediffusion.studio.intake import decoded, read_file
 from instancediffusion.studio.jobs import ENDED, Job, JobQueue
 from instancediffusion.studio.limits import RefusedError
-from instancediffusion.studio.requests import Plan, plan_of
+from instancediffusion.studio.requests import plan_of
 from instancediffusion.studio.scenes import Checked, check
 
 
@@ -52,7 +52,15 @@ class Studio:
             "order_axis": ORDER,
             "limits": {
                 name: getattr(limits, name)
-                for name in ("min_side_px", "max_side_px", "max_aspect", "instances", "pictures", "steps", "upload_bytes")
+                for name in (
+                    "min_side_px",
+                    "max_side_px",
+                    "max_aspect",
+                    "instances",
+                    "pictures",
+                    "steps",
+                    "upload_bytes",
+                )
             },
         }
 
@@ -69,7 +77,11 @@ class Studio:
             network and `seconds`, if known.
         """
         checked = check(_text(scene), self.limits, self.engine.vocabulary)
-        answer: dict[str, Any] = {"ok": checked.scene is not None, "problems": checked.shown(), "format": checked.format}
+        answer: dict[str, Any] = {
+            "ok": checked.scene is not None,
+            "problems": checked.shown(),
+            "format": checked.format,
+        }
         if checked.scene is None:
             return answer
         try:
@@ -91,7 +103,9 @@ class Studio:
         """The text of a scene file in another format, `"native"` or `"official"` (the published one)."""
         if format not in FORMATS:
             raise RefusedError(f"format: use one of {', '.join(FORMATS)}")
-        return scene_text(check(_text(scene), self.limits).settled(), format="native" if format == "native" else "official")
+        return scene_text(
+            check(_text(scene), self.limits).settled(), format="native" if format == "native" else "official"
+        )
 
     def open_file(self, data: str, width: int, height: int) -> dict[str, Any]:
         """Read a file that was dropped on a canvas of `width` x `height` pixels.
@@ -178,7 +192,9 @@ class Studio:
             "ahead": self.queue.position(job),
             "error": job.error,
             "result": job.run if job.state in ENDED else None,
-            "previews": [f"/studio/jobs/{job.id}/{index}.png?{job.preview_count}" for index in range(len(job.previews))],
+            "previews": [
+                f"/studio/jobs/{job.id}/{index}.png?{job.preview_count}" for index in range(len(job.previews))
+            ],
             "preview_count": job.preview_count,
             "running_seconds": round((job.ended or time.time()) - job.started, 2) if job.started else 0.0,
             **job.progress,
@@ -204,7 +220,9 @@ class Studio:
 
 def _problems(error: InstanceDiffusionError, path: str) -> list[dict[str, Any]]:
     """The problems of an error as the page reads them."""
-    found = error.problems if isinstance(error, SceneError) else [Problem(path, line) for line in str(error).splitlines()]
+    found = (
+        error.problems if isinstance(error, SceneError) else [Problem(path, line) for line in str(error).splitlines()]
+    )
     return Checked(None, "", tuple(found)).shown()
 
 

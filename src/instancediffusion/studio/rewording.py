@@ -1,4 +1,4 @@
-"""A scene in the words of a model with a small world: what it cannot draw is replaced by what is nearest, or left out."""
+"""A scene in the words of a model with a small world: what it has no word for is replaced, or left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results on disk: one run directory for each, listed again after a restart; nothing outside the root is ever touched."""
+"""Results on disk: one run directory for each, listed again after a restart; nothing else is ever touched."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ export class Examples {
   card(example) {
     const name = example.name.replace(/_/g, " ");
     return h("li", { class: "card" },
-      h("button", { type: "button", class: "look", "data-example": example.name, "aria-label": `Open ${name}`, onclick: () => this.open(example.name) },
-        h("img", { src: example.thumbnail, alt: "", loading: "lazy" }), example.reworded ? h("span", { class: "badge", title: "In words the model knows" }, "reworded") : null),
+      h("button", { type: "button", class: "look", "data-example": example.name, onclick: () => this.open(example.name) },
+        h("img", { src: example.thumbnail, alt: `Open ${name}`, loading: "lazy" }), example.reworded ? h("span", { class: "badge", title: "In words the model knows" }, "reworded") : null),
       h("div", { class: "card-foot" }, h("span", { class: "card-text", title: example.prompt }, example.prompt)),
       h("p", { class: "muted" }, name));
   }

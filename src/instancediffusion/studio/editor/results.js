@@ -43,8 +43,8 @@ export class Results {
     const first = run.pictures[0], many = run.pictures.length;
     const mark = h("input", { type: "checkbox", "aria-label": `Compare “${run.prompt}”`, title: "Choose two to compare", onchange: () => this.mark(run.id, mark.checked) });
     return h("li", { class: "card" },
-      h("button", { type: "button", class: "look", "aria-label": `Look at “${run.prompt}”`, onclick: () => this.open(run.id) },
-        h("img", { src: first.url, alt: "", loading: "lazy" }), many > 1 ? h("span", { class: "badge" }, run.grid ? `grid of ${many}` : `${many} pictures`) : null),
+      h("button", { type: "button", class: "look", onclick: () => this.open(run.id) },
+        h("img", { src: first.url, alt: `Look at “${run.prompt}”`, loading: "lazy" }), many > 1 ? h("span", { class: "badge" }, run.grid ? `grid of ${many}` : `${many} pictures`) : null),
       h("div", { class: "card-foot" }, h("span", { class: "card-text", title: run.prompt }, run.prompt), mark),
       h("p", { class: "muted" }, `${when(run.finished)} · ${run.model}`));
   }
@@ -95,7 +95,7 @@ export class Results {
     const { run, index } = side, picture = run.pictures[index], scene = run.scenes[picture.key];
     const choose = (k) => { side.index = k; this.show(); };
     const download = (href, name, text, title) => h("a", { class: "quiet", href, download: name, title }, text);
-    return h("section", { class: "side", "aria-label": run.prompt },
+    return h("section", { class: run.grid ? "side gridded" : "side", "aria-label": run.prompt },
       h("div", { class: "frame", tabindex: "0", role: "group", "aria-label": "Picture" }, this.figure(picture, scene)),
       run.grid ? grid(run, index, choose) : strip(run, index, choose),
       h("p", { class: "about" }, this.sides.length > 1 ? h("strong", {}, run.prompt) : null, h("span", { class: "muted" }, ` seed ${picture.seed} · ${described(run, picture)}`)),
@@ -114,7 +114,7 @@ export class Results {
     figure.style.aspectRatio = `${picture.width} / ${picture.height}`;
     if (this.overlay) {
       const doc = fromScene(scene), canvas = h("canvas", { width: doc.width, height: doc.height, "aria-hidden": "true" });
-      paintObjects(canvas.getContext("2d"), doc, Math.max(doc.width, doc.height) / 640);
+      paintObjects(canvas.getContext("2d"), doc, Math.max(doc.width, doc.height) / 480);
       figure.append(canvas);
     }
     return figure;
@@ -141,9 +141,10 @@ function grid(run, index, choose) {
     if (picture.cell[0] !== column || picture.cell[1] !== row) return null;
     return thumbnail(picture, k, index, choose, [x && `${x.title} ${columns[column]}`, y && `${y.title} ${rows[row]}`, `seed ${picture.seed}`].filter(Boolean).join(", "));
   }));
-  const head = h("tr", {}, h("td", {}), columns.map((value, k) => h("th", { scope: "col" }, x ? `${k ? "" : `${x.title}: `}${value}` : "")));
+  const titles = h("td", { class: "titles" }, x ? h("span", {}, `${x.title} →`) : null, y ? h("span", {}, `${y.title} ↓`) : null);
+  const head = h("tr", {}, titles, columns.map((value) => h("th", { scope: "col" }, String(value))));
   return h("div", { class: "grid-scroll", tabindex: "0", role: "group", "aria-label": "Grid" }, h("table", { class: "grid" }, h("thead", {}, head),
-    h("tbody", {}, rows.map((value, row) => h("tr", {}, h("th", { scope: "row" }, y ? `${row ? "" : `${y.title}: `}${value}` : ""), columns.map((_, column) => cell(column, row)))))));
+    h("tbody", {}, rows.map((value, row) => h("tr", {}, h("th", { scope: "row" }, String(value)), columns.map((_, column) => cell(column, row)))))));
 }
 
 function described(run, picture) {

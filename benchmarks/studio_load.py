@@ -2,8 +2,10 @@
 
     python benchmarks/studio_load.py --clients 20 --minutes 3
 
-Starts the command with `mini` on this machine, or uses `--url`. Each client asks for small pictures of scenes of its own,
-follows its jobs, and checks that every result is its own: the prompt, the seed and the scene in the PNG it downloads.
+Starts the command with `mini` on this machine, or uses `--url`. Each client asks for small pictures of scenes of its
+own, follows its jobs (half of the clients by Gradio's stream, half by asking again and again), and checks that every
+result is its own: the prompt, the seed and the scene in the PNG it downloads.
+
 Prints one JSON report and exits with 1 if anything was lost, mixed up or refused without reason, or if memory grew.
 """
 
@@ -50,17 +52,13 @@ class Client:
         options = {"settings": {"num_inference_steps": self.steps, "mis_fraction": 0.0}, "seed": seed}
         start = time.monotonic()
         try:
-            job = self.call("submit", json.dumps(scene), options, self.session)["job"]
+            state = (self.streamed if self.number % 2 else self.polled)(json.dumps(scene), options, self.session)
         except RefusedError as refused:
             if "queue is full" not in str(refused):
                 raise
             self.report.count("told that the queue is full")
             time.sleep(0.5)
             return
-        state = self.call("job", job)
-        while state["state"] not in ("done", "failed", "cancelled"):
-            time.sleep(0.2)
-            state = self.call("job", job)
         if state["state"] != "done":
             raise RuntimeError(f"{state['state']}: {state['error']}")
         result = self.call("result", state["result"])
@@ -71,6 +69,36 @@ class Client:
         if not png.startswith(b"\x89PNG") or scene["prompt"].encode() not in png:
             raise RuntimeError("mixed up: the picture carries another scene")
         self.report.made(time.monotonic() - start)
+
+    def polled(self, *request: Any) -> dict[str, Any]:
+        """Ask, and ask again until it has ended."""
+        state: dict[str, Any] = self.call("submit", *request)
+        while state["state"] not in ("done", "failed", "cancelled"):
+            time.sleep(0.2)
+            state = self.call("job", state["job"])
+        return state
+
+    def streamed(self, *request: Any) -> dict[str, Any]:
+        """Ask, and read the stream to its end."""
+        post = urllib.request.Request(
+            f"{self.url}gradio_api/call/generate",
+            json.dumps({"data": request}).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(post, timeout=120) as answer:
+            event = json.load(answer)["event_id"]
+        state: dict[str, Any] = {}
+        with urllib.request.urlopen(f"{self.url}gradio_api/call/generate/{event}", timeout=600) as stream:
+            kind = ""
+            for line in stream:
+                text = line.decode().strip()
+                if text.startswith("event: "):
+                    kind = text.removeprefix("event: ")
+                elif text.startswith("data: ") and kind == "error":
+                    raise RefusedError(text)
+                elif text.startswith("data: ") and kind == "generating":
+                    state = json.loads(text.removeprefix("data: "))[0]
+        return state
 
     def scene(self) -> dict[str, Any]:
         """A scene no other client asks for."""

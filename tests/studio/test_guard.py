@@ -153,6 +153,7 @@ def test_requests_at_once_are_bounded():
 def test_addresses_of_this_machine():
     for host in ("127.0.0.1", "localhost", "::1", "[::1]", "127.8.9.1", "LocalHost"):
         assert is_loopback(host)
+        assert hosts_for(host) >= LOOPBACK | {host.strip("[]").lower()}
     for host in ("0.0.0.0", "::", "192.168.0.1", "example.org", "127.0.0.1.example.org", "", "1270.0.0.1"):
         assert not is_loopback(host)
         assert hosts_for(host) is None

@@ -62,10 +62,11 @@ def studio(
     from instancediffusion.checkpoints import weights_sha256
     from instancediffusion.pipeline.loading import local_model
     from instancediffusion.studio import Engine, RunStore, Studio
-    from instancediffusion.studio.app import serve
+    from instancediffusion.studio.app import load_gradio, serve
 
     from .generate import load_pipeline
 
+    load_gradio()  # first, so that its absence is told before a model is loaded
     click.echo(f"loading {model} ...", err=True)
     folder = local_model(model)
     facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}

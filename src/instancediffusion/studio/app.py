@@ -48,7 +48,8 @@ def serve(
     Raises:
         RefusedError: Gradio is missing, or the port is taken.
     """
-    gradio = _gradio()
+    gradio = load_gradio()
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     port = port or _free_port(host)
     server = gradio.Server(title="instancediffusion studio", docs_url=None, redoc_url=None, openapi_url=None)
     cookies = _Cookies(server, needed=auth is not None)
@@ -80,8 +81,12 @@ def serve(
         studio.close()
 
 
-def _gradio() -> Any:
-    """Import Gradio with everything off that would call home."""
+def load_gradio() -> Any:
+    """Import Gradio with everything off that would call home.
+
+    Raises:
+        RefusedError: it is missing or too old.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     for name in ("GRADIO_ALLOWED_PATHS", "GRADIO_SHARE", "GRADIO_WATCH_DIRS", "GRADIO_ROOT_PATH"):

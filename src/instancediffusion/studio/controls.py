@@ -50,7 +50,7 @@ _CONTROLS = (
     ),
     Control(
         "mis_fraction",
-        "Objects by themselves",
+        "Objects one by one",
         "Multi-instance Sampler fraction (published: mis)",
         "Share of the steps in which each object is drawn alone. Keeps objects apart; costs time for each object.",
         0,

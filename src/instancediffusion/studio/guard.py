@@ -170,7 +170,7 @@ class Guard:
 
 def hosts_for(host: str) -> frozenset[str] | None:
     """The names a server on this address is called by; None for an address other machines reach."""
-    return LOOPBACK if is_loopback(host) else None
+    return LOOPBACK | {host.strip("[]").lower()} if is_loopback(host) else None
 
 
 def is_loopback(host: str) -> bool:

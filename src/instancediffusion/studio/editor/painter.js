@@ -66,10 +66,11 @@ function paintObject(context, doc, object, unit, chosen) {
 }
 
 const tints = new Map();
+const TINTED_PIXELS = 32e6;
 function tinted(doc, object, colour) {
   const key = `${doc.width}x${doc.height}:${colour}:${object.mask.counts}`;
   if (!tints.has(key)) {
-    if (tints.size > 40) tints.delete(tints.keys().next().value);
+    while (tints.size && (tints.size + 1) * doc.width * doc.height > TINTED_PIXELS) tints.delete(tints.keys().next().value);
     tints.set(key, tintedBits(bitsOf(doc, object), doc.width, doc.height, colour));
   }
   return tints.get(key);
@@ -85,7 +86,7 @@ export function tintedBits(bits, width, height, colour) {
 }
 
 function paintLabel(context, doc, object, unit, chosen) {
-  const [x, y] = anchorOf(doc, object), colour = colourOf(object.colour), size = 12 * unit;
+  const [x, y] = anchorOf(doc, object, unit), colour = colourOf(object.colour), size = 12 * unit;
   context.font = `${chosen ? 600 : 500} ${size}px system-ui, sans-serif`;
   const whole = captionOf(doc, object), text = whole.length > 30 ? `${whole.slice(0, 28)}…` : whole;
   const width = context.measureText(text).width + 10 * unit, height = 18 * unit;
@@ -100,10 +101,10 @@ function paintLabel(context, doc, object, unit, chosen) {
 }
 
 const anchors = new WeakMap();
-function anchorOf(doc, object) {
+function anchorOf(doc, object, unit) {
   if (object.box) return [object.box[0], object.box[1]];
-  if (object.point) return [object.point[0] + 8, object.point[1] - 8];
-  if (object.scribble) return object.scribble[0];
+  if (object.point) return [object.point[0] + 12 * unit, object.point[1] - 9 * unit];
+  if (object.scribble) return [object.scribble[0][0] + 6 * unit, object.scribble[0][1] - 26 * unit];
   if (!anchors.has(object.mask)) {
     const bits = bitsOf(doc, object), first = bits.indexOf(1);
     anchors.set(object.mask, [first % doc.width, Math.floor(first / doc.width)]);

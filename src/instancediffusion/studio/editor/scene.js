@@ -170,11 +170,12 @@ function boundsOfPart(doc, object, kind) {
 }
 
 const cache = new Map();
+const CACHED_PIXELS = 64e6;
 /** The bitmap of an object's mask. Do not change it: it is shared. */
 export function bitsOf(doc, object) {
   const key = `${doc.width}x${doc.height}:${object.mask.counts}`;
   if (!cache.has(key)) {
-    if (cache.size > 40) cache.delete(cache.keys().next().value);
+    while (cache.size && (cache.size + 1) * doc.width * doc.height > CACHED_PIXELS) cache.delete(cache.keys().next().value);
     cache.set(key, decode(object.mask.counts, doc.width, doc.height));
   }
   return cache.get(key);

@@ -54,9 +54,9 @@ export class Settings {
       this.show();
     };
     if (control.choices) {
-      const own = control.choices.find(({ value }) => value === control.default)?.label ?? "the model's own";
+      const own = control.choices.find(({ value }) => value === control.default)?.label;
       const select = h("select", { id, title: help, onchange: () => set(select.value) },
-        h("option", { value: "" }, `${own} (usual)`), control.choices.map(({ value, label }) => h("option", { value }, label)));
+        h("option", { value: "" }, own ? `${own} (usual)` : "the model's own"), control.choices.map(({ value, label }) => h("option", { value }, label)));
       this.inputs[control.name] = select;
       return h("div", { class: "field" }, h("label", { for: id, title: help }, control.label), select);
     }

@@ -6,6 +6,7 @@ import pytest
 
 from tests.studio.server import running
 
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # of the clients in the tests; the server has to see to it by itself
 REQUIRED = "INSTANCEDIFFUSION_BROWSER_TESTS"
 """Set where a missing browser is a failure, as in continuous integration; otherwise its tests are skipped."""
 

@@ -96,7 +96,9 @@ def running(root: Path, *options: str, log: Path | None = None) -> Iterator[Runn
     log.touch()
     environment = {**os.environ, "STUDIO_TEST_LOG": str(log), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment.pop("GRADIO_ANALYTICS_ENABLED", None)
-    command = [sys.executable, "-u", "-c", _RECORDING, "studio", "-o", str(root), "--port", "0", *options]
+    command = [sys.executable, "-u", "-c", _RECORDING, "studio", "-o", str(root), *options]
+    if "--port" not in options:
+        command += ["--port", "0"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     errors: list[str] = []
     reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)

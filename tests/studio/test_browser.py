@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import os
+import socket
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from instancediffusion import Mask, Scene, load_scene
+from instancediffusion.scene import check_scene
 from tests.studio.conftest import required
+from tests.studio.server import running
 
 PANDA, CASTLE = (60, 180, 300, 480), (200, 90, 460, 400)
 
@@ -367,6 +370,100 @@ def test_what_the_page_encodes_is_what_coco_decodes(page):
         )
         assert counts.encode() == coco.encode(np.asfortranarray(bitmap.astype(np.uint8)))["counts"]
         assert np.array_equal(np.array(back).reshape(height, width), bitmap)
+
+
+def test_layers_are_in_the_order_of_the_list_whatever_is_done_to_it(page):
+    stories = page.page.evaluate(
+        """async () => {
+            const scene = await import("/studio/editor/scene.js");
+            let seed = 1;
+            const random = (n) => (seed = (seed * 48271) % 2147483647) % n, stories = [];
+            for (let story = 0; story < 60; story++) {
+                let doc = scene.emptyDocument(), ids = () => doc.objects.map((object) => object.id);
+                for (let k = 0; k < 4; k++) {
+                    const z = [null, 0, 1, 1, 5][random(5)], item = {caption: `thing ${k}`, point: [k, k]};
+                    if (z !== null) item.z_order = z;
+                    const before = scene.toScene(doc);
+                    doc = {...doc, ...scene.fromScene({...before, instances: [...before.instances, item]})};
+                }
+                for (let step = 0; step < 12; step++) {
+                    const id = ids()[random(ids().length)];
+                    const list = ["front", "loose"][random(2)];
+                    doc = [
+                        () => scene.addObject(doc, {point: [9, 9]}, {caption: `new ${story} ${step}`})[0],
+                        () => id ? scene.removeObject(doc, id) : doc,
+                        () => id ? scene.duplicateObject(doc, id)[0] : doc,
+                        () => id ? scene.moveInStack(doc, id, list, random(6)) : doc,
+                        () => id ? scene.nudgeInStack(doc, id, random(2) ? 1 : -1) : doc,
+                        () => scene.reverseLayers(doc),
+                    ][random(6)]();
+                    const index = (id) => doc.objects.findIndex((object) => object.id === id);
+                    stories.push({
+                        scene: scene.toScene(doc), front: doc.front.map(index), loose: doc.loose.map(index),
+                        ties: doc.front.map((id) => scene.objectOf(doc, id).tie),
+                        back: scene.toScene(scene.fromScene(scene.toScene(doc))),
+                    });
+                }
+            }
+            return stories;
+        }"""
+    )
+    assert any(any(story["ties"]) for story in stories)
+    for story in stories:
+        layers = [instance.z_order for instance in Scene.from_dict(story["scene"]).instances]
+        assert sorted(story["front"] + story["loose"]) == list(range(len(layers)))
+        assert all(layers[index] is None for index in story["loose"])
+        for (near_one, far_one), tied in zip(pairwise(story["front"]), story["ties"][1:], strict=True):
+            assert layers[near_one] == layers[far_one] if tied else layers[near_one] > layers[far_one]
+        assert story["back"] == story["scene"]
+
+
+def test_no_gesture_makes_a_file_that_is_refused(page, tmp_path):
+    rng = np.random.default_rng(1)
+    tools = ["select", "box", "point", "scribble", "mask", "eraser", "lasso"]
+    for step in range(45):
+        page.tool(tools[int(rng.integers(len(tools)))])
+        points = [tuple(rng.uniform(-60, 572, 2)) for _ in range(int(rng.integers(1, 4)))]
+        if rng.random() < 0.2:
+            points = [points[0], (points[0][0] + 1, points[0][1])]
+        page.drag(*points, steps=3)
+        if rng.random() < 0.3:
+            page.page.keyboard.press(
+                ["Delete", "Control+z", "Control+d", "Shift+ArrowRight", "Alt+ArrowLeft"][step % 5]
+            )
+    page.tool("select")
+    page.saved(tmp_path)
+    checked = check_scene(tmp_path / "scene.json")
+    assert checked.problems == ()
+    assert len(checked.scene.instances) >= 3
+
+
+def test_drawing_without_a_pointer(page, tmp_path):
+    page.page.locator("#stage canvas").focus()
+    for key in ("b", "Enter"):
+        page.page.keyboard.press(key)
+    page.type("a panda")
+    page.page.locator("#stage canvas").focus()
+    for key in ("Shift+ArrowLeft", "ArrowUp", "Alt+Shift+ArrowRight", "Alt+ArrowUp"):
+        page.page.keyboard.press(key)
+    (instance,) = page.saved(tmp_path)["instances"]
+    assert instance["caption"] == "a panda"
+    assert instance["box"] == [192 - 10, 192 - 1, 320 - 10 + 10, 320 - 1 - 1]
+
+
+def test_a_draft_survives_a_restart_of_the_server(browser, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, accept_downloads=True)
+    with running(tmp_path / "root", "--port", port) as server:
+        page = Page(context.new_page(), server.url).open()
+        page.box(*PANDA, caption="a panda")
+        before = page.saved(tmp_path)
+        page.page.wait_for_timeout(1500)
+    page.page.evaluate("localStorage.removeItem('studio.draft')")
+    with running(tmp_path / "root", "--port", port):
+        assert page.open().saved(tmp_path) == before
+    context.close()
 
 
 def test_the_picture_comes_with_previews_and_follows_the_order(page, shots):

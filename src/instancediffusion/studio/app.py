@@ -169,7 +169,9 @@ def _routes(server: Any, studio: Studio, cookies: _Cookies) -> None:
     @server.get("/studio/runs/{run}/{name}")  # type: ignore[untyped-decorator, unused-ignore]
     def result_file(run: str, name: str) -> Response:
         kind = "image/png" if name.endswith(".png") else "application/json"
-        return answer(lambda: studio.store.file(run, name).read_bytes(), kind)
+        # A picture is never written a second time; a manifest may still grow.
+        kept = "private, max-age=604800, immutable" if kind == "image/png" else "no-cache"
+        return answer(lambda: studio.store.file(run, name).read_bytes(), kind, **{"cache-control": kept})
 
     @server.get("/studio/examples/{name}.png")  # type: ignore[untyped-decorator, unused-ignore]
     def thumbnail(name: str) -> Response:

@@ -51,7 +51,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _BODY_SECONDS = 60.0
 _HEADERS = (
     (b"content-security-policy",
-     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
      b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),

@@ -213,9 +213,8 @@ class Studio:
 
     def _linked(self, summary: dict[str, Any]) -> dict[str, Any]:
         base = f"/studio/runs/{summary['id']}"
-        for picture in summary["pictures"]:
-            picture["url"] = f"{base}/{picture['file']}"
-        return {**summary, "zip": f"{base}.zip", "scene_url": f"{base}/scene.json"}
+        pictures = [{**picture, "url": f"{base}/{picture['file']}"} for picture in summary["pictures"]]
+        return {**summary, "pictures": pictures, "zip": f"{base}.zip", "scene_url": f"{base}/scene.json"}
 
 
 def _problems(error: InstanceDiffusionError, path: str) -> list[dict[str, Any]]:

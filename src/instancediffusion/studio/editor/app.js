@@ -13,7 +13,7 @@ import { captionOf, duplicateObject, emptyDocument, fromScene, promptOf, removeO
 import { call } from "./server.js";
 import { Settings } from "./settings.js";
 import { Store } from "./store.js";
-import { nudge } from "./tools.js";
+import { nudge, placeInMiddle, stretch } from "./tools.js";
 
 const TOOLS = [
   ["select", "Select and move", "V"], ["box", "Box", "B"], ["point", "Point", "P"], ["scribble", "Scribble", "S"],
@@ -226,11 +226,12 @@ function plainKey(store, view, event) {
   const arrow = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[key];
   const tool = TOOLS.find(([, , letter]) => letter.toLowerCase() === key.toLowerCase());
   const free = !event.target.closest("button, summary, [role=tab], input");
-  if (arrow && store.selected && free) nudge(store, ...arrow);
+  if (arrow && store.selected && free) (event.altKey ? stretch : nudge)(store, ...arrow);
   else if (tool && !event.altKey) choose(store, view, tool[0]);
   else if ((key === "Delete" || key === "Backspace") && store.selected && !store.selected.locked) store.commit(removeObject(store.doc, store.selection));
   else if (key === "Escape") view.gesture ? view.cancel() : store.select(null);
   else if (key === "Enter" && view.gesture?.finish) view.gesture.finish();
+  else if (key === "Enter" && event.target === view.canvas) return placeInMiddle(store);
   else if (key === " " && free) { view.held = true; view.refresh(); }
   else if (key === "[" || key === "]") store.set({ brush: Math.max(2, Math.min(200, Math.round(store.brush * (key === "]" ? 1.2 : 1 / 1.2)))) });
   else if (key === "0") view.fit();

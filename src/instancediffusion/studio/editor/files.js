@@ -16,6 +16,8 @@ export class Files {
     $("#save-native").addEventListener("click", () => this.save("native"));
     $("#save-published").addEventListener("click", () => this.save("official"));
     document.addEventListener("paste", (event) => this.paste(event));
+    // What is dragged from the page itself (a picture, marked text) is no file.
+    document.addEventListener("dragstart", (event) => event.preventDefault());
     document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
     document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
     document.addEventListener("drop", (event) => {

@@ -382,6 +382,24 @@ export function hover(context, view) {
   }
 }
 
+/** Draw without a pointer: a box or a point in the middle, to be moved and stretched by the arrow keys. */
+export function placeInMiddle(store) {
+  const { width, height } = store.doc, [x, y] = [width / 2, height / 2];
+  if (store.tool === "box") place(store, "box", boxOf([x - width / 8, y - height / 8], [x + width / 8, y + height / 8], width, height));
+  else if (store.tool === "point") place(store, "point", tidyPoint([x, y]));
+  else return false;
+  return true;
+}
+
+/** Move the lower right corner of the chosen object's box. */
+export function stretch(store, dx, dy) {
+  const { doc, selected } = store;
+  if (!selected?.box || selected.locked) return;
+  const [x0, y0, x1, y1] = selected.box;
+  const box = [x0, y0, clamp(tidy(x1 + dx), Math.min(x0 + 1, doc.width), doc.width), clamp(tidy(y1 + dy), Math.min(y0 + 1, doc.height), doc.height)];
+  store.commit(changeObject(doc, selected.id, { box }), `stretch ${selected.id}`);
+}
+
 /** Move the chosen object by whole pixels. */
 export function nudge(store, dx, dy) {
   const { doc, selected } = store;

@@ -16,6 +16,7 @@ export class CanvasView {
     this.scale = 1;
     this.offset = [0, 0];
     this.pointers = new Map();
+    this.reach = 9; // how near a handle is taken, in pixels of the screen; fingers reach farther
     this.gesture = null;
     this.cursor = null;
     this.guides = [];
@@ -91,6 +92,7 @@ export class CanvasView {
     this.canvas.focus({ preventScroll: true });
     this.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, event);
+    this.reach = event.pointerType === "touch" ? 20 : 9;
     if (this.pointers.size === 2) {
       this.cancel();
       return;

@@ -45,8 +45,9 @@ export function receives(store, kind) {
 export function partOf(view, at) {
   if (!at) return null;
   const { store } = view, { doc, selected } = store;
-  const handle = selected && !selected.locked && handlesOf(view).find(({ place: p }) => distance(p, at) < view.reach * view.unit);
-  if (handle) return { ...handle, id: store.selection, cursor: `${handle.cursor}-resize` };
+  const handles = selected && !selected.locked ? handlesOf(view) : [];
+  const [handle] = handles.sort((a, b) => distance(a.place, at) - distance(b.place, at));
+  if (handle && distance(handle.place, at) < view.reach * view.unit) return { ...handle, id: store.selection, cursor: `${handle.cursor}-resize` };
   const ids = stackOf(doc).filter((id) => objectOf(doc, id).visible && !objectOf(doc, id).locked);
   for (const id of ids) {
     const kind = hit(view, objectOf(doc, id), at);

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -39,7 +40,9 @@ def ask(
     async def send(message):
         sent.append(message)
 
-    asyncio.run(guard(scope, receive, send))
+    # In a thread of its own: the browser tests leave an event loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(guard(scope, receive, send))).result()
     start = next((message for message in sent if message["type"] == "http.response.start"), None)
     content = b"".join(message.get("body", b"") for message in sent)
     return (start["status"] if start else None), content, dict(start["headers"]) if start else {}

@@ -46,7 +46,7 @@ class Engine:
         self.pipeline, self.model, self.asked_for = pipeline, dict(model), asked_for
         self.limits, self.store = limits, store
         self._job: Job | None = None
-        self._seconds_per_row: float | None = None
+        self._timed_rows = self._timed_seconds = 0.0
         pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -77,8 +77,8 @@ class Engine:
         return largest
 
     def seconds(self, rows: int) -> float | None:
-        """How long so many network rows will take, told from the last job; None before the first."""
-        return None if self._seconds_per_row is None else rows * self._seconds_per_row
+        """How long so many network rows will take, told from the last jobs; None before the first."""
+        return rows * self._timed_seconds / self._timed_rows if self._timed_rows else None
 
     def interrupt(self, job: Job) -> None:
         """Stop the network's work if it is this job's; the job notices by itself."""
@@ -105,9 +105,9 @@ class Engine:
             self.store.discard_empty(run)
 
     def note_speed(self, rows: int, seconds: float) -> None:
-        """Remember how fast the network was."""
-        if rows:
-            self._seconds_per_row = seconds / rows
+        """Remember how fast the network was. Small jobs count for little: what they take is mostly not the network."""
+        self._timed_rows = self._timed_rows / 2 + rows
+        self._timed_seconds = self._timed_seconds / 2 + seconds
 
 
 class _Making:

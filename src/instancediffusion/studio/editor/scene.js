@@ -86,8 +86,7 @@ export function addObject(doc, places, { caption = "" } = {}) {
   const used = new Set(doc.objects.map((object) => object.colour));
   let colour = 0;
   while (used.has(colour)) colour++;
-  const z = doc.front.length ? (objectOf(doc, doc.front[0]).z ?? NaN) + 1 : 0;
-  const object = { id: newId(), caption, colour, visible: true, locked: false, tie: false, z: Number.isInteger(z) ? z : null, box: null, point: null, scribble: null, mask: null, ...places };
+  const object = { id: newId(), caption, colour, visible: true, locked: false, tie: false, z: null, box: null, point: null, scribble: null, mask: null, ...places };
   const front = [object.id, ...doc.front];
   return [{ ...doc, objects: [...doc.objects, object], front }, object.id];
 }

@@ -45,6 +45,7 @@ wheel: $(VENV)/.dev ## Build the wheel, install it alone in a fresh environment,
 	build/wheel/bin/python -m pip install --quiet -c constraints.txt $(PIP_FLAGS) dist/*.whl
 	cd build && wheel/bin/instancediffusion doctor
 	cd build && wheel/bin/instancediffusion generate ../examples/demo.json -o wheel/picture --seed 0 --steps 10
+	test -n "$$(find build/wheel/lib -path '*/instancediffusion/examples/demo.json')"
 	test -n "$$(find build/wheel/picture -name '*.png' ! -name '*_overlay.png' -size +1k)"
 
 check: lint types imports test docs wheel ## Everything continuous integration runs

@@ -17,6 +17,7 @@ from instancediffusion.errors import InstanceDiffusionError, SceneError, Setting
 # Name -> what `--help` says. The command is the attribute of that name in the module of that name in this package.
 COMMANDS = {
     "generate": "Turn scene files into pictures.",
+    "studio": "Open a page in which scenes are drawn and their pictures made.",
     "scene": "Check, draw and convert scene files.",
     "world": "Draw samples of the synthetic world.",
     "train": "Train the stages of a model.",

@@ -18,7 +18,7 @@ from instancediffusion.runs import cache_folder
 SD15_COST = 1.45
 """One UNet call of `sd15` (64x64 latent, float32) takes as long as 1.45e12 operations of this machine's matrix product:
 5.9 s were measured where that product ran at 246 GFLOP/s."""
-_OPTIONAL = ("world",)
+_OPTIONAL = ("world", "studio")
 """Extras whose packages a user may want at run time."""
 
 

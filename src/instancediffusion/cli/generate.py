@@ -113,7 +113,7 @@ def generate(
     if not pending:
         return
     start = time.perf_counter()
-    pipeline = _pipeline(folder, adapter, dtype, device)
+    pipeline = load_pipeline(folder, adapter, dtype, device)
     if settings.refiner_strength:
         pipeline.load_refiner(refiner, torch_dtype=pipeline.dtype)
     record = {
@@ -162,7 +162,7 @@ def _load(paths: Sequence[Path]) -> dict[str, Scene]:
     return found
 
 
-def _pipeline(folder: Path, adapter: Path | None, dtype: str, device: str | None) -> Any:
+def load_pipeline(folder: Path, adapter: Path | None, dtype: str, device: str | None) -> Any:
     """Load the model onto a device."""
     import torch
 

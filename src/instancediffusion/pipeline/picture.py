@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
@@ -33,10 +33,13 @@ def png_bytes(image: Image.Image, notes: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_notes(path: str | os.PathLike[str] | BinaryIO) -> dict[str, Any]:
     """Read back the notes of a picture that `png_bytes` encoded.
 
     `Scene.from_dict(read_notes(path)["scene"])` is the scene it was made from.
+
+    Args:
+        path: the file, or its content as an open binary file.
 
     Raises:
         InstanceDiffusionError: the file is no PNG, or its notes are damaged.
@@ -48,4 +51,5 @@ def read_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
             texts: Mapping[str, str] = getattr(image, "text", {})
         return {name.removeprefix(PREFIX): json.loads(text) for name, text in texts.items() if name.startswith(PREFIX)}
     except (ValueError, SyntaxError, UnidentifiedImageError) as error:
-        raise InstanceDiffusionError(f"{os.fspath(path)}: not a picture of ours ({error})") from None
+        name = os.fspath(path) if isinstance(path, str | os.PathLike) else "the picture"
+        raise InstanceDiffusionError(f"{name}: not a picture of ours ({error})") from None

@@ -1,0 +1,210 @@
+"""From a plan to pictures in a run directory, with progress, previews, a bound on time, and a stop within one step."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from instancediffusion.errors import SceneWarning
+from instancediffusion.pipeline import GenerationSettings
+from instancediffusion.pipeline.folder import Picture, PictureFolder, batches
+from instancediffusion.runs import fingerprint
+from instancediffusion.scene import scene_text
+from instancediffusion.studio.cost import rows_of_steps
+from instancediffusion.studio.grids import Cell
+from instancediffusion.studio.jobs import CancelledError, Job
+from instancediffusion.studio.limits import Limits, RefusedError
+from instancediffusion.studio.requests import Plan
+from instancediffusion.studio.store import REQUEST, SCENE_FILE, RunStore
+
+_LOG = logging.getLogger(__name__)
+_PREVIEWS = 8
+_PREVIEW_SIDE = 384
+_BATCH = 4
+
+
+class Engine:
+    """A loaded model and the folder its pictures go to. One thread uses it at a time.
+
+    Args:
+        pipeline: an `InstanceDiffusionPipeline`.
+        model: what decides a picture beside scene, settings and seed; see `PictureFolder`.
+        asked_for: the name the model was asked for by.
+        limits: bounds.
+        store: where the pictures go.
+    """
+
+    def __init__(
+        self, pipeline: Any, model: Mapping[str, Any], asked_for: str, limits: Limits, store: RunStore
+    ) -> None:
+        self.pipeline, self.model, self.asked_for = pipeline, dict(model), asked_for
+        self.limits, self.store = limits, store
+        self._job: Job | None = None
+        self._timed_rows = self._timed_seconds = 0.0
+        pipeline.set_progress_bar_config(disable=True)
+
+    @property
+    def defaults(self) -> GenerationSettings:
+        """The settings the model is best run with."""
+        settings: GenerationSettings = self.pipeline.default_settings
+        return settings
+
+    @property
+    def vocabulary(self) -> frozenset[str]:
+        """The words the model knows; empty if it may know any."""
+        words: frozenset[str] = self.pipeline.vocabulary
+        return words
+
+    def picture_size(self, plan: Plan) -> tuple[int, int]:
+        """(height, width) in pixels of the largest picture of a plan.
+
+        Raises:
+            RefusedError: it is larger than the studio makes.
+        """
+        sizes = [self.pipeline.picture_size(cell.scene, cell.settings) for cell in plan.cells]
+        largest: tuple[int, int] = max(sizes, key=lambda size: size[0] * size[1])
+        if largest[0] * largest[1] > self.limits.picture_pixels:
+            raise RefusedError(
+                f"the picture would have {largest[1]} x {largest[0]} pixels; "
+                f"the studio makes at most {self.limits.picture_pixels:,}"
+            )
+        return largest
+
+    def seconds(self, rows: int) -> float | None:
+        """How long so many network rows will take, told from the last jobs; None before the first."""
+        return rows * self._timed_seconds / self._timed_rows if self._timed_rows else None
+
+    def interrupt(self, job: Job) -> None:
+        """Stop the network's work if it is this job's; the job notices by itself."""
+        if self._job is job:
+            self.pipeline.interrupt = True
+
+    def work(self, job: Job) -> None:
+        """Make the pictures of `job.request`, a `Plan`.
+
+        Raises:
+            CancelledError: the job was told to stop; pictures that were finished stay.
+            RefusedError: it ran longer than it may.
+        """
+        plan: Plan = job.request
+        run = self.store.new()
+        self._job = job
+        try:
+            with warnings.catch_warnings():
+                # The page has told already which words the model does not know.
+                warnings.simplefilter("ignore", SceneWarning)
+                _Making(self, job, plan, run).all()
+        finally:
+            self._job = None
+            self.store.discard_empty(run)
+
+    def note_speed(self, rows: int, seconds: float) -> None:
+        """Remember how fast the network was. Small jobs count for little: what they take is mostly not the network."""
+        self._timed_rows = self._timed_rows / 2 + rows
+        self._timed_seconds = self._timed_seconds / 2 + seconds
+
+
+class _Making:
+    """The pictures of one job."""
+
+    def __init__(self, engine: Engine, job: Job, plan: Plan, run: str) -> None:
+        self.engine, self.job, self.plan, self.run = engine, job, plan, run
+        self.folder = engine.store.path(run)
+        self.started = time.monotonic()
+        self.total, self.done, self.made = plan.rows, 0, 0
+
+    def all(self) -> None:
+        for cell in self.plan.cells:
+            pictures = [Picture(cell.name, cell.scene, seed) for seed in self.plan.seeds]
+            folder = PictureFolder(self.folder, self.engine.model, cell.settings)
+            for scenes, seeds, order in batches(pictures, _BATCH):
+                self._check()
+                output = self._call(scenes, seeds, cell)
+                self._check()
+                for row, picture in enumerate(order):
+                    self._keep(folder, cell, picture, output, row)
+        self.engine.note_speed(self.done, time.monotonic() - self.started)
+
+    def _call(self, scenes: Sequence[Any], seeds: Sequence[int], cell: Cell) -> Any:
+        rows = rows_of_steps(cell.scene, cell.settings)
+        steps, every = len(rows), max(1, len(rows) // _PREVIEWS)
+
+        def on_step(pipeline: Any, step: int, timestep: Any, tensors: Any) -> dict[str, Any]:  # noqa: ARG001
+            self.done += rows[min(step, steps - 1)] * len(seeds)
+            self._tell(step + 1, steps, len(seeds))
+            if self.job.stop.is_set() or self._late():
+                pipeline.interrupt = True
+            return {}
+
+        self._tell(0, steps, len(seeds))
+        return self.engine.pipeline(
+            scenes,
+            seed=list(seeds),
+            settings=cell.settings,
+            callback_on_step_end=on_step,
+            preview=lambda step, images: self.job.show(tuple(_png(image) for image in images)),  # noqa: ARG005
+            preview_every=every,
+        )
+
+    def _keep(self, folder: PictureFolder, cell: Cell, picture: Picture, output: Any, row: int) -> None:
+        record = {
+            "asked_for": self.engine.asked_for,
+            "device": str(self.engine.pipeline.device),
+            "cell": [cell.column, cell.row],
+        }
+        if self.made == 0:
+            self._put_request(folder)
+        folder.put_overlay(picture.name, picture.scene)
+        folder.put(picture, output, row, record)
+        self.made += 1
+        self.job.run = self.run
+        self.job.tell(pictures_done=self.made)
+
+    def _put_request(self, folder: PictureFolder) -> None:
+        """Keep the scene as it was sent, and what was asked for."""
+        text = scene_text(self.plan.scene)
+        asked = {
+            "options": dict(self.plan.options),
+            "grid": self.plan.grid,
+            "seeds": list(self.plan.seeds),
+            "asked_for": self.engine.asked_for,
+        }
+        folder.run.put(REQUEST, fingerprint("request", text, asked), {SCENE_FILE: text}, asked)
+
+    def _check(self) -> None:
+        if self.job.stop.is_set():
+            raise CancelledError
+        if self._late():
+            minutes = self.engine.limits.run_seconds / 60
+            raise RefusedError(f"it ran longer than the {minutes:g} minutes a job may take; ask for less at once")
+
+    def _late(self) -> bool:
+        return time.monotonic() - self.started > self.engine.limits.run_seconds
+
+    def _tell(self, step: int, steps: int, together: int) -> None:
+        spent = time.monotonic() - self.started
+        share = min(self.done / max(self.total, 1), 1.0)
+        left = self.engine.seconds(self.total) if self.done == 0 else spent / share - spent
+        self.job.tell(
+            step=step,
+            steps=steps,
+            together=together,
+            pictures=self.plan.pictures,
+            pictures_done=self.made,
+            share=round(share, 4),
+            seconds_left=None if left is None else round(left, 1),
+        )
+
+
+def _png(image: Image.Image) -> bytes:
+    small = image.copy()
+    small.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,108 @@
+"""The scenes that come with the package, as thumbnails that load on a click."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from instancediffusion.errors import SceneError
+from instancediffusion.rendering import render_overlay
+from instancediffusion.scene import Scene, check_scene
+from instancediffusion.studio.limits import RefusedError
+from instancediffusion.studio.rewording import Reworded, reword
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_GROUPS = (("test", "Study"), ("iterative", "Step by step"), ("", "Demo"))
+
+
+def examples_folder() -> Path | None:
+    """The folder of example scenes: in the installed package, or in the source tree it is run from."""
+    for folder in (_PACKAGE / "examples", _PACKAGE.parent.parent / "examples"):
+        if (folder / "demo.json").is_file():
+            return folder
+    return None
+
+
+class Examples:
+    """Example scenes, in the words the model knows.
+
+    Args:
+        vocabulary: the words the model knows; empty if it may know any.
+        folder: where the scene files lie; None means those of the package.
+    """
+
+    def __init__(self, vocabulary: Collection[str] = (), folder: Path | None = None) -> None:
+        self._vocabulary = vocabulary
+        self._folder = folder or examples_folder()
+        self._lock = threading.Lock()
+        self._scenes: dict[str, Reworded] | None = None
+        self._thumbnails: dict[str, bytes] = {}
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Name, group, prompt and number of instances of each."""
+        found = [
+            {
+                "name": name,
+                "group": _group(name),
+                "prompt": reworded.scene.prompt,
+                "instances": len(reworded.scene.instances),
+                "reworded": bool(reworded.changes),
+            }
+            for name, reworded in self._all().items()
+            if reworded.scene is not None
+        ]
+        order = {"Demo": 0, "Study": 1, "Step by step": 2}
+        return sorted(found, key=lambda entry: (order[entry["group"]], entry["name"] != "demo", entry["name"]))
+
+    def scene(self, name: object) -> Reworded:
+        """One of them.
+
+        Raises:
+            RefusedError: there is none of that name.
+        """
+        found = self._all().get(name) if isinstance(name, str) else None
+        if found is None or found.scene is None:
+            raise RefusedError("example: there is none of that name")
+        return found
+
+    def thumbnail(self, name: object) -> bytes:
+        """A PNG of one of them, drawn on its first use.
+
+        Raises:
+            RefusedError: there is none of that name.
+        """
+        scene, key = self.scene(name).scene, str(name)
+        with self._lock:
+            if key not in self._thumbnails and scene is not None:
+                self._thumbnails[key] = _thumbnail(scene)
+            return self._thumbnails[key]
+
+    def _all(self) -> dict[str, Reworded]:
+        with self._lock:
+            if self._scenes is None:
+                paths = sorted(self._folder.glob("*.json")) if self._folder is not None else []
+                self._scenes = {path.stem: reword(_read(path), self._vocabulary) for path in paths}
+            return self._scenes
+
+
+def _read(path: Path) -> Scene:
+    check = check_scene(path)
+    if check.scene is None:
+        raise SceneError(check.problems, str(path))
+    return check.scene
+
+
+def _group(name: str) -> str:
+    return next(group for start, group in _GROUPS if name.startswith(start))
+
+
+def _thumbnail(scene: Scene, side: int = 240) -> bytes:
+    scale = side / max(scene.width, scene.height)
+    size = (max(1, round(scene.height * scale)), max(1, round(scene.width * scale)))
+    large = render_overlay(scene, (2 * size[0], 2 * size[1]), legend=False)
+    buffer = io.BytesIO()
+    large.resize((size[1], size[0])).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,133 @@
+"""What a browser or a program asks for, checked: from JSON to a plan of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from instancediffusion.errors import SettingsError
+from instancediffusion.pipeline import GenerationSettings
+from instancediffusion.pipeline.requests import resolve_seeds
+from instancediffusion.scene import Scene
+from instancediffusion.studio.cost import total_rows
+from instancediffusion.studio.grids import Axis, Cell, cells, read_axis
+from instancediffusion.studio.limits import Limits, RefusedError
+from instancediffusion.studio.presets import PRESETS, preset
+
+OPTIONS = ("preset", "settings", "seed", "pictures", "grid")
+# They name other models, or bound this machine's memory: for whoever starts the studio to decide.
+_CLOSED = ("refiner_strength", "refiner_steps", "refiner_guidance_scale", "max_batch_rows")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a job makes: each cell with each seed.
+
+    Attributes:
+        scene: the scene as it was sent.
+        cells: one, or the fields of a grid.
+        seeds: of the pictures of a cell; a grid has the same in every cell.
+        x: what changes across, or None.
+        y: what changes down, or None.
+        options: what was asked for, kept beside the result.
+    """
+
+    scene: Scene
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    x: Axis | None
+    y: Axis | None
+    options: Mapping[str, Any]
+
+    @property
+    def pictures(self) -> int:
+        """How many there will be."""
+        return len(self.cells) * len(self.seeds)
+
+    @property
+    def rows(self) -> int:
+        """Network rows of all of them."""
+        return total_rows((cell.scene, cell.settings, len(self.seeds)) for cell in self.cells)
+
+    @property
+    def grid(self) -> dict[str, Any] | None:
+        """The axes as the page reads them."""
+        if self.x is None and self.y is None:
+            return None
+        return {
+            name: {"setting": axis.setting, "title": axis.title, "values": list(axis.values)}
+            for name, axis in (("x", self.x), ("y", self.y))
+            if axis is not None
+        }
+
+
+def plan_of(scene: Scene, options: object, defaults: GenerationSettings, limits: Limits) -> Plan:
+    """Read the options of a request.
+
+    Args:
+        scene: the scene, checked.
+        options: JSON data: `preset` (a name), `settings` (fields of `GenerationSettings`), `seed` (a number, or null
+            for a random one), `pictures` (a count) and `grid` (`{"x": axis, "y": axis}`). All may be left out.
+        defaults: the model's own settings.
+        limits: bounds.
+
+    Raises:
+        SettingsError: an option is unknown or out of range.
+        RefusedError: the request is beyond a bound.
+    """
+    if options is None:
+        options = {}
+    if not isinstance(options, dict):
+        raise SettingsError("options: write a JSON object")
+    for name in options:
+        if name not in OPTIONS:
+            raise SettingsError(f"options: {str(name)[:60]!r} is not known; use {', '.join(OPTIONS)}")
+    settings = _settings(options, defaults)
+    count = options.get("pictures", 1)
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= limits.pictures:
+        raise SettingsError(f"pictures: {str(count)[:20]!r} is not a whole number from 1 to {limits.pictures}")
+    seed = options.get("seed")
+    if seed is not None and not isinstance(seed, int):
+        raise SettingsError(f"seed: {str(seed)[:20]!r} is not a whole number")
+    grid = options.get("grid")
+    grid = {} if grid is None else grid
+    if not isinstance(grid, dict) or set(grid) - {"x", "y"}:
+        raise SettingsError('grid: write {"x": axis, "y": axis}')
+    x, y = read_axis(grid.get("x"), "x"), read_axis(grid.get("y"), "y")
+    fields = tuple(cells(scene, settings, x, y))
+    plan = Plan(scene, fields, tuple(resolve_seeds(seed, count)), x, y, dict(options))
+    _check_bounds(plan, limits)
+    return plan
+
+
+def _settings(options: Mapping[str, Any], defaults: GenerationSettings) -> GenerationSettings:
+    name = options.get("preset", "balanced")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise SettingsError(f"preset: {str(name)[:60]!r} is not one of {', '.join(PRESETS)}")
+    given = options.get("settings")
+    given = {} if given is None else given
+    if not isinstance(given, dict):
+        raise SettingsError("settings: write a JSON object")
+    open_fields = [field.name for field in dataclasses.fields(GenerationSettings) if field.name not in _CLOSED]
+    for key in given:
+        if key not in open_fields:
+            raise SettingsError(f"settings: {str(key)[:60]!r} is not known here; use {', '.join(open_fields)}")
+    return defaults.replace(**preset(name, defaults)).replace(**given)
+
+
+def _check_bounds(plan: Plan, limits: Limits) -> None:
+    if plan.pictures > limits.pictures:
+        raise RefusedError(f"pictures: {plan.pictures} are asked for; one request makes at most {limits.pictures}")
+    for cell in plan.cells:
+        settings = cell.settings
+        if settings.num_inference_steps > limits.steps:
+            raise RefusedError(f"num_inference_steps: {settings.num_inference_steps} is more than {limits.steps}")
+        if settings.negative_prompt is not None and len(settings.negative_prompt) > limits.text_chars:
+            raise RefusedError(f"negative_prompt: it is longer than {limits.text_chars} characters")
+    if plan.rows > limits.rows:
+        raise RefusedError(
+            f"this takes {plan.rows:,} network passes, and one request may take {limits.rows:,}; "
+            "ask for fewer pictures, steps or objects"
+        )

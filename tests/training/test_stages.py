@@ -57,6 +57,7 @@ def test_card_tells_what_the_model_knows(exported, world):
     assert card["pictures_seen"]["diffusion"] == 18
     index = json.loads((exported / "export" / "model_index.json").read_text())
     assert index["vocabulary"] == list(world.vocabulary())
+    assert index["caption_choices"] == world.caption_choices()
 
 
 def test_preview_is_drawn(exported, recipe, tmp_path):

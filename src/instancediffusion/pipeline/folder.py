@@ -100,6 +100,7 @@ class PictureFolder:
             "model": self.model,
             "size": [image.height, image.width],
         }
+        told = list(output.captions[row])
         batch = {
             "pictures": len(output.images),
             "network_rows": output.network_rows,
@@ -110,7 +111,7 @@ class PictureFolder:
             picture.key,
             self._fingerprint(picture),
             {f"{picture.key}.png": data},
-            {**made, "batch": batch, "versions": versions(), **record},
+            {**made, "captions": told, "batch": batch, "versions": versions(), **record},
             replace=self.replace,
         )
         return self.run.path / f"{picture.key}.png"

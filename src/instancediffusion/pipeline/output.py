@@ -21,6 +21,8 @@ class GenerationOutput:
         latents: (B, C, h, w) float32 on the CPU, one row for each image; a list of (C, h, w) if sizes differ.
         seeds: the seed of each image.
         scenes: the scene of each image.
+        captions: for each image, the captions its instances were drawn from: those of its scene, completed if the
+            model is one that asks for it (`GenerationSettings.complete_captions`).
         settings: the settings of the run, defaults filled in.
         timings: seconds of each stage (`text`, `grounding`, `sampling`, `decoding`, `refining`, `total`).
         network_rows: rows the UNet computed (an image, guided, costs two for each step).
@@ -31,6 +33,7 @@ class GenerationOutput:
     latents: Tensor | list[Tensor]
     seeds: tuple[int, ...]
     scenes: tuple[Scene, ...]
+    captions: tuple[tuple[str, ...], ...]
     settings: GenerationSettings
     timings: Mapping[str, float]
     network_rows: int

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.errors import ModelError, SettingsError
+from instancediffusion.pipeline.completion import complete_requests
 from instancediffusion.pipeline.decoding import decode_latents, latent_patch, to_images
 from instancediffusion.pipeline.loading import DEFAULT_MODEL, check_complete, graft_once, load_adapter, local_model
 from instancediffusion.pipeline.output import GenerationOutput
@@ -21,6 +22,7 @@ from instancediffusion.pipeline.requests import ImageRequest, image_requests, re
 from instancediffusion.pipeline.run import Run, check_noise, negative_prompt_of, scheduler_for
 from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.pipeline.size import picture_size
+from instancediffusion.pipeline.vocabulary import warn_of_unknown_words
 from instancediffusion.pipeline.watch import PreviewCallback, StepCallback, Watch
 from instancediffusion.scene import Scene
 
@@ -39,6 +41,8 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             left out take the library's defaults. Kept in the folder's `model_index.json`.
         vocabulary: every word the model was trained on, for models of a small world; texts with other words give a
             warning. None for models that may know any. Kept in `model_index.json`, too.
+        caption_choices: what a picture has to choose where a caption leaves it open, by noun, see
+            `pipeline.completion`. None leaves captions alone. Kept in `model_index.json`, too.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
@@ -56,6 +60,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         scheduler: Any,
         default_settings: Mapping[str, Any] | None = None,
         vocabulary: Sequence[str] | None = None,
+        caption_choices: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         defaults = dict(default_settings or {})
@@ -65,6 +70,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, adapter=adapter, scheduler=scheduler
         )
         self.register_to_config(default_settings=defaults, vocabulary=list(vocabulary or ()))
+        self.register_to_config(caption_choices=dict(caption_choices or {}))
         self.vocabulary = frozenset(vocabulary or ())
         self.refiner: Any = None
         self._interrupt = False
@@ -191,12 +197,17 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         scenes = [scene] if isinstance(scene, Scene) else list(scene)
         seeds = resolve_seeds(seed, num_images_per_scene)
         requests = image_requests(scenes, seeds, lambda s: self.picture_size(s, chosen))
+        texts = [text for s in scenes for text in (s.prompt, *(instance.caption for instance in s.instances))]
+        warn_of_unknown_words(texts, self.vocabulary, stacklevel=2)
+        choices = self.config.caption_choices if chosen.complete_captions else {}
+        told, told_requests = complete_requests(scenes, requests, choices)
         given = None if latents is None else list(latents)
         if given is not None:
             channels, cell = int(self.unet.config.in_channels), self.latent_px
             check_noise(given, [(channels, r.size[0] // cell, r.size[1] // cell) for r in requests])
         watch = Watch(self, callback_on_step_end, preview, preview_every)
-        run = Run(self, scenes, requests, chosen, scheduler_for(chosen, self.scheduler), self.latent_px, given, watch)
+        scheduler = scheduler_for(chosen, self.scheduler)
+        run = Run(self, told, told_requests, chosen, scheduler, self.latent_px, given, watch)
         self._interrupt = False
         self._num_timesteps, self._guidance_scale = chosen.num_inference_steps, chosen.guidance_scale
         try:
@@ -212,6 +223,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             latents=torch.stack(kept) if len({latent.shape for latent in kept}) == 1 else kept,
             seeds=tuple(r.seed for r in requests),
             scenes=tuple(r.scene for r in requests),
+            captions=tuple(tuple(i.caption for i in r.scene.instances) for r in told_requests),
             settings=chosen,
             timings=watch.finish(),
             network_rows=watch.rows,

@@ -16,7 +16,6 @@ from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.pipeline.scene_bank import SceneBank, build_scene_bank
 from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.pipeline.text import encode_texts
-from instancediffusion.pipeline.vocabulary import warn_of_unknown_words
 from instancediffusion.pipeline.watch import Watch
 from instancediffusion.sampling import (
     Scheduler,
@@ -119,7 +118,6 @@ class Run:
         negatives = [negative_prompt_of(s, self.settings) for s in self.scenes]
         captions = [instance.caption for s in self.scenes for instance in s.instances]
         texts_shown = [*(s.prompt for s in self.scenes), *captions]
-        warn_of_unknown_words(texts_shown, self.pipeline.vocabulary, stacklevel=4)
         with self.watch.timed("text"):
             texts = encode_texts(
                 [*texts_shown, *negatives],

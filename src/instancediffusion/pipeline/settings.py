@@ -37,6 +37,8 @@ class GenerationSettings:
         step_rounding: how the two grounding shares become step counts; `"published"` truncates.
         instance_mask: attention mask rule (`"none"`, `"grounding"`, `"full"`, `"published"`), or None for the
             adapter's own.
+        complete_captions: choose, from the seed, the side and colour that a caption leaves open, for models that say
+            what there is to choose (`mini` does; others draw captions as they are).
         negative_prompt: what the pictures are not to show; None takes each scene's own.
         height: height of the pictures in pixels; None derives it from the model and the scene.
         width: width of the pictures in pixels; None derives it from the model and the scene.
@@ -57,6 +59,7 @@ class GenerationSettings:
     mis_compat: MultiInstanceRule = "none"
     step_rounding: StepRounding = "nearest"
     instance_mask: InstanceMaskRule | None = None
+    complete_captions: bool = True
     negative_prompt: str | None = None
     height: int | None = None
     width: int | None = None
@@ -88,6 +91,9 @@ class GenerationSettings:
             value = getattr(self, name)
             if value not in allowed and not (value is None and name in _OPTIONAL):
                 yield f"{name}: {value!r} is not one of {', '.join(allowed)}{_nearest(str(value), allowed)}"
+        complete: object = self.complete_captions
+        if not isinstance(complete, bool):
+            yield f"complete_captions: {complete!r} is not true or false"
         negative: object = self.negative_prompt
         if negative is not None and not isinstance(negative, str):
             yield f"negative_prompt: {negative!r} is not a text; a Scene may hold one of its own"

@@ -63,6 +63,7 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
             "scheduler": ["diffusers", recipe.export.scheduler],
             "default_settings": recipe.export.settings,
             "vocabulary": list(world.vocabulary()),
+            "caption_choices": world.caption_choices(),
         }
         _write(work / "model_index.json", index)
         _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world))

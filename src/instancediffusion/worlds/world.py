@@ -11,7 +11,7 @@ from instancediffusion.errors import SettingsError
 
 from .art import load_art
 from .backgrounds import BACKGROUNDS, Background
-from .captions import Named, instance_caption, prompt_caption, vocabulary
+from .captions import Named, caption_choices, instance_caption, prompt_caption, vocabulary
 from .catalogue import CORE, KINDS
 from .layout import paste, place
 from .painting import Placed, cast_shadows, paint
@@ -114,6 +114,10 @@ class World:
     def vocabulary(self) -> tuple[str, ...]:
         """List every word that captions and prompts of this world can hold, sorted."""
         return vocabulary(self.kinds, self.backgrounds)
+
+    def caption_choices(self) -> dict[str, dict[str, list[str]]]:
+        """List what captions may leave open; see `captions.caption_choices`."""
+        return caption_choices(self.kinds)
 
     def captions_corpus(self, count: int, seed: int = 0) -> Iterator[str]:
         """Write `count` captions without drawing pictures, to train a tokenizer: prompts and instances' in turn."""

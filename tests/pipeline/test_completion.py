@@ -1,0 +1,92 @@
+"""Captions that leave a side or a colour open get one from the seed, and nothing else changes."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from instancediffusion import Box, Instance, Scene
+from instancediffusion.pipeline.completion import CaptionCompletion, complete_requests
+from instancediffusion.pipeline.requests import image_requests
+from instancediffusion.worlds.captions import Named, caption_choices, instance_caption, vocabulary
+from instancediffusion.worlds.catalogue import CORE, KINDS
+
+CHOICES = {
+    "horse": {"facings": ["left", "right"]},
+    "fish": {"colours": ["blue", "orange"], "facings": ["left", "right"]},
+    "goldfish": {"facings": ["left", "right"]},
+    "pear": {"colours": ["green", "red"]},
+}
+KNOWN = CaptionCompletion(CHOICES)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a horse facing left",
+        "an orange fish looking to the right",
+        "a ripe red pear",
+        "a ball",
+        "two pears",
+        "the head of a horse",
+        "a horse on a pear",
+        "a pear tree",
+        "",
+    ],
+)
+def test_captions_that_say_all_or_something_else_stay(caption):
+    assert {KNOWN.complete(caption, seed) for seed in range(20)} == {caption}
+
+
+def test_what_is_open_is_chosen_evenly_and_what_is_told_is_kept():
+    sides = Counter(KNOWN.complete("a horse", seed) for seed in range(400))
+    assert set(sides) == {"a horse facing left", "a horse facing right"}
+    assert abs(sides["a horse facing left"] - 200) < 50  # five standard deviations
+    colours = Counter(KNOWN.complete("a ripe pear", seed) for seed in range(400))
+    assert set(colours) == {"a ripe green pear", "a ripe red pear"}
+    assert colours["a ripe green pear"] > colours["a ripe red pear"]
+    both = {KNOWN.complete("a fish", seed) for seed in range(100)}
+    assert both == {f"{c} fish facing {s}" for c in ("a blue", "an orange") for s in ("left", "right")}
+    assert all(KNOWN.complete("a red fish", seed).startswith("a red fish facing ") for seed in range(20))
+    assert KNOWN.complete("A Goldfish", 1).startswith("a goldfish facing ")
+
+
+def test_a_choice_belongs_to_seed_caption_and_occurrence_not_to_place_or_neighbours():
+    horse, moved = (Instance("a horse", box=Box(x, 0.1, x + 0.3, 0.6)) for x in (0.1, 0.4))
+    pear = Instance("a pear", box=Box(0.6, 0.6, 0.9, 0.9))
+
+    def told(*instances, seed):
+        scene = Scene("things", instances, 512, 512)
+        return [instance.caption for instance in KNOWN.complete_scene(scene, seed).instances]
+
+    for seed in range(10):
+        assert told(horse, pear, seed=seed) == told(moved, pear, seed=seed) == told(pear, horse, seed=seed)[::-1]
+    pairs = {tuple(told(horse, moved, seed=seed)) for seed in range(40)}
+    assert len(pairs) == 4  # two of the same caption choose by themselves
+
+
+def test_scenes_are_encoded_once_for_each_way_they_are_told():
+    scenes = [Scene("a ball", (Instance("a ball", box=Box(0, 0, 1, 1)),), 64, 64), Scene("a hill", (), 64, 64)]
+    scenes.append(Scene("a horse", (Instance("a horse", box=Box(0, 0, 1, 1)),), 64, 64))
+    requests = image_requests(scenes, range(8), lambda scene: (64, 64))
+    told, completed = complete_requests(scenes, requests, CHOICES)
+    assert len(told) == 4
+    assert [r.index for r in completed] == [r.index for r in requests]
+    assert all(told[r.scene_row] is r.scene for r in completed)
+    assert {r.scene.instances[0].caption for r in completed[16:]} == {"a horse facing left", "a horse facing right"}
+    assert complete_requests(scenes, requests, {}) == (scenes, requests)
+
+
+def test_completed_captions_of_the_world_speak_its_own_language():
+    """What is added must be words, in an order, that the world's own captions have."""
+    core = [kind for kind in KINDS if kind.name in CORE]
+    completion, known = CaptionCompletion(caption_choices(core)), set(vocabulary(core, ()))
+    rng = np.random.default_rng(5)
+    for kind in core:
+        for _ in range(6):
+            caption = instance_caption(rng, Named(kind, kind.colour, kind.facings[0] if kind.facings else None))
+            told = completion.complete(caption, 3)
+            assert set(told.split()) <= known
+            assert not kind.facings or told.endswith(("left", "right"))
+            assert not kind.colours or any(colour in told.split() for colour in kind.colours)
+            assert completion.complete(told, 4) == told

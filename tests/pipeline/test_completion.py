@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from instancediffusion import Box, Instance, Scene
-from instancediffusion.pipeline.completion import CaptionCompletion, complete_requests
+from instancediffusion.pipeline.completion import complete_requests
 from instancediffusion.pipeline.requests import image_requests
+from instancediffusion.scene.completion import CaptionCompletion
 from instancediffusion.worlds.captions import Named, caption_choices, instance_caption, vocabulary
 from instancediffusion.worlds.catalogue import CORE, KINDS
 
@@ -90,3 +91,20 @@ def test_completed_captions_of_the_world_speak_its_own_language():
             assert not kind.facings or told.endswith(("left", "right"))
             assert not kind.colours or any(colour in told.split() for colour in kind.colours)
             assert completion.complete(told, 4) == told
+
+
+@pytest.mark.parametrize(
+    ("caption", "colour", "facing", "told"),
+    [
+        ("a fish", "orange", "left", "an orange fish facing left"),
+        ("a blue fish", "blue", "right", "a blue fish facing right"),
+        ("an old fish looking to the left", "blue", "left", "an old blue fish looking to the left"),
+        ("a horse", None, "right", "a horse facing right"),
+        ("a pear", "red", None, "a red pear"),
+        ("a pear", None, None, "a pear"),
+        ("a boat", "red", "left", "a boat"),
+    ],
+)
+def test_what_is_known_is_told_where_the_caption_leaves_it_open(caption, colour, facing, told):
+    assert KNOWN.tell(caption, colour, facing) == told
+    assert KNOWN.tell(told, colour, facing) == told

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from instancediffusion.data import SceneCache
 from instancediffusion.errors import SettingsError
+from instancediffusion.scene.completion import CaptionCompletion
 from instancediffusion.training import stages
 from instancediffusion.training.export import export
 from instancediffusion.training.frozen import freeze
+from instancediffusion.training.scenes import record
 
 from .conftest import shared
 
@@ -72,3 +75,18 @@ def test_stages_out_of_order_say_what_is_missing(recipe, tmp_path):
     for stage in (stages.latents, stages.text, stages.diffusion):
         with pytest.raises(SettingsError, match="run the"):
             stage(recipe, tmp_path)
+
+
+def test_captions_to_learn_from_say_what_the_worlds_own_leave_open(drawn, world):
+    """A sprite learned from captions that leave the colour open is the mean of all colours."""
+    completion, told = CaptionCompletion(world.caption_choices()), 0
+    for seed in range(40):
+        sample = world.sample(seed)
+        kept = record(sample, 8, completion)
+        for item, learned in zip(sample.instances, kept.instances, strict=True):
+            assert item.colour is None or item.colour in learned.captions[0].split()
+            told += learned.captions[0] != item.caption
+        if seed == 0:
+            cached = SceneCache(drawn / "scenes").texts(0)[1]
+            assert cached == [list(instance.captions) for instance in kept.instances]
+    assert told

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from instancediffusion.data import InstanceRecord, SceneCache, SceneRecord, write_shard
 from instancediffusion.geometry import mask_points, resample_scribble, scribble_from_mask
+from instancediffusion.scene.completion import CaptionCompletion
 from instancediffusion.training.config import WorldConfig
 from instancediffusion.worlds import World, WorldSample, WorldSpec
 
@@ -28,7 +29,12 @@ def open_world(config: WorldConfig) -> World:
 
 
 def draw_scenes(
-    config: WorldConfig, folder: Path, sample: Callable[[int], WorldSample], *, only: slice | None = None
+    config: WorldConfig,
+    folder: Path,
+    sample: Callable[[int], WorldSample],
+    completion: CaptionCompletion | None = None,
+    *,
+    only: slice | None = None,
 ) -> None:
     """Write the shards that are not there yet; may be called again to add scenes.
 
@@ -36,6 +42,7 @@ def draw_scenes(
         config: how many scenes, of which seeds.
         folder: holds the shards.
         sample: draws the scene of a seed.
+        completion: see `record`.
         only: shards to draw, to share the work among processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,22 +52,28 @@ def draw_scenes(
             continue
         start = time.monotonic()
         seeds = range(number * config.shard, min(config.scenes, (number + 1) * config.shard))
-        records = [record(sample(config.first_seed + k), config.region_px) for k in seeds]
+        records = [record(sample(config.first_seed + k), config.region_px, completion) for k in seeds]
         write_shard(folder, number, records, config.max_instances)
         rate = len(seeds) / (time.monotonic() - start)
         log.info("drew shard %d of %d, %.0f scenes/s", number + 1, len(numbers), rate)
 
 
-def record(sample: WorldSample, region_px: int) -> SceneRecord:
+def record(sample: WorldSample, region_px: int, completion: CaptionCompletion | None = None) -> SceneRecord:
     """Write down what training needs of a sample.
 
     Boxes, masks and scribbles of hidden parts are amodal (a user who plans a picture draws whole objects); points and
     scribbles lie on the visible part (a user who points at an object points at what can be seen).
+
+    Args:
+        sample: what was drawn.
+        region_px: side of the masks.
+        completion: tells, in every caption, the colour and side that the world's own caption leaves open, as a pipeline
+            does before it makes a picture; None keeps the captions.
     """
     rng = np.random.Generator(np.random.PCG64([17, sample.seed]))
     instances = tuple(
         InstanceRecord(
-            captions=(item.caption,),
+            captions=(completion.tell(item.caption, item.colour, item.facing) if completion else item.caption,),
             box=np.asarray(item.box, np.float32),
             point=point_inside(item.visible, rng),
             scribble=scribble_inside(item.visible, rng),

@@ -22,6 +22,7 @@ from transformers import CLIPTokenizer
 
 from instancediffusion.data import SceneCache, latents_name
 from instancediffusion.errors import SettingsError
+from instancediffusion.scene.completion import CaptionCompletion
 from instancediffusion.training.autoencoder import AutoencoderTask, Half
 from instancediffusion.training.base import BaseLatents, base_folder, load_parts
 from instancediffusion.training.blocks import BlockCode
@@ -56,7 +57,8 @@ def names(recipe: Recipe) -> tuple[str, ...]:
 
 def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
     """Draw the recipe's scenes, from another world than the built-in one if it is given."""
-    draw_scenes(recipe.world, run / "scenes", (world or open_world(recipe.world)).sample)
+    world = world or open_world(recipe.world)
+    draw_scenes(recipe.world, run / "scenes", world.sample, CaptionCompletion(world.caption_choices()))
 
 
 def latents(recipe: Recipe, run: Path) -> None:

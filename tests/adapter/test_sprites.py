@@ -119,3 +119,13 @@ def test_unused_slots_change_nothing():
         alone = made(told, features[:, :1], known_extents(told)[0], SIZE)[0]
         padded = made(told.pad(3), features, known_extents(told.pad(3))[0], SIZE)[0]
     torch.testing.assert_close(padded, alone)
+
+
+def test_captions_that_tell_a_side_turn_their_sprites_from_the_start():
+    """Sprites that begin with one side for all captions learned a donkey's two sides laid over one another."""
+    made, generator = sprites(), torch.Generator().manual_seed(4)
+    kinds, side = torch.randn(20, 1, 16, generator=generator), torch.randn(16, generator=generator)
+    left, right = (kinds + side * sign + 0.1 * torch.randn(20, 1, 16, generator=generator) for sign in (3.0, -3.0))
+    made.face(left[:10, 0], right[:10, 0])
+    turns = [made.turn(features[10:] * made.scale).tanh() for features in (left, right, kinds)]
+    assert (turns[0] > 0.3).all() and (turns[1] < -0.3).all() and abs(float(turns[2].mean())) < 0.3

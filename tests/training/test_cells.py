@@ -5,6 +5,7 @@ import torch
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.training import stages
+from instancediffusion.training.cells import _sides
 from instancediffusion.training.config import OptimiserConfig
 
 
@@ -61,3 +62,11 @@ def test_a_cell_of_patched_latents_holds_the_codes_of_its_blocks(recipe, drawn, 
     assert coarse.unet.config.in_channels == 16
     torch.testing.assert_close(coarse.parts.decode(cells), fine.parts.decode(codes), atol=1e-2, rtol=0)
     assert torch.isfinite(coarse.loss(0)[0])
+
+
+def test_a_side_is_read_from_captions_that_tell_one():
+    captions = {"a {red} cat facing left", "a cat looking to the right", "a cat left and right", "a leftover"}
+    assert _sides(captions) == [
+        ("a cat looking to the left", "a cat looking to the right"),
+        ("a {red} cat facing left", "a {red} cat facing right"),
+    ]

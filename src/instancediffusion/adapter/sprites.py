@@ -63,6 +63,22 @@ class Sprites(nn.Module):
             raster = (seen[:, :, None] * texels).sum(1)
             return torch.cat([raster, seen.sum(1, keepdim=True)], 1), seen
 
+    @torch.no_grad()
+    def face(self, left: Tensor, right: Tensor) -> None:
+        """Let sprites turn by what captions say of the side, before anything is learned.
+
+        Started from one side for all, the turn is learned late, and not at all for many kinds of objects: as long as it
+        is alike for both sides, what is odd in a sprite has no mean gradient, and without that the turn has none.
+
+        Args:
+            left: (K, caption_dim) features of captions.
+            right: (K, caption_dim) of the same captions with the other side.
+        """
+        apart = (left - right).mean(0)
+        weight = 2 * apart / ((left - right) @ apart).mean() / self.scale
+        self.turn.weight.copy_(weight)
+        self.turn.bias.copy_(-((left + right) / 2 * self.scale @ weight).mean())
+
     def _sprites(self, captions: Tensor) -> Tensor:
         """(B, N, width, SIDE, SIDE): turned as the caption says, then what turning changes, then the outline.
 

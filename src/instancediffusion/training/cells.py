@@ -6,6 +6,7 @@ that a linear reader must find the latents of a cell in its features, wherever a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from instancediffusion.training.config import Recipe
 from instancediffusion.training.networks import Parts
 from instancediffusion.training.supply import SceneTask
 from instancediffusion.training.task import Place
+
+SIDES_FROM = 300
+"""Scenes whose captions show how a side is told."""
 
 
 class CellsTask(SceneTask):
@@ -42,6 +46,11 @@ class CellsTask(SceneTask):
         torch.manual_seed(self.config.seed)
         self.reader = nn.Linear(self.cells.width, int(cache.rows("latents", [0]).shape[1]))
         self.modules: Mapping[str, nn.Module] = {"cells": self.cells, "reader": self.reader}
+        rows = range(min(SIDES_FROM, len(cache)))
+        told = _sides({caption for row in rows for group in cache.texts(row)[1] for caption in group})
+        if told:
+            features = self.text.captions([list(pair) for pair in told], 2).detach().float()
+            self.cells.sprites.face(features[:, 0], features[:, 1])
 
     def place(self, place: Place) -> None:
         """Compute there, and that share of every batch."""
@@ -77,6 +86,12 @@ class CellsTask(SceneTask):
 
     def preview(self, step: int, path: Path) -> None:
         """There is nothing to see yet; the diffusion stage has previews."""
+
+
+def _sides(captions: set[str]) -> list[tuple[str, str]]:
+    """Captions that tell one side, with left and with right."""
+    side = re.compile(r"\b(left|right)\b")
+    return sorted({(side.sub("left", c), side.sub("right", c)) for c in captions if len(side.findall(c)) == 1})
 
 
 def _covered(bitmaps: Tensor | None, used: Tensor, size: tuple[int, int]) -> Tensor:

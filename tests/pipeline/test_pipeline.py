@@ -269,7 +269,7 @@ def test_offloading_keeps_the_adapter_where_the_unet_runs():
         ({"num_inference_steps": 2.5}, "num_inference_steps: 2.5"),
         ({"guidance_scale": float("nan")}, "guidance_scale: nan"),
         ({"grounding_fraction": 1.2}, "grounding_fraction: 1.2 is not a number from 0 to 1"),
-        ({"mis_merge": "average"}, "mis_merge: 'average' is not one of mean, crop"),
+        ({"mis_merge": "average"}, "mis_merge: 'average' is not one of mean, crop, layered"),
         ({"scheduler": "unipcc"}, "did you mean 'unipc'"),
         ({"guidence_scale": 3}, "guidence_scale: unknown setting; did you mean 'guidance_scale'"),
         ({"seed": []}, "seed: 0 seeds are given"),

@@ -1,4 +1,5 @@
 import copy
+from typing import ClassVar
 
 import pytest
 import torch
@@ -121,6 +122,7 @@ def test_the_merge_is_not_lost(pndm, name):
 
     class Replace:
         instances = (1,)
+        crops: ClassVar = {}
 
         def __init__(self, value):
             self.value = value

@@ -80,10 +80,8 @@ def test_stages_out_of_order_say_what_is_missing(recipe, tmp_path):
 
 def test_captions_to_learn_from_say_what_the_worlds_own_leave_open(drawn, world):
     """A sprite learned from captions that leave the colour open is the mean of all colours."""
-    completion, sample = (
-        CaptionCompletion({noun: {"colours": ["red", "blue"]} for noun in ("disc", "gem")}),
-        world.sample(0),
-    )
+    completion = CaptionCompletion({noun: {"colours": ["red", "blue"]} for noun in ("disc", "gem")})
+    sample = world.sample(0)
     red = replace(sample, instances=tuple(replace(item, colour="red") for item in sample.instances))
     kept = [instance.captions for instance in record(red, 8, completion).instances]
     assert kept == [(f"a red {item.name}",) for item in sample.instances]

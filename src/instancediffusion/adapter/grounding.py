@@ -130,6 +130,7 @@ class Grounding:
                 slot=self.slot,
                 kind=self.kind,
                 dtype=dtype,
+                extents=self.extents,
             )
         return self._biases[key]
 

@@ -75,7 +75,7 @@ class Sprites(nn.Module):
             right: (K, caption_dim) of the same captions with the other side.
         """
         apart = (left - right).mean(0)
-        weight = 2 * apart / ((left - right) @ apart).mean() / self.scale
+        weight = 2 * apart / apart.square().sum() / self.scale
         self.turn.weight.copy_(weight)
         self.turn.bias.copy_(-((left + right) / 2 * self.scale @ weight).mean())
 

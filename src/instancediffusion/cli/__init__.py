@@ -22,6 +22,7 @@ COMMANDS = {
     "world": "Draw samples of the synthetic world.",
     "train": "Train the stages of a model.",
     "evaluate": "Score a model on layouts it has not seen.",
+    "study": "Measure what overlaps do to a model.",
     "judge": "Train and check the network that scores pictures.",
     "convert": "Turn published weights into a safe folder.",
     "doctor": "Say what is installed and what would be slow.",

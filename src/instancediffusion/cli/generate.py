@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from instancediffusion.scene import Scene
 
 SCHEDULERS = ("pndm", "plms", "ddim", "dpm++", "unipc", "euler", "lcm")
-INSTANCE_MASKS = ("none", "grounding", "full", "published")
+INSTANCE_MASKS = ("none", "grounding", "full", "visibility", "published")
 _SHARE = click.FloatRange(0, 1)
 _COUNT = click.IntRange(min=1)
 
@@ -34,10 +34,14 @@ _COUNT = click.IntRange(min=1)
 @click.option("--grounding-fraction", type=_SHARE, help="Share of the steps in which the instances steer.")
 @click.option("--grounding-decay-fraction", type=_SHARE, help="Share of the steps after those in which they fade out.")
 @click.option("--mis-fraction", type=click.FloatRange(min=0), help="Share of the steps with each instance by itself.")
-@click.option("--mis-merge", type=click.Choice(["mean", "crop"]), help="How instances join the whole picture.")
+@click.option(
+    "--mis-merge", type=click.Choice(["mean", "crop", "layered"]), help="How instances join the whole picture."
+)
 @click.option("--mis-compat", type=click.Choice(["none", "published"]), help="Keep the published sampler's details.")
 @click.option("--step-rounding", type=click.Choice(["nearest", "published"]), help="How shares become steps.")
 @click.option("--instance-mask", type=click.Choice(INSTANCE_MASKS), help="Attention mask. Default: the adapter's own.")
+@click.option("--order-guidance-scale", type=click.FloatRange(min=0), help="Push away from the reversed depth order.")
+@click.option("--order-guidance-fraction", type=_SHARE, help="Share of the steps in which it does.")
 @click.option("--complete-captions/--no-complete-captions", default=None, help="Choose what captions leave open.")
 @click.option("--negative-prompt", help="What not to show. Default: each scene's own.")
 @click.option("--height", type=_COUNT, help="Height in pixels. Default: the model's, in the scene's shape.")

@@ -6,10 +6,12 @@ Queries are the cells of a feature map ("visual"); keys are the same cells and t
 * `grounding`: a cell sees the tokens of an instance only inside that instance's region. Cells see each
   other freely, so a picture stays one picture.
 * `full`: as `grounding`, and two cells see each other only if they share an instance or both lie in none.
+* `visibility`: as `grounding`, but softly and by depth: the logits of an instance's tokens get the logarithm of how
+  much of it is to be seen in the cell, so that a nearer instance takes what both claim (`conditioning.visibility`).
 * `published`: the rule of the published code: boxes only, x and y exchanged, 64x64 maps only, background
   cells see only themselves; point, scribble and segmentation tokens are seen everywhere.
 
-An instance without box and mask has no region: its tokens are seen everywhere.
+Under `grounding` and `full` an instance without box and mask has no region: its tokens are seen everywhere.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from torch import Tensor
 
 from instancediffusion.conditioning.locations import KINDS, LocationTensors
 from instancediffusion.conditioning.regions import instance_regions, published_regions
+from instancediffusion.conditioning.visibility import visibility
 
-InstanceMaskRule = Literal["none", "grounding", "full", "published"]
+InstanceMaskRule = Literal["none", "grounding", "full", "visibility", "published"]
 INSTANCE_MASK_RULES: tuple[str, ...] = get_args(InstanceMaskRule)
 
 PUBLISHED_SIDE = 64
@@ -38,6 +41,7 @@ def attention_bias(
     slot: Tensor,
     kind: Tensor,
     dtype: torch.dtype,
+    extents: Tensor | None = None,
 ) -> Tensor | None:
     """The additive attention bias of one feature map.
 
@@ -49,6 +53,7 @@ def attention_bias(
         slot: (B, T) int64, the instance slot of a token, -1 for padding and segmentation tokens.
         kind: (B, T) int64, index into `KINDS`, `len(KINDS)` for segmentation tokens.
         dtype: type of the result.
+        extents: (B, N, 4) how far the instances reach, told or guessed, for `visibility`; None if nothing is known.
 
     Returns:
         (B, 1, 1, L + T) where only `log_weight` matters, else (B, 1, L, L + T); None where all is seen.
@@ -69,6 +74,13 @@ def attention_bias(
         image = locations.select([row])
         if rule == "published" and not _published_applies(image).all():
             bias[row, 0, :, cells:] = log_weight[row].to(dtype)
+            continue
+        if rule == "visibility":
+            reach = None if extents is None else extents[row : row + 1]
+            seen = visibility(image, size, reach)[0].flatten(1).log()
+            # Last row: tokens of no instance.
+            seen = torch.cat([seen, torch.zeros_like(seen[:1])])[slot[row]]
+            bias[row, 0, :, cells:] = (log_weight[row, :, None] + seen).T.to(dtype)
             continue
         if rule == "published":
             member, seen = _published_image(image, slot[row], kind[row])

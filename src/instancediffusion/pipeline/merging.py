@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instancediffusion.geometry import mask_box, points_box
+from instancediffusion.pipeline.layers import layered_merge
 from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.sampling import CropMerge, LastMerge, MeanMerge, Merge, StepRounding, Window, steps_in_fraction
 from instancediffusion.scene import Instance, Scene
@@ -31,7 +32,7 @@ def extent(instance: Instance) -> BoxUnit | None:
     return None
 
 
-def merge_rule(scene: Scene, settings: GenerationSettings, latent_size: tuple[int, int]) -> Merge:
+def merge_rule(scene: Scene, settings: GenerationSettings, latent_size: tuple[int, int], factor: int = 1) -> Merge:
     """The merge rule of a scene.
 
     Under `"crop"` an instance with nothing but a point is not pasted, and so is not run alone either: it has no
@@ -42,6 +43,7 @@ def merge_rule(scene: Scene, settings: GenerationSettings, latent_size: tuple[in
         scene: the scene.
         settings: `mis_merge` and `mis_compat` decide.
         latent_size: (height, width) in cells.
+        factor: of the UNet, for `"layered"`: the sides of its input are multiples of it.
     """
     everyone = tuple(range(1, len(scene.instances) + 1))
     published = settings.mis_compat == "published"
@@ -49,6 +51,8 @@ def merge_rule(scene: Scene, settings: GenerationSettings, latent_size: tuple[in
         return LastMerge(everyone)
     if settings.mis_merge == "mean":
         return MeanMerge(everyone)
+    if settings.mis_merge == "layered":
+        return layered_merge(scene, latent_size, factor)
     extents = [(number, extent(scene.instances[number - 1])) for number in everyone]
     placed = [(number, box) for number, box in extents if box is not None]
     if published:

@@ -25,7 +25,8 @@ class GenerationOutput:
             model is one that asks for it (`GenerationSettings.complete_captions`).
         settings: the settings of the run, defaults filled in.
         timings: seconds of each stage (`text`, `grounding`, `sampling`, `decoding`, `refining`, `total`).
-        network_rows: rows the UNet computed (an image, guided, costs two for each step).
+        network_rows: rows the UNet computed (an image, guided, costs two for each step; a row on part of
+            the canvas counts as the share it is of it).
         interrupted: the run was stopped early; the images show the model's last estimate.
     """
 
@@ -36,5 +37,5 @@ class GenerationOutput:
     captions: tuple[tuple[str, ...], ...]
     settings: GenerationSettings
     timings: Mapping[str, float]
-    network_rows: int
+    network_rows: float
     interrupted: bool = False

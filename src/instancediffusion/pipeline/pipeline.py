@@ -42,7 +42,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         vocabulary: every word the model was trained on, for models of a small world; texts with other words give a
             warning. None for models that may know any. Kept in `model_index.json`, too.
         caption_choices: what a picture has to choose where a caption leaves it open, by noun, see
-            `pipeline.completion`. None leaves captions alone. Kept in `model_index.json`, too.
+            `scene.completion`. None leaves captions alone. Kept in `model_index.json`, too.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
@@ -69,8 +69,11 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         self.register_modules(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, adapter=adapter, scheduler=scheduler
         )
-        self.register_to_config(default_settings=defaults, vocabulary=list(vocabulary or ()))
-        self.register_to_config(caption_choices=dict(caption_choices or {}))
+        self.register_to_config(
+            default_settings=defaults,
+            vocabulary=list(vocabulary or ()),
+            caption_choices=dict(caption_choices or {}),
+        )
         self.vocabulary = frozenset(vocabulary or ())
         self.refiner: Any = None
         self._interrupt = False

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.denoiser import UNetDenoiser
+from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit
+from instancediffusion.pipeline.layers import order_region
 from instancediffusion.pipeline.merging import merge_rule, steps_before_merge
 from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.pipeline.scene_bank import SceneBank, build_scene_bank
@@ -18,6 +20,8 @@ from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.pipeline.text import encode_texts
 from instancediffusion.pipeline.watch import Watch
 from instancediffusion.sampling import (
+    Merge,
+    OrderGuidance,
     Scheduler,
     build_scheduler,
     count_rows,
@@ -25,6 +29,7 @@ from instancediffusion.sampling import (
     grounding_schedule,
     sample,
     start_noise,
+    steps_in_fraction,
 )
 from instancediffusion.scene import Scene
 
@@ -90,31 +95,61 @@ class Run:
             For each, its latents and the model's estimate of the clean ones, (C, h, w) float32 on the CPU.
         """
         merge_after = steps_before_merge(self.settings)
-        rules = [merge_rule(r.scene, self.settings, self._cells(r)) for r in self.requests]
-        alone: list[tuple[int, ...]] = [()] * len(self.scenes)
+        rules = [merge_rule(r.scene, self.settings, self._cells(r), self._factor) for r in self.requests]
+        alone: list[dict[int, BoxUnit]] = [{} for _ in self.scenes]
+        shares = [0.0 for _ in self.requests]
         for r in self.requests if merge_after else ():
-            alone[r.scene_row] = rules[r.index].instances
-        bank = self._bank(alone)
+            crops, cells = rules[r.index].crops, self._cells(r)
+            frames = {i: crops[i].window.unit(cells) if i in crops else WHOLE_CANVAS for i in rules[r.index].instances}
+            alone[r.scene_row] = frames
+            shares[r.index] = sum(crops[i].share(cells) if i in crops else 1 for i in frames)
+        regions = self._order_regions()
+        ordered = {r.scene_row for r in self.requests if regions[r.index].any()}
+        bank = self._bank(alone, sorted(ordered))
         total = count_rows(
             self.scheduler,
             self.settings.num_inference_steps,
             merge_after,
-            [len(alone[r.scene_row]) for r in self.requests],
+            shares,
             self.settings.guidance_scale,
+            ordered=sum(bool(region.any()) for region in regions),
+            order_steps=self._order_steps,
         )
         finished: dict[int, tuple[Tensor, Tensor]] = {}
         with self.watch.timed("sampling"), self.pipeline.progress_bar(total=total) as self.watch.bar:
             for size in dict.fromkeys(r.size for r in self.requests):
                 group = [r for r in self.requests if r.size == size]
                 finished |= self._sample(
-                    group, bank, [rules[r.index] for r in group] if merge_after else [], merge_after
+                    group,
+                    bank,
+                    [rules[r.index] for r in group] if merge_after else [],
+                    merge_after,
+                    [regions[r.index] for r in group],
                 )
         return [finished[r.index] for r in self.requests]
 
     def _cells(self, request: ImageRequest) -> tuple[int, int]:
         return request.size[0] // self.latent_px, request.size[1] // self.latent_px
 
-    def _bank(self, alone: Sequence[Sequence[int]]) -> SceneBank:
+    @property
+    def _factor(self) -> int:
+        return int(2 ** (len(self.pipeline.unet.config.block_out_channels) - 1))
+
+    @property
+    def _order_steps(self) -> int:
+        settings = self.settings
+        if settings.order_guidance_scale == 0:
+            return 0
+        return steps_in_fraction(settings.order_guidance_fraction, settings.num_inference_steps)
+
+    def _order_regions(self) -> list[Tensor]:
+        """Where order guidance acts on each image; nowhere if it is off."""
+        sizes = [self._cells(r) for r in self.requests]
+        if self._order_steps == 0:
+            return [torch.zeros(size) for size in sizes]
+        return [order_region(r.scene, size) for r, size in zip(self.requests, sizes, strict=True)]
+
+    def _bank(self, alone: Sequence[dict[int, BoxUnit]], swapped: Sequence[int]) -> SceneBank:
         negatives = [negative_prompt_of(s, self.settings) for s in self.scenes]
         captions = [instance.caption for s in self.scenes for instance in s.instances]
         texts_shown = [*(s.prompt for s in self.scenes), *captions]
@@ -134,10 +169,16 @@ class Run:
                 self.pipeline.adapter,
                 instance_mask=self.settings.instance_mask,
                 max_rows=self.settings.max_batch_rows,
+                swapped=swapped,
             )
 
     def _sample(
-        self, group: Sequence[ImageRequest], bank: SceneBank, merges: Sequence[Any], merge_after: int
+        self,
+        group: Sequence[ImageRequest],
+        bank: SceneBank,
+        merges: Sequence[Merge],
+        merge_after: int,
+        regions: Sequence[Tensor],
     ) -> dict[int, tuple[Tensor, Tensor]]:
         """Sample images of one size together; returns latents and estimates by the index of the image."""
         pipeline, settings = self.pipeline, self.settings
@@ -160,6 +201,7 @@ class Run:
             guidance_scale=settings.guidance_scale,
             merges=merges,
             merge_after=merge_after,
+            order=OrderGuidance(settings.order_guidance_scale, self._order_steps, torch.stack(list(regions))),
             generators=generators,
             max_batch_rows=settings.max_batch_rows,
             observe=self.watch.step,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from instancediffusion.adapter import Grounding
 from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
+from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit, framed
 from instancediffusion.pipeline.text import TextBank
 from instancediffusion.sampling import Branch
 from instancediffusion.scene import Scene
@@ -25,6 +26,7 @@ class SceneBank:
         prompts: for each scene, the context row of its prompt.
         negatives: for each scene, the context row of its negative prompt.
         alone: for (scene, instance from 1), its context row and its place in `groundings`.
+        swapped: for a scene that is needed in the reversed depth order, too, the place of that in `groundings`.
     """
 
     texts: TextBank
@@ -32,11 +34,14 @@ class SceneBank:
     prompts: tuple[int, ...]
     negatives: tuple[int, ...]
     alone: dict[tuple[int, int], tuple[int, int]]
+    swapped: dict[int, int]
 
     def rows(self, scene: int, branch: Branch) -> tuple[int, int]:
         """The context row, and the place in `groundings`, of a branch of an image of `scene`."""
         if not branch.conditional:
             return self.negatives[scene], len(self.groundings) - 1
+        if branch.swapped:
+            return self.prompts[scene], self.swapped[scene]
         if branch.trajectory == 0:
             return self.prompts[scene], scene
         return self.alone[scene, branch.trajectory]
@@ -45,27 +50,30 @@ class SceneBank:
 def build_scene_bank(
     scenes: Sequence[Scene],
     negative_prompts: Sequence[str],
-    alone: Sequence[Sequence[int]],
+    alone: Sequence[Mapping[int, BoxUnit]],
     texts: TextBank,
     adapter: Any,
     *,
     instance_mask: InstanceMaskRule | None,
     max_rows: int,
+    swapped: Collection[int] = (),
 ) -> SceneBank:
     """Compute the groundings of the scenes and of the instances that will run alone.
 
     Args:
         scenes: the scenes.
         negative_prompts: one for each.
-        alone: for each scene, the instances (from 1) that run alone.
+        alone: for each scene, the instances (from 1) that run alone, each with the part of the canvas it runs on, as
+            x0, y0, x1, y1 in fractions.
         texts: encoded prompts, negative prompts and captions of all scenes.
         adapter: an `InstanceAdapter`.
         instance_mask: attention mask rule, or None for the adapter's own.
         max_rows: most scenes tokenised in one call, to bound memory (bitmaps are large).
+        swapped: the scenes (from 0) that are needed in the reversed depth order, too.
     """
     pairs = [(scene, number) for scene, numbers in enumerate(alone) for number in numbers]
-    singles = [_instance_alone(scenes[scene], number) for scene, number in pairs]
-    everything = [*scenes, *singles]
+    singles = [_instance_alone(scenes[scene], number, alone[scene][number]) for scene, number in pairs]
+    everything = [*scenes, *singles, *(_reversed(scenes[scene]) for scene in swapped)]
     groundings: list[Grounding] = []
     for start in range(0, len(everything), max_rows):
         joined = _grounding(everything[start : start + max_rows], texts, adapter, instance_mask)
@@ -80,13 +88,30 @@ def build_scene_bank(
         prompts=tuple(texts.row[scene.prompt] for scene in scenes),
         negatives=tuple(texts.row[text] for text in negative_prompts),
         alone={pair: (texts.row[c], len(scenes) + k) for k, (pair, c) in enumerate(zip(pairs, captions, strict=True))},
+        swapped={scene: len(scenes) + len(pairs) + k for k, scene in enumerate(swapped)},
     )
 
 
-def _instance_alone(scene: Scene, number: int) -> Scene:
-    """The scene of one instance, whose caption is the prompt."""
+def _instance_alone(scene: Scene, number: int, frame: BoxUnit) -> Scene:
+    """The scene of one instance, whose caption is the prompt, on its part of the canvas."""
     instance = scene.instances[number - 1]
-    return Scene(instance.caption, (instance,), scene.width, scene.height)
+    if frame == WHOLE_CANVAS:
+        return Scene(instance.caption, (instance,), scene.width, scene.height)
+    x0, y0, x1, y1 = frame
+    width, height = max(1, round((x1 - x0) * scene.width)), max(1, round((y1 - y0) * scene.height))
+    return Scene(instance.caption, (framed(instance, frame),), width, height)
+
+
+def _reversed(scene: Scene) -> Scene:
+    """The same scene with its depth order turned round."""
+    orders = [instance.z_order for instance in scene.instances if instance.z_order is not None]
+    return replace(
+        scene,
+        instances=tuple(
+            instance if instance.z_order is None else replace(instance, z_order=max(orders) - instance.z_order)
+            for instance in scene.instances
+        ),
+    )
 
 
 def _grounding(

@@ -13,7 +13,7 @@ from instancediffusion.conditioning import INSTANCE_MASK_RULES, InstanceMaskRule
 from instancediffusion.errors import SettingsError
 from instancediffusion.sampling import SCHEDULERS, StepRounding
 
-MergeRule = Literal["mean", "crop"]
+MergeRule = Literal["mean", "crop", "layered"]
 MultiInstanceRule = Literal["none", "published"]
 
 
@@ -30,13 +30,17 @@ class GenerationSettings:
         grounding_decay_fraction: share of the steps after those in which the injection fades out.
         mis_fraction: share of the steps in which each instance is denoised alone before all are merged (the
             Multi-instance Sampler); 0 = off. It costs one more network pass a step for each instance.
-        mis_merge: `"mean"` of all latents, or `"crop"`: each instance's latent pasted inside its extent.
+        mis_merge: `"mean"` of all latents; `"crop"`: each instance's latent pasted inside its extent; or
+            `"layered"`: instances run on crops, and are composited by depth order (a fraction of the cost).
         mis_compat: `"published"` keeps three details of the published code: step counts are truncated, crops are
             transposed and pasted in the order of the file, and at a share of 1 or more the last instance's latent is
             returned alone.
         step_rounding: how the two grounding shares become step counts; `"published"` truncates.
-        instance_mask: attention mask rule (`"none"`, `"grounding"`, `"full"`, `"published"`), or None for the
-            adapter's own.
+        instance_mask: attention mask rule (`"none"`, `"grounding"`, `"full"`, `"visibility"`, `"published"`), or
+            None for the adapter's own.
+        order_guidance_scale: counterfactual order guidance: how far to push away from the reversed depth order, where
+            instances of stated order overlap; 0 = off.
+        order_guidance_fraction: share of the steps, from the start, in which it acts.
         complete_captions: choose, from the seed, the side and colour that a caption leaves open, for models that say
             what there is to choose (`mini` does; others draw captions as they are).
         negative_prompt: what the pictures are not to show; None takes each scene's own.
@@ -59,6 +63,8 @@ class GenerationSettings:
     mis_compat: MultiInstanceRule = "none"
     step_rounding: StepRounding = "nearest"
     instance_mask: InstanceMaskRule | None = None
+    order_guidance_scale: float = 0.0
+    order_guidance_fraction: float = 0.4
     complete_captions: bool = True
     negative_prompt: str | None = None
     height: int | None = None
@@ -75,18 +81,7 @@ class GenerationSettings:
             raise SettingsError("\n".join(problems))
 
     def _problems(self) -> Iterator[str]:
-        for name in ("num_inference_steps", "refiner_steps", "max_batch_rows"):
-            yield from _integer(name, getattr(self, name), 1, 100_000)
-        for name in ("height", "width"):
-            if getattr(self, name) is not None:
-                yield from _integer(name, getattr(self, name), 8, 8192)
-        for name in ("grounding_fraction", "grounding_decay_fraction", "refiner_strength"):
-            yield from _number(name, getattr(self, name), 0, 1)
-        # The published code takes shares beyond 1, and does something else there.
-        yield from _number("mis_fraction", self.mis_fraction, 0, 1 if self.mis_compat == "none" else 10)
-        yield from _number("guidance_scale", self.guidance_scale, 0, 1000)
-        if self.refiner_guidance_scale is not None:
-            yield from _number("refiner_guidance_scale", self.refiner_guidance_scale, 0, 1000)
+        yield from self._numbers_out_of_range()
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in allowed and not (value is None and name in _OPTIONAL):
@@ -103,6 +98,26 @@ class GenerationSettings:
         decay, full = self.grounding_decay_fraction, self.grounding_fraction
         if _is_number(decay) and _is_number(full) and decay <= 1 and full <= 1 and decay + full > 1 + 1e-6:
             yield f"grounding_decay_fraction: {decay} and grounding_fraction {full} add up to more than 1; lower one"
+
+    def _numbers_out_of_range(self) -> Iterator[str]:
+        for name in ("num_inference_steps", "refiner_steps", "max_batch_rows"):
+            yield from _integer(name, getattr(self, name), 1, 100_000)
+        for name in ("height", "width"):
+            if getattr(self, name) is not None:
+                yield from _integer(name, getattr(self, name), 8, 8192)
+        for name in (
+            "grounding_fraction",
+            "grounding_decay_fraction",
+            "order_guidance_fraction",
+            "refiner_strength",
+        ):
+            yield from _number(name, getattr(self, name), 0, 1)
+        # The published code takes shares beyond 1, and does something else there.
+        yield from _number("mis_fraction", self.mis_fraction, 0, 1 if self.mis_compat == "none" else 10)
+        for name in ("guidance_scale", "order_guidance_scale"):
+            yield from _number(name, getattr(self, name), 0, 1000)
+        if self.refiner_guidance_scale is not None:
+            yield from _number("refiner_guidance_scale", self.refiner_guidance_scale, 0, 1000)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-like values; they are also the keyword arguments of a pipeline call."""
@@ -128,7 +143,7 @@ class GenerationSettings:
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "scheduler": tuple(SCHEDULERS),
-    "mis_merge": ("mean", "crop"),
+    "mis_merge": ("mean", "crop", "layered"),
     "mis_compat": ("none", "published"),
     "step_rounding": ("nearest", "published"),
     "instance_mask": INSTANCE_MASK_RULES,

@@ -32,9 +32,9 @@ class Watch:
     ) -> None:
         self.pipeline, self.callback, self.preview, self.preview_every = pipeline, callback, preview, preview_every
         self.bar: Any = None
-        self.rows = 0
+        self.rows: float = 0
         self.stopped = False
-        self._seen = 0
+        self._seen: float = 0
         self._start = time.perf_counter()
         self._times: dict[str, float] = {}
 

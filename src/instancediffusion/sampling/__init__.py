@@ -1,14 +1,15 @@
 """Sampling: pure loops over a denoiser and any diffusers scheduler; no networks.
 
-`sample` is the loop; `grounding_schedule`, `MeanMerge` and `CropMerge` are the parts of the method in it.
+`sample` is the loop; `grounding_schedule`, the merges and `OrderGuidance` are the parts of the method in it.
 """
 
 from instancediffusion.sampling.denoiser import Branch, Denoiser, Prediction
 from instancediffusion.sampling.grounding import StepRounding, grounding_schedule, steps_in_fraction
 from instancediffusion.sampling.guidance import GuidedBatch, chunk_bounds, guide
 from instancediffusion.sampling.loop import Observer, SampleResult, StepReport, count_rows, sample
-from instancediffusion.sampling.multi_instance import CropMerge, LastMerge, MeanMerge, Merge, Window
+from instancediffusion.sampling.multi_instance import Crop, CropMerge, LastMerge, LayeredMerge, MeanMerge, Merge, Window
 from instancediffusion.sampling.noise import copy_generator, generators_for, start_noise
+from instancediffusion.sampling.order_guidance import OrderGuidance
 from instancediffusion.sampling.schedulers import (
     SCHEDULERS,
     Scheduler,
@@ -22,13 +23,16 @@ from instancediffusion.sampling.schedulers import (
 __all__ = [
     "SCHEDULERS",
     "Branch",
+    "Crop",
     "CropMerge",
     "Denoiser",
     "GuidedBatch",
     "LastMerge",
+    "LayeredMerge",
     "MeanMerge",
     "Merge",
     "Observer",
+    "OrderGuidance",
     "Prediction",
     "SampleResult",
     "Scheduler",

@@ -18,11 +18,13 @@ class Branch:
         trajectory: 0 = the whole scene; i = instance i alone, counted from 1.
         conditional: True for the half that sees prompt and instances, False for the half that sees the negative
             prompt and no instance.
+        swapped: the scene is told in the reversed depth order, see `OrderGuidance`.
     """
 
     image: int
     trajectory: int = 0
     conditional: bool = True
+    swapped: bool = False
 
 
 class Prediction(Protocol):

@@ -57,7 +57,7 @@ class GuidedBatch:
         self.rows = len(rows)
         """Rows the network computes at each call."""
 
-    def __call__(self, sample: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
+    def __call__(self, sample: Tensor, timestep: Tensor, grounding_scale: float) -> tuple[Tensor, Tensor]:
         """Predict for every trajectory.
 
         Args:
@@ -66,7 +66,7 @@ class GuidedBatch:
             grounding_scale: 0 to 1, for the unconditional half too (as published: it then sees null tokens).
 
         Returns:
-            (T, C, H, W) float32.
+            The guided prediction and that of the conditional half, (T, C, H, W) float32 each.
         """
         rows = sample.repeat(len(self._halves), 1, 1, 1)
         predicted = torch.cat(
@@ -76,6 +76,6 @@ class GuidedBatch:
             ]
         )
         if len(self._halves) == 1:
-            return predicted.float()
+            return predicted.float(), predicted.float()
         conditional, unconditional = predicted.chunk(2)
-        return guide(conditional, unconditional, self._scale)
+        return guide(conditional, unconditional, self._scale), conditional.float()

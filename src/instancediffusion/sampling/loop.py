@@ -11,8 +11,9 @@ from torch import Tensor
 
 from instancediffusion.sampling.denoiser import Branch, Denoiser
 from instancediffusion.sampling.guidance import GuidedBatch
-from instancediffusion.sampling.multi_instance import Merge
+from instancediffusion.sampling.multi_instance import Crop, Merge
 from instancediffusion.sampling.noise import copy_generator
+from instancediffusion.sampling.order_guidance import OrderBatch, OrderGuidance
 from instancediffusion.sampling.schedulers import (
     Scheduler,
     calls_of_steps,
@@ -31,7 +32,7 @@ class StepReport:
         num_steps: steps of the run.
         timestep: 0-dim, the noise level the last network call was made at.
         latents: (B, C, H, W) float32, the whole-scene trajectories.
-        rows_done: network rows computed so far.
+        rows_done: network rows computed so far; a row on part of the canvas counts as the share it is of it.
         rows_total: network rows of the whole run, so that `rows_done / rows_total` is the share of the work done.
         estimate: computes the clean latents (B, C, H, W) the model expects at this point.
     """
@@ -40,8 +41,8 @@ class StepReport:
     num_steps: int
     timestep: Tensor
     latents: Tensor
-    rows_done: int
-    rows_total: int
+    rows_done: float
+    rows_total: float
     estimate: Callable[[], Tensor]
 
 
@@ -64,7 +65,7 @@ class SampleResult:
     latents: Tensor
     estimate: Tensor
     steps_done: int
-    rows_done: int
+    rows_done: float
     stopped: bool
 
 
@@ -76,6 +77,12 @@ class _Trajectory:
     latent: Tensor  # (1, C, H, W)
     scheduler: Scheduler
     generator: torch.Generator | None
+    crop: Crop | None = None
+
+    @property
+    def share(self) -> float:
+        """Share of the canvas that the network computes for it."""
+        return 1 if self.crop is None else self.crop.share((self.latent.shape[-2], self.latent.shape[-1]))
 
     def advance(self, prediction: Tensor, timestep: Tensor) -> None:
         """Make one scheduler step; `prediction` is (1, C, H, W)."""
@@ -88,6 +95,48 @@ class _Trajectory:
         forget_sample(self.scheduler)
 
 
+class _JointBatch:
+    """Trajectories that step together: one bound batch for each size of what the network sees of them."""
+
+    def __init__(
+        self, denoiser: Denoiser, active: Sequence[_Trajectory], guidance_scale: float, max_batch_rows: int
+    ) -> None:
+        self._active = active
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for row, moving in enumerate(active):  # the whole canvas comes first, since a whole scene does
+            size = moving.latent.shape[-2:] if moving.crop is None else moving.crop.hold.shape
+            groups.setdefault(tuple(size), []).append(row)
+        self._groups = [
+            (rows, GuidedBatch(denoiser, [active[row].branch for row in rows], guidance_scale, max_batch_rows))
+            for rows in groups.values()
+        ]
+        self._scene = {moving.branch.image: row for row, moving in enumerate(active) if moving.branch.trajectory == 0}
+        halves = 1 if guidance_scale == 1 else 2
+        self.rows = halves * sum(moving.share for moving in active)
+
+    def __call__(self, model_input: Tensor, timestep: Tensor, grounding_scale: float) -> tuple[Tensor, Tensor]:
+        """Predict on the whole canvas; outside its crop a trajectory has the prediction of its scene.
+
+        Returns:
+            Guided and conditional predictions, (T, C, H, W) float32; the latter of whole scenes only, else 0.
+        """
+        guided = torch.zeros_like(model_input, dtype=torch.float32)
+        conditional = torch.zeros_like(guided)
+        for rows, batch in self._groups:
+            crops = [self._active[row].crop for row in rows]
+            shown = [
+                model_input[row] if crop is None else crop.cut(model_input[row])
+                for row, crop in zip(rows, crops, strict=True)
+            ]
+            found, plain = batch(torch.stack(shown), timestep, grounding_scale)
+            for k, (row, crop) in enumerate(zip(rows, crops, strict=True)):
+                if crop is None:
+                    guided[row], conditional[row] = found[k], plain[k]
+                else:
+                    guided[row] = crop.put(guided[self._scene[self._active[row].branch.image]], found[k])
+        return guided, conditional
+
+
 def sample(
     denoiser: Denoiser,
     scheduler: Scheduler,
@@ -97,6 +146,7 @@ def sample(
     guidance_scale: float = 1.0,
     merges: Sequence[Merge] = (),
     merge_after: int = 0,
+    order: OrderGuidance | None = None,
     generators: Sequence[torch.Generator] | None = None,
     max_batch_rows: int = 8,
     observe: Observer | None = None,
@@ -119,6 +169,7 @@ def sample(
         guidance_scale: classifier-free guidance; 1 = off.
         merges: the merge rule of each image; empty = none.
         merge_after: number of steps before the merge; 0 = no instance is run alone.
+        order: pushes the whole scenes towards their stated depth order; None = not.
         generators: one for each image, for schedulers that draw noise. They are not advanced. All trajectories of an
             image draw the same noise, because merging would average independent noise away.
         max_batch_rows: most rows in one network call, guidance halves and trajectories counted.
@@ -136,33 +187,44 @@ def sample(
     noisy = noise.float() * float(template.init_noise_sigma)
     draws = takes_generator(template) and generators is not None
 
-    def trajectory(image: int, index: int) -> _Trajectory:
+    def trajectory(image: int, index: int, crop: Crop | None = None) -> _Trajectory:
         generator = copy_generator(generators[image]) if draws and generators is not None else None
-        return _Trajectory(Branch(image, index), noisy[image : image + 1], copy.deepcopy(template), generator)
+        return _Trajectory(Branch(image, index), noisy[image : image + 1], copy.deepcopy(template), generator, crop)
 
     whole = [trajectory(image, 0) for image in range(len(noise))]
-    parts = [[trajectory(k, i) for i in merge.instances] for k, merge in enumerate(merges)] if joint_calls else []
+    parts = (
+        [[trajectory(k, i, merge.crops.get(i)) for i in merge.instances] for k, merge in enumerate(merges)]
+        if joint_calls
+        else []
+    )
     active = [t for image in range(len(whole)) for t in (whole[image], *(parts[image] if parts else ()))]
 
-    def bind(group: Sequence[_Trajectory]) -> GuidedBatch:
-        return GuidedBatch(denoiser, [t.branch for t in group], guidance_scale, max_batch_rows)
-
+    ordered = () if order is None else order.images
+    ordered_calls = 0 if order is None else sum(step < order.steps for step in steps)
     halves = 1 if guidance_scale == 1 else 2
-    rows_total = halves * (len(active) * joint_calls + len(whole) * (len(steps) - joint_calls))
-    rows_done = 0
-    batch: GuidedBatch | None = None
+    rows_total = halves * (sum(t.share for t in active) * joint_calls + len(whole) * (len(steps) - joint_calls))
+    rows_total += len(ordered) * ordered_calls
+    rows_done: float = 0
+    batch: _JointBatch | None = None
+    order_batch = OrderBatch(denoiser, order, max_batch_rows) if order is not None and ordered else None
     estimate: Callable[[], Tensor] | None = None
     for call, timestep in enumerate(template.timesteps):
         if should_stop is not None and should_stop():
             latents = _stack(whole)
             return SampleResult(latents, estimate() if estimate else latents, steps[call], rows_done, True)
         if batch is None:
-            batch = bind(active)
+            batch = _JointBatch(denoiser, active, guidance_scale, max_batch_rows)
         model_input = torch.cat([t.scheduler.scale_model_input(t.latent, timestep) for t in active])
-        predicted = batch(model_input, timestep, grounding_scales[steps[call]])
+        predicted, conditional = batch(model_input, timestep, grounding_scales[steps[call]])
+        rows_done += batch.rows
+        if order_batch is not None and call < ordered_calls:
+            scenes = [row for row, t in enumerate(active) if t.branch.trajectory == 0]
+            predicted[scenes] += order_batch(
+                model_input[scenes], conditional[scenes], timestep, grounding_scales[steps[call]]
+            )
+            rows_done += order_batch.rows
         for row, moving in enumerate(active):
             moving.advance(predicted[row : row + 1], timestep)
-        rows_done += batch.rows
         estimate = _estimator(template, model_input, predicted, timestep, active)
         if call + 1 < len(steps) and steps[call + 1] == steps[call]:
             continue  # the step is half-way
@@ -179,23 +241,34 @@ def sample(
 
 
 def count_rows(
-    scheduler: Scheduler, num_steps: int, merge_after: int, instances: Sequence[int], guidance_scale: float
-) -> int:
+    scheduler: Scheduler,
+    num_steps: int,
+    merge_after: int,
+    shares: Sequence[float],
+    guidance_scale: float,
+    *,
+    ordered: int = 0,
+    order_steps: int = 0,
+) -> float:
     """Network rows of a run, which its cost is proportional to.
 
     Args:
         scheduler: any stock scheduler; it is not changed.
         num_steps: steps of the run.
         merge_after: steps before the merge.
-        instances: for each image, the number of instances that run alone.
+        shares: for each image, the summed shares of the canvas that its instances run on alone; an instance on the
+            whole canvas counts 1.
         guidance_scale: 1 = off, which halves the rows.
+        ordered: images with order guidance.
+        order_steps: steps in which it acts.
     """
     template = copy.deepcopy(scheduler)
     template.set_timesteps(num_steps)
     steps = calls_of_steps(template, num_steps)
     apart = sum(step < merge_after for step in steps)
     halves = 1 if guidance_scale == 1 else 2
-    return halves * sum(len(steps) + count * apart for count in instances)
+    extra = ordered * sum(step < order_steps for step in steps)
+    return halves * sum(len(steps) + share * apart for share in shares) + extra
 
 
 def _stack(trajectories: Sequence[_Trajectory]) -> Tensor:

@@ -30,8 +30,10 @@ class CaptionCompletion:
     """
 
     def __init__(self, choices: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-        self._choices = {noun.lower(): choice for noun, choice in choices.items()}
-        self._colours = {colour for choice in choices.values() for colour in choice.get("colours") or ()}
+        self._choices = {
+            noun.lower(): (choice.get("colours") or (), choice.get("facings") or ()) for noun, choice in choices.items()
+        }
+        self._colours = {colour for colours, _ in self._choices.values() for colour in colours}
         # Longest first, so that "polar bear" is not taken for a bear.
         nouns = "|".join(re.escape(noun) for noun in sorted(self._choices, key=len, reverse=True))
         form = rf"^((?:an?|the)\s+)?((?:[\w-]+\s+)*?)({nouns})(\s+(?:facing|looking)\s.*)?$"
@@ -50,23 +52,21 @@ class CaptionCompletion:
         """
         luck = np.random.Generator(np.random.PCG64([seed, crc32(caption.encode()), occurrence])).random(3)
 
-        def chosen(choice: Mapping[str, Sequence[str]]) -> tuple[str, str]:
-            colours, facings = choice.get("colours") or (), choice.get("facings") or ()
+        def drawn(colours: Sequence[str], facings: Sequence[str]) -> tuple[str, str]:
             colour = colours[0 if luck[0] < _OWN_COLOUR else int(luck[1] * len(colours))] if colours else ""
             return colour, facings[int(luck[2] * len(facings))] if facings else ""
 
-        return self._told(caption, chosen)
+        return self._told(caption, drawn)
 
     def tell(self, caption: str, colour: str | None, facing: str | None) -> str:
         """A caption that says all, for an object whose colour and side are known; see `complete`."""
 
-        def known(choice: Mapping[str, Sequence[str]]) -> tuple[str, str]:
-            colours, facings = choice.get("colours") or (), choice.get("facings") or ()
-            return next((c for c in colours if c == colour), ""), next((f for f in facings if f == facing), "")
+        def known(colours: Sequence[str], facings: Sequence[str]) -> tuple[str, str]:
+            return (colour or "") if colour in colours else "", (facing or "") if facing in facings else ""
 
         return self._told(caption, known)
 
-    def _told(self, caption: str, chosen: Callable[[Mapping[str, Sequence[str]]], tuple[str, str]]) -> str:
+    def _told(self, caption: str, chosen: Callable[[Sequence[str], Sequence[str]], tuple[str, str]]) -> str:
         """Fill in what the caption leaves open, out of the colour and side that are chosen for its noun."""
         found = self._pattern.match(caption.strip().lower()) if self._pattern else None
         if found is None:
@@ -76,7 +76,7 @@ class CaptionCompletion:
         # "the head of a horse" is no horse, and "a cat on a horse" is not one object.
         if words & _JOINTS or words & self._choices.keys():
             return caption
-        colour, facing = chosen(self._choices[noun])
+        colour, facing = chosen(*self._choices[noun])
         added = colour if colour and not words & self._colours else ""
         turned = f" facing {facing}" if facing and not side else ""
         if not added and not turned:

@@ -90,7 +90,7 @@ class JobQueue:
         """Queue a job.
 
         Raises:
-            RefusedError: the queue is full, or this session has too many jobs in it.
+            RefusedError: the queue is full, or whoever asks has too many jobs in it already.
         """
         with self._ready:
             if self._closed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def open_world(config: WorldConfig) -> World:
 def draw_scenes(
     config: WorldConfig,
     folder: Path,
-    sample: Callable[[int], WorldSample],
+    world: World,
     completion: CaptionCompletion | None = None,
     *,
     only: slice | None = None,
@@ -41,21 +41,28 @@ def draw_scenes(
     Args:
         config: how many scenes, of which seeds.
         folder: holds the shards.
-        sample: draws the scene of a seed.
+        world: draws them.
         completion: see `record`.
         only: shards to draw, to share the work among processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = list(range(-(-config.scenes // config.shard)))
+    count = config.scenes + config.reversed_scenes
+    numbers = list(range(-(-count // config.shard)))
     for number in numbers[only] if only else numbers:
         if (folder / f"{number:05d}").exists():
             continue
         start = time.monotonic()
-        seeds = range(number * config.shard, min(config.scenes, (number + 1) * config.shard))
-        records = [record(sample(config.first_seed + k), config.region_px, completion) for k in seeds]
+        scenes = range(number * config.shard, min(count, (number + 1) * config.shard))
+        records = [record(_sample(world, config, k), config.region_px, completion) for k in scenes]
         write_shard(folder, number, records, config.max_instances)
-        rate = len(seeds) / (time.monotonic() - start)
+        rate = len(scenes) / (time.monotonic() - start)
         log.info("drew shard %d of %d, %.0f scenes/s", number + 1, len(numbers), rate)
+
+
+def _sample(world: World, config: WorldConfig, number: int) -> WorldSample:
+    """Draw a scene; those after the last are the first ones in the reversed order."""
+    again = number >= config.scenes
+    return world.sample(config.first_seed + number % config.scenes, "reversed" if again else None)
 
 
 def record(sample: WorldSample, region_px: int, completion: CaptionCompletion | None = None) -> SceneRecord:

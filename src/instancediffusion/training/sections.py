@@ -17,6 +17,8 @@ class WorldConfig:
         scenes: how many scenes to draw.
         shard: scenes per folder; the unit that is written at once.
         first_seed: seed of scene 0; scene k has seed `first_seed + k`.
+        reversed_scenes: how many of the first scenes are drawn in the reversed depth order, too, so that the overlaps
+            alone tell the two apart.
         max_instances: slots stored for each scene.
         region_px: side of the stored mask bitmaps; also what the adapter's attention regions are made from.
         options: passed to `World.load`.
@@ -25,6 +27,7 @@ class WorldConfig:
     scenes: int = 24_000
     shard: int = 500
     first_seed: int = 0
+    reversed_scenes: int = 0
     max_instances: int = 8
     region_px: int = 64
     options: dict[str, Any] = field(default_factory=dict)

@@ -58,7 +58,7 @@ def names(recipe: Recipe) -> tuple[str, ...]:
 def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
     """Draw the recipe's scenes, from another world than the built-in one if it is given."""
     world = world or open_world(recipe.world)
-    draw_scenes(recipe.world, run / "scenes", world.sample, CaptionCompletion(world.caption_choices()))
+    draw_scenes(recipe.world, run / "scenes", world, CaptionCompletion(world.caption_choices()))
 
 
 def latents(recipe: Recipe, run: Path) -> None:

@@ -1,0 +1,125 @@
+"""`instancediffusion study`: what overlaps do to a model, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .progress import Countdown, quieten_libraries
+
+SUITES = ("seed", "grid", "flip")
+_COUNT = click.IntRange(min=1)
+
+
+@click.group()
+def study() -> None:
+    """Measure a model in pictures made for one question."""
+
+
+@study.command()
+@click.option("--model", default="mini", show_default=True, help="mini, a folder or a hub id.")
+@click.option("--suite", "suites", type=click.Choice(SUITES), multiple=True, help="Repeatable. Default: all.")
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
+@click.option("--compare", "names", multiple=True, help="One of the compared settings; repeatable. Default: all.")
+@click.option(
+    "--judge",
+    "judge_folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A judge, for what takes one: points and strokes, missed objects, visible masks.",
+)
+@click.option("--layouts", type=_COUNT, default=50, show_default=True, help="Layouts of `flip`, of each sort.")
+@click.option("--seeds", type=_COUNT, default=32, show_default=True, help="Seeds of each scene of `seed`.")
+@click.option("--repeats", type=_COUNT, default=1, show_default=True, help="Layouts of each combination of `grid`.")
+@click.option(
+    "--kinds", default="box,point,scribble,mask", show_default=True, help="How `flip` and `grid` tell places."
+)
+@click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps in place of the model's own.")
+@click.option("--part", default="1/1", show_default=True, help="Make only this share of what is missing, such as 2/4.")
+@click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
+@click.option("--overwrite", is_flag=True, help="Throw pictures of another model in the folder away.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def overlap(
+    model: str,
+    suites: tuple[str, ...],
+    output: Path,
+    names: tuple[str, ...],
+    judge_folder: Path | None,
+    layouts: int,
+    seeds: int,
+    repeats: int,
+    kinds: str,
+    num_inference_steps: int | None,
+    part: str,
+    device: str,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Who is in front, what blends, how much a place binds.
+
+    OUTPUT gets the design (design.jsonl), the pictures, the numbers of each picture (rows.jsonl), report.json, and
+    report.html, which needs nothing beside itself. The same command again makes only what is missing; several
+    processes can share a folder with --part, and the last one to end reports on all.
+    """
+    share, parts = _part(part)
+    quieten_libraries(bars=False)
+    from instancediffusion.checkpoints import weights_sha256
+    from instancediffusion.evaluation import Judge
+    from instancediffusion.pipeline.loading import local_model, model_defaults
+    from instancediffusion.studies.compared import chosen
+    from instancediffusion.studies.design import design, study_world
+    from instancediffusion.studies.ownership import Drawings
+    from instancediffusion.studies.run import StudyRun
+    from instancediffusion.studies.write import write_design, write_report
+
+    folder = local_model(model)
+    defaults = model_defaults(folder)
+    if num_inference_steps is not None:
+        defaults = defaults.replace(num_inference_steps=num_inference_steps)
+    compared = chosen(names, defaults)
+    world = study_world(WORLD_PX)
+    cells = design(world, suites, layouts=layouts, seeds=seeds, repeats=repeats, kinds=_kinds(kinds))
+    judge = None if judge_folder is None else Judge.load(judge_folder)
+    run = StudyRun(output, cells, compared, Drawings(world.sprites), judge)
+    weights = weights_sha256(folder)
+    run.claim({"weights": weights}, replace=overwrite)
+    missing = run.missing(share - 1, parts)
+    if missing:
+        counter = Countdown("pictures", len(missing), quiet=quiet)
+        run.make(_pipeline(folder, device), missing, counter.add)
+    facts: dict[str, Any] = {"model": model, "weights": weights, "suites": list(suites or SUITES)}
+    facts |= {"layouts": layouts, "seeds": seeds, "repeats": repeats, "kinds": kinds, "cells": len(cells)}
+    facts |= {"judge": None if judge is None else judge.describe()}
+    write_design(run)
+    for path in write_report(run, facts, lambda what, total: Countdown(what, total, quiet=quiet).add):
+        if not quiet:
+            click.echo(str(path))
+
+
+WORLD_PX = 256
+"""Side of the composites."""
+
+
+def _part(text: str) -> tuple[int, int]:
+    share, _, parts = text.partition("/")
+    if share.isdigit() and parts.isdigit() and 1 <= int(share) <= int(parts):
+        return int(share), int(parts)
+    raise click.BadParameter(f"{text!r} is not a share such as 2/4", param_hint="--part")
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    from instancediffusion.scene import KINDS
+
+    kinds = tuple(dict.fromkeys(kind.strip() for kind in text.split(",")))
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise click.BadParameter(f"{', '.join(unknown)!r}: choose from {', '.join(KINDS)}", param_hint="--kinds")
+    return kinds
+
+
+def _pipeline(folder: Path, device: str) -> Any:
+    from instancediffusion.pipeline import InstanceDiffusionPipeline
+
+    pipeline = InstanceDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)

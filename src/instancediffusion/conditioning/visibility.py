@@ -1,0 +1,139 @@
+"""Visibility: how much of each instance is to be seen in each cell, given who stands in front of whom.
+
+V_i(p) = m_i(p) * product over the nearer j of (1 - a_j m_j(p)), with the membership m and the opacity a. It is the
+"over" operator of compositing (Porter and Duff 1984), written for each layer by itself. Instances hide each other only
+where the scene states their order; see `conditioning.order`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from instancediffusion.conditioning.locations import LocationTensors
+from instancediffusion.conditioning.order import nearer
+from instancediffusion.conditioning.regions import box_regions
+
+MASK_OPACITY, BOX_OPACITY, LOOSE_OPACITY = 0.98, 0.8, 0.6
+"""How sure it is that an instance covers a cell of its mask, its box (objects leave the corners free), or one near its
+stroke or point."""
+
+LOOSE_FLOOR = 0.1
+"""Least membership of an instance told by stroke or point alone: how far it reaches is not known."""
+
+LEAST = 1e-4
+"""Least visibility of what is told by box or mask, so that its logarithm is finite."""
+
+STROKE_RADIUS, POINT_RADIUS = 0.06, 0.12
+"""Standard deviations of the soft disc round each point of a stroke, and round a single point, in canvases."""
+
+
+def memberships(locations: LocationTensors, size: tuple[int, int], extents: Tensor | None = None) -> Tensor:
+    """How much of each cell belongs to each instance, hidden or not.
+
+    Of a mask and of a box, the share of the cell that lies in it; a stroke and a point have soft discs round them.
+
+    Args:
+        locations: B images of N slots.
+        size: (height, width) of the feature map in cells.
+        extents: (B, N, 4) xyxy, fractions: how far instances told by stroke or point reach, where that is known or
+            guessed; a soft ellipse in there then counts, too.
+
+    Returns:
+        (B, N, height, width) float32, 0..1; 1 everywhere for slots without any location.
+    """
+    present = locations.present
+    member = torch.ones(*locations.used.shape, *size, device=locations.device)
+    for kind, points, radius in (
+        ("point", locations.points[:, :, None], POINT_RADIUS),
+        ("scribble", locations.scribbles, STROKE_RADIUS),
+    ):
+        soft = _discs(points, radius, size)
+        if extents is not None:
+            soft = torch.maximum(soft, _ellipses(extents, size))
+        member = torch.where(present[kind][..., None, None], soft, member)
+    member = torch.where(present["box"][..., None, None], _box_shares(locations.boxes, size), member)
+    if locations.segmentations is not None and locations.segmentations.numel():
+        shares = functional.adaptive_avg_pool2d(locations.segmentations.float(), size)
+        # A mask that left no trace in the bitmap: the box counts.
+        drawn = present["mask"] & locations.segmentations.flatten(2).any(-1)
+        member = torch.where(drawn[..., None, None], shares, member)
+    return member
+
+
+def visibility(locations: LocationTensors, size: tuple[int, int], extents: Tensor | None = None) -> Tensor:
+    """Visibility of each instance in each cell; see the module and `memberships` for the arguments.
+
+    Returns:
+        (B, N, height, width) float32, `LEAST`..1.
+    """
+    member = memberships(locations, size, extents)
+    tight = locations.present["box"] | locations.present["mask"]
+    covered = _opacity(locations)[..., None, None] * member
+    in_front = nearer(locations) == 1  # 1/2 stands for pairs of no stated order
+    # Slot by slot: (B, N, N, h, w) would be large at 64 x 64 cells.
+    shown = torch.where(tight[..., None, None], member, member.clamp(min=LOOSE_FLOOR))
+    for j in range(locations.slots):
+        hides = in_front[:, :, j, None, None]
+        shown = torch.where(hides, shown * (1 - covered[:, None, j]), shown)
+    return shown.clamp(min=LEAST)
+
+
+def stated_overlaps(locations: LocationTensors, size: tuple[int, int], extents: Tensor | None = None) -> Tensor:
+    """Where instances of stated order share a cell: the largest product of two memberships, (B, height, width)."""
+    member = memberships(locations, size, extents)
+    in_front = nearer(locations) == 1
+    shared = torch.zeros(locations.batch_size, *size, device=locations.device)
+    for j in range(locations.slots):
+        behind = torch.where(in_front[:, :, j, None, None], member, 0.0)
+        shared = torch.maximum(shared, (behind * member[:, None, j]).amax(1))
+    return shared
+
+
+def _opacity(locations: LocationTensors) -> Tensor:
+    opacity = torch.where(locations.present["box"], BOX_OPACITY, LOOSE_OPACITY)
+    if locations.segmentations is None:
+        return opacity
+    return torch.where(locations.present["mask"], MASK_OPACITY, opacity)
+
+
+def _box_shares(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Share of each cell inside a box; a box thinner than a cell counts whole in the cells it touches."""
+
+    def inside(low: Tensor, high: Tensor, cells: int) -> Tensor:
+        edges = torch.arange(cells, device=boxes.device, dtype=torch.float32)
+        share = torch.minimum(high[..., None] * cells, edges + 1) - torch.maximum(low[..., None] * cells, edges)
+        return share.clamp(0, 1)
+
+    x0, y0, x1, y1 = boxes.float().unbind(-1)
+    shares = inside(y0, y1, size[0])[..., :, None] * inside(x0, x1, size[1])[..., None, :]
+    thin = shares.amax((-2, -1), keepdim=True) < 0.5
+    return torch.where(thin, box_regions(boxes, size).float(), shares)
+
+
+def _centres(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return x of the columns and y of the rows, fractions."""
+    y = (torch.arange(size[0], device=device, dtype=torch.float32) + 0.5) / size[0]
+    x = (torch.arange(size[1], device=device, dtype=torch.float32) + 0.5) / size[1]
+    return x, y
+
+
+def _discs(points: Tensor, radius: float, size: tuple[int, int]) -> Tensor:
+    """Gaussian of the distance to the nearest of (B, N, P, 2) points, (B, N, h, w)."""
+    x, y = _centres(size, points.device)
+    nearest: Tensor | None = None
+    for k in range(points.shape[2]):
+        square = (y[:, None] - points[:, :, k, 1, None, None]) ** 2 + (x - points[:, :, k, 0, None, None]) ** 2
+        nearest = square if nearest is None else torch.minimum(nearest, square)
+    assert nearest is not None
+    return torch.exp(-nearest / (2 * radius**2))
+
+
+def _ellipses(extents: Tensor, size: tuple[int, int]) -> Tensor:
+    """Soft ellipse inscribed in boxes (B, N, 4): about 1 within, 1/2 on its line, (B, N, h, w)."""
+    x, y = _centres(size, extents.device)
+    x0, y0, x1, y1 = (value[..., None, None] for value in extents.float().unbind(-1))
+    across = (2 * x - x0 - x1) / (x1 - x0).clamp(min=1e-3)
+    down = (2 * y[:, None] - y0 - y1) / (y1 - y0).clamp(min=1e-3)
+    return torch.sigmoid(6 * (1 - across**2 - down**2))

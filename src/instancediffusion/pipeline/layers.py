@@ -1,0 +1,95 @@
+"""From a scene to the layers of `mis_merge="layered"`, and to where its depth order matters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instancediffusion.conditioning import LocationTensors, locations_from_scenes
+from instancediffusion.conditioning.extents import known_extents
+from instancediffusion.conditioning.visibility import POINT_RADIUS, STROKE_RADIUS, stated_overlaps, visibility
+from instancediffusion.sampling import Crop, LayeredMerge, Window
+from instancediffusion.scene import Scene
+
+PADDING = 0.25
+"""Margin of a crop round its instance, as a share of the instance's sides, on each side."""
+
+LEAST_SHARE = 0.375
+"""Least side of a crop, as a share of the canvas: models draw poorly on canvases far smaller than they know."""
+
+
+def layered_merge(scene: Scene, latent_size: tuple[int, int], factor: int) -> LayeredMerge:
+    """The layers of a scene.
+
+    Instances that hide each other are weighted by visibility, front to back; where two overlap whose order is not
+    stated they have equal shares. What no instance claims stays the scene's.
+
+    Args:
+        scene: the scene.
+        latent_size: (height, width) in cells.
+        factor: of the UNet: the sides of its input are multiples of it.
+    """
+    locations = _locations(scene, latent_size)
+    instances = tuple(range(1, len(scene.instances) + 1))
+    if not instances:
+        return LayeredMerge((), {}, torch.ones(1, *latent_size))
+    shown = visibility(locations, latent_size)[0]
+    # The floors are made for logarithms; here they would let every instance speak everywhere.
+    shown = torch.where(shown > _floor(locations), shown, 0.0)
+    rest = (1 - shown.amax(0, keepdim=True)).clamp(min=0)
+    weights = torch.cat([rest, shown])
+    crops = {}
+    for number, reach in zip(instances, _reaches(locations), strict=True):
+        x0, y0, x1, y1 = reach
+        dx, dy = PADDING * (x1 - x0), PADDING * (y1 - y0)
+        window = Window.aligned((x0 - dx, y0 - dy, x1 + dx, y1 + dy), latent_size, factor, LEAST_SHARE)
+        crops[number] = Crop(window, _hold(window, reach, latent_size))
+        weights[number] *= _within(window, latent_size)
+    return LayeredMerge(instances, crops, weights / weights.sum(0, keepdim=True).clamp(min=1e-6))
+
+
+def order_region(scene: Scene, latent_size: tuple[int, int]) -> Tensor:
+    """Where instances of stated order overlap, (height, width) of the latent, 0..1."""
+    return stated_overlaps(_locations(scene, latent_size), latent_size)[0]
+
+
+def _locations(scene: Scene, latent_size: tuple[int, int]) -> LocationTensors:
+    return locations_from_scenes([scene], segmentation_size=max(latent_size), segmentation_channels=0)
+
+
+def _floor(locations: LocationTensors) -> Tensor:
+    """(N, 1, 1): what a cell has to exceed to count as the instance's."""
+    tight = (locations.present["box"] | locations.present["mask"])[0]
+    return torch.where(tight, 1e-3, 0.12)[:, None, None]
+
+
+def _reaches(locations: LocationTensors) -> list[tuple[float, float, float, float]]:
+    """x0, y0, x1, y1 of each instance; strokes and points are given some room."""
+    extents, _ = known_extents(locations)
+    present = locations.present
+    loose = ~(present["box"] | present["mask"])
+    room = torch.where(loose & present["scribble"], 2 * STROKE_RADIUS, torch.where(loose, 2 * POINT_RADIUS, 0.0))
+    low, high = (extents[..., :2] - room[..., None]).clamp(0, 1), (extents[..., 2:] + room[..., None]).clamp(0, 1)
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in torch.cat([low, high], -1)[0].tolist()]
+
+
+def _hold(window: Window, reach: tuple[float, ...], size: tuple[int, int]) -> Tensor:
+    """1 on what the instance reaches, falling to 0 at the border of the window; 1 up to the border of the canvas."""
+
+    def along(first: int, last: int, low: float, high: float, count: int) -> Tensor:
+        middle = torch.arange(first, last, dtype=torch.float32) + 0.5
+        low, high = low * count, high * count
+        before = torch.ones_like(middle) if first == 0 else (middle - first) / max(low - first, 1.0)
+        after = torch.ones_like(middle) if last == count else (last - middle) / max(last - high, 1.0)
+        return torch.minimum(before, after).clamp(0, 1)
+
+    x0, y0, x1, y1 = reach
+    rows = along(window.top, window.bottom, y0, y1, size[0])
+    columns = along(window.left, window.right, x0, x1, size[1])
+    return rows[:, None] * columns
+
+
+def _within(window: Window, size: tuple[int, int]) -> Tensor:
+    inside = torch.zeros(size)
+    inside[window.top : window.bottom, window.left : window.right] = 1
+    return inside

@@ -1,0 +1,60 @@
+"""The table of a study: one row for each picture that is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from instancediffusion.scene import Scene
+
+if TYPE_CHECKING:
+    from instancediffusion.evaluation.truth import Truth
+
+SUITES = ("seed", "grid", "flip")
+"""The parts of the study: the tests that started it, factors crossed, and both orders of random layouts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One row of a design. Which settings draw it is decided when it is run: every cell is drawn with all of them.
+
+    Attributes:
+        key: its name, unique in the study.
+        suite: one of `SUITES`.
+        section: the part of the report it counts in, such as "test2".
+        scene: what the model is told when the order is told, too.
+        truth: what the picture is measured against, in the depth order that is asked for. Its instances are the
+            scene's first ones; the scene may hold more (boxes of parts).
+        seed: of the start noise.
+        factors: name -> value: what tables and plots are broken down by.
+        pair: the two instances whose order is measured, by index; None if none is.
+        front: which of the two is asked to be nearer, 0 or 1; None if no order is stated.
+        twins: cells that differ in the order alone have this in common; None where there is only one order.
+        targets: the instances that count; empty means all.
+        values: settings this cell needs, in place of the compared ones.
+    """
+
+    key: str
+    suite: str
+    section: str
+    scene: Scene
+    truth: Truth
+    seed: int
+    factors: Mapping[str, str] = field(default_factory=dict)
+    pair: tuple[int, int] | None = None
+    front: int | None = None
+    twins: str | None = None
+    targets: tuple[int, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def asked(self, *, order: bool) -> Scene:
+        """Return the scene as a model is told it, with or without its depth order."""
+        return self.scene if order else without_order(self.scene)
+
+
+def without_order(scene: Scene) -> Scene:
+    """Return a scene that says nothing of who is in front."""
+    instances = tuple(dataclasses.replace(instance, z_order=None) for instance in scene.instances)
+    return dataclasses.replace(scene, instances=instances)

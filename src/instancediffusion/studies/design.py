@@ -1,0 +1,56 @@
+"""The whole design: which cells a study has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from instancediffusion.errors import SettingsError
+from instancediffusion.evaluation.layouts import MIN_OBJECTS
+from instancediffusion.scene import KINDS
+from instancediffusion.worlds import World, WorldSpec
+
+from .cells import SUITES, Cell
+from .flip_and_grid import flip_cells, grid_cells
+from .seed_suite import seed_cells
+
+
+def study_world(side_px: int) -> World:
+    """Open the world whose objects the study is made of; its drawings must have been built."""
+    return World.load(spec=WorldSpec(size=side_px, min_objects=MIN_OBJECTS, max_objects=4))
+
+
+def design(
+    world: World,
+    suites: Sequence[str],
+    *,
+    layouts: int,
+    seeds: int,
+    repeats: int = 1,
+    kinds: Sequence[str] = KINDS,
+) -> list[Cell]:
+    """Write down every cell.
+
+    Args:
+        world: what is drawn.
+        suites: of `SUITES`; none means all.
+        layouts: of `flip`, for different and same class each.
+        seeds: of each scene of `seed`.
+        repeats: layouts of each combination of `grid`.
+        kinds: of location, by which `flip` and `grid` tell their layouts.
+
+    Raises:
+        SettingsError: an unknown suite.
+    """
+    if unknown := [suite for suite in suites if suite not in SUITES]:
+        raise SettingsError(f"suite: {', '.join(unknown)} is none of {', '.join(SUITES)}")
+    cells: list[Cell] = []
+    for suite in SUITES:
+        if suites and suite not in suites:
+            continue
+        if suite == "seed":
+            cells += seed_cells(world, seeds)
+        elif suite == "grid":
+            cells += grid_cells(world, repeats, kinds)
+        else:
+            cells += flip_cells(world, layouts, kinds)
+    return cells

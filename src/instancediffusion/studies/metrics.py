@@ -1,0 +1,163 @@
+"""From what a judge sees to numbers: of one picture, of both orders of a layout, of many seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from instancediffusion.evaluation.estimates import RESAMPLES, Estimate, estimate
+from instancediffusion.evaluation.matching import match, share_inside
+from instancediffusion.evaluation.scores import mask_iou, score_picture
+from instancediffusion.evaluation.seen import Seen
+from instancediffusion.evaluation.truth import TrueInstance
+
+from .cells import Cell
+from .fitting import fitted_places
+from .measures import MEASURES, PAIR_MEASURES
+from .ownership import Drawings, overlap_of
+
+Row = dict[str, Any]
+"""The numbers of one picture (see `measures.MEASURES`), and what they belong to; JSON-like. Absent is None."""
+
+
+def measure(cell: Cell, image: Image.Image, seen: Seen | None, drawings: Drawings, settings: str) -> Row:
+    """Measure a picture of a cell.
+
+    Args:
+        cell: what was asked for.
+        image: the picture.
+        seen: what a judge sees in it; None leaves out what takes a judge: all but order and blend.
+        drawings: of the world's objects.
+        settings: the name of what drew it.
+    """
+    row: Row = {"cell": cell.key, "section": cell.section, "settings": settings, "seed": cell.seed}
+    row |= {"factors": dict(cell.factors), "twins": cell.twins, "front_asked": cell.front}
+    if seen is not None:
+        scores, _ = score_picture(seen, cell.truth)
+        pairs = match(seen, cell.truth).pairs
+        targets = cell.targets or tuple(range(len(scores)))
+        for name, field in (("clean", "as_asked"), ("missed", "missed"), ("merged", "merged")):
+            row[name] = float(np.mean([getattr(scores[t], field) for t in targets]))
+        row |= _of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
+        row |= _visible(cell, seen, pairs)
+    return row | _order(cell, image, drawings)
+
+
+def _of_target(seen: Seen, wanted: TrueInstance, index: int | None) -> Row:
+    same = [item for item in seen.instances if item.name == wanted.name]
+    row: Row = {"doubled": float(len(same) > 1) if wanted.name is not None else None}
+    row["stroke"] = row["facing"] = row["x"] = row["y"] = row["side"] = None
+    if wanted.scribble is not None:
+        row["stroke"] = 0.0 if index is None else share_inside(seen.mask(index), wanted.scribble)
+    if index is None:
+        return row
+    found = seen.instances[index]
+    if wanted.facing is not None and found.facing is not None:
+        row["facing"] = float(found.facing == wanted.facing)
+    x0, y0, x1, y1 = (float(v) for v in found.box)
+    return row | {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "side": max((x1 - x0) * (y1 - y0), 0.0) ** 0.5}
+
+
+def _order(cell: Cell, image: Image.Image, drawings: Drawings) -> Row:
+    """Who of the pair is in front, and the blend index."""
+    if cell.pair is None:
+        return {}
+    wanted = [cell.truth.instances[k] for k in cell.pair]
+    row: Row = {}
+    if wanted[0].box is not None and wanted[1].box is not None:
+        row["lower"] = int(wanted[1].box[3] > wanted[0].box[3])
+        row["larger"] = int((wanted[1].size or 0) > (wanted[0].size or 0))
+    told = [bool({"box", "mask"} & set(item.told)) for item in wanted]
+    places = (wanted[0].box, wanted[1].box) if all(told) else fitted_places(image, wanted, drawings)
+    if places is None or places[0] is None or places[1] is None:
+        return row
+    drawn = [
+        drawings.place(item, place, (image.height, image.width))
+        for item, place in zip(wanted, places, strict=True)
+        if place is not None
+    ]
+    overlap = None if drawn[0] is None or drawn[1] is None else overlap_of(image, drawn[0], drawn[1])
+    if overlap is None and all(told):
+        return row  # the two look alike there: nobody could tell
+    front = None if overlap is None else overlap.front
+    row |= {"front": front, "first_front": 0.5 if front is None else float(front == 0)}
+    row |= {"blend": None if overlap is None else overlap.blend}
+    row |= {"right": None if cell.front is None else float(front == cell.front)}
+    return row
+
+
+def _visible(cell: Cell, seen: Seen, pairs: Sequence[int | None]) -> Row:
+    """How much of what is to be seen of the pair is seen."""
+    if cell.pair is None or cell.front is None:
+        return {}
+    visible = [cell.truth.instances[k].visible for k in cell.pair]
+    if visible[0] is None or visible[1] is None:
+        return {}
+    shown = [
+        np.zeros(v.shape, bool) if pairs[k] is None else seen.mask(pairs[k], v.shape)  # type: ignore[arg-type]
+        for k, v in zip(cell.pair, (visible[0], visible[1]), strict=True)
+    ]
+    ious = [mask_iou(a, b) for a, b in zip(shown, (visible[0], visible[1]), strict=True)]
+    far = (visible[0], visible[1])[1 - cell.front]
+    hidden = float(shown[1 - cell.front][far].mean()) if far.any() else None
+    return {"visible_iou": float(np.mean(ious)), "hidden_complete": hidden}
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Estimate]:
+    """Return every measure these rows have, with its 95 % interval; whole layouts are resampled."""
+    found: dict[str, Estimate] = {}
+    for name, one in MEASURES.items():
+        values = [(row[name], row["twins"] or row["cell"]) for row in rows if row.get(name) is not None]
+        result = estimate([v for v, _ in values], [c for _, c in values], rate=one.rate) if values else None
+        found |= {name: result} if result else {}
+    return found | pair_summary(rows)
+
+
+def pair_summary(rows: Iterable[Row]) -> dict[str, Estimate]:
+    """Return the measures of layouts that are there in both orders; see `measures.PAIR_MEASURES`."""
+    twins: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["twins"] is not None and row.get("front_asked") is not None:
+            twins.setdefault(row["twins"], []).append(row)
+    values: dict[str, list[float]] = {name: [] for name in PAIR_MEASURES}
+    for both in twins.values():
+        if {row["front_asked"] for row in both} != {0, 1} or len(both) != 2:
+            continue
+        fronts = [row.get("front") for row in both]
+        values["pair_right"].append(float(all(row.get("right") for row in both)))
+        values["flipped"].append(float(None not in fronts and fronts[0] != fronts[1]))
+        first = float(np.mean([row["first_front"] for row in both]))
+        values["prior"].append(first - 0.5)
+        for name in ("lower", "larger"):
+            if (which := both[0].get(name)) is not None:
+                values[f"prior_{name}"].append((first - 0.5) * (1 if which == 0 else -1))
+    found = {n: estimate(v, range(len(v)), rate=PAIR_MEASURES[n].rate) for n, v in values.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def spread(rows: Sequence[Mapping[str, Any]], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
+    """Say how far an object's place and size scatter over the seeds of one scene; see `measures.SPREADS`.
+
+    Args:
+        rows: pictures of one scene; those that miss the object do not count. Fewer than two give nothing.
+        resamples: bootstrap resamples of whole pictures.
+        seed: of the bootstrap.
+    """
+    told = np.array([(r["x"], r["y"], r["side"]) for r in rows if r.get("x") is not None], np.float64).reshape(-1, 3)
+    if len(told) < 2:
+        return {}
+    rng = np.random.Generator(np.random.PCG64(seed))
+    draws = np.array([_spreads(told[rng.integers(len(told), size=len(told))]) for _ in range(resamples)])
+    found = {}
+    for number, (name, value) in enumerate(zip(("place_spread", "size_spread"), _spreads(told), strict=True)):
+        low, high = (float(v) for v in np.quantile(draws[:, number], [0.025, 0.975]))
+        found[name] = Estimate(value, min(low, value), max(high, value), len(told))
+    return found
+
+
+def _spreads(told: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
+    place = float(np.sqrt(told[:, :2].var(0).sum()))
+    return place, float(told[:, 2].std() / max(told[:, 2].mean(), 1e-9))

@@ -1,0 +1,101 @@
+"""The numbers of a study: a table for each section and each way of telling, one row for each of the settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from instancediffusion.evaluation.estimates import Estimate
+
+from .measures import ALL
+from .metrics import Row, spread, summary
+
+COMPOSITES = "composites"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The measures of one group of pictures.
+
+    Attributes:
+        section: such as "flip" or "test2".
+        group: the values of the factors it is broken down by, "" for all pictures of the section.
+        settings: what drew them, or `COMPOSITES`.
+        pictures: how many.
+        seconds: mean time of a picture; None for composites.
+        measures: by name.
+    """
+
+    section: str
+    group: str
+    settings: str
+    pictures: int
+    seconds: float | None
+    measures: Mapping[str, Estimate]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-like values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """All that a study found.
+
+    Attributes:
+        entries: the tables.
+        facts: model, weights, settings and design.
+    """
+
+    entries: tuple[Entry, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-like values, with the definition of each measure."""
+        named = {name for entry in self.entries for name in entry.measures}
+        return {
+            "facts": dict(self.facts),
+            "definitions": {name: asdict(ALL[name]) for name in ALL if name in named},
+            "entries": [entry.to_dict() for entry in self.entries],
+        }
+
+
+def report_of(rows: Mapping[str, Sequence[Row]], facts: Mapping[str, Any]) -> StudyReport:
+    """Put the tables together.
+
+    Args:
+        rows: by settings.
+        facts: what the report says of where they come from.
+    """
+    return StudyReport(tuple(_entries(rows)), facts)
+
+
+def _entries(rows: Mapping[str, Sequence[Row]]) -> Iterator[Entry]:
+    sections = dict.fromkeys(row["section"] for some in rows.values() for row in some)
+    for section in sections:
+        chosen = {name: [row for row in some if row["section"] == section] for name, some in rows.items()}
+        for group in dict.fromkeys(g for some in chosen.values() for row in some for g in _groups(row)):
+            for name, some in chosen.items():
+                members = [row for row in some if group in _groups(row)]
+                if members:
+                    yield _entry(section, group, name, members)
+
+
+def _groups(row: Row) -> list[str]:
+    """Name the groups a picture counts in: all, each factor, and how it was told crossed with each other factor."""
+    factors = row["factors"]
+    told = factors.get("told")
+    single = [f"{name} {value}" for name, value in factors.items()]
+    crossed = [f"told {told}, {name} {value}" for name, value in factors.items() if told and name != "told"]
+    return ["", *single, *crossed]
+
+
+def _entry(section: str, group: str, name: str, members: Sequence[Row]) -> Entry:
+    times = [row["seconds"] for row in members if not math.isnan(row.get("seconds", math.nan))]
+    measures = summary(members)
+    scenes = {row["cell"].rsplit("/", 1)[0] for row in members}
+    if section == "test0" and len(scenes) == 1:
+        measures |= spread(members)
+    return Entry(section, group, name, len(members), sum(times) / len(times) if times else None, measures)

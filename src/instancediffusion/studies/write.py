@@ -1,0 +1,61 @@
+"""What a study leaves behind: its design, the numbers of each picture, and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from instancediffusion.runs import write_atomic, write_json
+
+from .cells import Cell
+from .pages import to_html
+from .report import COMPOSITES, report_of
+from .run import StudyRun
+
+Progress = Callable[[str, int], Callable[[int], None]]
+
+
+def write_design(run: StudyRun) -> Path:
+    """Write the table of the study, a JSON line for each cell."""
+    path = run.path / "design.jsonl"
+    write_atomic(path, "".join(json.dumps(_told(cell)) + "\n" for cell in run.cells))
+    return path
+
+
+def write_report(run: StudyRun, facts: Mapping[str, Any], progress: Progress) -> Iterator[Path]:
+    """Measure what is there and write it; yields the files."""
+    rows = {COMPOSITES: list(run.composite_rows(progress("composites measured", len(run.cells))))}
+    for name in run.compared:
+        rows[name] = list(run.rows(name, progress(f"{name}: measured", len(run.cells))))
+    report = report_of(rows, {**facts, "missing": len(run.missing()), "settings": _settings(run)})
+    lines = "".join(json.dumps(row) + "\n" for some in rows.values() for row in some)
+    names = {COMPOSITES: "the world's own pictures"} | {name: row.title for name, (row, _) in run.compared.items()}
+
+    def picture(name: str, cell: Cell) -> Image.Image | None:
+        path = run.picture_path(name, cell)
+        return Image.open(path) if path.exists() else None
+
+    write_json(run.path / "report.json", report.to_dict())
+    for file, text in (("rows.jsonl", lines), ("report.html", to_html(report, run.cells, names, picture))):
+        write_atomic(run.path / file, text)
+    yield from (run.path / file for file in ("rows.jsonl", "report.json", "report.html"))
+
+
+def _settings(run: StudyRun) -> dict[str, Any]:
+    return {name: {**row.values, "order_told": row.order} for name, (row, _) in run.compared.items()}
+
+
+def _told(cell: Cell) -> dict[str, Any]:
+    return {
+        "key": cell.key,
+        "section": cell.section,
+        "factors": dict(cell.factors),
+        "seed": cell.seed,
+        "front": cell.front,
+        "twins": cell.twins,
+        "scene": cell.scene.to_dict(),
+    }

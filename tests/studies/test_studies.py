@@ -1,0 +1,168 @@
+"""The overlap study on pictures whose answer is known, and its course with a real (tiny) model."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from instancediffusion.errors import SettingsError
+from instancediffusion.pipeline import GenerationSettings
+from instancediffusion.runs import RunConflictError
+from instancediffusion.studies.cells import Cell
+from instancediffusion.studies.compared import COMPARED, chosen
+from instancediffusion.studies.composites import Item, compose
+from instancediffusion.studies.fitting import fitted_places
+from instancediffusion.studies.flip_and_grid import both_orders
+from instancediffusion.studies.metrics import measure, pair_summary, spread, summary
+from instancediffusion.studies.ownership import Drawings, overlap_of
+from instancediffusion.studies.run import StudyRun
+from instancediffusion.studies.telling import tell
+from instancediffusion.studies.write import write_design, write_report
+from tests.evaluation.conftest import small_world
+from tests.tiny_pipeline import tiny_pipeline
+
+SIDE = 128
+ITEMS = (Item("disc", (0.4, 0.5), 0.5, "blue"), Item("gem", (0.62, 0.5), 0.5))
+
+
+@pytest.fixture(scope="module")
+def world():
+    return small_world(SIDE)
+
+
+@pytest.fixture(scope="module")
+def drawings(world):
+    return Drawings(world.sprites)
+
+
+@pytest.fixture(scope="module")
+def cells(world):
+    return list(both_orders(world, ITEMS, "pair/0", "flip", 3, {}, ("box", "point")))
+
+
+def pictures(cells):
+    """The composites of both orders, by who is in front."""
+    return {cell.front: Image.fromarray(cell.truth.composite) for cell in cells[:2]}
+
+
+def overlap(image, cell, drawings):
+    drawn = [drawings.place(item, item.box, (SIDE, SIDE)) for item in cell.truth.instances[:2]]
+    return overlap_of(image, *drawn)
+
+
+def test_true_pictures_are_told_apart_and_clean(cells, drawings):
+    for front, image in pictures(cells).items():
+        found = overlap(image, cells[0], drawings)
+        assert found.front == front
+        assert found.blend < 0.1
+
+
+def test_a_mixture_belongs_to_nobody(cells, drawings):
+    both = pictures(cells)
+    found = overlap(Image.blend(both[0], both[1], 0.5), cells[0], drawings)
+    assert found.neither > 0.9
+    assert found.front is None
+    assert found.blend > 0.9
+
+
+def test_an_overlap_that_changes_hands_flickers(cells, drawings):
+    both = pictures(cells)
+    halved = np.asarray(both[0]).copy()
+    halved[: SIDE // 2] = np.asarray(both[1])[: SIDE // 2]
+    found = overlap(Image.fromarray(halved), cells[0], drawings)
+    assert found.flicker == pytest.approx(0.5, abs=0.1)
+    assert found.blend == pytest.approx(found.flicker + found.neither)
+
+
+def test_objects_that_share_nothing_have_no_order(world, drawings):
+    sample = compose(world, (Item("disc", (0.2, 0.5), 0.25, "red"), Item("gem", (0.8, 0.5), 0.25)), (0, 1), "meadow")
+    drawn = [drawings.place(item, np.asarray(item.box), (SIDE, SIDE)) for item in _truths(sample)]
+    assert overlap_of(Image.fromarray(sample.image), *drawn) is None
+
+
+def _truths(sample):
+    from instancediffusion.studies.telling import truth_of
+
+    return truth_of(sample, tell(sample, ("box",)), "x").instances
+
+
+def test_places_nobody_told_are_found(world, drawings, cells):
+    """The picture shows both objects elsewhere and smaller than the search starts from."""
+    moved = (Item("disc", (0.45, 0.56), 0.42, "blue"), Item("gem", (0.66, 0.54), 0.42))
+    for ranks in ((1, 0), (0, 1)):
+        sample = compose(world, moved, ranks, "meadow")
+        places = fitted_places(Image.fromarray(sample.image), cells[0].truth.instances[:2], drawings)
+        for place, item in zip(places, sample.instances, strict=True):
+            assert np.abs(place - np.asarray(item.box)).max() < 0.06
+
+
+@pytest.mark.parametrize("told", ["box", "point"])
+def test_both_orders_come_out_right_or_turned_round(cells, drawings, told):
+    both, pair = pictures(cells), [cell for cell in cells if cell.factors["told"] == told]
+    right = pair_summary([measure(cell, both[cell.front], None, drawings, "x") for cell in pair])
+    assert (right["pair_right"].value, right["flipped"].value, right["prior"].value) == (1, 1, 0)
+    wrong = pair_summary([measure(cell, both[1 - cell.front], None, drawings, "x") for cell in pair])
+    assert (wrong["pair_right"].value, wrong["flipped"].value, wrong["prior"].value) == (0, 1, 0)
+    deaf = pair_summary([measure(cell, both[0], None, drawings, "x") for cell in pair])
+    assert (deaf["pair_right"].value, deaf["flipped"].value, deaf["prior"].value) == (0, 0, 0.5)
+
+
+def test_telling_no_order_changes_nothing_else(cells):
+    one, other = (cell.asked(order=False) for cell in cells[:2])
+    assert one == other
+    assert cells[0].asked(order=True) != cells[1].asked(order=True)
+
+
+def test_spread_is_that_of_the_seeds():
+    rows = [{"x": 0.5 + 0.1 * k, "y": 0.5, "side": 0.3} for k in (-1, 0, 1)]
+    found = spread(rows)
+    assert found["place_spread"].value == pytest.approx((0.02 / 3) ** 0.5)
+    assert found["size_spread"].value == pytest.approx(0, abs=1e-9)
+
+
+def test_every_compared_setting_can_be_used():
+    assert set(chosen((), GenerationSettings())) == {row.name for row in COMPARED}
+    with pytest.raises(SettingsError, match="none of"):
+        chosen(("best",), GenerationSettings())
+
+
+def test_a_study_goes_on_where_it_was_and_reports(tmp_path, cells, drawings):
+    two: list[Cell] = cells[:2]
+    compared = chosen(("order", "plain", "layered"), GenerationSettings(num_inference_steps=2, scheduler="ddim"))
+    run = StudyRun(tmp_path / "study", two, compared, drawings)
+    run.claim({"weights": "a"})
+    missing = run.missing()
+    # Settings that are told no order draw both orders once.
+    assert [name for name, _ in missing] == ["order", "order", "plain", "layered", "layered"]
+    pipe = tiny_pipeline(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    run.make(pipe, missing[:2], lambda _: None)
+    assert len(run.missing()) == 3
+    halves = [run.missing(part, 2) for part in (0, 1)]
+    assert len(halves[0]) + len(halves[1]) == 3
+    before = {p: p.read_bytes() for p in (tmp_path / "study").rglob("*.png")}
+    run.make(pipe, run.missing(), lambda _: None)
+    assert run.missing() == []
+    assert all(path.read_bytes() == data for path, data in before.items())
+    write_design(run)
+    written = list(write_report(run, {"model": "tiny"}, lambda _what, _total: lambda _done: None))
+    report = json.loads((tmp_path / "study" / "report.json").read_text())
+    entries = {entry["settings"]: entry for entry in report["entries"] if entry["group"] == ""}
+    assert entries["composites"]["measures"]["pair_right"]["value"] == 1
+    assert entries["order"]["pictures"] == entries["plain"]["pictures"] == 2
+    assert entries["order"]["seconds"] > 0
+    page = written[-1].read_text()
+    assert page.count("<figure>") == 2 * 5  # told, composite, three settings, for both orders
+    assert "http" not in page.replace("http-equiv", "")
+    with pytest.raises(RunConflictError, match="overwrite"):
+        run.claim({"weights": "b"})
+    run.claim({"weights": "b"}, replace=True)
+    assert len(run.missing()) == 5
+
+
+def test_rows_of_one_order_make_no_pair(cells, drawings):
+    both = pictures(cells)
+    rows = [measure(cells[0], both[0], None, drawings, "x")]
+    assert pair_summary(rows) == {}
+    assert summary(rows)["right"].value == 1

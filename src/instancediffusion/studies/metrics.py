@@ -126,6 +126,8 @@ def pair_summary(rows: Iterable[Row]) -> dict[str, Estimate]:
     for both in twins.values():
         if {row["front_asked"] for row in both} != {0, 1} or len(both) != 2:
             continue
+        if any("first_front" not in row for row in both):
+            continue  # alike where they overlap: nobody could tell
         fronts = [row.get("front") for row in both]
         values["pair_right"].append(float(all(row.get("right") for row in both)))
         values["flipped"].append(float(None not in fronts and fronts[0] != fronts[1]))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from instancediffusion.data import SceneCache
+from instancediffusion.errors import SettingsError
 from instancediffusion.training.blocks import BlockCode
 from instancediffusion.training.config import AutoencoderConfig, OptimiserConfig
 from instancediffusion.training.supply import SceneTask
@@ -102,6 +103,9 @@ class AutoencoderTask(SceneTask):
         cache: scenes to take pictures from.
         code: the latents to write or to read.
         half: which.
+
+    Raises:
+        SettingsError: crops that are no whole blocks, or larger than the pictures.
     """
 
     def __init__(
@@ -109,6 +113,10 @@ class AutoencoderTask(SceneTask):
     ) -> None:
         super().__init__(cache, optimiser.seed)
         self.config, self.optimiser, self.code, self.half = config, optimiser, code, half
+        if config.crop_px % code.side or not 0 <= config.crop_px <= cache.image_px:
+            raise SettingsError(
+                f"crop_px = {config.crop_px}: expected a multiple of {code.side}, at most {cache.image_px}"
+            )
         torch.manual_seed(optimiser.seed)
         self.model = build_autoencoder(config, cache.image_px)
         self.model.to(memory_format=torch.channels_last)
@@ -129,6 +137,8 @@ class AutoencoderTask(SceneTask):
         rows, generator = self.draw(step, size)
         share, device = self.where.share(size), self.where.device
         x = self._pictures(rows[share])
+        if self.config.crop_px:
+            x = self._crops(x, torch.rand((size, 2), generator=generator)[share])
         z = self.code.encode(x)
         if self.half == "encoder":
             return self._writing(x.to(device), z.to(device))
@@ -138,6 +148,14 @@ class AutoencoderTask(SceneTask):
 
     def _pictures(self, rows: Sequence[int]) -> Tensor:
         return pixels(torch.stack([torch.from_numpy(self.cache.image(row).copy()) for row in rows]))
+
+    def _crops(self, x: Tensor, places: Tensor) -> Tensor:
+        """Cut a square of whole blocks out of each picture; places (B, 2) in 0..1 say which."""
+        blocks, side = self.config.crop_px // self.code.side, self.code.side
+        room = torch.tensor(x.shape[2:]) // side - blocks + 1
+        corners = ((places * room).long().clamp(max=room - 1) * side).tolist()
+        cut = [p[:, r : r + blocks * side, c : c + blocks * side] for p, (r, c) in zip(x, corners, strict=True)]
+        return torch.stack(cut).contiguous(memory_format=torch.channels_last)
 
     def _writing(self, x: Tensor, z: Tensor) -> tuple[Tensor, dict[str, float]]:
         with self._precision():

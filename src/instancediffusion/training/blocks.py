@@ -55,6 +55,29 @@ class BlockCode:
         scale = variance ** (whitening / 2) * (variance ** (1 - whitening)).mean().sqrt()
         return cls(mean.float(), (basis * largest.sign()).float(), scale.float())
 
+    def widened(self, images: Tensor, channels: int, whitening: float = 1.0) -> BlockCode:
+        """Add rows, so that a finished model can learn on with more channels: what it knows keeps its meaning.
+
+        The new rows are the principal components of what the old ones leave; see `measure` for the arguments. They are
+        scaled by the old rows' rule, whose constant is read off the last of them.
+
+        Raises:
+            ValueError: the code has more rows already.
+        """
+        old = len(self.basis)
+        if channels < old:
+            raise ValueError(f"channels = {channels}: the code has {old} already")
+        blocks = functional.pixel_unshuffle(images, self.side).permute(0, 2, 3, 1).reshape(-1, self.mean.numel())
+        centred = blocks.double() - self.mean.double()
+        rows = self.basis.double()
+        left = centred - (centred @ rows.T) @ rows
+        variance, axes = torch.linalg.eigh(torch.cov(left.T))
+        more = axes.T.flip(0)[: channels - old]
+        more = more * more.gather(1, more.abs().argmax(1, keepdim=True)).sign()
+        ratio = variance.flip(0)[: channels - old] / (centred @ rows[-1]).var()
+        scale = self.scale[-1].double() * ratio.clamp(min=1e-6) ** (whitening / 2)
+        return BlockCode(self.mean, torch.cat([rows, more]).float(), torch.cat([self.scale.double(), scale]).float())
+
     @property
     def side(self) -> int:
         """Pixels along a block."""

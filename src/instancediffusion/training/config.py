@@ -46,11 +46,15 @@ T = TypeVar("T")
 class Recipe:
     """A whole model: its name, its world, its parts, its runs.
 
+    `start` names a finished model (a card, or the folder of an export) whose weights and latents the run goes on from,
+    with scenes of its own; its text model is kept as it is. A run from nothing has none.
+
     `reached` tells what came of it (command, wall time, scores). Nothing depends on it: recipes that differ in nothing
     else are equal, and a run is continued whatever it says.
     """
 
     name: str
+    start: str = ""
     world: WorldConfig = field(default_factory=WorldConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     text: TextConfig = field(default_factory=TextConfig)

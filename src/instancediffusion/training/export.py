@@ -22,10 +22,11 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import DiffusionTask
 from instancediffusion.training.frozen import freeze
+from instancediffusion.training.loop import CHECKPOINT
 from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.scenes import open_world
 from instancediffusion.training.schedule import Schedule
-from instancediffusion.training.stages import autoencoder_task, diffusion_task
+from instancediffusion.training.stages import CODE, autoencoder_task, diffusion_task, load_code
 from instancediffusion.worlds import World
 
 
@@ -56,6 +57,7 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
         for name, module in _networks(task, vae).items():
             module.to(torch.float16).save_pretrained(work / name)  # type: ignore[operator]
         task.text.tokenizer.save_pretrained(work / "tokenizer")
+        load_code(run).save(work / CODE)
         scheduler.save_pretrained(work / "scheduler")
         index: dict[str, Any] = {
             "_class_name": PIPELINE_CLASS,
@@ -109,7 +111,9 @@ def merged_autoencoder(recipe: Recipe, run: Path) -> tuple[AutoencoderKL, dict[s
         The autoencoder, and the steps each half was trained for.
     """
     writer, reader = autoencoder_task(recipe, run, "encoder"), autoencoder_task(recipe, run, "decoder")
-    steps: dict[str, int] = {half.half: freeze(half, half.optimiser, run / half.half) for half in (writer, reader)}
+    # Halves that a start brought along need not have been trained on.
+    halves = [half for half in (writer, reader) if not recipe.start or (run / half.half / CHECKPOINT).exists()]
+    steps: dict[str, int] = {half.half: freeze(half, half.optimiser, run / half.half) for half in halves}
     for name, module in writer.modules.items():
         getattr(reader.model, name).load_state_dict(module.state_dict())
     return reader.model, steps
@@ -134,6 +138,7 @@ def _networks(task: DiffusionTask, vae: AutoencoderKL) -> dict[str, nn.Module]:
 
 def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -> dict[str, Any]:
     """What a person wants to know of a model before using it."""
+    started = {"started_from": recipe.start} if recipe.start else {}
     schedules = {
         "encoder": Schedule(recipe.autoencoder.encoder),
         "decoder": Schedule(recipe.autoencoder.decoder),
@@ -143,6 +148,7 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
         "name": recipe.name,
         "licence": recipe.export.licence,
         "pictures": recipe.export.pictures,
+        **started,
         "steps": trained,
         "pictures_seen": {stage: schedules[stage].pictures(steps) for stage, steps in trained.items()},
         "scenes": recipe.world.scenes,

@@ -47,6 +47,7 @@ class AutoencoderConfig:
         norm_num_groups: groups of the group norms.
         gradient_weight: of the L1 distance of finite differences, at full and half resolution: keeps edges.
         latent_noise: standard deviation of what is added to the code that the decoder reads.
+        crop_px: side of the crops that both halves learn from, a multiple of a block's side; 0 = whole pictures.
         encoder: the encoder's run.
         decoder: the decoder's run.
     """
@@ -59,6 +60,7 @@ class AutoencoderConfig:
     norm_num_groups: int = 2
     gradient_weight: float = 1.0
     latent_noise: float = 0.1
+    crop_px: int = 0
     encoder: OptimiserConfig = field(default_factory=OptimiserConfig)
     decoder: OptimiserConfig = field(default_factory=OptimiserConfig)
 

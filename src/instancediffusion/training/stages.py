@@ -8,7 +8,7 @@ RUN/cells/                  checkpoint, metrics; for adapters with cell features
 RUN/diffusion/              checkpoint, metrics, previews
 
 With a base there is nothing to learn but the adapter, so the stages encoder, decoder and text do not exist, and the
-latents are the base's.
+latents are the base's. With a start, text model and cell features are the start's, and everything else goes on from it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ from instancediffusion.training.networks import Parts, build_parts
 from instancediffusion.training.processes import open_accelerator
 from instancediffusion.training.scenes import draw_scenes, open_world
 from instancediffusion.training.scoring import Scorer
+from instancediffusion.training.start import LATENT_CODE, load_start, load_text, start_folder
 from instancediffusion.training.tokenizer import train_tokenizer
 from instancediffusion.worlds import World
 
 STAGES = ("scenes", "latents", "encoder", "decoder", "text", "cells", "diffusion", "export")
 ADAPTER_STAGES = ("scenes", "latents", "cells", "diffusion", "export")
-CODE = "latents.safetensors"
+STARTED_STAGES = ("scenes", "latents", "encoder", "decoder", "diffusion", "export")
+CODE = LATENT_CODE
 CORPUS = 5_000
 """Scenes whose texts tokenizer and text model are made from; enough to meet every word of the world many times."""
 ENCODED_TOGETHER = 8
@@ -51,6 +53,8 @@ ENCODED_TOGETHER = 8
 
 def names(recipe: Recipe) -> tuple[str, ...]:
     """The stages of a recipe, in order."""
+    if recipe.start:
+        return STARTED_STAGES
     stages = ADAPTER_STAGES if recipe.diffusion.base else STAGES
     return stages if recipe.adapter.get("cell_features") else tuple(name for name in stages if name != "cells")
 
@@ -70,8 +74,7 @@ def latents(recipe: Recipe, run: Path) -> None:
         encode_scenes(base.encode, run / "scenes", cache.image_px // base.side, sizes, ENCODED_TOGETHER)
         return
     if not (run / CODE).exists():
-        side = 2 ** (len(config.block_out_channels) - 1)
-        BlockCode.measure(sample_images(cache), config.latent_channels, side, config.whitening).save(run / CODE)
+        _code(recipe, sample_images(cache)).save(run / CODE)
     code = load_code(run)
     patch = config.patch
 
@@ -81,17 +84,29 @@ def latents(recipe: Recipe, run: Path) -> None:
     encode_scenes(encode, run / "scenes", cache.image_px // (code.side * patch), sizes)
 
 
+def _code(recipe: Recipe, images: Tensor) -> BlockCode:
+    config = recipe.autoencoder
+    if recipe.start:
+        known = load_code(start_folder(recipe.start))
+        return known.widened(images, config.latent_channels, config.whitening)
+    side = 2 ** (len(config.block_out_channels) - 1)
+    return BlockCode.measure(images, config.latent_channels, side, config.whitening)
+
+
 def autoencoder_half(recipe: Recipe, run: Path, half: Half, *, stop_after: int | None = None) -> None:
     """Train the encoder or the decoder; neither needs the other, nor the diffusion stage either of them."""
     task = autoencoder_task(recipe, run, half)
-    fit(task, task.optimiser, run / half, _part(recipe, "world", "autoencoder"), stop_after=stop_after)
+    fit(task, task.optimiser, run / half, _part(recipe, "start", "world", "autoencoder"), stop_after=stop_after)
 
 
 def autoencoder_task(recipe: Recipe, run: Path, half: Half) -> AutoencoderTask:
     """Put one half together."""
     config = recipe.autoencoder
     optimiser = config.encoder if half == "encoder" else config.decoder
-    return AutoencoderTask(config, optimiser, SceneCache(run / "scenes"), load_code(run), half)
+    task = AutoencoderTask(config, optimiser, SceneCache(run / "scenes"), load_code(run), half)
+    if recipe.start:
+        load_start(task.model, start_folder(recipe.start), "vae")
+    return task
 
 
 def text(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
@@ -125,7 +140,10 @@ def cells_task(recipe: Recipe, run: Path) -> CellsTask:
 def diffusion(recipe: Recipe, run: Path, *, stop_after: int | None = None, scorer: Scorer | None = None) -> None:
     """Train UNet and adapter, and the text model if it is to learn on, or an adapter for a base, on encoded scenes."""
     task = diffusion_task(recipe, run, scorer)
-    sections = ("world", "adapter", "locations", "diffusion", *(() if recipe.diffusion.base else ("text", "unet")))
+    sections = (
+        *("start", "world", "adapter", "locations", "diffusion"),
+        *(() if recipe.diffusion.base else ("text", "unet")),
+    )
     depends, config = _part(recipe, *sections), recipe.diffusion.optimiser
     fit(task, config, run / "diffusion", depends, stop_after=stop_after, schedule=task.schedule)
 
@@ -155,10 +173,20 @@ def _parts(recipe: Recipe, run: Path) -> Parts:
     if recipe.diffusion.base:
         folder = base_folder(recipe.diffusion.base)
         return load_parts(recipe, folder, BaseLatents(folder).decode)
-    code, text = load_code(run), text_task(recipe, run)
+    code, patch = load_code(run), recipe.autoencoder.patch
+
+    def decode(latents: Tensor) -> Tensor:
+        return code.decode(functional.pixel_shuffle(latents, patch))
+
+    if recipe.start:
+        folder = start_folder(recipe.start)
+        parts = build_parts(recipe, load_text(folder), decode)
+        load_start(parts.unet, folder, "unet")
+        load_start(parts.adapter, folder, "adapter")
+        return parts
+    text = text_task(recipe, run)
     freeze(text, recipe.text.optimiser, run / "text")
-    patch = recipe.autoencoder.patch
-    return build_parts(recipe, text.text, lambda latents: code.decode(functional.pixel_shuffle(latents, patch)))
+    return build_parts(recipe, text.text, decode)
 
 
 def load_code(run: Path) -> BlockCode:

@@ -1,12 +1,14 @@
 """The overlap study on pictures whose answer is known, and its course with a real (tiny) model."""
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from instancediffusion.errors import SettingsError
+from instancediffusion.evaluation.estimates import Estimate
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.runs import RunConflictError
 from instancediffusion.studies.cells import Cell
@@ -16,6 +18,8 @@ from instancediffusion.studies.fitting import fitted_places
 from instancediffusion.studies.flip_and_grid import both_orders
 from instancediffusion.studies.metrics import measure, pair_summary, spread, summary
 from instancediffusion.studies.ownership import Drawings, overlap_of
+from instancediffusion.studies.plots import Plot, to_svg, values_of
+from instancediffusion.studies.report import Entry
 from instancediffusion.studies.run import StudyRun
 from instancediffusion.studies.telling import tell
 from instancediffusion.studies.write import write_design, write_report
@@ -166,3 +170,31 @@ def test_rows_of_one_order_make_no_pair(cells, drawings):
     rows = [measure(cells[0], both[0], None, drawings, "x")]
     assert pair_summary(rows) == {}
     assert summary(rows)["right"].value == 1
+
+
+def test_a_pair_that_looks_alike_is_left_out(cells, drawings):
+    """Two red discs on one another show no order; such a pair once ended the whole report."""
+    both = pictures(cells)
+    rows = [measure(cell, both[cell.front], None, drawings, "x") for cell in cells[:2]]
+    silent = [
+        {key: value for key, value in row.items() if key not in ("front", "first_front", "right")} for row in rows
+    ]
+    assert pair_summary(silent) == {}
+    assert pair_summary([*rows, *({**row, "twins": "other"} for row in silent)])["pair_right"].count == 1
+
+
+def test_a_plot_shows_each_value_at_its_place():
+    entries = [
+        Entry("flip", f"overlap {value}", name, 4, 1.0, {"pair_right": Estimate(height, height - 0.1, height, 4)})
+        for name, heights in (("a", (0.2, 0.8)), ("b", (0.6, 0.4)))
+        for value, height in zip(("few", "many"), heights, strict=True)
+    ]
+    entries.append(Entry("flip", "told box, overlap few", "a", 2, 1.0, {"pair_right": Estimate(1.0, 1.0, 1.0, 2)}))
+    plot = Plot("overlap", "pair_right")
+    values, series = values_of(entries, plot)
+    assert values == ["few", "many"] and [one.value for one in series["b"]] == [0.6, 0.4]
+    root = ElementTree.fromstring(to_svg(entries, plot, {"a": "A & co"}))
+    heights = [float(circle.get("cy")) for circle in root.findall("circle") if circle.get("r") == "3"]
+    assert heights[0] - heights[1] == pytest.approx(3 * (heights[2] - heights[3]) * -1, abs=0.3)  # .6 up, .2 down
+    assert "A & co" in [text.text for text in root.findall("text")]
+    assert to_svg(entries[:1], plot, {}) == ""

@@ -14,6 +14,7 @@ from instancediffusion.rendering import render_overlay
 
 from .cells import Cell
 from .measures import ALL, Measure
+from .plots import Plot, to_svg
 from .report import COMPOSITES, Entry, StudyReport
 
 SECTIONS: Mapping[str, tuple[str, str]] = {
@@ -44,6 +45,18 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
 }
 """Section -> its title, and what is asked."""
 
+PLOTS: Mapping[str, tuple[Plot, ...]] = {
+    "test0": (Plot("told", "place_spread"), Plot("told", "size_spread")),
+    "test1": (Plot("distance", "clean"), Plot("distance", "merged")),
+    "test2": (Plot("order", "first_front"), Plot("order", "right"), Plot("apple", "first_front")),
+    "test3": (Plot("order", "right"), Plot("order", "first_front")),
+    "test4": (Plot("told", "right"), Plot("stroke", "first_front"), Plot("stroke", "stroke")),
+    "test5": (Plot("told", "facing"), Plot("told", "doubled")),
+    "grid": (Plot("overlap", "right"), Plot("objects", "right"), Plot("overlap", "blend")),
+    "flip": (Plot("told", "pair_right"), Plot("overlap", "pair_right"), Plot("overlap", "blend")),
+}
+"""Section -> the plots that answer its question."""
+
 SHOWN = 6
 THUMBNAIL_PX = 144
 
@@ -65,6 +78,7 @@ def to_html(
     cells: Sequence[Cell],
     names: Mapping[str, str],
     picture: Callable[[str, Cell], Image.Image | None],
+    only: str | None = None,
 ) -> str:
     """Write the page.
 
@@ -73,8 +87,9 @@ def to_html(
         cells: the design; the first ones of each section are shown.
         names: by settings, their titles.
         picture: finds the picture of a cell with some settings; None if there is none.
+        only: the section to write; None writes all.
     """
-    sections = dict.fromkeys(entry.section for entry in report.entries)
+    sections = dict.fromkeys(entry.section for entry in report.entries if only in (None, entry.section))
     body = [
         f"<h1>Overlap study: {escape(str(report.facts.get('model', '')))}</h1>",
         _facts(report),
@@ -111,9 +126,10 @@ def _section(
     entries = [entry for entry in report.entries if entry.section == name]
     groups = dict.fromkeys(entry.group for entry in entries)
     tables = [_table(group, [e for e in entries if e.group == group], names) for group in groups]
+    plots = "".join(to_svg(entries, plot, names) for plot in PLOTS.get(name, ()))
     shown = _figures([cell for cell in cells if cell.section == name], names, picture)
     return (
-        f"<h2>{escape(title)}</h2><p>{escape(question)}</p>{tables[0]}{shown}"
+        f"<h2>{escape(title)}</h2><p>{escape(question)}</p>{plots}{tables[0]}{shown}"
         f"<details><summary>Broken down</summary>{''.join(tables[1:])}</details>"
     )
 

@@ -40,9 +40,12 @@ def write_report(run: StudyRun, facts: Mapping[str, Any], progress: Progress) ->
         return Image.open(path) if path.exists() else None
 
     write_json(run.path / "report.json", report.to_dict())
-    for file, text in (("rows.jsonl", lines), ("report.html", to_html(report, run.cells, names, picture))):
+    tests = dict.fromkeys(cell.section for cell in run.cells if cell.suite == "seed")
+    pages = {f"{test}.html": to_html(report, run.cells, names, picture, only=test) for test in tests}
+    texts = {"rows.jsonl": lines, **pages, "report.html": to_html(report, run.cells, names, picture)}
+    for file, text in texts.items():
         write_atomic(run.path / file, text)
-    yield from (run.path / file for file in ("rows.jsonl", "report.json", "report.html"))
+    yield from (run.path / file for file in ("report.json", *texts))
 
 
 def _settings(run: StudyRun) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from instancediffusion.studies.compared import COMPARED, chosen
 from instancediffusion.studies.composites import Item, compose
 from instancediffusion.studies.fitting import fitted_places
 from instancediffusion.studies.flip_and_grid import both_orders
+from instancediffusion.studies.meters import DrawingsMeter
 from instancediffusion.studies.metrics import measure, pair_summary, spread, summary
 from instancediffusion.studies.ownership import Drawings, overlap_of
 from instancediffusion.studies.plots import Plot, to_svg, values_of
@@ -134,7 +135,7 @@ def test_every_compared_setting_can_be_used():
 def test_a_study_goes_on_where_it_was_and_reports(tmp_path, cells, drawings):
     two: list[Cell] = cells[:2]
     compared = chosen(("order", "plain", "layered"), GenerationSettings(num_inference_steps=2, scheduler="ddim"))
-    run = StudyRun(tmp_path / "study", two, compared, drawings)
+    run = StudyRun(tmp_path / "study", two, compared, DrawingsMeter(drawings))
     run.claim({"weights": "a"})
     missing = run.missing()
     # Settings that are told no order draw both orders once.
@@ -150,13 +151,13 @@ def test_a_study_goes_on_where_it_was_and_reports(tmp_path, cells, drawings):
     assert run.missing() == []
     assert all(path.read_bytes() == data for path, data in before.items())
     write_design(run)
-    written = list(write_report(run, {"model": "tiny"}, lambda _what, _total: lambda _done: None))
+    list(write_report(run, {"model": "tiny"}, lambda _what, _total: lambda _done: None))
     report = json.loads((tmp_path / "study" / "report.json").read_text())
     entries = {entry["settings"]: entry for entry in report["entries"] if entry["group"] == ""}
     assert entries["composites"]["measures"]["pair_right"]["value"] == 1
     assert entries["order"]["pictures"] == entries["plain"]["pictures"] == 2
     assert entries["order"]["seconds"] > 0
-    page = written[-1].read_text()
+    page = (tmp_path / "study" / "report.html").read_text()
     assert page.count("<figure>") == 2 * 5  # told, composite, three settings, for both orders
     assert "http" not in page.replace("http-equiv", "")
     with pytest.raises(RunConflictError, match="overwrite"):

@@ -126,6 +126,7 @@ def _cases(
     yield "call, grounding scale 0", call(conditional.scaled(0))
     yield "call, instance mask 'grounding'", call(ground("grounding"))
     yield "call, instance mask 'full'", call(ground("full"))
+    yield "call, instance mask 'visibility'", call(ground("visibility"))
 
 
 def _median(run: Callable[[], object], calls: int) -> float:

@@ -10,6 +10,7 @@ import click
 from .progress import Countdown, quieten_libraries
 
 SUITES = ("seed", "grid", "flip")
+DETECTOR, SEGMENTER = "google/owlv2-base-patch16-ensemble", "facebook/sam-vit-base"
 _COUNT = click.IntRange(min=1)
 
 
@@ -20,6 +21,11 @@ def study() -> None:
 
 @study.command()
 @click.option("--model", default="mini", show_default=True, help="mini, a folder or a hub id.")
+@click.option(
+    "--scenes",
+    type=click.Choice(("world", "original")),
+    help="Of the synthetic world, or the original ones (suite `seed`). Default: those that suit the model.",
+)
 @click.option("--suite", "suites", type=click.Choice(SUITES), multiple=True, help="Repeatable. Default: all.")
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
 @click.option("--compare", "names", multiple=True, help="One of the compared settings; repeatable. Default: all.")
@@ -29,6 +35,8 @@ def study() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A judge, for what takes one: points and strokes, missed objects, visible masks.",
 )
+@click.option("--detector", help=f"Measure with a judge of photographs: hub id or folder, such as {DETECTOR}.")
+@click.option("--segmenter", help=f"The other half of that judge.  [default: {SEGMENTER}]")
 @click.option("--layouts", type=_COUNT, default=50, show_default=True, help="Layouts of `flip`, of each sort.")
 @click.option("--seeds", type=_COUNT, default=32, show_default=True, help="Seeds of each scene of `seed`.")
 @click.option("--repeats", type=_COUNT, default=1, show_default=True, help="Layouts of each combination of `grid`.")
@@ -42,10 +50,13 @@ def study() -> None:
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def overlap(
     model: str,
+    scenes: str | None,
     suites: tuple[str, ...],
     output: Path,
     names: tuple[str, ...],
     judge_folder: Path | None,
+    detector: str | None,
+    segmenter: str | None,
     layouts: int,
     seeds: int,
     repeats: int,
@@ -61,15 +72,16 @@ def overlap(
     OUTPUT gets the design (design.jsonl), the pictures, the numbers of each picture (rows.jsonl), report.json, and
     report.html, which needs nothing beside itself. The same command again makes only what is missing; several
     processes can share a folder with --part, and the last one to end reports on all.
+
+    Pictures of the synthetic world are measured by its drawings and a --judge. Those of other models take a --detector
+    or a --segmenter; without them the report shows pictures and times.
     """
     share, parts = _part(part)
     quieten_libraries(bars=False)
     from instancediffusion.checkpoints import weights_sha256
-    from instancediffusion.evaluation import Judge
     from instancediffusion.pipeline.loading import local_model, model_defaults
     from instancediffusion.studies.compared import chosen
-    from instancediffusion.studies.design import design, study_world
-    from instancediffusion.studies.ownership import Drawings
+    from instancediffusion.studies.design import design, knows_world, original_design, study_world
     from instancediffusion.studies.run import StudyRun
     from instancediffusion.studies.write import write_design, write_report
 
@@ -78,19 +90,26 @@ def overlap(
     if num_inference_steps is not None:
         defaults = defaults.replace(num_inference_steps=num_inference_steps)
     compared = chosen(names, defaults)
-    world = study_world(WORLD_PX)
-    cells = design(world, suites, layouts=layouts, seeds=seeds, repeats=repeats, kinds=_kinds(kinds))
-    judge = None if judge_folder is None else Judge.load(judge_folder)
-    run = StudyRun(output, cells, compared, Drawings(world.sprites), judge)
+    of_world = knows_world(folder)
+    scenes = scenes or ("world" if of_world else "original")
+    if scenes == "original":
+        cells, sprites = original_design(suites, seeds), None
+    else:
+        world = study_world(WORLD_PX)
+        cells = design(world, suites, layouts=layouts, seeds=seeds, repeats=repeats, kinds=_kinds(kinds))
+        sprites = world.sprites if of_world else None
+    meter = _meter(sprites, judge_folder, detector, segmenter, device)
+    run = StudyRun(output, cells, compared, meter)
     weights = weights_sha256(folder)
     run.claim({"weights": weights}, replace=overwrite)
     missing = run.missing(share - 1, parts)
     if missing:
         counter = Countdown("pictures", len(missing), quiet=quiet)
         run.make(_pipeline(folder, device), missing, counter.add)
-    facts: dict[str, Any] = {"model": model, "weights": weights, "suites": list(suites or SUITES)}
+    suites = suites or (SUITES if scenes == "world" else ("seed",))
+    facts: dict[str, Any] = {"model": model, "weights": weights, "scenes": scenes, "suites": list(suites)}
     facts |= {"layouts": layouts, "seeds": seeds, "repeats": repeats, "kinds": kinds, "cells": len(cells)}
-    facts |= {"judge": None if judge is None else judge.describe()}
+    facts |= {"judge": meter.describe()}
     write_design(run)
     for path in write_report(run, facts, lambda what, total: Countdown(what, total, quiet=quiet).add):
         if not quiet:
@@ -99,6 +118,25 @@ def overlap(
 
 WORLD_PX = 256
 """Side of the composites."""
+
+
+def _meter(sprites: Any, judge_folder: Path | None, detector: str | None, segmenter: str | None, device: str) -> Any:
+    """Choose what measures the pictures; `sprites` are those of the world, if the pictures are of it."""
+    from instancediffusion.evaluation import Judge
+    from instancediffusion.studies.meters import DrawingsMeter, NoMeter, PhotographMeter
+    from instancediffusion.studies.ownership import Drawings
+
+    if detector or segmenter:
+        if judge_folder is not None:
+            raise click.UsageError("--judge knows the synthetic world, --detector and --segmenter photographs: use one")
+        from instancediffusion.studies.photographs import PhotographJudge
+
+        return PhotographMeter(PhotographJudge(detector or DETECTOR, segmenter or SEGMENTER, device))
+    if sprites is None:
+        if judge_folder is not None:
+            raise click.UsageError("--judge knows the synthetic world alone; give a --detector for these pictures")
+        return NoMeter()
+    return DrawingsMeter(Drawings(sprites), None if judge_folder is None else Judge.load(judge_folder))
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from instancediffusion.conditioning.visibility import POINT_RADIUS, STROKE_RADIU
 from instancediffusion.sampling import Crop, LayeredMerge, Window
 from instancediffusion.scene import Scene
 
-PADDING = 0.25
+PADDING = 0.15
 """Margin of a crop round its instance, as a share of the instance's sides, on each side."""
 
 LEAST_SHARE = 0.375

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation.layouts import MIN_OBJECTS
@@ -11,7 +13,14 @@ from instancediffusion.worlds import World, WorldSpec
 
 from .cells import SUITES, Cell
 from .flip_and_grid import flip_cells, grid_cells
+from .original_suite import original_cells
 from .seed_suite import seed_cells
+
+
+def knows_world(folder: Path) -> bool:
+    """Tell whether a model folder holds a model of the synthetic world, by what it says of captions."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    return bool(index.get("caption_choices"))
 
 
 def study_world(side_px: int) -> World:
@@ -54,3 +63,21 @@ def design(
         else:
             cells += flip_cells(world, layouts, kinds)
     return cells
+
+
+def original_design(suites: Sequence[str], seeds: int) -> list[Cell]:
+    """Write down the cells of the original scenes, which are the suite `seed`.
+
+    Args:
+        suites: of `SUITES`; none means `seed`.
+        seeds: of each scene.
+
+    Raises:
+        SettingsError: a suite that composes layouts of the synthetic world, or an unknown one.
+    """
+    if others := [suite for suite in suites if suite != "seed"]:
+        raise SettingsError(
+            f"suite: the original scenes are the suite seed; for {', '.join(others)}, whose layouts are composed from "
+            "the synthetic world's objects, add --scenes world and a --detector"
+        )
+    return list(original_cells(seeds))

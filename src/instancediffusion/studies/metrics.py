@@ -17,7 +17,7 @@ from instancediffusion.evaluation.truth import TrueInstance
 from .cells import Cell
 from .fitting import fitted_places
 from .measures import MEASURES, PAIR_MEASURES
-from .ownership import Drawings, overlap_of
+from .ownership import Drawings, Overlap, overlap_of
 
 Row = dict[str, Any]
 """The numbers of one picture (see `measures.MEASURES`), and what they belong to; JSON-like. Absent is None."""
@@ -33,8 +33,7 @@ def measure(cell: Cell, image: Image.Image, seen: Seen | None, drawings: Drawing
         drawings: of the world's objects.
         settings: the name of what drew it.
     """
-    row: Row = {"cell": cell.key, "section": cell.section, "settings": settings, "seed": cell.seed}
-    row |= {"factors": dict(cell.factors), "twins": cell.twins, "front_asked": cell.front}
+    row = row_of(cell, settings)
     if seen is not None:
         scores, _ = score_picture(seen, cell.truth)
         pairs = match(seen, cell.truth).pairs
@@ -44,6 +43,12 @@ def measure(cell: Cell, image: Image.Image, seen: Seen | None, drawings: Drawing
         row |= _of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
         row |= _visible(cell, seen, pairs)
     return row | _order(cell, image, drawings)
+
+
+def row_of(cell: Cell, settings: str) -> Row:
+    """Say what a picture belongs to: the part of its numbers that nobody has to measure."""
+    row: Row = {"cell": cell.key, "section": cell.section, "settings": settings, "seed": cell.seed}
+    return row | {"factors": dict(cell.factors), "twins": cell.twins, "front_asked": cell.front}
 
 
 def _of_target(seen: Seen, wanted: TrueInstance, index: int | None) -> Row:
@@ -66,10 +71,7 @@ def _order(cell: Cell, image: Image.Image, drawings: Drawings) -> Row:
     if cell.pair is None:
         return {}
     wanted = [cell.truth.instances[k] for k in cell.pair]
-    row: Row = {}
-    if wanted[0].box is not None and wanted[1].box is not None:
-        row["lower"] = int(wanted[1].box[3] > wanted[0].box[3])
-        row["larger"] = int((wanted[1].size or 0) > (wanted[0].size or 0))
+    row = lower_and_larger(wanted[0], wanted[1])
     told = [bool({"box", "mask"} & set(item.told)) for item in wanted]
     places = (wanted[0].box, wanted[1].box) if all(told) else fitted_places(image, wanted, drawings)
     if places is None or places[0] is None or places[1] is None:
@@ -82,11 +84,26 @@ def _order(cell: Cell, image: Image.Image, drawings: Drawings) -> Row:
     overlap = None if drawn[0] is None or drawn[1] is None else overlap_of(image, drawn[0], drawn[1])
     if overlap is None and all(told):
         return row  # the two look alike there: nobody could tell
+    return row | in_front(cell, overlap)
+
+
+def in_front(cell: Cell, overlap: Overlap | None) -> Row:
+    """Say what an overlap of the cell's pair tells of its order; None is one that does not decide."""
     front = None if overlap is None else overlap.front
-    row |= {"front": front, "first_front": 0.5 if front is None else float(front == 0)}
-    row |= {"blend": None if overlap is None else overlap.blend}
-    row |= {"right": None if cell.front is None else float(front == cell.front)}
-    return row
+    return {
+        "front": front,
+        "first_front": 0.5 if front is None else float(front == 0),
+        "blend": None if overlap is None else overlap.blend,
+        "right": None if cell.front is None else float(front == cell.front),
+    }
+
+
+def lower_and_larger(first: TrueInstance, second: TrueInstance) -> Row:
+    """Say which of two stands lower and which is larger, 0 or 1, if both their boxes are known."""
+    if first.box is None or second.box is None:
+        return {}
+    lower, larger = second.box[3] > first.box[3], (second.size or 0) > (first.size or 0)
+    return {"lower": int(lower), "larger": int(larger)}
 
 
 def _visible(cell: Cell, seen: Seen, pairs: Sequence[int | None]) -> Row:
@@ -128,6 +145,8 @@ def pair_summary(rows: Iterable[Row]) -> dict[str, Estimate]:
             continue
         if any("first_front" not in row for row in both):
             continue  # alike where they overlap: nobody could tell
+        if any("first_front" not in row for row in both):
+            continue  # nobody could tell, or nobody looked
         fronts = [row.get("front") for row in both]
         values["pair_right"].append(float(all(row.get("right") for row in both)))
         values["flipped"].append(float(None not in fronts and fronts[0] != fronts[1]))

@@ -120,12 +120,9 @@ def overlap_of(image: Image.Image, first: Drawn, second: Drawn) -> Overlap | Non
     Returns:
         None if they share too few pixels, or look too much alike there, to say anything.
     """
-    shared = first.inside & second.inside
-    inner = shrunk(shared, max(1, round(RIM_SHARE * max(shared.shape))))
-    least = LEAST_SHARE * shared.size
-    region = inner if inner.sum() >= least else shared
+    region = without_rim(first.inside & second.inside)
     region &= np.linalg.norm(first.pixels - second.pixels, axis=-1) >= LEAST_DIFFERENCE
-    if region.sum() < least:
+    if region.sum() < LEAST_SHARE * region.size:
         return None
     own = blurred(image)[region]
     to_first = np.linalg.norm(own - first.pixels[region], axis=-1)
@@ -138,6 +135,12 @@ def blurred(image: Image.Image) -> Floats:
     """Return a picture's pixels, each the mean of its neighbourhood."""
     radius = RIM_SHARE * max(image.size)
     return np.asarray(image.convert("RGB").filter(ImageFilter.BoxBlur(radius)), np.float64)
+
+
+def without_rim(shared: Bools) -> Bools:
+    """Return what counts of an overlap (H, W): all but its rim, or all of it if nothing else would be left."""
+    inner = shrunk(shared, max(1, round(RIM_SHARE * max(shared.shape))))
+    return inner if inner.sum() >= LEAST_SHARE * shared.size else shared.copy()
 
 
 def shrunk(mask: Bools, pixels: int) -> Bools:

@@ -40,6 +40,27 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
         "Test 5: do part boxes give a direction?",
         "A donkey told by its box, by words, and by boxes of its parts as further donkeys.",
     ),
+    "original0": (
+        "Test 0, the original scenes: how much does each kind of location bind?",
+        "A dog with its mouth, paws and ears, told by boxes, points, strokes or masks; place and size of the dog.",
+    ),
+    "original1": ("Test 1, the original scenes: do close instances blend?", "A panda and three balloons, by points."),
+    "original2": (
+        "Test 2, the original scenes: who is in front, apple or pear?",
+        "Half overlapping; as in the files, some of which put the apple in front by words; with layers, both orders.",
+    ),
+    "original3": (
+        "Test 3, the original scene: is the flower in front of the vase?",
+        "The file asks for it in words; with layers, for it and for the opposite.",
+    ),
+    "original4": (
+        "Test 4, the original scenes: does a stroke decide the order?",
+        "Iceberg and igloo; the files put one of them behind by strokes; with layers, in both orders.",
+    ),
+    "original5": (
+        "Test 5, the original scenes: do part boxes give a direction?",
+        "A donkey with boxes of its head, mouth and ears on one side.",
+    ),
     "grid": ("Grid", "Overlap, classes, number of objects and ratio of sizes crossed, in both orders."),
     "flip": ("Flip", "Random layouts in both orders, all else equal."),
 }

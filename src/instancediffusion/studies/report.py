@@ -14,6 +14,9 @@ from .metrics import Row, spread, summary
 
 COMPOSITES = "composites"
 
+SCATTERED = ("test0", "original0")
+"""Sections that ask how far an object's place scatters over the seeds of one scene."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -96,6 +99,6 @@ def _entry(section: str, group: str, name: str, members: Sequence[Row]) -> Entry
     times = [row["seconds"] for row in members if not math.isnan(row.get("seconds", math.nan))]
     measures = summary(members)
     scenes = {row["cell"].rsplit("/", 1)[0] for row in members}
-    if section == "test0" and len(scenes) == 1:
+    if section in SCATTERED and len(scenes) == 1:
         measures |= spread(members)
     return Entry(section, group, name, len(members), sum(times) / len(times) if times else None, measures)

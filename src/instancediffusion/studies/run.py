@@ -17,14 +17,13 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from instancediffusion.evaluation import Judge
 from instancediffusion.runs import RunConflictError, atomic_path, write_json
 from instancediffusion.scene import Scene
 
 from .cells import Cell
 from .compared import Compared
-from .metrics import Row, measure
-from .ownership import Drawings
+from .meters import Meter
+from .metrics import Row
 
 SETTINGS = "settings.json"
 SECONDS = "seconds"
@@ -39,15 +38,13 @@ class StudyRun:
         path: the folder.
         cells: the design.
         compared: by name, a row of the comparison and its whole `GenerationSettings`.
-        drawings: of the world's objects.
-        judge: sees what the drawings alone do not tell; None leaves those measures out.
+        meter: measures the pictures.
     """
 
     path: Path
     cells: Sequence[Cell]
     compared: Mapping[str, tuple[Compared, Any]]
-    drawings: Drawings
-    judge: Judge | None = None
+    meter: Meter
 
     def claim(self, decisive: Mapping[str, Any], *, replace: bool = False) -> None:
         """Note what the folder's pictures depend on beside their cells.
@@ -103,7 +100,8 @@ class StudyRun:
         for start in range(0, len(there), JUDGED_TOGETHER):
             batch = there[start : start + JUDGED_TOGETHER]
             images = [self._open(self.picture_path(name, cell)) for cell in batch]
-            for row, (_, seconds) in zip(self._measured(batch, [i for i, _ in images], name), images, strict=True):
+            rows = self.meter.rows(batch, [image for image, _ in images], name)
+            for row, (_, seconds) in zip(rows, images, strict=True):
                 yield {**row, "seconds": seconds}
             measured(len(batch))
 
@@ -113,13 +111,8 @@ class StudyRun:
         for start in range(0, len(there), JUDGED_TOGETHER):
             batch = there[start : start + JUDGED_TOGETHER]
             images = [Image.fromarray(cell.truth.composite) for cell in batch if cell.truth.composite is not None]
-            yield from self._measured(batch, images, "composites")
+            yield from self.meter.rows(batch, images, "composites")
             measured(len(batch))
-
-    def _measured(self, cells: Sequence[Cell], images: Sequence[Image.Image], name: str) -> Iterator[Row]:
-        seen = [None] * len(cells) if self.judge is None else self.judge.look(images)
-        for cell, image, one in zip(cells, images, seen, strict=True):
-            yield measure(cell, image, one, self.drawings, name)
 
     def _asked(self, name: str, cell: Cell) -> Scene:
         return cell.asked(order=self.compared[name][0].order)

@@ -12,6 +12,8 @@ from PIL import Image
 from instancediffusion.runs import write_atomic, write_json
 
 from .cells import Cell
+from .markdown import to_markdown
+from .metrics import Row
 from .pages import to_html
 from .report import COMPOSITES, report_of
 from .run import StudyRun
@@ -28,7 +30,10 @@ def write_design(run: StudyRun) -> Path:
 
 def write_report(run: StudyRun, facts: Mapping[str, Any], progress: Progress) -> Iterator[Path]:
     """Measure what is there and write it; yields the files."""
-    rows = {COMPOSITES: list(run.composite_rows(progress("composites measured", len(run.cells))))}
+    composites = sum(cell.truth.composite is not None for cell in run.cells)
+    rows: dict[str, list[Row]] = {COMPOSITES: []}
+    if composites:
+        rows[COMPOSITES] = list(run.composite_rows(progress("composites measured", composites)))
     for name in run.compared:
         rows[name] = list(run.rows(name, progress(f"{name}: measured", len(run.cells))))
     report = report_of(rows, {**facts, "missing": len(run.missing()), "settings": _settings(run)})
@@ -43,6 +48,7 @@ def write_report(run: StudyRun, facts: Mapping[str, Any], progress: Progress) ->
     tests = dict.fromkeys(cell.section for cell in run.cells if cell.suite == "seed")
     pages = {f"{test}.html": to_html(report, run.cells, names, picture, only=test) for test in tests}
     texts = {"rows.jsonl": lines, **pages, "report.html": to_html(report, run.cells, names, picture)}
+    texts["report.md"] = to_markdown(report, names)
     for file, text in texts.items():
         write_atomic(run.path / file, text)
     yield from (run.path / file for file in ("report.json", *texts))

@@ -11,19 +11,11 @@ from typing import Any
 from instancediffusion.errors import SceneError
 from instancediffusion.rendering import render_overlay
 from instancediffusion.scene import Scene, check_scene
+from instancediffusion.scene.examples import examples_folder
 from instancediffusion.studio.limits import RefusedError
 from instancediffusion.studio.rewording import Reworded, reword
 
-_PACKAGE = Path(__file__).resolve().parent.parent
 _GROUPS = (("test", "Study"), ("iterative", "Step by step"), ("", "Demo"))
-
-
-def examples_folder() -> Path | None:
-    """The folder of example scenes: in the installed package, or in the source tree it is run from."""
-    for folder in (_PACKAGE / "examples", _PACKAGE.parent.parent / "examples"):
-        if (folder / "demo.json").is_file():
-            return folder
-    return None
 
 
 class Examples:

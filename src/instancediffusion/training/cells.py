@@ -48,7 +48,7 @@ class CellsTask(SceneTask):
         self.modules: Mapping[str, nn.Module] = {"cells": self.cells, "reader": self.reader}
         rows = range(min(SIDES_FROM, len(cache)))
         told = _sides({caption for row in rows for group in cache.texts(row)[1] for caption in group})
-        if told:
+        if told and not recipe.start:
             features = self.text.captions([list(pair) for pair in told], 2).detach().float()
             self.cells.sprites.face(features[:, 0], features[:, 1])
 

@@ -8,7 +8,8 @@ RUN/cells/                  checkpoint, metrics; for adapters with cell features
 RUN/diffusion/              checkpoint, metrics, previews
 
 With a base there is nothing to learn but the adapter, so the stages encoder, decoder and text do not exist, and the
-latents are the base's. With a start, text model and cell features are the start's, and everything else goes on from it.
+latents are the base's. With a start there is no text stage, everything goes on from the start, and what is not trained
+on stays as it was.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import DiffusionTask
 from instancediffusion.training.frozen import freeze
 from instancediffusion.training.latents import encode_scenes, sample_images
-from instancediffusion.training.loop import fit
+from instancediffusion.training.loop import CHECKPOINT, fit
 from instancediffusion.training.naming import NamingTask
 from instancediffusion.training.networks import Parts, build_parts
 from instancediffusion.training.processes import open_accelerator
@@ -43,7 +44,7 @@ from instancediffusion.worlds import World
 
 STAGES = ("scenes", "latents", "encoder", "decoder", "text", "cells", "diffusion", "export")
 ADAPTER_STAGES = ("scenes", "latents", "cells", "diffusion", "export")
-STARTED_STAGES = ("scenes", "latents", "encoder", "decoder", "diffusion", "export")
+STARTED_STAGES = ("scenes", "latents", "encoder", "decoder", "cells", "diffusion", "export")
 CODE = LATENT_CODE
 CORPUS = 5_000
 """Scenes whose texts tokenizer and text model are made from; enough to meet every word of the world many times."""
@@ -53,9 +54,7 @@ ENCODED_TOGETHER = 8
 
 def names(recipe: Recipe) -> tuple[str, ...]:
     """The stages of a recipe, in order."""
-    if recipe.start:
-        return STARTED_STAGES
-    stages = ADAPTER_STAGES if recipe.diffusion.base else STAGES
+    stages = STARTED_STAGES if recipe.start else ADAPTER_STAGES if recipe.diffusion.base else STAGES
     return stages if recipe.adapter.get("cell_features") else tuple(name for name in stages if name != "cells")
 
 
@@ -128,7 +127,7 @@ def text_task(recipe: Recipe, run: Path) -> NamingTask:
 
 def cells(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
     """Train the adapter's cell features by themselves, on encoded scenes."""
-    depends = _part(recipe, "world", "adapter", "locations", *(() if recipe.diffusion.base else ("text",)))
+    depends = _part(recipe, "start", "world", "adapter", "locations", *(() if recipe.diffusion.base else ("text",)))
     fit(cells_task(recipe, run), recipe.cells, run / "cells", depends, stop_after=stop_after)
 
 
@@ -161,7 +160,7 @@ def diffusion_task(recipe: Recipe, run: Path, scorer: Scorer | None = None) -> D
 def diffusion_parts(recipe: Recipe, run: Path) -> Parts:
     """Make what is to be trained, with the cell features that the stage before left."""
     parts = _parts(recipe, run)
-    if "cells" in names(recipe):
+    if "cells" in names(recipe) and (not recipe.start or (run / "cells" / CHECKPOINT).exists()):
         task = CellsTask(recipe, SceneCache(run / "scenes", need_latents=True), parts)
         freeze(task, recipe.cells, run / "cells")
         task.cells.train().requires_grad_(True)

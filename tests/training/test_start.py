@@ -104,7 +104,9 @@ def test_a_run_from_a_start_learns_and_exports(going_on, finished, world):
     stages.diffusion(recipe, run)
     export(recipe, run, run / "export", world)  # the encoder was not trained on, and goes along as it is
     card = json.loads((run / "export" / "card.json").read_text())
-    assert card["started_from"] == str(finished) and card["steps"] == {"decoder": 6, "diffusion": 6}
+    before = json.loads((finished / "card.json").read_text())
+    assert card["started_from_sha256"] == before["weights_sha256"] != card["weights_sha256"]
+    assert card["steps"] == {"encoder": 6, "decoder": 12, "diffusion": 12}
     pipe = InstanceDiffusionPipeline.from_pretrained(run / "export", torch_dtype=torch.float32)
     assert pipe.unet.config.in_channels == WIDER
     out = pipe(world.sample(3).to_scene(("box",)), seed=0, num_inference_steps=2, mis_fraction=0.0)

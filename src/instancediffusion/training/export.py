@@ -27,6 +27,7 @@ from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.scenes import open_world
 from instancediffusion.training.schedule import Schedule
 from instancediffusion.training.stages import CODE, autoencoder_task, diffusion_task, load_code
+from instancediffusion.training.start import start_folder
 from instancediffusion.worlds import World
 
 
@@ -138,19 +139,20 @@ def _networks(task: DiffusionTask, vae: AutoencoderKL) -> dict[str, nn.Module]:
 
 def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -> dict[str, Any]:
     """What a person wants to know of a model before using it."""
-    started = {"started_from": recipe.start} if recipe.start else {}
+    before = json.loads((start_folder(recipe.start) / "card.json").read_text("utf-8")) if recipe.start else {}
     schedules = {
         "encoder": Schedule(recipe.autoencoder.encoder),
         "decoder": Schedule(recipe.autoencoder.decoder),
         "diffusion": Schedule(recipe.diffusion.optimiser, recipe.diffusion.stages),
     }
+    seen = {stage: schedules[stage].pictures(steps) for stage, steps in trained.items()}
     return {
         "name": recipe.name,
         "licence": recipe.export.licence,
         "pictures": recipe.export.pictures,
-        **started,
-        "steps": trained,
-        "pictures_seen": {stage: schedules[stage].pictures(steps) for stage, steps in trained.items()},
+        **({"started_from_sha256": before.get("weights_sha256")} if recipe.start else {}),
+        "steps": _added(before.get("steps", {}), trained),
+        "pictures_seen": _added(before.get("pictures_seen", {}), seen),
         "scenes": recipe.world.scenes,
         "world": recipe.to_dict()["world"]["options"],
         "objects": [kind.name for kind in world.kinds],
@@ -158,6 +160,11 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
         "backgrounds": [background.name for background in world.backgrounds],
         "weights_sha256": weights,
     }
+
+
+def _added(before: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    """What the start had behind it, and this run."""
+    return {stage: before.get(stage, 0) + more.get(stage, 0) for stage in {**before, **more}}
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -199,3 +199,14 @@ def test_a_plot_shows_each_value_at_its_place():
     assert heights[0] - heights[1] == pytest.approx(3 * (heights[2] - heights[3]) * -1, abs=0.3)  # .6 up, .2 down
     assert "A & co" in [text.text for text in root.findall("text")]
     assert to_svg(entries[:1], plot, {}) == ""
+
+
+def test_objects_drawn_apart_show_no_order(world, drawings, cells):
+    """Points leave open how far objects reach: where they do not meet, nobody is in front, and nothing is wrong."""
+    apart = (Item("disc", (0.25, 0.5), 0.3, "blue"), Item("gem", (0.75, 0.5), 0.3))
+    image = Image.fromarray(compose(world, apart, (0, 1), "meadow").image)
+    pointed = next(cell for cell in cells if cell.factors["told"] == "point")
+    row = measure(pointed, image, None, drawings, "x")
+    assert row["apart"] == 1 and "right" not in row
+    met = measure(pointed, pictures(cells)[pointed.front], None, drawings, "x")
+    assert met["apart"] == 0 and met["right"] == 1

@@ -33,6 +33,13 @@ MEASURES: dict[str, Measure] = {
         "The first of the pair is in front; pictures that do not decide count as a half.",
         upwards=None,
     ),
+    "apart": Measure(
+        "apart",
+        "The pair, told by points or strokes, is drawn without an overlap; such a picture shows no order and counts "
+        "in no number of it.",
+        True,
+        False,
+    ),
     "blend": Measure(
         "blend index",
         "Share of the overlap that does not show the object in front: it looks like neither of the two, or "

@@ -17,7 +17,7 @@ from instancediffusion.evaluation.truth import TrueInstance
 from .cells import Cell
 from .fitting import fitted_places
 from .measures import MEASURES, PAIR_MEASURES
-from .ownership import Drawings, Overlap, overlap_of
+from .ownership import LEAST_SHARE, Drawings, Overlap, overlap_of
 
 Row = dict[str, Any]
 """The numbers of one picture (see `measures.MEASURES`), and what they belong to; JSON-like. Absent is None."""
@@ -81,10 +81,13 @@ def _order(cell: Cell, image: Image.Image, drawings: Drawings) -> Row:
         for item, place in zip(wanted, places, strict=True)
         if place is not None
     ]
-    overlap = None if drawn[0] is None or drawn[1] is None else overlap_of(image, drawn[0], drawn[1])
-    if overlap is None and all(told):
-        return row  # the two look alike there: nobody could tell
-    return row | in_front(cell, overlap)
+    if drawn[0] is None or drawn[1] is None:
+        return row
+    overlap = overlap_of(image, drawn[0], drawn[1])
+    if not all(told):
+        row["apart"] = float((drawn[0].inside & drawn[1].inside).mean() < LEAST_SHARE)
+    # Where they share nothing, or look alike in what they share, nobody could tell.
+    return row if overlap is None else row | in_front(cell, overlap)
 
 
 def in_front(cell: Cell, overlap: Overlap | None) -> Row:

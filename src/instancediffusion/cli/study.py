@@ -69,9 +69,10 @@ def overlap(
 ) -> None:
     """Who is in front, what blends, how much a place binds.
 
-    OUTPUT gets the design (design.jsonl), the pictures, the numbers of each picture (rows.jsonl), report.json, and
-    report.html, which needs nothing beside itself. The same command again makes only what is missing; several
-    processes can share a folder with --part, and the last one to end reports on all.
+    OUTPUT gets the design (design.jsonl), the pictures, the numbers of each picture (rows.jsonl), report.json,
+    report.md, and report.html, which needs nothing beside itself, as do the pages test0.html to test5.html. The same
+    command again makes only what is missing; several processes can share a folder with --part, and the last one to end
+    reports on all.
 
     Pictures of the synthetic world are measured by its drawings and a --judge. Those of other models take a --detector
     or a --segmenter; without them the report shows pictures and times.

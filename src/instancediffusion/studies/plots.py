@@ -22,7 +22,7 @@ class Plot:
     """What is drawn of a section.
 
     Attributes:
-        factor: its values, in the order of the design, are the horizontal axis.
+        factor: its values, in order, are the horizontal axis.
         measure: the vertical axis.
     """
 
@@ -34,7 +34,7 @@ def values_of(entries: Sequence[Entry], plot: Plot) -> tuple[list[str], dict[str
     """Collect the values of a factor, and by settings the measure at each of them."""
     start = f"{plot.factor} "
     members = [e for e in entries if e.group.startswith(start) and ", " not in e.group and plot.measure in e.measures]
-    values = list(dict.fromkeys(e.group.removeprefix(start) for e in members))
+    values = sorted({e.group.removeprefix(start) for e in members})
     known = {(e.settings, e.group.removeprefix(start)): e.measures[plot.measure] for e in members}
     names = dict.fromkeys(e.settings for e in members)
     return values, {name: [known.get((name, value)) for value in values] for name in names}

@@ -50,3 +50,15 @@ def test_it_learns_how_large_things_are():
         found = guess(places, words[None])[0]
     torch.testing.assert_close(found[:, 2:] - found[:, :2], sides[:, None].expand(2, 2), atol=0.05, rtol=0.15)
     assert guess.loss(told(Instance("b", box=Box(0, 0, 1, 1))), words[None, :1], torch.zeros(1, 1, 4)) == 0
+
+
+def test_a_stated_order_makes_room_for_an_overlap():
+    torch.manual_seed(0)
+    guess, words = ExtentGuess(16), torch.randn(1, 2, 16)
+    with torch.no_grad():
+        plain = guess(told(Instance("a", point=Point(0.4, 0.5)), Instance("b", point=Point(0.6, 0.5))), words)[0]
+        stated = guess(
+            told(Instance("a", point=Point(0.4, 0.5), z_order=1), Instance("b", point=Point(0.6, 0.5))), words
+        )[0]
+    assert (stated[0, :2] < plain[0, :2]).all() and (stated[0, 2:] > plain[0, 2:]).all()
+    assert torch.equal(stated[1], plain[1])  # nothing was stated of this one

@@ -13,10 +13,13 @@ from instancediffusion.conditioning.extents import known_extents
 HIDDEN = 128
 FLOOR = 0.05
 """Smallest standard deviation: where extents follow exactly, ever larger gradients would undo what is learned."""
+ORDERED = 0.5
+"""By how many standard deviations the sides of an instance are guessed larger if its depth order is stated: whoever
+states one expects an overlap, and of two things drawn apart none is in front."""
 
 
 class ExtentGuess(nn.Module):
-    """A normal distribution of the extent, given caption and stroke; its mean is the guess."""
+    """A normal distribution of the extent, given caption and stroke; its mean is the guess, or a little more."""
 
     def __init__(self, caption_dim: int) -> None:
         """Build the network for pooled caption features of a width."""
@@ -37,8 +40,9 @@ class ExtentGuess(nn.Module):
         """
         told, known = known_extents(locations)
         low, high = told.unflatten(-1, (2, 2)).unbind(-2)
-        mean = self._read(locations, captions)[0]
-        centre, half = (low + high) / 2 + mean[..., 2:], mean[..., :2].clamp(-6, 0).exp() / 2
+        mean, spread = self._read(locations, captions)
+        sides = mean[..., :2] + ORDERED * spread[..., :2] * locations.z_known[..., None]
+        centre, half = (low + high) / 2 + mean[..., 2:], sides.clamp(-6, 0).exp() / 2
         guess_low = torch.minimum(centre - half, low).clamp(min=0)
         guess_high = torch.maximum(centre + half, high).clamp(max=1)
         return torch.where(known[..., None], told, torch.cat([guess_low, guess_high], -1))

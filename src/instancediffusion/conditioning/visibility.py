@@ -57,7 +57,7 @@ def memberships(locations: LocationTensors, size: tuple[int, int], extents: Tens
     if locations.segmentations is not None and locations.segmentations.numel():
         shares = functional.adaptive_avg_pool2d(locations.segmentations.float(), size)
         # A mask that left no trace in the bitmap: the box counts.
-        drawn = present["mask"] & locations.segmentations.flatten(2).any(-1)
+        drawn = present["mask"] & locations.segmentations.flatten(2).any(-1).bool()
         member = torch.where(drawn[..., None, None], shares, member)
     return member
 

@@ -1,8 +1,9 @@
 """Where two objects are in a picture, if nobody told: the places at which their drawings explain most of it.
 
 A place explains the pixels of the object's silhouette: each counts `WORTH` less its distance to the drawing's pixel,
-so that larger silhouettes are better as long as they fit. Both depth orders are tried, and the better one's places are
-taken; which object is in front is then measured there as everywhere, see `ownership`.
+so that larger silhouettes are better as long as they fit. It has to hold the told point or most of the told stroke.
+Each object is first looked for by itself, at many sizes; then both depth orders are tried from there, and the better
+one's places are taken; which object is in front is then measured there as everywhere, see `ownership`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,18 @@ SIDE_PX = 64
 WORTH, CLIP = 0.12, 0.3
 """What a pixel is worth, and the largest distance that counts; RGB distances as shares of black to white."""
 
+SIZES, OFFSETS = (0.45, 0.6, 0.8, 1.0, 1.25), (-0.4, -0.2, 0.0, 0.2, 0.4)
+"""First look: sizes in those asked for, and how far its middle is from what was told, in sides."""
+
+HELD = 0.7
+"""Least share of the told points inside of a place."""
+
 ROUNDS = (
-    (0.10, (0.65, 0.8, 1.0, 1.2)),
     (0.05, (0.85, 1.0, 1.15)),
     (0.025, (0.93, 1.0, 1.07)),
     (0.0125, (0.97, 1.0, 1.03)),
 )
-"""In each round, how far a place is moved (in canvases) and by what its size is multiplied."""
+"""In each round after that, how far a place is moved (in canvases) and by what its size is multiplied."""
 
 Places = tuple[Floats, Floats]
 
@@ -40,7 +46,7 @@ def fitted_places(image: Image.Image, pair: Sequence[TrueInstance], drawings: Dr
 
     Args:
         image: the picture.
-        pair: the objects; their boxes are where the search starts.
+        pair: the objects; the search starts from their boxes' sizes, round their points or strokes.
         drawings: of the world's objects.
 
     Returns:
@@ -50,16 +56,45 @@ def fitted_places(image: Image.Image, pair: Sequence[TrueInstance], drawings: Dr
     if first.box is None or second.box is None:
         return None
     small = np.asarray(image.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.BOX), np.float64)
-    found = [_fit(small, (first, second), (first.box, second.box), front, drawings) for front in (0, 1)]
+    start = (_first_look(small, first, first.box, drawings), _first_look(small, second, second.box, drawings))
+    found = [_fit(small, (first, second), start, front, drawings) for front in (0, 1)]
     known = [one for one in found if one is not None]
     return max(known, key=lambda one: one[1])[0] if known else None
+
+
+def _first_look(image: Floats, wanted: TrueInstance, box: Floats, drawings: Drawings) -> Floats:
+    """Find the place that explains most by itself, round what was told; `box` (4,) is the one asked for."""
+    points = _told(wanted)
+    if points is None:
+        return box
+    middle, sides = points.mean(0), box[2:] - box[:2]
+    best, place = -np.inf, box
+    for factor, dx, dy in product(SIZES, OFFSETS, OFFSETS):
+        half = sides * factor / 2
+        centre = middle + np.array([dx, dy]) * sides * factor
+        tried = np.concatenate([centre - half, centre + half])
+        drawn = _draw(wanted, tried, drawings) if _holds(tried, points) else None
+        if drawn is not None and (value := _explained(image, (drawn,), 0)) > best:
+            best, place = value, tried
+    return place
+
+
+def _told(wanted: TrueInstance) -> Floats | None:
+    """(P, 2): the told points of an object; None if it was told otherwise."""
+    if wanted.scribble is not None:
+        return wanted.scribble
+    return None if wanted.point is None else np.array([wanted.point], np.float64)
+
+
+def _holds(box: Floats, points: Floats | None) -> bool:
+    return points is None or float(((points >= box[:2]) & (points <= box[2:])).all(1).mean()) >= HELD
 
 
 def _fit(
     image: Floats, pair: tuple[TrueInstance, TrueInstance], start: Places, front: int, drawings: Drawings
 ) -> tuple[Places, float] | None:
     """Climb from the start, one object after the other, in steps that get smaller."""
-    places = list(start)
+    places, told = list(start), [_told(item) for item in pair]
     drawn = [_draw(item, place, drawings) for item, place in zip(pair, places, strict=True)]
     if drawn[0] is None or drawn[1] is None:
         return None
@@ -69,6 +104,8 @@ def _fit(
             origin = places[turn]
             for dx, dy, factor in product((-move, 0.0, move), (-move, 0.0, move), factors):
                 place = _moved(origin, dx, dy, factor)
+                if not _holds(place, told[turn]):
+                    continue
                 candidate = _draw(pair[turn], place, drawings)
                 both = (candidate, drawn[1]) if turn == 0 else (drawn[0], candidate)
                 value = _explained(image, both, front)
@@ -89,9 +126,9 @@ def _moved(box: Floats, dx: float, dy: float, factor: float) -> Floats:
 
 
 def _explained(image: Floats, drawn: Sequence[Drawn | None], front: int) -> float:
-    """Sum of what the visible pixels of both silhouettes explain."""
+    """Sum of what the visible pixels of the silhouettes explain, of one object or of two."""
     total, covered = 0.0, np.zeros(image.shape[:2], bool)
-    for index in (front, 1 - front):
+    for index in (front, 1 - front)[: len(drawn)]:
         one = drawn[index]
         assert one is not None
         shown = one.inside & ~covered

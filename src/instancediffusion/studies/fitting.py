@@ -2,8 +2,9 @@
 
 A place explains the pixels of the object's silhouette: each counts `WORTH` less its distance to the drawing's pixel,
 so that larger silhouettes are better as long as they fit. It has to hold the told point or most of the told stroke.
-Each object is first looked for by itself, at many sizes; then both depth orders are tried from there, and the better
-one's places are taken; which object is in front is then measured there as everywhere, see `ownership`.
+The search climbs from two starts, in both depth orders: from the places that were meant, and from where each object
+by itself is best explained, at many sizes. The best of the four is taken; which object is in front is then measured
+there as everywhere, see `ownership`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def fitted_places(image: Image.Image, pair: Sequence[TrueInstance], drawings: Dr
 
     Args:
         image: the picture.
-        pair: the objects; the search starts from their boxes' sizes, round their points or strokes.
+        pair: the objects; their boxes are those that were meant.
         drawings: of the world's objects.
 
     Returns:
@@ -56,8 +57,9 @@ def fitted_places(image: Image.Image, pair: Sequence[TrueInstance], drawings: Dr
     if first.box is None or second.box is None:
         return None
     small = np.asarray(image.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.BOX), np.float64)
-    start = (_first_look(small, first, first.box, drawings), _first_look(small, second, second.box, drawings))
-    found = [_fit(small, (first, second), start, front, drawings) for front in (0, 1)]
+    looked = (_first_look(small, first, first.box, drawings), _first_look(small, second, second.box, drawings))
+    starts = ((first.box, second.box), looked)
+    found = [_fit(small, (first, second), start, front, drawings) for start in starts for front in (0, 1)]
     known = [one for one in found if one is not None]
     return max(known, key=lambda one: one[1])[0] if known else None
 

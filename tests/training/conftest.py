@@ -13,6 +13,7 @@ from instancediffusion.training.config import (
     UNetConfig,
     WorldConfig,
 )
+from instancediffusion.training.export import export
 from instancediffusion.worlds import BACKGROUNDS, ObjectKind, SpriteBook, World, WorldSpec
 
 
@@ -69,6 +70,17 @@ def shared(drawn, run):
     """Make `run` share what `drawn` holds."""
     for name in ("scenes", stages.CODE, "text"):
         (run / name).symlink_to(drawn / name)
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported(drawn, recipe, world, tmp_path_factory):
+    """A run whose stages are all trained, and its exported model."""
+    run = shared(drawn, tmp_path_factory.mktemp("all"))
+    for half in ("encoder", "decoder"):
+        stages.autoencoder_half(recipe, run, half)
+    stages.diffusion(recipe, run)
+    export(recipe, run, run / "export", world)
     return run
 
 

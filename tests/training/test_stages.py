@@ -9,21 +9,8 @@ from instancediffusion.data import SceneCache
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene.completion import CaptionCompletion
 from instancediffusion.training import stages
-from instancediffusion.training.export import export
 from instancediffusion.training.frozen import freeze
 from instancediffusion.training.scenes import record
-
-from .conftest import shared
-
-
-@pytest.fixture(scope="module")
-def exported(drawn, recipe, world, tmp_path_factory):
-    run = shared(drawn, tmp_path_factory.mktemp("all"))
-    for half in ("encoder", "decoder"):
-        stages.autoencoder_half(recipe, run, half)
-    stages.diffusion(recipe, run)
-    export(recipe, run, run / "export", world)
-    return run
 
 
 def test_losses_are_logged(exported):

@@ -18,16 +18,9 @@ WIDER = 6
 
 
 @pytest.fixture(scope="module")
-def finished(drawn, recipe, world, tmp_path_factory):
-    """An exported model."""
-    from .conftest import shared
-
-    run = shared(drawn, tmp_path_factory.mktemp("finished"))
-    for half in ("encoder", "decoder"):
-        stages.autoencoder_half(recipe, run, half)
-    stages.diffusion(recipe, run)
-    export(recipe, run, run / "export", world)
-    return run / "export"
+def finished(exported):
+    """A finished model to go on from."""
+    return exported / "export"
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.worlds import World, WorldInstance, WorldSample
 from instancediffusion.worlds.captions import Named
 from instancediffusion.worlds.kinds import Facing
-from instancediffusion.worlds.layout import paste
-from instancediffusion.worlds.painting import Placed, cast_shadows, paint
+from instancediffusion.worlds.painting import Placed, paint_layers
 from instancediffusion.worlds.words import counted, listed, with_article
 
 
@@ -87,15 +86,7 @@ def compose(
     size = (world.spec.size, world.spec.size)
     placed = [_place(world, item) for item in items]
     image = grounds[background].draw(np.random.Generator(np.random.PCG64([5, seed])), *size)
-    cast_shadows(image, placed)
-    amodal = [paste(one.stamp.mask, one.corner, size) for one in placed]
-    visible, covered = list(amodal), np.zeros(size, bool)
-    from_back = sorted(range(len(items)), key=lambda index: ranks[index])
-    for index in reversed(from_back):
-        visible[index] = amodal[index] & ~covered
-        covered |= amodal[index]
-    for index in from_back:
-        paint(image, placed[index])
+    amodal, visible = paint_layers(image, placed, ranks)
     boxes = [one.box(size) for one in placed]
     instances = tuple(
         WorldInstance(

@@ -48,12 +48,9 @@ class BlockCode:
         """
         blocks = functional.pixel_unshuffle(images, side).permute(0, 2, 3, 1).reshape(-1, 3 * side * side).double()
         mean = blocks.mean(0)
-        variance, axes = torch.linalg.eigh(torch.cov(blocks.T))
-        basis = axes.T.flip(0)[:channels]
-        largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
-        variance = variance.flip(0)[:channels]
+        variance, basis = _components(blocks, channels)
         scale = variance ** (whitening / 2) * (variance ** (1 - whitening)).mean().sqrt()
-        return cls(mean.float(), (basis * largest.sign()).float(), scale.float())
+        return cls(mean.float(), basis.float(), scale.float())
 
     def widened(self, images: Tensor, channels: int, whitening: float = 1.0) -> BlockCode:
         """Add rows, so that a finished model can learn on with more channels: what it knows keeps its meaning.
@@ -71,10 +68,8 @@ class BlockCode:
         centred = blocks.double() - self.mean.double()
         rows = self.basis.double()
         left = centred - (centred @ rows.T) @ rows
-        variance, axes = torch.linalg.eigh(torch.cov(left.T))
-        more = axes.T.flip(0)[: channels - old]
-        more = more * more.gather(1, more.abs().argmax(1, keepdim=True)).sign()
-        ratio = variance.flip(0)[: channels - old] / (centred @ rows[-1]).var()
+        variance, more = _components(left, channels - old)
+        ratio = variance / (centred @ rows[-1]).var()
         scale = self.scale[-1].double() * ratio.clamp(min=1e-6) ** (whitening / 2)
         return BlockCode(self.mean, torch.cat([rows, more]).float(), torch.cat([self.scale.double(), scale]).float())
 
@@ -104,3 +99,10 @@ class BlockCode:
     def load(cls, path: Path) -> BlockCode:
         """Read a code."""
         return cls(**load_file(path))
+
+
+def _components(blocks: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Variances (K,) and principal components (K, D) of (M, D); the largest entry of each is made positive."""
+    variance, axes = torch.linalg.eigh(torch.cov(blocks.T))
+    rows = axes.T.flip(0)[:count]
+    return variance.flip(0)[:count], rows * rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()

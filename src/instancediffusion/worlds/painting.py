@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .captions import Named
-from .layout import Corner
+from .layout import Corner, paste
 from .sprites import Stamp
 
 
@@ -69,3 +69,29 @@ def cast_shadows(image: NDArray[np.float32], placed: Sequence[Placed]) -> None:
         x = ((np.arange(x0, x1) + 0.5 - centre_x) / radius_x) ** 2
         dark = np.clip(1.0 - (y[:, None] + x[None, :]), 0.0, 1.0).astype(np.float32)
         image[y0:y1, x0:x1] *= 1.0 - 0.5 * (dark * (2.0 - dark))[..., None]
+
+
+def paint_layers(
+    image: NDArray[np.float32], placed: Sequence[Placed], ranks: Sequence[int]
+) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]]:
+    """Paint objects back to front, on their shadows, into `image` (H, W, 3), which is changed.
+
+    Args:
+        image: the background.
+        placed: the objects.
+        ranks: of each, 0 is the farthest.
+
+    Returns:
+        Of each object (H, W) bool: all of it, and what no nearer one covers.
+    """
+    size = (image.shape[0], image.shape[1])
+    cast_shadows(image, placed)
+    amodal = [paste(one.stamp.mask, one.corner, size) for one in placed]
+    visible, covered = list(amodal), np.zeros(size, bool)
+    from_back = sorted(range(len(placed)), key=ranks.__getitem__)
+    for index in reversed(from_back):
+        visible[index] = amodal[index] & ~covered
+        covered |= amodal[index]
+    for index in from_back:
+        paint(image, placed[index])
+    return amodal, visible

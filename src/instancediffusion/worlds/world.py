@@ -13,8 +13,8 @@ from .art import load_art
 from .backgrounds import BACKGROUNDS, Background
 from .captions import Named, caption_choices, instance_caption, prompt_caption, vocabulary
 from .catalogue import CORE, KINDS
-from .layout import paste, place
-from .painting import Placed, cast_shadows, paint
+from .layout import place
+from .painting import Placed, paint_layers
 from .samples import WorldInstance, WorldSample
 from .spec import WorldSpec
 from .sprites import SpriteBook
@@ -77,18 +77,8 @@ class World:
         z_order = _ranks([int(z) for z in scene_rng.permutation(len(placed))], order)
         size = (self.spec.size, self.spec.size)
 
-        amodal = [paste(item.stamp.mask, item.corner, size) for item in placed]
         image = background.draw(ground_rng, *size)
-        cast_shadows(image, placed)
-        covered = np.zeros(size, bool)
-        visible = list(amodal)
-        from_back = sorted(range(len(placed)), key=z_order.__getitem__)
-        for index in reversed(from_back):
-            visible[index] = amodal[index] & ~covered
-            covered |= amodal[index]
-        for index in from_back:
-            paint(image, placed[index])
-
+        amodal, visible = paint_layers(image, placed, z_order)
         overlapping = [(i, j) for i in range(len(placed)) for j in range(i) if _truly_overlap(amodal[i], amodal[j])]
         named = [item.named for item in placed]
         captions = [instance_caption(words_rng, item) for item in named]

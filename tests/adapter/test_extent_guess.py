@@ -1,6 +1,9 @@
+import math
+
+import pytest
 import torch
 
-from instancediffusion.adapter.extent_guess import ExtentGuess
+from instancediffusion.adapter.extent_guess import FLOOR, ExtentGuess
 from instancediffusion.conditioning import locations_from_scenes
 from instancediffusion.scene import Box, Instance, Point, Scene, Scribble
 
@@ -62,3 +65,51 @@ def test_a_stated_order_makes_room_for_an_overlap():
         )[0]
     assert (stated[0, :2] < plain[0, :2]).all() and (stated[0, 2:] > plain[0, 2:]).all()
     assert torch.equal(stated[1], plain[1])  # nothing was stated of this one
+
+
+def always(side: float, spread: float) -> ExtentGuess:
+    """Guesses the same of everything: squares round the point."""
+    guess = ExtentGuess(16)
+    with torch.no_grad():
+        guess.mlp[2].weight.zero_()
+        guess.mlp[2].bias[:] = torch.tensor([math.log(side) + 1] * 2 + [0.0] * 2 + [math.log(2 * (spread - FLOOR))] * 4)
+    return guess
+
+
+def sides_at(*places: tuple[float, float | None, int | None], side: float = 0.2, spread: float = 0.3) -> list[float]:
+    """Guessed widths of instances (x, width of a told box, z_order), all at one height."""
+    instances = [
+        Instance("a", point=Point(x, 0.5), z_order=z)
+        if width is None
+        else Instance("b", box=Box(x - width / 2, 0.4, x + width / 2, 0.6), z_order=z)
+        for x, width, z in places
+    ]
+    with torch.no_grad():
+        found = always(side, spread)(told(*instances), torch.randn(1, len(places), 16))[0]
+    return (found[:, 2] - found[:, 0]).tolist()
+
+
+def test_two_points_of_stated_order_grow_until_they_meet():
+    """Two points with an order were drawn side by side in two of five pictures, where neither was in front."""
+    widths = {distance: sides_at((0.4, None, 1), (0.4 + distance, None, 2)) for distance in (0.1, 0.2, 0.23, 0.45)}
+    assert widths[0.1] == pytest.approx([0.2 * math.exp(0.15)] * 2)  # as they are they meet
+    assert widths[0.2] == pytest.approx([0.2 * math.exp(0.3 * 1.0)] * 2)  # .27 wide: they share .07, a quarter
+    assert widths[0.23] == pytest.approx([0.2 * math.exp(0.3 * 1.5)] * 2)
+    assert widths[0.45] == pytest.approx([0.2 * math.exp(0.15)] * 2)  # out of reach: not pulled out of shape
+
+
+def test_without_two_different_ranks_nothing_is_to_meet():
+    assert sides_at((0.4, None, 1), (0.6, None, 1)) == pytest.approx([0.2 * math.exp(0.15)] * 2)
+    assert sides_at((0.4, None, None), (0.6, None, None)) == pytest.approx([0.2] * 2)
+    assert sides_at((0.4, None, 1), (0.6, None, None)) == pytest.approx([0.2 * math.exp(0.15), 0.2])
+
+
+def test_a_point_grows_towards_a_told_box_which_stays():
+    assert sides_at((0.4, None, 1), (0.6, 0.25, 2)) == pytest.approx([0.2 * math.exp(0.3 * 1.25), 0.25])
+
+
+def test_the_nearest_is_met_and_not_everybody():
+    """The one in the middle has its neighbour on the left; the far one on the right does not make it grow further."""
+    left, middle, right = sides_at((0.35, None, 1), (0.5, None, 2), (0.73, None, 3))
+    assert left == pytest.approx(0.2 * math.exp(0.15))
+    assert right == pytest.approx(0.2 * math.exp(0.3 * 1.5)) and middle == pytest.approx(right)  # right has no other

@@ -206,7 +206,7 @@ if accelerator.num_processes > 1:
     assert torch.equal(p[2].grad, torch.arange(120.0).view(2, 3, 4, 5) / 2)
     assert p[2].grad.is_contiguous(memory_format=torch.channels_last)
 stages.diffusion(recipe, run)
-stages.autoencoder_half(recipe, run, "decoder")
+stages.decoder(recipe, run)
 if accelerator.num_processes > 1:
     torch.distributed.destroy_process_group()
 """

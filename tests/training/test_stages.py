@@ -14,7 +14,7 @@ from instancediffusion.training.scenes import record
 
 
 def test_losses_are_logged(exported):
-    for stage in ("encoder", "decoder", "text", "diffusion"):
+    for stage in ("decoder", "text", "diffusion"):
         lines = [json.loads(line) for line in (exported / stage / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [2, 4, 6]
         assert all(np.isfinite(line["loss"]) and line["pictures"] == 3 * line["step"] for line in lines)

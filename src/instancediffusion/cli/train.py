@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from instancediffusion.training.config import Recipe
     from instancediffusion.training.scoring import Scorer
 
-STAGES = ("scenes", "latents", "encoder", "decoder", "text", "cells", "diffusion", "export")
+STAGES = ("scenes", "latents", "decoder", "text", "cells", "diffusion", "export")
 _BY_ONE = ("scenes", "latents", "export")
 """Stages that one process does for all."""
 
@@ -92,10 +92,8 @@ def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output
         run_stage.scenes(settings, run)
     elif stage == "latents":
         run_stage.latents(settings, run)
-    elif stage == "encoder":
-        run_stage.autoencoder_half(settings, run, "encoder", stop_after=stop_after)
     elif stage == "decoder":
-        run_stage.autoencoder_half(settings, run, "decoder", stop_after=stop_after)
+        run_stage.decoder(settings, run, stop_after=stop_after)
     elif stage == "text":
         run_stage.text(settings, run, stop_after=stop_after)
     elif stage == "cells":

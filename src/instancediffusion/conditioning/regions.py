@@ -57,6 +57,25 @@ def instance_regions(locations: LocationTensors, size: tuple[int, int]) -> tuple
     return regions, known
 
 
+def covered_cells(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
+    """How much of each cell the instances of a scene cover, told or not.
+
+    Args:
+        locations: B images of N slots, with the bitmaps of all their instances.
+        size: (height, width) of the feature map in cells.
+
+    Returns:
+        (B, height, width) float32, 0..1.
+
+    Raises:
+        ValueError: there are no bitmaps.
+    """
+    if locations.segmentations is None:
+        raise ValueError("scenes: the masks of all instances are needed")
+    covered = (locations.segmentations.bool() & locations.used[..., None, None]).any(1).float()
+    return functional.adaptive_avg_pool2d(covered, size)
+
+
 def published_regions(locations: LocationTensors, side: int = 64) -> Tensor:
     """The published instance map: boxes rounded to cells and written with x and y exchanged.
 

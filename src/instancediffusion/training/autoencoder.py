@@ -1,8 +1,8 @@
-"""The autoencoder: a stock `AutoencoderKL` whose two halves learn to write and to read a fixed code.
+"""The autoencoder: a stock `AutoencoderKL` whose encoder writes a fixed code, and whose decoder learns to read it.
 
-The code (`BlockCode`) is known before training, so encoder and decoder need neither each other nor the diffusion
-model, and may learn while the latter does. No adversary and no perceptual network: the world's pictures are
-flat-coloured with clean edges, for which an L1 distance of values and of their differences is a fair measure, and
+The code (`BlockCode`) is known before training, so the encoder is written down (`write_encoder`), and the decoder does
+not need the diffusion model and may learn while it does. No adversary and no perceptual network: the world's pictures
+are flat-coloured with clean edges, for which an L1 distance of values and of their differences is a fair measure, and
 nothing has to be downloaded.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL
@@ -22,13 +21,11 @@ from torch.nn import functional
 from instancediffusion.data import SceneCache
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.blocks import BlockCode
-from instancediffusion.training.config import AutoencoderConfig, OptimiserConfig
+from instancediffusion.training.config import AutoencoderConfig
 from instancediffusion.training.supply import SceneTask
 from instancediffusion.training.task import Place
 
-Half = Literal["encoder", "decoder"]
 REFERENCE = 2.0
-LOG_VARIANCE = -8.0
 
 
 def build_autoencoder(config: AutoencoderConfig, image_px: int) -> AutoencoderKL:
@@ -56,21 +53,20 @@ def build_autoencoder(config: AutoencoderConfig, image_px: int) -> AutoencoderKL
 
 @torch.no_grad()
 def ease_start(model: AutoencoderKL, value: float = REFERENCE) -> None:
-    """Change initial weights so that a narrow network learns sooner; the architecture stays stock.
+    """Change a decoder's initial weights so that a narrow network learns sooner; the architecture stays stock.
 
     Residual branches start at zero: the network begins as a chain of plain convolutions. And two channels of each
     group that is normalised start at +value and -value: a group norm removes the mean and the scale of a picture's map,
     and with them its overall colour, unless most of what it divides by does not depend on the picture.
     """
-    for module in model.modules():
+    for module in model.decoder.modules():
         if isinstance(module, ResnetBlock2D):
             module.conv2.weight.zero_()
             module.conv2.bias.zero_()
             _reference(module.conv1.bias, module.norm2.num_groups, value)
             if module.conv_shortcut is not None:
                 _reference(module.conv_shortcut.bias, module.norm1.num_groups, value)
-    for half in (model.encoder, model.decoder):
-        _reference(half.conv_in.bias, half.conv_norm_out.num_groups, value)
+    _reference(model.decoder.conv_in.bias, model.decoder.conv_norm_out.num_groups, value)
 
 
 def _reference(bias: Tensor, groups: int, value: float) -> None:
@@ -94,37 +90,32 @@ def edge_distance(a: Tensor, b: Tensor) -> Tensor:
     return total / 2
 
 
-class AutoencoderTask(SceneTask):
-    """One half's `Task`.
+class DecoderTask(SceneTask):
+    """The decoder's `Task`.
 
     Args:
-        config: model and loss.
-        optimiser: the half's run.
+        config: model, loss and run.
         cache: scenes to take pictures from.
-        code: the latents to write or to read.
-        half: which.
+        code: the latents to read.
 
     Raises:
         SettingsError: crops that are no whole blocks, or larger than the pictures.
     """
 
-    def __init__(
-        self, config: AutoencoderConfig, optimiser: OptimiserConfig, cache: SceneCache, code: BlockCode, half: Half
-    ) -> None:
-        super().__init__(cache, optimiser.seed)
-        self.config, self.optimiser, self.code, self.half = config, optimiser, code, half
+    def __init__(self, config: AutoencoderConfig, cache: SceneCache, code: BlockCode) -> None:
+        super().__init__(cache, config.decoder.seed)
+        self.config, self.code = config, code
         if config.crop_px % code.side or not 0 <= config.crop_px <= cache.image_px:
             raise SettingsError(
                 f"crop_px = {config.crop_px}: expected a multiple of {code.side}, at most {cache.image_px}"
             )
-        torch.manual_seed(optimiser.seed)
+        torch.manual_seed(config.decoder.seed)
         self.model = build_autoencoder(config, cache.image_px)
         self.model.to(memory_format=torch.channels_last)
-        parts = {
-            "encoder": {"encoder": self.model.encoder, "quant_conv": self.model.quant_conv},
-            "decoder": {"decoder": self.model.decoder, "post_quant_conv": self.model.post_quant_conv},
+        self.modules: Mapping[str, nn.Module] = {
+            "decoder": self.model.decoder,
+            "post_quant_conv": self.model.post_quant_conv,
         }
-        self.modules: Mapping[str, nn.Module] = parts[half]
 
     def place(self, place: Place) -> None:
         """Compute there, and that share of every batch."""
@@ -132,16 +123,14 @@ class AutoencoderTask(SceneTask):
         self.model.to(place.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Distance to the code (encoder) or to the picture (decoder)."""
-        size = self.optimiser.batch_size
+        """Distance of what is read to the picture."""
+        size = self.config.decoder.batch_size
         rows, generator = self.draw(step, size)
         share, device = self.where.share(size), self.where.device
         x = self._pictures(rows[share])
         if self.config.crop_px:
             x = self._crops(x, torch.rand((size, 2), generator=generator)[share])
         z = self.code.encode(x)
-        if self.half == "encoder":
-            return self._writing(x.to(device), z.to(device))
         # What is read later comes from a diffusion model, which makes small errors.
         noise = torch.randn((size, *z.shape[1:]), generator=generator)[share]
         return self._reading((z + self.config.latent_noise * noise).to(device), x.to(device))
@@ -157,17 +146,8 @@ class AutoencoderTask(SceneTask):
         cut = [p[:, r : r + blocks * side, c : c + blocks * side] for p, (r, c) in zip(x, corners, strict=True)]
         return torch.stack(cut).contiguous(memory_format=torch.channels_last)
 
-    def _writing(self, x: Tensor, z: Tensor) -> tuple[Tensor, dict[str, float]]:
-        with self._precision():
-            moments = self.model.quant_conv(self.model.encoder(x)).float()
-        mean, log_variance = moments.chunk(2, 1)
-        error = (mean - z).abs().mean()
-        # The code is exact; the posterior that stock pipelines may draw from is given a width that does not matter.
-        width = (log_variance - LOG_VARIANCE).abs().mean()
-        return error + 0.01 * width, {"l1": error.item(), "mse": (mean.detach() - z).square().mean().item()}
-
     def _reading(self, z: Tensor, x: Tensor) -> tuple[Tensor, dict[str, float]]:
-        with self._precision():
+        with self.where.autocast(self.config.decoder.precision):
             y = self.model.decode(z.contiguous(memory_format=torch.channels_last)).sample
         y = y.float()
         distance, edges = (y - x).abs().mean(), edge_distance(y, x)
@@ -175,15 +155,9 @@ class AutoencoderTask(SceneTask):
         loss = distance + self.config.gradient_weight * edges
         return loss, {"l1": distance.item(), "edges": edges.item(), "psnr": psnr.item()}
 
-    def _precision(self) -> torch.autocast:
-        return self.where.autocast(self.optimiser.precision)
-
     def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
-        """Pictures above; below, what the half in training makes of them (the other half being the exact code)."""
+        """Pictures above; below, what the decoder reads of their codes."""
         x = self._pictures(range(min(8, len(self.cache))))
-        if self.half == "encoder":
-            y = self.code.decode(self.model.encode(x.to(self.where.device)).latent_dist.mean.cpu())
-        else:
-            y = self.model.decode(self.code.encode(x).to(self.where.device)).sample.cpu()
+        y = self.model.decode(self.code.encode(x).to(self.where.device)).sample.cpu()
         sheet = torch.cat([torch.cat(list(x), 2), torch.cat(list(y.clamp(-1, 1)), 2)], 1)
         Image.fromarray(((sheet.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()).save(path)

@@ -2,9 +2,8 @@
 
 A linear code of 8 numbers for each 8x8 block of the world's pictures keeps more of them (24.2 dB, 25.1 dB when read
 with its neighbours) than an autoencoder learned in the hour that one core has for it (23.8 dB, four of eight channels
-in use). So the code is fixed first, in seconds; what is learned is how to write it (encoder) and, better than
-linearly, how to read it (decoder), both as parts of a stock `AutoencoderKL` and each on its own, while the diffusion
-model trains.
+in use). So the code is fixed first, in seconds. A stock `AutoencoderKL` then writes it exactly (`encoder`), and learns
+to read it better than linearly (`autoencoder`), while the diffusion model trains.
 """
 
 from __future__ import annotations

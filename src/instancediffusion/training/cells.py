@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from instancediffusion.adapter.cells import CellFeatures
+from instancediffusion.conditioning.regions import covered_cells
 from instancediffusion.data import SceneCache, collate, drop_locations
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.config import Recipe
@@ -76,7 +76,7 @@ class CellsTask(SceneTask):
             features = self.cells(told, captions, boxes, size)
         read = self.reader(features.float())
         extents = self.cells.extents.loss(told, captions, boxes)
-        weight = _covered(told.segmentations, told.used, size)[..., None]
+        weight = covered_cells(told, size).flatten(1)[..., None]
         total = weight.sum().clamp(min=1) * latents.shape[1]
         flat = latents.flatten(2).transpose(1, 2)
         error = ((read - flat).square() * weight).sum() / total
@@ -92,11 +92,3 @@ def _sides(captions: set[str]) -> list[tuple[str, str]]:
     """Captions that tell one side, with left and with right."""
     side = re.compile(r"\b(left|right)\b")
     return sorted({(side.sub("left", c), side.sub("right", c)) for c in captions if len(side.findall(c)) == 1})
-
-
-def _covered(bitmaps: Tensor | None, used: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, L) float32, 0..1: share of each cell that instances cover."""
-    if bitmaps is None:
-        raise ValueError("scenes: the masks of all instances are needed")
-    covered = (bitmaps.bool() & used[..., None, None]).any(1).float()
-    return functional.adaptive_avg_pool2d(covered, size).flatten(1)

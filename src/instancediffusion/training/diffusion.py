@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from instancediffusion.adapter import Grounding
 from instancediffusion.conditioning import LocationTensors
+from instancediffusion.conditioning.regions import covered_cells
 from instancediffusion.data import SceneCache, collate, drop_locations, latents_name
 from instancediffusion.errors import CheckpointError, SettingsError
 from instancediffusion.training.attention import WrittenOutAttention
@@ -90,7 +91,9 @@ class DiffusionTask(SceneTask):
                 each = torch.arange(len(x_t), device=device) // draws
                 context, grounding = context[each], grounding.select(each)
             predicted = self.predict(x_t, t[own].to(device), context, grounding)
-        return self.objective.loss(predicted, target.to(device), t[own]), self._gates()
+        covered = covered_cells(batch.locations, (x_t.shape[2], x_t.shape[3]))[mine].repeat_interleave(draws, 0)
+        loss = self.objective.loss(predicted, target.to(device), t[own], covered.to(device))
+        return loss, self._gates()
 
     def ground(self, locations: LocationTensors, captions: list[list[str]], extents: Tensor | None = None) -> Grounding:
         """Grounding of a batch; captions of unused slots are ignored."""

@@ -21,12 +21,12 @@ from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import DiffusionTask
+from instancediffusion.training.encoder import write_encoder
 from instancediffusion.training.frozen import freeze
-from instancediffusion.training.loop import CHECKPOINT
 from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.scenes import open_world
 from instancediffusion.training.schedule import Schedule
-from instancediffusion.training.stages import CODE, autoencoder_task, diffusion_task, load_code
+from instancediffusion.training.stages import CODE, decoder_task, diffusion_task, load_code, trained_here
 from instancediffusion.training.start import start_folder
 from instancediffusion.worlds import World
 
@@ -50,7 +50,7 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
         with _replaced(output) as work:
             _write_adapter(recipe, run, work)
         return
-    vae, trained = merged_autoencoder(recipe, run)
+    vae, trained = trained_autoencoder(recipe, run)
     task = diffusion_task(recipe, run)
     trained["diffusion"] = freeze(task, recipe.diffusion.optimiser, run / "diffusion")
     scheduler, world = make_scheduler(recipe), world or open_world(recipe.world)
@@ -105,19 +105,17 @@ def _replaced(output: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def merged_autoencoder(recipe: Recipe, run: Path) -> tuple[AutoencoderKL, dict[str, int]]:
-    """Put the trained halves together.
+def trained_autoencoder(recipe: Recipe, run: Path) -> tuple[AutoencoderKL, dict[str, int]]:
+    """Take the trained decoder, and write the encoder.
 
     Returns:
-        The autoencoder, and the steps each half was trained for.
+        The autoencoder, and the steps its decoder was trained for; none if it is the start's.
     """
-    writer, reader = autoencoder_task(recipe, run, "encoder"), autoencoder_task(recipe, run, "decoder")
-    # Halves that a start brought along need not have been trained on.
-    halves = [half for half in (writer, reader) if not recipe.start or (run / half.half / CHECKPOINT).exists()]
-    steps: dict[str, int] = {half.half: freeze(half, half.optimiser, run / half.half) for half in halves}
-    for name, module in writer.modules.items():
-        getattr(reader.model, name).load_state_dict(module.state_dict())
-    return reader.model, steps
+    task = decoder_task(recipe, run)
+    write_encoder(task.model, task.code)
+    if not trained_here(recipe, run, "decoder"):
+        return task.model, {}
+    return task.model, {"decoder": freeze(task, recipe.autoencoder.decoder, run / "decoder")}
 
 
 def make_scheduler(recipe: Recipe) -> Any:
@@ -141,7 +139,6 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
     """What a person wants to know of a model before using it."""
     before = json.loads((start_folder(recipe.start) / "card.json").read_text("utf-8")) if recipe.start else {}
     schedules = {
-        "encoder": Schedule(recipe.autoencoder.encoder),
         "decoder": Schedule(recipe.autoencoder.decoder),
         "diffusion": Schedule(recipe.diffusion.optimiser, recipe.diffusion.stages),
     }
@@ -164,7 +161,7 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
 
 def _added(before: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     """What the start had behind it, and this run."""
-    return {stage: before.get(stage, 0) + more.get(stage, 0) for stage in {**before, **more}}
+    return {stage: before.get(stage, 0) + more.get(stage, 0) for stage in ("decoder", "diffusion")}
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -76,9 +76,21 @@ class Objective:
         target = noise if self.prediction == "epsilon" else alpha * noise - sigma * x0
         return alpha * x0 + sigma * noise, target
 
-    def loss(self, predicted: Tensor, target: Tensor, t: Tensor) -> Tensor:
-        """Mean squared error, each picture weighted by its step if `min_snr_gamma` is on."""
-        error = (predicted.float() - target).square().flatten(1).mean(1)
+    def loss(self, predicted: Tensor, target: Tensor, t: Tensor, covered: Tensor | None = None) -> Tensor:
+        """Mean squared error, each picture weighted by its step if `min_snr_gamma` is on.
+
+        Args:
+            predicted: (B, C, h, w).
+            target: what it is to be.
+            t: (B,) steps.
+            covered: (B, h, w) share of each cell that objects cover; with it cells weigh 1 + `object_weight` times
+                that, over the batch's mean weight.
+        """
+        error = (predicted.float() - target).square().mean(1)
+        if self.config.object_weight and covered is not None:
+            weight = 1 + self.config.object_weight * covered
+            error = error * weight / weight.mean()
+        error = error.flatten(1).mean(1)
         if self.config.min_snr_gamma:
             signal = self.alphas_cumprod[t]
             snr = signal / (1 - signal)

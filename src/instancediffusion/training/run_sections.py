@@ -103,6 +103,8 @@ class DiffusionConfig:
         train_text: whether the text model learns on. At the rate of the rest it was seen to forget most of what sets
             captions apart.
         instance_mask: rule of the attention between cells and instances, from the first step.
+        object_weight: by how much more the error counts in a cell that objects cover than in bare background, which
+            fills most of a picture and is learned first; 0 = all alike.
         stages: sizes to learn at, one after another; empty = the full size throughout.
         optimiser: the run.
     """
@@ -123,6 +125,7 @@ class DiffusionConfig:
     dense_gate: float = 0.3
     train_text: bool = False
     instance_mask: str = "grounding"
+    object_weight: float = 0.0
     stages: tuple[ResolutionStage, ...] = ()
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
@@ -134,6 +137,8 @@ class DiffusionConfig:
             raise SettingsError(
                 f"base = {self.base!r}, train = {self.train!r}: give both a base and train = 'adapter', or neither"
             )
+        if self.object_weight < 0:
+            raise SettingsError(f"object_weight = {self.object_weight}: expected at least 0")
         starts = [stage.from_step for stage in self.stages]
         if starts and (starts[0] != 0 or sorted(set(starts)) != starts):
             raise SettingsError(f"stages: from_step = {starts}: expected rising numbers, the first of them 0")

@@ -35,7 +35,7 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """A stock `AutoencoderKL` without attention, whose code is measured and whose two halves are trained apart.
+    """A stock `AutoencoderKL` without attention, whose code is measured and whose decoder is trained by itself.
 
     Attributes:
         block_out_channels: channels at 1/1, 1/2, ... of the resolution; their number sets the side of a block of the
@@ -47,8 +47,7 @@ class AutoencoderConfig:
         norm_num_groups: groups of the group norms.
         gradient_weight: of the L1 distance of finite differences, at full and half resolution: keeps edges.
         latent_noise: standard deviation of what is added to the code that the decoder reads.
-        crop_px: side of the crops that both halves learn from, a multiple of a block's side; 0 = whole pictures.
-        encoder: the encoder's run.
+        crop_px: side of the crops that the decoder learns from, a multiple of a block's side; 0 = whole pictures.
         decoder: the decoder's run.
     """
 
@@ -61,7 +60,6 @@ class AutoencoderConfig:
     gradient_weight: float = 1.0
     latent_noise: float = 0.1
     crop_px: int = 0
-    encoder: OptimiserConfig = field(default_factory=OptimiserConfig)
     decoder: OptimiserConfig = field(default_factory=OptimiserConfig)
 
 

@@ -2,12 +2,12 @@
 
 RUN/scenes/00000/ ...       drawn once, then encoded
 RUN/latents.safetensors     the code of the latents
-RUN/encoder/ RUN/decoder/   checkpoint, metrics, previews of the autoencoder's halves
+RUN/decoder/                checkpoint, metrics, previews of the autoencoder's decoder
 RUN/text/                   checkpoint, metrics; tokenizer/
 RUN/cells/                  checkpoint, metrics; for adapters with cell features only
 RUN/diffusion/              checkpoint, metrics, previews
 
-With a base there is nothing to learn but the adapter, so the stages encoder, decoder and text do not exist, and the
+With a base there is nothing to learn but the adapter, so the stages decoder and text do not exist, and the
 latents are the base's. With a start there is no text stage, everything goes on from the start, and what is not trained
 on stays as it was.
 """
@@ -24,7 +24,7 @@ from transformers import CLIPTokenizer
 from instancediffusion.data import SceneCache, latents_name
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene.completion import CaptionCompletion
-from instancediffusion.training.autoencoder import AutoencoderTask, Half
+from instancediffusion.training.autoencoder import DecoderTask
 from instancediffusion.training.base import BaseLatents, base_folder, load_parts
 from instancediffusion.training.blocks import BlockCode
 from instancediffusion.training.cells import CellsTask
@@ -42,9 +42,9 @@ from instancediffusion.training.start import LATENT_CODE, load_start, load_text,
 from instancediffusion.training.tokenizer import train_tokenizer
 from instancediffusion.worlds import World
 
-STAGES = ("scenes", "latents", "encoder", "decoder", "text", "cells", "diffusion", "export")
+STAGES = ("scenes", "latents", "decoder", "text", "cells", "diffusion", "export")
 ADAPTER_STAGES = ("scenes", "latents", "cells", "diffusion", "export")
-STARTED_STAGES = ("scenes", "latents", "encoder", "decoder", "cells", "diffusion", "export")
+STARTED_STAGES = ("scenes", "latents", "decoder", "cells", "diffusion", "export")
 CODE = LATENT_CODE
 CORPUS = 5_000
 """Scenes whose texts tokenizer and text model are made from; enough to meet every word of the world many times."""
@@ -92,17 +92,15 @@ def _code(recipe: Recipe, images: Tensor) -> BlockCode:
     return BlockCode.measure(images, config.latent_channels, side, config.whitening)
 
 
-def autoencoder_half(recipe: Recipe, run: Path, half: Half, *, stop_after: int | None = None) -> None:
-    """Train the encoder or the decoder; neither needs the other, nor the diffusion stage either of them."""
-    task = autoencoder_task(recipe, run, half)
-    fit(task, task.optimiser, run / half, _part(recipe, "start", "world", "autoencoder"), stop_after=stop_after)
+def decoder(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
+    """Train the decoder; the diffusion stage does not need it."""
+    config, depends = recipe.autoencoder.decoder, _part(recipe, "start", "world", "autoencoder")
+    fit(decoder_task(recipe, run), config, run / "decoder", depends, stop_after=stop_after)
 
 
-def autoencoder_task(recipe: Recipe, run: Path, half: Half) -> AutoencoderTask:
-    """Put one half together."""
-    config = recipe.autoencoder
-    optimiser = config.encoder if half == "encoder" else config.decoder
-    task = AutoencoderTask(config, optimiser, SceneCache(run / "scenes"), load_code(run), half)
+def decoder_task(recipe: Recipe, run: Path) -> DecoderTask:
+    """Put the decoder's stage together."""
+    task = DecoderTask(recipe.autoencoder, SceneCache(run / "scenes"), load_code(run))
     if recipe.start:
         load_start(task.model, start_folder(recipe.start), "vae")
     return task
@@ -160,11 +158,16 @@ def diffusion_task(recipe: Recipe, run: Path, scorer: Scorer | None = None) -> D
 def diffusion_parts(recipe: Recipe, run: Path) -> Parts:
     """Make what is to be trained, with the cell features that the stage before left."""
     parts = _parts(recipe, run)
-    if "cells" in names(recipe) and (not recipe.start or (run / "cells" / CHECKPOINT).exists()):
+    if "cells" in names(recipe) and trained_here(recipe, run, "cells"):
         task = CellsTask(recipe, SceneCache(run / "scenes", need_latents=True), parts)
         freeze(task, recipe.cells, run / "cells")
         task.cells.train().requires_grad_(True)
     return parts
+
+
+def trained_here(recipe: Recipe, run: Path, stage: str) -> bool:
+    """Whether a run trains a stage, or with a start has trained on it; else the start's weights are to be used."""
+    return not recipe.start or (run / stage / CHECKPOINT).exists()
 
 
 def _parts(recipe: Recipe, run: Path) -> Parts:

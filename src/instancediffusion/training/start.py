@@ -1,14 +1,13 @@
 """A finished model as the start of a run: its weights, its text model, its latents.
 
 Latents may get more channels (`BlockCode.widened`). Weights that read or write latents are then filled up with zeros:
-the network begins as if the new channels were not there.
+the network begins as if the new channels were not there. (Encoders are not started from, but written anew.)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -58,7 +57,7 @@ def load_start(module: nn.Module, folder: Path, part: str) -> None:
         if found.shape == value.shape:
             value.copy_(found)
         elif name.split(".")[-2] in WIDENED and found.dim() == value.dim():
-            _fill_up(value, found, halves=2 if name.startswith(("encoder.conv_out", "quant_conv")) else 1)
+            _fill_up(value, found)
         else:
             raise SettingsError(
                 f"start: {folder / part}: {name} has the shape {tuple(found.shape)}, the recipe asks for "
@@ -66,17 +65,7 @@ def load_start(module: nn.Module, folder: Path, part: str) -> None:
             )
 
 
-def _fill_up(target: Tensor, source: Tensor, halves: int) -> None:
-    """Copy into the first channels. An encoder's output is mean and log variance, one after the other: two halves."""
+def _fill_up(target: Tensor, source: Tensor) -> None:
+    """Copy into the first channels, zero the others."""
     target.zero_()
-    rows = _channels(target.shape[0], source.shape[0], halves)
-    if target.dim() == 1:
-        target[rows] = source
-    else:
-        target[rows[:, None], _channels(target.shape[1], source.shape[1], halves)] = source
-
-
-def _channels(wide: int, narrow: int, halves: int) -> Tensor:
-    if wide == narrow:
-        return torch.arange(wide)
-    return torch.cat([half * (wide // halves) + torch.arange(narrow // halves) for half in range(halves)])
+    target[tuple(slice(size) for size in source.shape)] = source

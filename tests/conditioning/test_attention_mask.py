@@ -1,10 +1,13 @@
 """Who may attend to whom: laws of the rules, on shapes where an exchanged axis would show."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from instancediffusion.conditioning import KINDS, LocationTensors, box_regions, instance_regions
 from instancediffusion.conditioning.attention_mask import attention_bias
+from instancediffusion.conditioning.regions import covered_cells
 
 SIZE = (6, 10)  # not square
 CELLS = SIZE[0] * SIZE[1]
@@ -149,3 +152,14 @@ def test_a_mask_that_left_no_trace_falls_back_to_the_box():
         **{**vars(blank), "present": {**blank.present, "box": torch.zeros(1, 1, dtype=torch.bool)}}
     )
     assert not instance_regions(no_box, SIZE)[1].any()
+
+
+def test_covered_cells_are_those_of_all_masks_told_or_not():
+    bitmaps = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    bitmaps[0, 0, :4, :4], bitmaps[0, 1, 2:6, :4], bitmaps[0, 2] = 1, 1, 1
+    empty = LocationTensors.empty(1, 3)
+    used = torch.tensor([[True, True, False]])  # the third slot is padding, whatever its bitmap holds
+    found = covered_cells(replace(empty, used=used, segmentations=bitmaps), (2, 2))
+    assert found.tolist() == [[[1.0, 0.0], [0.5, 0.0]]]
+    with pytest.raises(ValueError, match="masks of all instances"):
+        covered_cells(empty, (2, 2))

@@ -146,6 +146,20 @@ def test_min_snr_weight_is_that_of_velocity_prediction():
     torch.testing.assert_close(loss, snr.clamp(max=5) / (snr + 1))
 
 
+def test_cells_that_objects_cover_weigh_more():
+    covered = torch.zeros(2, 2, 2)
+    covered[0, 0, 0], covered[1, 1, 1] = 1, 0.5
+    weights = Objective(DiffusionConfig(object_weight=3.0)).weights(covered)
+    assert weights[0, 0, 0] / weights[0, 0, 1] == 4 and weights[1, 1, 1] / weights[0, 0, 1] == 2.5
+    assert weights.mean() == pytest.approx(1)
+    objective, t = Objective(DiffusionConfig()), torch.tensor([3, 700])
+    predicted, target = torch.randn(2, 2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    plain = objective.loss(predicted, target, t)
+    assert objective.loss(predicted, target, t, objective.weights(covered)) == pytest.approx(plain.item())
+    only = objective.loss(predicted, target, t, torch.eye(2).expand(2, 2, 2))
+    assert only == pytest.approx((predicted - target).square().mean(1).diagonal(dim1=1, dim2=2).sum().item() / 8)
+
+
 def test_written_out_attention_is_attention():
     q, k, v = (torch.randn(2, 3, n, 8, requires_grad=True) for n in (5, 7, 7))
     for mask in (None, torch.randn(2, 1, 5, 7), torch.rand(2, 1, 5, 7) < 0.8):

@@ -46,9 +46,9 @@ class ExtentGuess(nn.Module):
         stated = nearer(locations) == 1
         stated = stated | stated.transpose(1, 2)
         needed = torch.full(stated.shape, math.inf, device=stated.device)
-        for larger in reversed(ORDERED):
-            met = _common(_extents(locations, mean, spread, larger * locations.z_known)) >= MEETING
-            needed = torch.where(met & stated, larger, needed)
+        for step in reversed(ORDERED):
+            met = _common(_extents(locations, mean, spread, step * locations.z_known)) >= MEETING
+            needed = torch.where(met & stated, step, needed)
         # Each instance meets the one that it meets first, and those that meet it first.
         first = (needed == needed.amin(-1, keepdim=True)) & needed.isfinite()
         partners = first | first.transpose(1, 2)

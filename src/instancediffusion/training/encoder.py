@@ -39,8 +39,8 @@ def write_encoder(model: AutoencoderKL, code: BlockCode) -> None:
     encoder, rows = model.encoder, code.basis / code.scale[:, None]
     for module in [*encoder.modules(), model.quant_conv]:
         if isinstance(module, nn.Conv2d):
-            module.weight.zero_()
-            nn.init.zeros_(module.bias)
+            for parameter in module.parameters():
+                parameter.zero_()
         elif isinstance(module, nn.GroupNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)

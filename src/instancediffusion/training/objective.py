@@ -76,21 +76,22 @@ class Objective:
         target = noise if self.prediction == "epsilon" else alpha * noise - sigma * x0
         return alpha * x0 + sigma * noise, target
 
-    def loss(self, predicted: Tensor, target: Tensor, t: Tensor, covered: Tensor | None = None) -> Tensor:
-        """Mean squared error, each picture weighted by its step if `min_snr_gamma` is on.
+    def weights(self, covered: Tensor) -> Tensor:
+        """What the error in each cell counts, 1 on average; `covered` (B, h, w): the share of it that objects cover."""
+        weight = 1 + self.config.object_weight * covered
+        return weight / weight.mean()
+
+    def loss(self, predicted: Tensor, target: Tensor, t: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Mean squared error, each picture weighted by its step if `min_snr_gamma` is on, each cell by `weights`.
 
         Args:
             predicted: (B, C, h, w).
             target: what it is to be.
             t: (B,) steps.
-            covered: (B, h, w) share of each cell that objects cover; with it cells weigh 1 + `object_weight` times
-                that, over the batch's mean weight.
+            weights: (B, h, w); None weighs all cells alike.
         """
         error = (predicted.float() - target).square().mean(1)
-        if self.config.object_weight and covered is not None:
-            weight = 1 + self.config.object_weight * covered
-            error = error * weight / weight.mean()
-        error = error.flatten(1).mean(1)
+        error = (error if weights is None else error * weights).flatten(1).mean(1)
         if self.config.min_snr_gamma:
             signal = self.alphas_cumprod[t]
             snr = signal / (1 - signal)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from instancediffusion.adapter.extent_guess import FLOOR, ExtentGuess
-from instancediffusion.conditioning import locations_from_scenes
+from instancediffusion.conditioning import LocationTensors, locations_from_scenes
 from instancediffusion.scene import Box, Instance, Point, Scene, Scribble
 
 
@@ -106,6 +106,11 @@ def test_without_two_different_ranks_nothing_is_to_meet():
 
 def test_a_point_grows_towards_a_told_box_which_stays():
     assert sides_at((0.4, None, 1), (0.6, 0.25, 2)) == pytest.approx([0.2 * math.exp(0.3 * 1.25), 0.25])
+
+
+def test_a_scene_may_have_one_instance_or_none():
+    assert sides_at((0.4, None, 3)) == pytest.approx([0.2 * math.exp(0.15)])
+    assert always(0.2, 0.3)(LocationTensors.empty(2, 0), torch.zeros(2, 0, 16)).shape == (2, 0, 4)
 
 
 def test_the_nearest_is_met_and_not_everybody():

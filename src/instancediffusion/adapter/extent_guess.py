@@ -43,6 +43,8 @@ class ExtentGuess(nn.Module):
             all of the point or stroke, and lies on the canvas.
         """
         mean, spread = self._read(locations, captions)
+        if locations.slots < 2:  # nobody to meet; and there are scenes without any instance
+            return _extents(locations, mean, spread, ORDERED[0] * locations.z_known)
         stated = nearer(locations) == 1
         stated = stated | stated.transpose(1, 2)
         needed = torch.full(stated.shape, math.inf, device=stated.device)

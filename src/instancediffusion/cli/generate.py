@@ -12,6 +12,7 @@ import click
 
 from instancediffusion.errors import Problem, SceneError, SceneWarning, SettingsError
 
+from .collector import uncollected
 from .progress import Reporter, quieten_libraries
 
 if TYPE_CHECKING:
@@ -96,11 +97,12 @@ def generate(
     options["refiner_strength"] = 0.35 if refiner is not None and refiner_strength is None else refiner_strength
     say = Reporter(quiet)
 
-    quieten_libraries(bars=say.watched)
-    from instancediffusion.checkpoints import weights_sha256
-    from instancediffusion.pipeline.folder import Picture, PictureFolder, generate_pictures
-    from instancediffusion.pipeline.loading import local_model, model_defaults
-    from instancediffusion.pipeline.requests import resolve_seeds
+    with uncollected():
+        quieten_libraries(bars=say.watched)
+        from instancediffusion.checkpoints import weights_sha256
+        from instancediffusion.pipeline.folder import Picture, PictureFolder, generate_pictures
+        from instancediffusion.pipeline.loading import local_model, model_defaults
+        from instancediffusion.pipeline.requests import resolve_seeds
 
     folder = local_model(model)
     settings = model_defaults(folder).replace(**{k: v for k, v in options.items() if v is not None})
@@ -169,13 +171,14 @@ def _load(paths: Sequence[Path]) -> dict[str, Scene]:
 
 def load_pipeline(folder: Path, adapter: Path | None, dtype: str, device: str | None) -> Any:
     """Load the model onto a device."""
-    import torch
-
-    from instancediffusion.pipeline import InstanceDiffusionPipeline
-
     place = device or _fastest_device()
     given = {} if adapter is None else {"adapter": adapter}
-    pipeline = InstanceDiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), **given)
+    with uncollected():
+        import torch
+
+        from instancediffusion.pipeline import InstanceDiffusionPipeline
+
+        pipeline = InstanceDiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), **given)
     try:
         return pipeline.to(place)
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there

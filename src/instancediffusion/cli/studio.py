@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .collector import uncollected
 from .progress import quieten_libraries
 
 
@@ -58,15 +59,16 @@ def studio(
     """
     user = _user(auth)
     _check_host(host, user is not None, no_auth)
-    quieten_libraries(bars=False)
-    from instancediffusion.checkpoints import weights_sha256
-    from instancediffusion.pipeline.loading import local_model
-    from instancediffusion.studio import Engine, RunStore, Studio
-    from instancediffusion.studio.app import load_gradio, serve
+    with uncollected():
+        quieten_libraries(bars=False)
+        from instancediffusion.checkpoints import weights_sha256
+        from instancediffusion.pipeline.loading import local_model
+        from instancediffusion.studio import Engine, RunStore, Studio
+        from instancediffusion.studio.app import load_gradio, serve
 
-    from .generate import load_pipeline
+        from .generate import load_pipeline
 
-    load_gradio()  # first, so that its absence is told before a model is loaded
+        load_gradio()  # first, so that its absence is told before a model is loaded
     click.echo(f"loading {model} ...", err=True)
     folder = local_model(model)
     facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}

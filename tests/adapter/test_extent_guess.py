@@ -114,7 +114,20 @@ def test_a_scene_may_have_one_instance_or_none():
 
 
 def test_the_nearest_is_met_and_not_everybody():
-    """The one in the middle has its neighbour on the left; the far one on the right does not make it grow further."""
-    left, middle, right = sides_at((0.35, None, 1), (0.5, None, 2), (0.73, None, 3))
-    assert left == pytest.approx(0.2 * math.exp(0.15))
-    assert right == pytest.approx(0.2 * math.exp(0.3 * 1.5)) and middle == pytest.approx(right)  # right has no other
+    small = 0.2 * math.exp(0.15)
+    # Neighbours meet as they are; the outer two, .2 apart, would have to grow, and need not.
+    assert sides_at((0.3, None, 1), (0.4, None, 2), (0.5, None, 3)) == pytest.approx([small] * 3)
+    # The one on the right has nobody else, so the one in the middle, though it has met, grows towards it.
+    large = 0.2 * math.exp(0.3 * 1.5)
+    assert sides_at((0.35, None, 1), (0.5, None, 2), (0.73, None, 3)) == pytest.approx([small, large, large])
+
+
+def test_padding_and_other_scenes_change_nothing():
+    instances = (Instance("a", point=Point(0.4, 0.5), z_order=1), Instance("b", point=Point(0.6, 0.5), z_order=2))
+    pair, one = Scene("x", instances, 64, 64), Scene("x", instances[:1], 64, 64)
+    places = locations_from_scenes([pair, one], derive=False, segmentation_size=64, segmentation_channels=0)
+    with torch.no_grad():
+        found = always(0.2, 0.3)(places, torch.randn(2, 2, 16))
+    widths = found[..., 2] - found[..., 0]
+    torch.testing.assert_close(widths[0], torch.full((2,), 0.2 * math.exp(0.3)))
+    assert widths[1, 0] == pytest.approx(0.2 * math.exp(0.15))

@@ -28,12 +28,16 @@ def code_of(channels: int, side: int) -> BlockCode:
         ((12, 24, 24), 6, 2, 1),  # no layer between the last two levels in which to make the pairs
         ((16, 32), 3, 4, 1),
         ((16, 16, 32), 4, 8, 1),  # groups so small that each holds one latent
+        ((12, 12, 21), 4, 3, 1),  # groups of an odd number of channels
+        ((8,), 3, 1, 1),  # one level: a block is a pixel
     ],
 )
 def test_the_encoder_is_the_code(widths, channels, groups, layers):
     config = AutoencoderConfig(widths, layers, channels, norm_num_groups=groups)
     code, vae = code_of(channels, 2 ** (len(widths) - 1)), build_autoencoder(config, 32)
+    reader = {name: value.clone() for name, value in vae.decoder.state_dict().items()}
     write_encoder(vae, code)
+    assert all(torch.equal(value, reader[name]) for name, value in vae.decoder.state_dict().items())
     assert encoder_error(vae, code) < 1e-3
     with torch.no_grad():
         log_variance = vae.encode(torch.zeros(1, 3, 32, 32)).latent_dist.logvar
@@ -52,7 +56,7 @@ def test_a_picture_all_of_one_colour_keeps_it():
             torch.testing.assert_close(vae.encode(image).latent_dist.mean, code.encode(image), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("widths", [(8, 16, 24), (12, 12, 8), (12, 3, 24)])
+@pytest.mark.parametrize("widths", [(8, 16, 24), (12, 12, 8), (12, 3, 24), (2, 12, 24)])
 def test_too_few_channels_are_refused(widths):
     config = replace(AutoencoderConfig(), block_out_channels=widths, latent_channels=4, norm_num_groups=1)
     with pytest.raises(SettingsError, match=r"block_out_channels = .* channels cannot hold the \d+ numbers"):

@@ -51,6 +51,22 @@ def test_card_tells_what_the_model_knows(exported, world):
     assert index["caption_choices"] == world.caption_choices()
 
 
+def test_covered_cells_weigh_more_in_a_step(exported, recipe):
+    weighing = replace(recipe, diffusion=replace(recipe.diffusion, object_weight=50.0, noise_draws=3))
+    plain = replace(recipe, diffusion=replace(recipe.diffusion, noise_draws=3))
+    with torch.no_grad():
+        one, other = (stages.diffusion_task(some, exported).loss(0)[0] for some in (weighing, plain))
+    assert torch.isfinite(one) and not torch.isclose(one, other, rtol=1e-3)
+
+
+def test_a_recipe_whose_autoencoder_is_too_narrow_is_refused_before_anything_is_encoded(drawn, recipe, tmp_path):
+    (tmp_path / "scenes").symlink_to(drawn / "scenes")
+    narrow = replace(recipe, autoencoder=replace(recipe.autoencoder, block_out_channels=(8, 8, 16)))
+    with pytest.raises(SettingsError, match=r"block_out_channels = \[8, 8, 16\]: 8 channels cannot hold"):
+        stages.latents(narrow, tmp_path)
+    assert not (tmp_path / stages.CODE).exists()
+
+
 def test_preview_is_drawn(exported, recipe, tmp_path):
     task = stages.diffusion_task(recipe, exported)
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """A run that goes on from a finished model, with scenes of its own and wider latents."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -94,6 +95,24 @@ def test_a_run_from_a_start_learns_and_exports(going_on, finished, world):
     assert encoder_error(pipe.vae, BlockCode.load(run / stages.CODE)) < 0.01  # it writes the new channels, too
     out = pipe(world.sample(3).to_scene(("box",)), seed=0, num_inference_steps=2, mis_fraction=0.0)
     assert out.images[0].size == (32, 32)
+
+
+def test_a_decoder_that_was_not_trained_on_goes_along(finished, recipe, drawn, world, tmp_path):
+    from safetensors.torch import load_file
+
+    from .conftest import shared
+
+    card = json.loads((finished / "card.json").read_text())
+    started = tmp_path / "start"
+    shutil.copytree(finished, started)
+    card["steps"]["encoder"] = 800  # as the cards of models whose encoder was learned
+    (started / "card.json").write_text(json.dumps(card))
+    going_on, run = replace(recipe, start=str(started)), shared(drawn, tmp_path)
+    stages.diffusion(going_on, run)
+    export(going_on, run, run / "export", world)
+    assert json.loads((run / "export" / "card.json").read_text())["steps"] == {"decoder": 6, "diffusion": 12}
+    old, new = (load_file(f / "vae" / "diffusion_pytorch_model.safetensors") for f in (started, run / "export"))
+    assert all(torch.equal(value, new[name]) for name, value in old.items() if name.startswith("decoder."))
 
 
 def test_another_architecture_is_refused(finished):

@@ -14,16 +14,16 @@ from instancediffusion.conditioning.order import nearer
 HIDDEN = 128
 FLOOR = 0.05
 """Smallest standard deviation: where extents follow exactly, ever larger gradients would undo what is learned."""
-ORDERED = (0.5, 0.75, 1.0, 1.25, 1.5)
+GROWTH = (0.5, 0.75, 1.0, 1.25, 1.5)
 """By how many standard deviations the sides of an instance are guessed larger if its depth order is stated. Whoever
-states one expects an overlap, and of two things drawn apart none is in front: the first of these at which it meets
-another instance of stated order, or the first of all if it meets none."""
+states one expects an overlap, and of two things drawn apart none is in front: the first of these at which it and an
+instance of another rank meet, if both grow alike; or the first of all if there is none to meet."""
 MEETING = 0.25
 """Share of the smaller box that two that meet have in common: things fill their boxes by two thirds or so."""
 
 
 class ExtentGuess(nn.Module):
-    """A normal distribution of the extent, given caption and stroke; its mean is the guess, or a little more."""
+    """A normal distribution of the extent, given caption and stroke; the guess is its mean, or `GROWTH` more."""
 
     def __init__(self, caption_dim: int) -> None:
         """Build the network for pooled caption features of a width."""
@@ -32,7 +32,7 @@ class ExtentGuess(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(caption_dim + 5, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 8))
 
     def forward(self, locations: LocationTensors, captions: Tensor) -> Tensor:
-        """Extents of all instances.
+        """Extents of all instances. Those of stated order are guessed large enough to meet another one, if that helps.
 
         Args:
             locations: N slots of B images.
@@ -44,17 +44,17 @@ class ExtentGuess(nn.Module):
         """
         mean, spread = self._read(locations, captions)
         if locations.slots < 2:  # nobody to meet; and there are scenes without any instance
-            return _extents(locations, mean, spread, ORDERED[0] * locations.z_known)
-        stated = nearer(locations) == 1
-        stated = stated | stated.transpose(1, 2)
+            return _extents(locations, mean, spread, GROWTH[0] * locations.z_known)
+        behind = nearer(locations) == 1
+        stated = behind | behind.transpose(1, 2)
         needed = torch.full(stated.shape, math.inf, device=stated.device)
-        for step in reversed(ORDERED):
+        for step in reversed(GROWTH):
             met = _common(_extents(locations, mean, spread, step * locations.z_known)) >= MEETING
             needed = torch.where(met & stated, step, needed)
         # Each instance meets the one that it meets first, and those that meet it first.
         first = (needed == needed.amin(-1, keepdim=True)) & needed.isfinite()
         partners = first | first.transpose(1, 2)
-        larger = torch.where(partners, needed, ORDERED[0]).amax(-1) * locations.z_known
+        larger = torch.where(partners, needed, GROWTH[0]).amax(-1) * locations.z_known
         return _extents(locations, mean, spread, larger)
 
     def loss(self, locations: LocationTensors, captions: Tensor, boxes: Tensor) -> Tensor:

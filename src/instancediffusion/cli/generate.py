@@ -178,7 +178,7 @@ def load_pipeline(folder: Path, adapter: Path | None, dtype: str, device: str | 
 
         from instancediffusion.pipeline import InstanceDiffusionPipeline
 
-        pipeline = InstanceDiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), **given)
+    pipeline = InstanceDiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), **given)
     try:
         return pipeline.to(place)
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there

@@ -58,7 +58,7 @@ def instance_regions(locations: LocationTensors, size: tuple[int, int]) -> tuple
 
 
 def covered_cells(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
-    """How much of each cell the instances of a scene cover, told or not.
+    """How much of each cell the used slots of a scene cover, whatever kinds of location are told of them.
 
     Args:
         locations: B images of N slots, with the bitmaps of all their instances.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from instancediffusion.adapter import Grounding
 from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
@@ -14,6 +15,8 @@ from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit, framed
 from instancediffusion.pipeline.text import TextBank
 from instancediffusion.sampling import Branch
 from instancediffusion.scene import Scene
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,14 @@ def build_scene_bank(
     """
     pairs = [(scene, number) for scene, numbers in enumerate(alone) for number in numbers]
     singles = [_instance_alone(scenes[scene], number, alone[scene][number]) for scene, number in pairs]
-    everything = [*scenes, *singles, *(_reversed(scenes[scene]) for scene in swapped)]
     groundings: list[Grounding] = []
-    for start in range(0, len(everything), max_rows):
-        joined = _grounding(everything[start : start + max_rows], texts, adapter, instance_mask)
-        groundings += [joined.select([row]) for row in range(joined.batch_size)]
+    for group in _runs(scenes, max_rows):
+        groundings += _groundings(group, texts, adapter, instance_mask)
+    reach = [_reach(groundings[scene], number, alone[scene][number]) for scene, number in pairs]
+    for group, reaches in zip(_runs(singles, max_rows), _runs(reach, max_rows), strict=True):
+        groundings += _groundings(group, texts, adapter, instance_mask, reaches)
+    for group in _runs([_reversed(scenes[scene]) for scene in swapped], max_rows):
+        groundings += _groundings(group, texts, adapter, instance_mask)
     nothing = LocationTensors.empty(1).to(adapter.device)
     no_caption = torch.zeros(1, 0, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype)
     null = adapter(nothing, no_caption, instance_mask=instance_mask)
@@ -114,9 +120,30 @@ def _reversed(scene: Scene) -> Scene:
     )
 
 
-def _grounding(
-    scenes: Sequence[Scene], texts: TextBank, adapter: Any, instance_mask: InstanceMaskRule | None
-) -> Grounding:
+def _runs(items: Sequence[T], length: int) -> list[Sequence[T]]:
+    return [items[start : start + length] for start in range(0, len(items), length)]
+
+
+def _reach(grounding: Grounding, number: int, frame: BoxUnit) -> Tensor | None:
+    """How far an instance reaches in its scene, (1, 4) in fractions of its part of the canvas.
+
+    Alone it would be guessed anew, as if that part were the whole canvas, and with nobody whom it is to overlap.
+    """
+    if grounding.extents is None:
+        return None
+    x0, y0, x1, y1 = frame
+    on_canvas = grounding.extents[0, number - 1 : number]
+    corner, sides = on_canvas.new_tensor([x0, y0, x0, y0]), on_canvas.new_tensor([x1 - x0, y1 - y0] * 2)
+    return ((on_canvas - corner) / sides).clamp(0, 1)
+
+
+def _groundings(
+    scenes: Sequence[Scene],
+    texts: TextBank,
+    adapter: Any,
+    instance_mask: InstanceMaskRule | None,
+    reach: Sequence[Tensor | None] = (),
+) -> list[Grounding]:
     locations: LocationTensors = adapter.locations(scenes)
     captions = torch.zeros(
         len(scenes), locations.slots, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype
@@ -124,5 +151,8 @@ def _grounding(
     for row, scene in enumerate(scenes):
         for slot, instance in enumerate(scene.instances):
             captions[row, slot] = texts.pooled[texts.row[instance.caption]].to(captions)
-    grounding: Grounding = adapter(locations, captions, instance_mask=instance_mask)
-    return grounding
+    known = [extents for extents in reach if extents is not None]
+    joined: Grounding = adapter(
+        locations, captions, instance_mask=instance_mask, extents=torch.stack(known) if known else None
+    )
+    return [joined.select([row]) for row in range(joined.batch_size)]

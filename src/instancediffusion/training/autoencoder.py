@@ -29,7 +29,10 @@ REFERENCE = 2.0
 
 
 def build_autoencoder(config: AutoencoderConfig, image_px: int) -> AutoencoderKL:
-    """Make a stock autoencoder with random weights; latents are 1/2^(levels - 1) of the picture's sides."""
+    """Make a stock autoencoder with random weights; latents are 1/2^(levels - 1) of the picture's sides.
+
+    Its encoder is of no use before `write_encoder`.
+    """
     levels = len(config.block_out_channels)
     model: AutoencoderKL = AutoencoderKL(
         in_channels=3,
@@ -53,7 +56,7 @@ def build_autoencoder(config: AutoencoderConfig, image_px: int) -> AutoencoderKL
 
 @torch.no_grad()
 def ease_start(model: AutoencoderKL, value: float = REFERENCE) -> None:
-    """Change a decoder's initial weights so that a narrow network learns sooner; the architecture stays stock.
+    """Change the initial weights of the decoder so that a narrow network learns sooner; the architecture stays stock.
 
     Residual branches start at zero: the network begins as a chain of plain convolutions. And two channels of each
     group that is normalised start at +value and -value: a group norm removes the mean and the scale of a picture's map,

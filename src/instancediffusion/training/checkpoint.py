@@ -29,6 +29,12 @@ _BEFORE = {
     "timesteps": "logit-normal",
     "noise_draws": 1,
     "stages": [],
+    "start": "",
+    "reversed_scenes": 0,
+    "patch": 1,
+    "crop_px": 0,
+    "up_block_types": [],
+    "object_weight": 0.0,
 }
 """What a setting was before there was one, so that older runs go on."""
 

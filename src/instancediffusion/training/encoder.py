@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.blocks import BlockCode
 
-REFERENCE = 512.0
-"""The large constants: latents are about 1, so that they change what a norm divides by by some 1e-5 of it."""
+CONSTANT = 512.0
+"""The large constants: latents are about 1, so that what a norm divides by changes by some 1e-5 of it."""
 
 LOG_VARIANCE = -8.0
 """The code is exact; the posterior that stock pipelines may draw from is given a width that does not matter."""
@@ -30,7 +30,7 @@ def write_encoder(model: AutoencoderKL, code: BlockCode) -> None:
     """Make the mean of `model.encode` the code of a picture, to rounding; the decoder stays as it is.
 
     Args:
-        model: a stock autoencoder with two pixels of a block's side for each level but the first.
+        model: a stock autoencoder; a block's side is 2 to the power of its levels but one.
         code: with as many rows as the model has latent channels.
 
     Raises:
@@ -45,8 +45,13 @@ def write_encoder(model: AutoencoderKL, code: BlockCode) -> None:
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
     side, last = code.side, len(encoder.down_blocks) - 1
-    _straight(encoder.conv_in)
     pairs, constants = _pairs(model, len(rows))
+    if last == 0:  # a block is a pixel
+        encoder.conv_in.weight[:, :, 1, 1] = pairs @ rows
+        encoder.conv_in.bias.copy_(constants)
+    else:
+        _check_room(model, 0, 3)
+        _straight(encoder.conv_in)
     known = torch.eye(3).reshape(3, 3, 1, 1)
     for level, block in enumerate(encoder.down_blocks):
         if level > 0:
@@ -63,7 +68,7 @@ def write_encoder(model: AutoencoderKL, code: BlockCode) -> None:
         for number, resnet in enumerate(block.resnets):
             _pass_on(resnet, *((pairs, constants) if level == last and number == 0 else (None, None)))
     norm = encoder.conv_norm_out
-    divided = REFERENCE * math.sqrt(2 * norm.num_groups / norm.num_channels)
+    divided = CONSTANT * math.sqrt(2 * norm.num_groups / norm.num_channels)
     count = len(rows)
     encoder.conv_out.weight[:count, :, 1, 1] = divided * pairs.T
     encoder.conv_out.bias[:count] = -(rows @ code.mean)
@@ -92,10 +97,10 @@ def _pairs(model: AutoencoderKL, count: int) -> tuple[Tensor, Tensor]:
     size = norm.num_channels // norm.num_groups
     room = size // 2 - 1
     if norm.num_groups * room < count:
-        raise _narrow(model, norm.num_channels, 2 * count + 2 * norm.num_groups)
+        raise _narrow(model, norm.num_channels, 2 * norm.num_groups * (1 + math.ceil(count / norm.num_groups)))
     signs, constants = torch.zeros(norm.num_channels, count), torch.zeros(norm.num_channels)
     for group in range(norm.num_groups):
-        constants[group * size], constants[group * size + 1] = REFERENCE, -REFERENCE
+        constants[group * size], constants[group * size + 1] = CONSTANT, -CONSTANT
         for place, latent in enumerate(range(group * room, min((group + 1) * room, count))):
             at = group * size + 2 + 2 * place
             signs[at, latent], signs[at + 1, latent] = 1, -1
@@ -120,7 +125,7 @@ def _straight(convolution: nn.Conv2d) -> None:
 
 def _check_room(model: AutoencoderKL, level: int, needed: int) -> None:
     widths = model.config.block_out_channels
-    room = widths[level - 1] if level == len(widths) - 1 else min(widths[level - 1 : level + 1])
+    room = widths[level - 1] if level == len(widths) - 1 else min(widths[max(level - 1, 0) : level + 1])
     if room < needed:
         raise _narrow(model, room, needed)
 

@@ -21,12 +21,11 @@ from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import DiffusionTask
-from instancediffusion.training.encoder import write_encoder
 from instancediffusion.training.frozen import freeze
 from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.scenes import open_world
 from instancediffusion.training.schedule import Schedule
-from instancediffusion.training.stages import CODE, decoder_task, diffusion_task, load_code, trained_here
+from instancediffusion.training.stages import CODE, decoder_task, diffusion_task, load_code, uses_own
 from instancediffusion.training.start import start_folder
 from instancediffusion.worlds import World
 
@@ -50,7 +49,7 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
         with _replaced(output) as work:
             _write_adapter(recipe, run, work)
         return
-    vae, trained = trained_autoencoder(recipe, run)
+    vae, trained = finished_autoencoder(recipe, run)
     task = diffusion_task(recipe, run)
     trained["diffusion"] = freeze(task, recipe.diffusion.optimiser, run / "diffusion")
     scheduler, world = make_scheduler(recipe), world or open_world(recipe.world)
@@ -105,15 +104,14 @@ def _replaced(output: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def trained_autoencoder(recipe: Recipe, run: Path) -> tuple[AutoencoderKL, dict[str, int]]:
-    """Take the trained decoder, and write the encoder.
+def finished_autoencoder(recipe: Recipe, run: Path) -> tuple[AutoencoderKL, dict[str, int]]:
+    """Take the run's decoder, or the start's.
 
     Returns:
         The autoencoder, and the steps its decoder was trained for; none if it is the start's.
     """
     task = decoder_task(recipe, run)
-    write_encoder(task.model, task.code)
-    if not trained_here(recipe, run, "decoder"):
+    if not uses_own(recipe, run, "decoder"):
         return task.model, {}
     return task.model, {"decoder": freeze(task, recipe.autoencoder.decoder, run / "decoder")}
 
@@ -160,7 +158,7 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
 
 
 def _added(before: dict[str, int], more: dict[str, int]) -> dict[str, int]:
-    """What the start had behind it, and this run."""
+    """What the start had behind it, and this run; older cards tell of an encoder that was learned and is gone."""
     return {stage: before.get(stage, 0) + more.get(stage, 0) for stage in ("decoder", "diffusion")}
 
 

@@ -77,7 +77,11 @@ class Objective:
         return alpha * x0 + sigma * noise, target
 
     def weights(self, covered: Tensor) -> Tensor:
-        """What the error in each cell counts, 1 on average; `covered` (B, h, w): the share of it that objects cover."""
+        """What the error in each cell counts, 1 on average of the batch: full pictures count more than empty ones.
+
+        Args:
+            covered: (B, h, w) share of each cell that objects cover.
+        """
         weight = 1 + self.config.object_weight * covered
         return weight / weight.mean()
 
@@ -86,9 +90,9 @@ class Objective:
 
         Args:
             predicted: (B, C, h, w).
-            target: what it is to be.
+            target: (B, C, h, w), what it is to be.
             t: (B,) steps.
-            weights: (B, h, w); None weighs all cells alike.
+            weights: (B, h, w) on the same device; None weighs all cells alike.
         """
         error = (predicted.float() - target).square().mean(1)
         error = (error if weights is None else error * weights).flatten(1).mean(1)

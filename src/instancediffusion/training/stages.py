@@ -9,7 +9,7 @@ RUN/diffusion/              checkpoint, metrics, previews
 
 With a base there is nothing to learn but the adapter, so the stages decoder and text do not exist, and the
 latents are the base's. With a start there is no text stage, everything goes on from the start, and what is not trained
-on stays as it was.
+on stays as it was; but for the autoencoder's encoder, which is always written anew.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from transformers import CLIPTokenizer
 from instancediffusion.data import SceneCache, latents_name
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene.completion import CaptionCompletion
-from instancediffusion.training.autoencoder import DecoderTask
+from instancediffusion.training.autoencoder import DecoderTask, build_autoencoder
 from instancediffusion.training.base import BaseLatents, base_folder, load_parts
 from instancediffusion.training.blocks import BlockCode
 from instancediffusion.training.cells import CellsTask
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import DiffusionTask
+from instancediffusion.training.encoder import write_encoder
 from instancediffusion.training.frozen import freeze
 from instancediffusion.training.latents import encode_scenes, sample_images
 from instancediffusion.training.loop import CHECKPOINT, fit
@@ -73,7 +74,9 @@ def latents(recipe: Recipe, run: Path) -> None:
         encode_scenes(base.encode, run / "scenes", cache.image_px // base.side, sizes, ENCODED_TOGETHER)
         return
     if not (run / CODE).exists():
-        _code(recipe, sample_images(cache)).save(run / CODE)
+        measured = _code(recipe, sample_images(cache))
+        write_encoder(build_autoencoder(config, cache.image_px), measured)  # one that is too narrow is told at once
+        measured.save(run / CODE)
     code = load_code(run)
     patch = config.patch
 
@@ -103,6 +106,7 @@ def decoder_task(recipe: Recipe, run: Path) -> DecoderTask:
     task = DecoderTask(recipe.autoencoder, SceneCache(run / "scenes"), load_code(run))
     if recipe.start:
         load_start(task.model, start_folder(recipe.start), "vae")
+    write_encoder(task.model, task.code)
     return task
 
 
@@ -158,15 +162,15 @@ def diffusion_task(recipe: Recipe, run: Path, scorer: Scorer | None = None) -> D
 def diffusion_parts(recipe: Recipe, run: Path) -> Parts:
     """Make what is to be trained, with the cell features that the stage before left."""
     parts = _parts(recipe, run)
-    if "cells" in names(recipe) and trained_here(recipe, run, "cells"):
+    if "cells" in names(recipe) and uses_own(recipe, run, "cells"):
         task = CellsTask(recipe, SceneCache(run / "scenes", need_latents=True), parts)
         freeze(task, recipe.cells, run / "cells")
         task.cells.train().requires_grad_(True)
     return parts
 
 
-def trained_here(recipe: Recipe, run: Path, stage: str) -> bool:
-    """Whether a run trains a stage, or with a start has trained on it; else the start's weights are to be used."""
+def uses_own(recipe: Recipe, run: Path, stage: str) -> bool:
+    """Whether a run's own weights of a stage are used: always without a start; with one, if it trained on them."""
     return not recipe.start or (run / stage / CHECKPOINT).exists()
 
 

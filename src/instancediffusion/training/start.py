@@ -1,7 +1,7 @@
 """A finished model as the start of a run: its weights, its text model, its latents.
 
 Latents may get more channels (`BlockCode.widened`). Weights that read or write latents are then filled up with zeros:
-the network begins as if the new channels were not there. (Encoders are not started from, but written anew.)
+the network begins as if the new channels were not there. (What is read here of an encoder is written over.)
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SCENES = 8
 STEPS = 12
-GUIDANCE = 3.0
+GUIDANCE = 2.0
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000000")
 
 

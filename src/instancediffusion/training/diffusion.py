@@ -91,8 +91,10 @@ class DiffusionTask(SceneTask):
                 each = torch.arange(len(x_t), device=device) // draws
                 context, grounding = context[each], grounding.select(each)
             predicted = self.predict(x_t, t[own].to(device), context, grounding)
-        covered = covered_cells(batch.locations, (x_t.shape[2], x_t.shape[3]))
-        weights = self.objective.weights(covered)[mine].repeat_interleave(draws, 0).to(device)
+        weights = None
+        if config.object_weight:
+            covered = covered_cells(batch.locations, (x_t.shape[2], x_t.shape[3]))
+            weights = self.objective.weights(covered)[mine].repeat_interleave(draws, 0).to(device)
         return self.objective.loss(predicted, target.to(device), t[own], weights), self._gates()
 
     def ground(self, locations: LocationTensors, captions: list[list[str]], extents: Tensor | None = None) -> Grounding:

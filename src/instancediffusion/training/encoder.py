@@ -12,7 +12,6 @@ import math
 
 import torch
 from diffusers import AutoencoderKL
-from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from instancediffusion.errors import SettingsError
@@ -51,7 +50,7 @@ def write_encoder(model: AutoencoderKL, code: BlockCode) -> None:
         encoder.conv_in.bias.copy_(constants)
     else:
         _check_room(model, 0, 3)
-        _straight(encoder.conv_in)
+        nn.init.dirac_(encoder.conv_in.weight)
     known = torch.eye(3).reshape(3, 3, 1, 1)
     for level, block in enumerate(encoder.down_blocks):
         if level > 0:
@@ -65,15 +64,22 @@ def write_encoder(model: AutoencoderKL, code: BlockCode) -> None:
             # The stock convolution looks at 3x3 of the finer cells, the last row and column of them a neighbour's.
             gather.weight[: len(read), : read.shape[1], :2, :2] = read
             known = wanted
-        for number, resnet in enumerate(block.resnets):
-            _pass_on(resnet, *((pairs, constants) if level == last and number == 0 else (None, None)))
+        for resnet in block.resnets:
+            shortcut = resnet.conv_shortcut
+            if shortcut is None:  # its input is handed on as it is
+                continue
+            if level == last:
+                shortcut.weight[:, : len(rows), 0, 0] = pairs
+                shortcut.bias.copy_(constants)
+            else:
+                nn.init.dirac_(shortcut.weight)
     norm = encoder.conv_norm_out
     divided = CONSTANT * math.sqrt(2 * norm.num_groups / norm.num_channels)
     count = len(rows)
     encoder.conv_out.weight[:count, :, 1, 1] = divided * pairs.T
     encoder.conv_out.bias[:count] = -(rows @ code.mean)
     encoder.conv_out.bias[count:] = LOG_VARIANCE
-    _straight(model.quant_conv)
+    nn.init.dirac_(model.quant_conv.weight)
 
 
 def _parts(rows: Tensor, side: int, part: int) -> Tensor:
@@ -105,22 +111,6 @@ def _pairs(model: AutoencoderKL, count: int) -> tuple[Tensor, Tensor]:
             at = group * size + 2 + 2 * place
             signs[at, latent], signs[at + 1, latent] = 1, -1
     return signs, constants
-
-
-def _pass_on(resnet: ResnetBlock2D, pairs: Tensor | None, constants: Tensor | None) -> None:
-    """Let a residual block hand its input on, or the latents as the last norm is to find them."""
-    shortcut = resnet.conv_shortcut
-    if shortcut is None:
-        return
-    if pairs is None or constants is None:
-        _straight(shortcut)
-        return
-    shortcut.weight[:, : pairs.shape[1], 0, 0] = pairs
-    shortcut.bias.copy_(constants)
-
-
-def _straight(convolution: nn.Conv2d) -> None:
-    nn.init.dirac_(convolution.weight)
 
 
 def _check_room(model: AutoencoderKL, level: int, needed: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,6 @@ from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit, framed
 from instancediffusion.pipeline.text import TextBank
 from instancediffusion.sampling import Branch
 from instancediffusion.scene import Scene
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,11 @@ def build_scene_bank(
     """
     pairs = [(scene, number) for scene, numbers in enumerate(alone) for number in numbers]
     singles = [_instance_alone(scenes[scene], number, alone[scene][number]) for scene, number in pairs]
-    groundings: list[Grounding] = []
-    for group in _runs(scenes, max_rows):
-        groundings += _groundings(group, texts, adapter, instance_mask)
+    told = partial(_groundings, texts=texts, adapter=adapter, instance_mask=instance_mask, max_rows=max_rows)
+    groundings = told(scenes)
     reach = [_reach(groundings[scene], number, alone[scene][number]) for scene, number in pairs]
-    for group, reaches in zip(_runs(singles, max_rows), _runs(reach, max_rows), strict=True):
-        groundings += _groundings(group, texts, adapter, instance_mask, reaches)
-    for group in _runs([_reversed(scenes[scene]) for scene in swapped], max_rows):
-        groundings += _groundings(group, texts, adapter, instance_mask)
+    groundings += told(singles, reach)
+    groundings += told([_reversed(scenes[scene]) for scene in swapped])
     nothing = LocationTensors.empty(1).to(adapter.device)
     no_caption = torch.zeros(1, 0, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype)
     null = adapter(nothing, no_caption, instance_mask=instance_mask)
@@ -120,10 +116,6 @@ def _reversed(scene: Scene) -> Scene:
     )
 
 
-def _runs(items: Sequence[T], length: int) -> list[Sequence[T]]:
-    return [items[start : start + length] for start in range(0, len(items), length)]
-
-
 def _reach(grounding: Grounding, number: int, frame: BoxUnit) -> Tensor | None:
     """How far an instance reaches in its scene, (1, 4) in fractions of its part of the canvas.
 
@@ -139,20 +131,25 @@ def _reach(grounding: Grounding, number: int, frame: BoxUnit) -> Tensor | None:
 
 def _groundings(
     scenes: Sequence[Scene],
+    reach: Sequence[Tensor | None] = (),
+    *,
     texts: TextBank,
     adapter: Any,
     instance_mask: InstanceMaskRule | None,
-    reach: Sequence[Tensor | None] = (),
+    max_rows: int,
 ) -> list[Grounding]:
-    locations: LocationTensors = adapter.locations(scenes)
-    captions = torch.zeros(
-        len(scenes), locations.slots, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype
-    )
-    for row, scene in enumerate(scenes):
-        for slot, instance in enumerate(scene.instances):
-            captions[row, slot] = texts.pooled[texts.row[instance.caption]].to(captions)
-    known = [extents for extents in reach if extents is not None]
-    joined: Grounding = adapter(
-        locations, captions, instance_mask=instance_mask, extents=torch.stack(known) if known else None
-    )
-    return [joined.select([row]) for row in range(joined.batch_size)]
+    found: list[Grounding] = []
+    for start in range(0, len(scenes), max_rows):
+        group = scenes[start : start + max_rows]
+        known = [extents for extents in reach[start : start + max_rows] if extents is not None]
+        locations: LocationTensors = adapter.locations(group)
+        captions = torch.zeros(
+            len(group), locations.slots, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype
+        )
+        for row, scene in enumerate(group):
+            for slot, instance in enumerate(scene.instances):
+                captions[row, slot] = texts.pooled[texts.row[instance.caption]].to(captions)
+        extents = torch.stack(known) if known else None
+        joined: Grounding = adapter(locations, captions, instance_mask=instance_mask, extents=extents)
+        found += [joined.select([row]) for row in range(joined.batch_size)]
+    return found

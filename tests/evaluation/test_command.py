@@ -7,12 +7,12 @@ import torch
 
 from instancediffusion.cli import evaluate as command
 from instancediffusion.cli.evaluate import GROUPS, settings_of
-from instancediffusion.cli.evaluation_run import EvaluationRun, layout_world
+from instancediffusion.cli.evaluation_run import EvaluationRun, check_words
 from instancediffusion.cli.gallery import Gallery
 from instancediffusion.cli.progress import Countdown
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import GROUPS as KNOWN
-from instancediffusion.evaluation import EvaluationReport, Judge, JudgeConfig
+from instancediffusion.evaluation import DrawingsJudge, EvaluationReport, Judge, JudgeConfig
 from instancediffusion.evaluation.judges.network import JudgeNetwork
 from instancediffusion.evaluation.judges.task import with_words
 from instancediffusion.pipeline import GenerationSettings
@@ -45,7 +45,7 @@ def run_in(folder, judge, pipeline, *, count=3, settings=SETTINGS, opened=None, 
     decisive = {"weights": "w", "settings": settings.to_dict()}
     return EvaluationRun(
         gallery=Gallery(folder, decisive, replace=replace),
-        world=layout_world(judge, 3, small_world()),
+        world=small_world(),
         judge=judge,
         settings=settings,
         count=count,
@@ -86,6 +86,16 @@ def test_evaluation_is_made_gone_on_with_and_protected(judge, pipeline, tmp_path
     assert (tmp_path / "box" / "00001.png").read_bytes() != first
 
 
+def test_drawings_judge_what_a_network_would(pipeline, tmp_path):
+    """No features, so no distance; noise shows nothing that was asked for, and the world's own pictures all of it."""
+    world = small_world()
+    list(run_in(tmp_path, DrawingsJudge(world.sprites, world.kinds), pipeline).go(("box",)))
+    group = EvaluationReport.load(tmp_path / "report.json").group("box")
+    assert group.generated.distance is None
+    assert group.composites.scores["as_asked"].value == 1
+    assert group.generated.scores["as_asked"].value < 0.5
+
+
 def test_pictures_are_those_of_their_seeds(judge, pipeline, tmp_path):
     run = run_in(tmp_path, judge, pipeline, count=3)
     list(run.go(("mixed",)))
@@ -99,7 +109,7 @@ def test_pictures_are_those_of_their_seeds(judge, pipeline, tmp_path):
 def test_judge_must_know_the_world(judge):
     judge = Judge(JudgeNetwork(JudgeConfig(kinds=("disc", "gem"), colours=("red", "green", "blue"), side_px=64)))
     with pytest.raises(SettingsError, match="arrow"):
-        layout_world(judge, 3, small_world())
+        check_words(judge, small_world())
 
 
 def test_presets():

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from instancediffusion.errors import SettingsError
+from instancediffusion.evaluation.drawings import Drawings
 from instancediffusion.evaluation.estimates import Estimate
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.runs import RunConflictError
@@ -18,7 +19,7 @@ from instancediffusion.studies.fitting import fitted_places
 from instancediffusion.studies.flip_and_grid import both_orders
 from instancediffusion.studies.meters import DrawingsMeter
 from instancediffusion.studies.metrics import measure, pair_summary, spread, summary
-from instancediffusion.studies.ownership import Drawings, overlap_of
+from instancediffusion.studies.ownership import overlap_of
 from instancediffusion.studies.plots import Plot, to_svg, values_of
 from instancediffusion.studies.report import Entry
 from instancediffusion.studies.run import StudyRun

@@ -38,10 +38,11 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
 @click.option("--model", default="mini", show_default=True, help="mini, a folder or a hub id.")
 @click.option(
     "--judge",
-    "judge_folder",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of a judge, as `instancediffusion judge train` writes it.",
+    "judge_name",
+    default="drawings",
+    show_default=True,
+    help="drawings: the world's drawings, nothing learned. Or the folder of a network that `instancediffusion judge "
+    "train` wrote.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
 @click.option("--layouts", "count", type=_COUNT, default=500, show_default=True, help="Layouts of each kind.")
@@ -74,7 +75,7 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def evaluate(
     model: str,
-    judge_folder: Path,
+    judge_name: str,
     output: Path,
     count: int,
     groups: tuple[str, ...],
@@ -94,17 +95,15 @@ def evaluate(
     """
     quieten_libraries(bars=False)
     from instancediffusion.checkpoints import weights_sha256
-    from instancediffusion.evaluation import Judge
     from instancediffusion.evaluation.layouts import FIRST_SEED
     from instancediffusion.pipeline.loading import local_model, model_defaults
 
-    from .evaluation_run import EvaluationRun, layout_world
+    from .evaluation_run import EvaluationRun, open_judge
     from .gallery import Gallery
 
     folder = local_model(model)
     chosen = settings_of(model_defaults(folder), preset, options)
-    judge = Judge.load(judge_folder)
-    world = layout_world(judge, max_objects)
+    judge, world = open_judge(judge_name, max_objects)
     weights = weights_sha256(folder)
     decisive = {
         "weights": weights,

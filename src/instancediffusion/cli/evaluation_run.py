@@ -12,6 +12,7 @@ from PIL import Image
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import (
+    DrawingsJudge,
     EvaluationReport,
     Evaluator,
     FeatureStatistics,
@@ -23,7 +24,7 @@ from instancediffusion.evaluation import (
     to_markdown,
 )
 from instancediffusion.evaluation.judges.judge import unknown_words
-from instancediffusion.evaluation.layouts import FIRST_SEED, MIN_OBJECTS, REFERENCE_SEED
+from instancediffusion.evaluation.layouts import FIRST_SEED, MIN_OBJECTS, REFERENCE_SEED, SIDE_PX
 from instancediffusion.evaluation.sheets import Showcase, judged_sheet
 from instancediffusion.runs import atomic_path, write_atomic
 from instancediffusion.worlds import World, WorldSample, WorldSpec
@@ -34,20 +35,42 @@ from .progress import Countdown
 BATCH = 8
 
 
-def layout_world(judge: Judge, max_objects: int, world: World | None = None) -> World:
-    """Open the world whose layouts are drawn: objects of the core, pictures of the judge's side.
+DRAWINGS = "drawings"
+"""Names the judge that needs no training."""
+
+
+def layout_world(max_objects: int, side_px: int = SIDE_PX) -> World:
+    """Open the world whose layouts are drawn: objects of the core."""
+    return World.load(spec=WorldSpec(size=side_px, min_objects=MIN_OBJECTS, max_objects=max_objects))
+
+
+def open_judge(name: str, max_objects: int) -> tuple[Judge | DrawingsJudge, World]:
+    """Open a judge, `DRAWINGS` or the folder of a trained one, and the world of its layouts.
 
     Raises:
-        SettingsError: the judge has not learned all of its words.
+        CheckpointError: the folder holds no judge, or a damaged one.
+        SettingsError: the judge has not learned all words of the world.
     """
-    spec = WorldSpec(size=judge.config.side_px, min_objects=MIN_OBJECTS, max_objects=max_objects)
-    world = world or World.load(spec=spec)
+    if name == DRAWINGS:
+        world = layout_world(max_objects)
+        return DrawingsJudge(world.sprites, world.kinds), world
+    judge = Judge.load(name)
+    world = layout_world(max_objects, judge.config.side_px)
+    check_words(judge, world)
+    return judge, world
+
+
+def check_words(judge: Judge, world: World) -> None:
+    """Refuse a judge that has not learned all words of a world.
+
+    Raises:
+        SettingsError: naming them.
+    """
     if unknown := unknown_words(judge, world):
         raise SettingsError(
             f"judge: it has not learned {', '.join(unknown[:8])}{' ...' if len(unknown) > 8 else ''}; "
             "train it again on this world"
         )
-    return world
 
 
 @dataclass
@@ -69,7 +92,7 @@ class EvaluationRun:
 
     gallery: Gallery
     world: World
-    judge: Judge
+    judge: Judge | DrawingsJudge
     settings: Any
     count: int
     order: bool
@@ -127,8 +150,10 @@ class EvaluationRun:
             self._samples[number] = self.world.sample(FIRST_SEED + number)
         return layout_of(self.world, self._samples[number], group, number, order=self.order)
 
-    def _reference(self) -> FeatureStatistics:
+    def _reference(self) -> FeatureStatistics | None:
         """Return the features of as many composites as a group has pictures, of layouts that no group has."""
+        if isinstance(self.judge, DrawingsJudge):
+            return None
         statistics = FeatureStatistics(self.judge.config.hidden)
         counter = self.progress("reference composites", self.count)
         for start in range(0, self.count, BATCH):

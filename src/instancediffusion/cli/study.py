@@ -33,7 +33,7 @@ def study() -> None:
     "--judge",
     "judge_folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A judge, for what takes one: points and strokes, missed objects, visible masks.",
+    help="A trained judge, for doubled objects and fine places; the world's drawings judge where none is given.",
 )
 @click.option("--detector", help=f"Measure with a judge of photographs: hub id or folder, such as {DETECTOR}.")
 @click.option("--segmenter", help=f"The other half of that judge.  [default: {SEGMENTER}]")
@@ -74,7 +74,7 @@ def overlap(
     command again makes only what is missing; several processes can share a folder with --part, and the last one to end
     reports on all.
 
-    Pictures of the synthetic world are measured by its drawings and a --judge. Those of other models take a --detector
+    Pictures of the synthetic world are measured by its drawings, or a --judge. Those of other models take a --detector
     or a --segmenter; without them the report shows pictures and times.
     """
     share, parts = _part(part)
@@ -123,9 +123,9 @@ WORLD_PX = 256
 
 def _meter(sprites: Any, judge_folder: Path | None, detector: str | None, segmenter: str | None, device: str) -> Any:
     """Choose what measures the pictures; `sprites` are those of the world, if the pictures are of it."""
-    from instancediffusion.evaluation import Judge
+    from instancediffusion.evaluation import DrawingsJudge, Judge
+    from instancediffusion.evaluation.drawings import Drawings
     from instancediffusion.studies.meters import DrawingsMeter, NoMeter, PhotographMeter
-    from instancediffusion.studies.ownership import Drawings
 
     if detector or segmenter:
         if judge_folder is not None:
@@ -137,7 +137,8 @@ def _meter(sprites: Any, judge_folder: Path | None, detector: str | None, segmen
         if judge_folder is not None:
             raise click.UsageError("--judge knows the synthetic world alone; give a --detector for these pictures")
         return NoMeter()
-    return DrawingsMeter(Drawings(sprites), None if judge_folder is None else Judge.load(judge_folder))
+    judge = DrawingsJudge(sprites, tuple(sprites.kinds.values())) if judge_folder is None else Judge.load(judge_folder)
+    return DrawingsMeter(Drawings(sprites), judge)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,19 @@ class PictureJudge(Protocol):
         ...
 
 
+@runtime_checkable
+class InformedJudge(Protocol):
+    """Whoever is told what a picture was to show, and says what of it is there; such as `DrawingsJudge`."""
+
+    def look_for(self, images: Sequence[Picture], truths: Sequence[Truth]) -> list[Seen]:
+        """Return what is seen in each picture: PIL pictures, or (H, W, 3) uint8."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return JSON-like facts about the judge."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Judged:
     """One scored picture, for those who want to look at it.
@@ -62,14 +75,14 @@ class Judged:
 
 
 class Evaluator:
-    """Scores groups of pictures with one judge; a composite that several groups share is judged once.
+    """Scores groups of pictures with one judge; a composite is judged once for all groups that ask alike of it.
 
     Args:
         judge: the judge.
         reference: features of composites that no group holds, to measure Frechet distances to; None measures none.
     """
 
-    def __init__(self, judge: PictureJudge, reference: FeatureStatistics | None = None) -> None:
+    def __init__(self, judge: PictureJudge | InformedJudge, reference: FeatureStatistics | None = None) -> None:
         self.judge, self.reference = judge, reference
         self._composites: dict[bytes, Seen] = {}
 
@@ -85,7 +98,7 @@ class Evaluator:
         """
         made, best = _Side(self.reference), _Side(self.reference)
         for batch in _batches(pairs, BATCH):
-            seen = self.judge.look([image for image, _ in batch])
+            seen = self._look([image for image, _ in batch], [truth for _, truth in batch])
             for (image, truth), one in zip(batch, seen, strict=True):
                 scores = made.update(one, truth)
                 if judged is not None:
@@ -93,17 +106,33 @@ class Evaluator:
             self._add_composites(best, [truth for _, truth in batch])
         return GroupReport(name, made.table(), best.table() if best.metrics.pictures else None)
 
+    def _look(self, images: Sequence[Picture], truths: Sequence[Truth]) -> list[Seen]:
+        if isinstance(self.judge, InformedJudge):
+            return self.judge.look_for(images, truths)
+        return self.judge.look(images)
+
     def _add_composites(self, side: _Side, truths: Sequence[Truth]) -> None:
-        known = [(truth, truth.composite, _key(truth.composite)) for truth in truths if truth.composite is not None]
-        new = {key: image for _, image, key in known if key not in self._composites}
-        self._composites.update(zip(new, self.judge.look(list(new.values())) if new else [], strict=True))
-        for truth, _, key in known:
+        known = [
+            (self._key(truth, truth.composite), truth, truth.composite)
+            for truth in truths
+            if truth.composite is not None
+        ]
+        new = {key: (image, truth) for key, truth, image in known if key not in self._composites}
+        seen = self._look([image for image, _ in new.values()], [truth for _, truth in new.values()]) if new else []
+        self._composites.update(zip(new, seen, strict=True))
+        for key, truth, _ in known:
             side.update(self._composites[key], truth)
+
+    def _key(self, truth: Truth, composite: npt.NDArray[np.uint8]) -> bytes:
+        """Return what the verdict on a composite depends on."""
+        image = np.ascontiguousarray(composite).tobytes()
+        told = str([one.told for one in truth.instances]) if isinstance(self.judge, InformedJudge) else ""
+        return hashlib.sha256(image + told.encode()).digest()
 
 
 def evaluate(
     pairs: Iterable[tuple[Picture, Truth | WorldSample | Scene]],
-    judge: PictureJudge,
+    judge: PictureJudge | InformedJudge,
     *,
     name: str = "all",
     kinds: Sequence[ObjectKind] = CATALOGUE,
@@ -159,7 +188,3 @@ def _batches(pairs: Iterable[tuple[Picture, Truth]], size: int) -> Iterator[list
     iterator = iter(pairs)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _key(image: npt.NDArray[np.uint8]) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()

@@ -19,6 +19,9 @@ from instancediffusion.worlds import World, WorldSample
 
 from .truth import Truth, truth_of_prompt, truth_of_sample
 
+SIDE_PX = 192
+"""Side of the world's pictures. A world of another size draws other scenes from the same seeds."""
+
 FIRST_SEED = 10_000_000
 """Seed of layout 0."""
 

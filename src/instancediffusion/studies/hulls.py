@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from instancediffusion.evaluation.drawings import Bools
 from instancediffusion.geometry import fill_rings
-
-from .ownership import Bools
 
 
 def hull(mask: Bools) -> Bools:

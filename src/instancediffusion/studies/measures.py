@@ -46,7 +46,11 @@ MEASURES: dict[str, Measure] = {
         "like the other one.",
         upwards=False,
     ),
-    "visible_iou": Measure("visible-mask IoU", "Of what should be visible of the pair and what is; 0 if missed."),
+    "visible_iou": Measure(
+        "visible-mask IoU",
+        "Of what should be visible of the pair and the pixels that show it, told by boxes or masks; pixels that could "
+        "be either do not count.",
+    ),
     "hidden_complete": Measure(
         "hidden one complete", "Share of what should be visible of the farther object that shows it."
     ),

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from instancediffusion.evaluation import Judge
+from instancediffusion.evaluation import InformedJudge, PictureJudge, Seen
+from instancediffusion.evaluation.drawings import Drawings
 from instancediffusion.scene import Scene
 
 from .cells import Cell
 from .metrics import Row, measure, row_of
-from .ownership import Drawings
 from .photograph_rows import measure_sighting
 from .sightings import Sighting
 
@@ -32,17 +32,26 @@ class DrawingsMeter:
 
     Args:
         drawings: of the world's objects.
-        judge: sees what the drawings alone do not tell; None leaves those measures out.
+        judge: says which objects are there, where, and as asked; None leaves those measures out.
     """
 
-    def __init__(self, drawings: Drawings, judge: Judge | None = None) -> None:
+    def __init__(self, drawings: Drawings, judge: PictureJudge | InformedJudge | None = None) -> None:
         self._drawings, self._judge = drawings, judge
 
     def rows(self, cells: Sequence[Cell], images: Sequence[Image.Image], settings: str) -> Iterator[Row]:
         """Yield what `metrics.measure` finds."""
-        seen = [None] * len(cells) if self._judge is None else self._judge.look(images)
-        for cell, image, one in zip(cells, images, seen, strict=True):
-            yield measure(cell, image, one, self._drawings, settings)
+        for cell, image, one in zip(cells, images, self._look(cells, images), strict=True):
+            row = measure(cell, image, one, self._drawings, settings)
+            if isinstance(self._judge, InformedJudge):
+                row["doubled"] = None  # it sees nothing that was not asked for
+            yield row
+
+    def _look(self, cells: Sequence[Cell], images: Sequence[Image.Image]) -> Sequence[Seen | None]:
+        if self._judge is None:
+            return [None] * len(cells)
+        if isinstance(self._judge, InformedJudge):
+            return self._judge.look_for(images, [cell.truth for cell in cells])
+        return self._judge.look(images)
 
     def describe(self) -> Mapping[str, Any] | None:
         """Return the judge's facts."""

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from instancediffusion.evaluation.drawings import LEAST_SHARE, Bools, Drawings, shown, shown_iou, shown_share
 from instancediffusion.evaluation.estimates import RESAMPLES, Estimate, estimate
 from instancediffusion.evaluation.matching import match, share_inside
-from instancediffusion.evaluation.scores import mask_iou, score_picture
-from instancediffusion.evaluation.seen import Seen
+from instancediffusion.evaluation.scores import score_picture
+from instancediffusion.evaluation.seen import Seen, resized
 from instancediffusion.evaluation.truth import TrueInstance
 
 from .cells import Cell
 from .fitting import fitted_places
 from .measures import MEASURES, PAIR_MEASURES
-from .ownership import LEAST_SHARE, Drawings, Overlap, overlap_of
+from .ownership import Overlap, overlap_of
 
 Row = dict[str, Any]
 """The numbers of one picture (see `measures.MEASURES`), and what they belong to; JSON-like. Absent is None."""
@@ -29,7 +30,7 @@ def measure(cell: Cell, image: Image.Image, seen: Seen | None, drawings: Drawing
     Args:
         cell: what was asked for.
         image: the picture.
-        seen: what a judge sees in it; None leaves out what takes a judge: all but order and blend.
+        seen: what a judge sees in it; None leaves out what takes a judge: places, missed and clean instances.
         drawings: of the world's objects.
         settings: the name of what drew it.
     """
@@ -41,8 +42,7 @@ def measure(cell: Cell, image: Image.Image, seen: Seen | None, drawings: Drawing
         for name, field in (("clean", "as_asked"), ("missed", "missed"), ("merged", "merged")):
             row[name] = float(np.mean([getattr(scores[t], field) for t in targets]))
         row |= _of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
-        row |= _visible(cell, seen, pairs)
-    return row | _order(cell, image, drawings)
+    return row | _order(cell, image, drawings) | _visible(cell, image, drawings)
 
 
 def row_of(cell: Cell, settings: str) -> Row:
@@ -109,21 +109,30 @@ def lower_and_larger(first: TrueInstance, second: TrueInstance) -> Row:
     return {"lower": int(lower), "larger": int(larger)}
 
 
-def _visible(cell: Cell, seen: Seen, pairs: Sequence[int | None]) -> Row:
-    """How much of what is to be seen of the pair is seen."""
+def _visible(cell: Cell, image: Image.Image, drawings: Drawings) -> Row:
+    """How much of what is to be seen of the pair is seen, where boxes or masks say where all objects are."""
     if cell.pair is None or cell.front is None:
         return {}
-    visible = [cell.truth.instances[k].visible for k in cell.pair]
-    if visible[0] is None or visible[1] is None:
+    wanted = cell.truth.instances
+    if not all({"box", "mask"} & set(item.told) for item in wanted):
         return {}
-    shown = [
-        np.zeros(v.shape, bool) if pairs[k] is None else seen.mask(pairs[k], v.shape)  # type: ignore[arg-type]
-        for k, v in zip(cell.pair, (visible[0], visible[1]), strict=True)
-    ]
-    ious = [mask_iou(a, b) for a, b in zip(shown, (visible[0], visible[1]), strict=True)]
-    far = (visible[0], visible[1])[1 - cell.front]
-    hidden = float(shown[1 - cell.front][far].mean()) if far.any() else None
-    return {"visible_iou": float(np.mean(ious)), "hidden_complete": hidden}
+    size = (image.height, image.width)
+    drawn = [drawings.place(item, item.box, size) if item.box is not None else None for item in wanted]
+    there = [one for one in drawn if one is not None]
+    if len(there) < len(drawn):
+        return {}
+    labels = shown(image, there)
+    visible = {index: _resized(wanted[index].visible, size) for index in cell.pair}
+    ious = [shown_iou(labels, index, mask) if mask is not None else None for index, mask in visible.items()]
+    row: Row = {"visible_iou": float(np.mean(known))} if (known := [v for v in ious if v is not None]) else {}
+    far = cell.pair[1 - cell.front]
+    if (mask := visible[far]) is not None:
+        row["hidden_complete"] = shown_share(labels, far, mask)
+    return row
+
+
+def _resized(mask: Bools | None, size: tuple[int, int]) -> Bools | None:
+    return None if mask is None else resized(mask.astype(np.uint8), size) > 0
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Estimate]:
@@ -146,8 +155,6 @@ def pair_summary(rows: Iterable[Row]) -> dict[str, Estimate]:
     for both in twins.values():
         if {row["front_asked"] for row in both} != {0, 1} or len(both) != 2:
             continue
-        if any("first_front" not in row for row in both):
-            continue  # alike where they overlap: nobody could tell
         if any("first_front" not in row for row in both):
             continue  # nobody could tell, or nobody looked
         fronts = [row.get("front") for row in both]

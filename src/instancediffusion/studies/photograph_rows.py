@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from instancediffusion.evaluation.drawings import LEAST_SHARE, Bools, Floats
 from instancediffusion.evaluation.matching import COVERING, place_covered, share_inside
 from instancediffusion.evaluation.scores import mask_iou
 from instancediffusion.evaluation.seen import Seen, resized
@@ -12,7 +13,7 @@ from instancediffusion.evaluation.truth import TrueInstance
 from .cells import Cell
 from .hulls import hull
 from .metrics import Row, in_front, lower_and_larger, row_of
-from .ownership import LEAST_SHARE, Bools, Floats, Overlap, without_rim
+from .ownership import Overlap, without_rim
 from .phrases import noun_phrase
 from .sightings import Sighting
 

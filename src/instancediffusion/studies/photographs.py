@@ -27,9 +27,9 @@ from PIL import Image
 from torch import Tensor
 
 from instancediffusion.errors import ModelError, SettingsError
+from instancediffusion.evaluation.drawings import Floats
 from instancediffusion.scene import Scene
 
-from .ownership import Floats
 from .sightings import Sighting, sight
 
 DETECTOR, SEGMENTER = "google/owlv2-base-patch16-ensemble", "facebook/sam-vit-base"

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from instancediffusion.evaluation import Seen, TrueInstance, assign, truth_of_scene
+from instancediffusion.evaluation.drawings import Bools, Floats
 from instancediffusion.evaluation.matching import LEAST_PLACE
 from instancediffusion.geometry import box_area, box_iou
 from instancediffusion.scene import Scene
 
-from .ownership import Bools, Floats
 from .phrases import noun_phrase
 
 SAME_PHRASE, OTHER_PHRASE = 0.5, 0.8

@@ -65,9 +65,18 @@ class SpriteBook:
             pixels[..., :3].astype(np.float32), 1.0 - alpha[..., None].astype(np.float32) / 255.0, alpha >= 128
         )
 
-    def picture(self, name: str, colour: str | None = None, facing: Facing | None = None) -> Image.Image:
-        """Return a sprite at its full size, with straight alpha (RGBA)."""
-        whole = self._pyramid(name, colour)[0].convert("RGBA")
+    def picture(
+        self,
+        name: str,
+        colour: str | None = None,
+        facing: Facing | None = None,
+        *,
+        least: tuple[int, int] | None = None,
+    ) -> Image.Image:
+        """Return a sprite at its full size, or the smallest kept of at least (width, height); straight alpha (RGBA)."""
+        levels = self._pyramid(name, colour)
+        fitting = [] if least is None else [one for one in levels if one.width >= least[0] and one.height >= least[1]]
+        whole = (fitting or levels[:1])[-1].convert("RGBA")
         return ImageOps.mirror(whole) if self._mirrored(name, facing) else whole
 
     def _mirrored(self, name: str, facing: Facing | None) -> bool:

@@ -70,12 +70,43 @@ def test_scenes_are_encoded_once_for_each_way_they_are_told():
     scenes = [Scene("a ball", (Instance("a ball", box=Box(0, 0, 1, 1)),), 64, 64), Scene("a hill", (), 64, 64)]
     scenes.append(Scene("a horse", (Instance("a horse", box=Box(0, 0, 1, 1)),), 64, 64))
     requests = image_requests(scenes, range(8), lambda scene: (64, 64))
-    told, completed = complete_requests(scenes, requests, CHOICES)
+    told, completed = complete_requests(requests, CHOICES, {})
     assert len(told) == 4
     assert [r.index for r in completed] == [r.index for r in requests]
     assert all(told[r.scene_row] is r.scene for r in completed)
     assert {r.scene.instances[0].caption for r in completed[16:]} == {"a horse facing left", "a horse facing right"}
-    assert complete_requests(scenes, requests, {}) == (scenes, requests)
+    assert complete_requests(requests, {}, {}) == (scenes, requests)
+
+
+def test_what_the_prompt_says_of_the_only_one_is_not_open():
+    """A fish that a prompt called white came out red, because its own caption named no colour."""
+    fish, pear = Instance("a fish", box=Box(0.1, 0.1, 0.4, 0.4)), Instance("a pear", box=Box(0.5, 0.5, 0.9, 0.9))
+
+    def told(prompt, *instances):
+        scene = Scene(prompt, instances, 512, 512)
+        return {tuple(i.caption for i in KNOWN.complete_scene(scene, seed).instances) for seed in range(30)}
+
+    assert told("an orange fish facing right and a red pear", fish, pear) == {
+        ("an orange fish facing right", "a red pear")
+    }
+    assert {captions[0].split()[1] for captions in told("an orange fish", fish)} == {"orange"}
+    # A colour it cannot have, or two of a kind: then the seed chooses, as before.
+    assert told("a purple pear", pear) == told("a pear", pear)
+    assert len(told("a red pear and a green pear", pear)) == 2
+    assert len(told("a red pear", pear, pear)) > 1
+
+
+def test_a_prompt_alone_is_drawn_with_places_that_belong_to_the_seed():
+    objects = {"nouns": {"horse": {"aspect": 1.2, "plural": "horses"}}, "grounds": ["on the grass"]}
+    scenes = [Scene("two horses on the grass", (), 64, 64), Scene("a hill", (), 64, 64)]
+    requests = image_requests(scenes, range(3), lambda scene: (64, 64))
+    told, completed = complete_requests(requests, CHOICES, objects)
+    assert len(told) == 4  # each seed places the horses elsewhere; the hill is no object
+    for request in completed[:3]:
+        assert len(request.scene.instances) == 2 and request.scene.prompt == scenes[0].prompt
+        assert all(i.caption in ("a horse facing left", "a horse facing right") for i in request.scene.instances)
+    assert [r.scene for r in complete_requests(requests, CHOICES, objects)[1]] == [r.scene for r in completed]
+    assert completed[3].scene is scenes[1] or completed[3].scene == scenes[1]
 
 
 def test_completed_captions_of_the_world_speak_its_own_language():

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from instancediffusion.errors import SettingsError
-from instancediffusion.evaluation.drawings import Drawings
+from instancediffusion.evaluation.drawings import DrawingsJudge
 from instancediffusion.evaluation.estimates import Estimate
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.runs import RunConflictError
@@ -38,8 +38,13 @@ def world():
 
 
 @pytest.fixture(scope="module")
-def drawings(world):
-    return Drawings(world.sprites)
+def finder(world):
+    return DrawingsJudge(world.sprites, world.kinds)
+
+
+@pytest.fixture(scope="module")
+def drawings(finder):
+    return finder.drawings
 
 
 @pytest.fixture(scope="module")
@@ -93,24 +98,24 @@ def _truths(sample):
     return truth_of(sample, tell(sample, ("box",)), "x").instances
 
 
-def test_places_nobody_told_are_found(world, drawings, cells):
+def test_places_nobody_told_are_found(world, finder, cells):
     """The picture shows both objects elsewhere and smaller than the search starts from."""
     moved = (Item("disc", (0.45, 0.56), 0.42, "blue"), Item("gem", (0.66, 0.54), 0.42))
     for ranks in ((1, 0), (0, 1)):
         sample = compose(world, moved, ranks, "meadow")
-        places = fitted_places(Image.fromarray(sample.image), cells[0].truth.instances[:2], drawings)
+        places = fitted_places(Image.fromarray(sample.image), cells[0].truth, (0, 1), finder)
         for place, item in zip(places, sample.instances, strict=True):
             assert np.abs(place - np.asarray(item.box)).max() < 0.06
 
 
 @pytest.mark.parametrize("told", ["box", "point"])
-def test_both_orders_come_out_right_or_turned_round(cells, drawings, told):
+def test_both_orders_come_out_right_or_turned_round(cells, finder, told):
     both, pair = pictures(cells), [cell for cell in cells if cell.factors["told"] == told]
-    right = pair_summary([measure(cell, both[cell.front], None, drawings, "x") for cell in pair])
+    right = pair_summary([measure(cell, both[cell.front], None, finder, "x") for cell in pair])
     assert (right["pair_right"].value, right["flipped"].value, right["prior"].value) == (1, 1, 0)
-    wrong = pair_summary([measure(cell, both[1 - cell.front], None, drawings, "x") for cell in pair])
+    wrong = pair_summary([measure(cell, both[1 - cell.front], None, finder, "x") for cell in pair])
     assert (wrong["pair_right"].value, wrong["flipped"].value, wrong["prior"].value) == (0, 1, 0)
-    deaf = pair_summary([measure(cell, both[0], None, drawings, "x") for cell in pair])
+    deaf = pair_summary([measure(cell, both[0], None, finder, "x") for cell in pair])
     assert (deaf["pair_right"].value, deaf["flipped"].value, deaf["prior"].value) == (0, 0, 0.5)
 
 
@@ -133,10 +138,10 @@ def test_every_compared_setting_can_be_used():
         chosen(("best",), GenerationSettings())
 
 
-def test_a_study_goes_on_where_it_was_and_reports(tmp_path, cells, drawings):
+def test_a_study_goes_on_where_it_was_and_reports(tmp_path, cells, finder):
     two: list[Cell] = cells[:2]
     compared = chosen(("order", "plain", "layered"), GenerationSettings(num_inference_steps=2, scheduler="ddim"))
-    run = StudyRun(tmp_path / "study", two, compared, DrawingsMeter(drawings))
+    run = StudyRun(tmp_path / "study", two, compared, DrawingsMeter(finder))
     run.claim({"weights": "a"})
     missing = run.missing()
     # Settings that are told no order draw both orders once.
@@ -167,17 +172,17 @@ def test_a_study_goes_on_where_it_was_and_reports(tmp_path, cells, drawings):
     assert len(run.missing()) == 5
 
 
-def test_rows_of_one_order_make_no_pair(cells, drawings):
+def test_rows_of_one_order_make_no_pair(cells, finder):
     both = pictures(cells)
-    rows = [measure(cells[0], both[0], None, drawings, "x")]
+    rows = [measure(cells[0], both[0], None, finder, "x")]
     assert pair_summary(rows) == {}
     assert summary(rows)["right"].value == 1
 
 
-def test_a_pair_that_looks_alike_is_left_out(cells, drawings):
+def test_a_pair_that_looks_alike_is_left_out(cells, finder):
     """Two red discs on one another show no order; such a pair once ended the whole report."""
     both = pictures(cells)
-    rows = [measure(cell, both[cell.front], None, drawings, "x") for cell in cells[:2]]
+    rows = [measure(cell, both[cell.front], None, finder, "x") for cell in cells[:2]]
     silent = [
         {key: value for key, value in row.items() if key not in ("front", "first_front", "right")} for row in rows
     ]
@@ -202,12 +207,12 @@ def test_a_plot_shows_each_value_at_its_place():
     assert to_svg(entries[:1], plot, {}) == ""
 
 
-def test_objects_drawn_apart_show_no_order(world, drawings, cells):
+def test_objects_drawn_apart_show_no_order(world, finder, cells):
     """Points leave open how far objects reach: where they do not meet, nobody is in front, and nothing is wrong."""
     apart = (Item("disc", (0.25, 0.5), 0.3, "blue"), Item("gem", (0.75, 0.5), 0.3))
     image = Image.fromarray(compose(world, apart, (0, 1), "meadow").image)
     pointed = next(cell for cell in cells if cell.factors["told"] == "point")
-    row = measure(pointed, image, None, drawings, "x")
+    row = measure(pointed, image, None, finder, "x")
     assert row["apart"] == 1 and "right" not in row
-    met = measure(pointed, pictures(cells)[pointed.front], None, drawings, "x")
+    met = measure(pointed, pictures(cells)[pointed.front], None, finder, "x")
     assert met["apart"] == 0 and met["right"] == 1

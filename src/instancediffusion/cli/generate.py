@@ -44,6 +44,11 @@ _COUNT = click.IntRange(min=1)
 @click.option("--order-guidance-scale", type=click.FloatRange(min=0), help="Push away from the reversed depth order.")
 @click.option("--order-guidance-fraction", type=_SHARE, help="Share of the steps in which it does.")
 @click.option("--complete-captions/--no-complete-captions", default=None, help="Choose what captions leave open.")
+@click.option(
+    "--place-objects/--no-place-objects",
+    default=None,
+    help="Without instances, give objects that the prompt names a place.",
+)
 @click.option("--negative-prompt", help="What not to show. Default: each scene's own.")
 @click.option("--height", type=_COUNT, help="Height in pixels. Default: the model's, in the scene's shape.")
 @click.option("--width", type=_COUNT, help="Width in pixels. Default: the model's, in the scene's shape.")

@@ -94,12 +94,12 @@ def overlap(
     of_world = knows_world(folder)
     scenes = scenes or ("world" if of_world else "original")
     if scenes == "original":
-        cells, sprites = original_design(suites, seeds), None
+        cells, known = original_design(suites, seeds), None
     else:
         world = study_world(WORLD_PX)
         cells = design(world, suites, layouts=layouts, seeds=seeds, repeats=repeats, kinds=_kinds(kinds))
-        sprites = world.sprites if of_world else None
-    meter = _meter(sprites, judge_folder, detector, segmenter, device)
+        known = world if of_world else None
+    meter = _meter(known, judge_folder, detector, segmenter, device)
     run = StudyRun(output, cells, compared, meter)
     weights = weights_sha256(folder)
     run.claim({"weights": weights}, replace=overwrite)
@@ -121,10 +121,9 @@ WORLD_PX = 256
 """Side of the composites."""
 
 
-def _meter(sprites: Any, judge_folder: Path | None, detector: str | None, segmenter: str | None, device: str) -> Any:
-    """Choose what measures the pictures; `sprites` are those of the world, if the pictures are of it."""
+def _meter(world: Any, judge_folder: Path | None, detector: str | None, segmenter: str | None, device: str) -> Any:
+    """Choose what measures the pictures; `world` is the one that they are of, if they are of one."""
     from instancediffusion.evaluation import DrawingsJudge, Judge
-    from instancediffusion.evaluation.drawings import Drawings
     from instancediffusion.studies.meters import DrawingsMeter, NoMeter, PhotographMeter
 
     if detector or segmenter:
@@ -133,12 +132,12 @@ def _meter(sprites: Any, judge_folder: Path | None, detector: str | None, segmen
         from instancediffusion.studies.photographs import PhotographJudge
 
         return PhotographMeter(PhotographJudge(detector or DETECTOR, segmenter or SEGMENTER, device))
-    if sprites is None:
+    if world is None:
         if judge_folder is not None:
             raise click.UsageError("--judge knows the synthetic world alone; give a --detector for these pictures")
         return NoMeter()
-    judge = DrawingsJudge(sprites, tuple(sprites.kinds.values())) if judge_folder is None else Judge.load(judge_folder)
-    return DrawingsMeter(Drawings(sprites), judge)
+    finder = DrawingsJudge(world.sprites, world.kinds)
+    return DrawingsMeter(finder, None if judge_folder is None else Judge.load(judge_folder))
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Scenes of a call, with all said that their captions leave open; see `scene.completion`."""
+"""Scenes of a call, with all said that they leave open; see `scene.completion` and `scene.arranging`."""
 
 from __future__ import annotations
 
@@ -8,31 +8,36 @@ from typing import Any
 
 from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.scene import Scene
+from instancediffusion.scene.arranging import Arrangement
 from instancediffusion.scene.completion import CaptionCompletion
+from instancediffusion.scene.mentions import Noun
 
 
 def complete_requests(
-    scenes: Sequence[Scene], requests: Sequence[ImageRequest], choices: Mapping[str, Any]
+    requests: Sequence[ImageRequest],
+    choices: Mapping[str, Any],
+    objects: Mapping[str, Any],
 ) -> tuple[list[Scene], list[ImageRequest]]:
     """Give every picture a scene that says all.
 
     Args:
-        scenes: of the call.
-        requests: its pictures.
+        requests: the pictures of a call.
         choices: see `CaptionCompletion`; empty completes nothing.
+        objects: `{"nouns": {word: fields of Noun}, "grounds": [phrase, ...]}`, see `Arrangement`; empty places nothing.
 
     Returns:
         The scenes to be encoded, each once, and the requests with these.
     """
-    if not choices:
-        return list(scenes), list(requests)
     completion = CaptionCompletion(choices)
-    rows: dict[tuple[int, tuple[str, ...]], int] = {}
+    nouns = {word: Noun(**fields) for word, fields in objects.get("nouns", {}).items()}
+    arrangement = Arrangement(nouns, objects.get("grounds", ()))
+    rows: dict[tuple[int, tuple[str, ...], int | None], int] = {}
     told: list[Scene] = []
     completed = []
     for request in requests:
-        scene = completion.complete_scene(request.scene, request.seed)
-        key = (request.scene_row, tuple(instance.caption for instance in scene.instances))
+        scene = completion.complete_scene(arrangement.arrange(request.scene, request.seed), request.seed)
+        arranged = request.seed if scene.instances and not request.scene.instances else None
+        key = (request.scene_row, tuple(instance.caption for instance in scene.instances), arranged)
         if key not in rows:
             rows[key] = len(told)
             told.append(scene)

@@ -100,7 +100,9 @@ class PictureFolder:
             "model": self.model,
             "size": [image.height, image.width],
         }
-        told = list(output.captions[row])
+        told: dict[str, Any] = {"captions": list(output.captions[row])}
+        if output.drawn[row].instances and not picture.scene.instances:
+            told["drawn"] = output.drawn[row].to_dict()  # objects of the prompt that were given a place
         batch = {
             "pictures": len(output.images),
             "network_rows": output.network_rows,
@@ -111,7 +113,7 @@ class PictureFolder:
             picture.key,
             self._fingerprint(picture),
             {f"{picture.key}.png": data},
-            {**made, "captions": told, "batch": batch, "versions": versions(), **record},
+            {**made, **told, "batch": batch, "versions": versions(), **record},
             replace=self.replace,
         )
         return self.run.path / f"{picture.key}.png"

@@ -21,8 +21,8 @@ class GenerationOutput:
         latents: (B, C, h, w) float32 on the CPU, one row for each image; a list of (C, h, w) if sizes differ.
         seeds: the seed of each image.
         scenes: the scene of each image.
-        captions: for each image, the captions its instances were drawn from: those of its scene, completed if the
-            model is one that asks for it (`GenerationSettings.complete_captions`).
+        drawn: for each image, the scene it was drawn from: its own, completed if the model is one that asks for it
+            (`GenerationSettings.complete_captions`, `GenerationSettings.place_objects`).
         settings: the settings of the run, defaults filled in.
         timings: seconds of each stage (`text`, `grounding`, `sampling`, `decoding`, `refining`, `total`).
         network_rows: rows the UNet computed (an image, guided, costs two for each step; a row on part of
@@ -34,8 +34,13 @@ class GenerationOutput:
     latents: Tensor | list[Tensor]
     seeds: tuple[int, ...]
     scenes: tuple[Scene, ...]
-    captions: tuple[tuple[str, ...], ...]
+    drawn: tuple[Scene, ...]
     settings: GenerationSettings
     timings: Mapping[str, float]
     network_rows: float
     interrupted: bool = False
+
+    @property
+    def captions(self) -> tuple[tuple[str, ...], ...]:
+        """For each image, the captions its instances were drawn from."""
+        return tuple(tuple(instance.caption for instance in scene.instances) for scene in self.drawn)

@@ -61,6 +61,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         default_settings: Mapping[str, Any] | None = None,
         vocabulary: Sequence[str] | None = None,
         caption_choices: Mapping[str, Any] | None = None,
+        known_objects: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         defaults = dict(default_settings or {})
@@ -73,6 +74,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             default_settings=defaults,
             vocabulary=list(vocabulary or ()),
             caption_choices=dict(caption_choices or {}),
+            known_objects=dict(known_objects or {}),
         )
         self.vocabulary = frozenset(vocabulary or ())
         self.refiner: Any = None
@@ -202,8 +204,11 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         requests = image_requests(scenes, seeds, lambda s: self.picture_size(s, chosen))
         texts = [text for s in scenes for text in (s.prompt, *(instance.caption for instance in s.instances))]
         warn_of_unknown_words(texts, self.vocabulary, stacklevel=2)
-        choices = self.config.caption_choices if chosen.complete_captions else {}
-        told, told_requests = complete_requests(scenes, requests, choices)
+        told, told_requests = complete_requests(
+            requests,
+            self.config.caption_choices if chosen.complete_captions else {},
+            self.config.known_objects if chosen.place_objects else {},
+        )
         given = None if latents is None else list(latents)
         if given is not None:
             channels, cell = int(self.unet.config.in_channels), self.latent_px
@@ -226,7 +231,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             latents=torch.stack(kept) if len({latent.shape for latent in kept}) == 1 else kept,
             seeds=tuple(r.seed for r in requests),
             scenes=tuple(r.scene for r in requests),
-            captions=tuple(tuple(i.caption for i in r.scene.instances) for r in told_requests),
+            drawn=tuple(r.scene for r in told_requests),
             settings=chosen,
             timings=watch.finish(),
             network_rows=watch.rows,

@@ -43,6 +43,8 @@ class GenerationSettings:
         order_guidance_fraction: share of the steps, from the start, in which it acts.
         complete_captions: choose, from the seed, the side and colour that a caption leaves open, for models that say
             what there is to choose (`mini` does; others draw captions as they are).
+        place_objects: give the objects that the prompt of a scene without instances names a place, from the seed, for
+            models that say which objects they know (`mini` does; others draw the prompt alone).
         negative_prompt: what the pictures are not to show; None takes each scene's own.
         height: height of the pictures in pixels; None derives it from the model and the scene.
         width: width of the pictures in pixels; None derives it from the model and the scene.
@@ -66,6 +68,7 @@ class GenerationSettings:
     order_guidance_scale: float = 0.0
     order_guidance_fraction: float = 0.4
     complete_captions: bool = True
+    place_objects: bool = True
     negative_prompt: str | None = None
     height: int | None = None
     width: int | None = None
@@ -86,9 +89,10 @@ class GenerationSettings:
             value = getattr(self, name)
             if value not in allowed and not (value is None and name in _OPTIONAL):
                 yield f"{name}: {value!r} is not one of {', '.join(allowed)}{_nearest(str(value), allowed)}"
-        complete: object = self.complete_captions
-        if not isinstance(complete, bool):
-            yield f"complete_captions: {complete!r} is not true or false"
+        for name in ("complete_captions", "place_objects"):
+            chosen: object = getattr(self, name)
+            if not isinstance(chosen, bool):
+                yield f"{name}: {chosen!r} is not true or false"
         negative: object = self.negative_prompt
         if negative is not None and not isinstance(negative, str):
             yield f"negative_prompt: {negative!r} is not a text; a Scene may hold one of its own"

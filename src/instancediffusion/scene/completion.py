@@ -2,7 +2,8 @@
 
 A model of few pictures gives what is not told as a mean: a horse that looks both ways at once, a pear of three colours.
 So what a caption leaves open is chosen before, from the picture's seed, in the words the model was trained with. The
-choice depends on the seed and the caption only, not on the place: an object that is moved stays the same.
+choice depends on the seed and the caption only, not on the place: an object that is moved stays the same. What the
+prompt says of the one object of a kind is not open.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from zlib import crc32
 
 import numpy as np
 
+from .mentions import Mention, Noun, mentions
 from .model import Scene
 
 _OWN_COLOUR = 0.5
@@ -39,13 +41,14 @@ class CaptionCompletion:
         form = rf"^((?:an?|the)\s+)?((?:[\w-]+\s+)*?)({nouns})(\s+(?:facing|looking)\s.*)?$"
         self._pattern = re.compile(form) if nouns else None
 
-    def complete(self, caption: str, seed: int, occurrence: int = 0) -> str:
+    def complete(self, caption: str, seed: int, occurrence: int = 0, said: Mention | None = None) -> str:
         """A caption that says all.
 
         Args:
             caption: of one instance.
             seed: of the picture.
             occurrence: how many instances of the picture have the same caption before this one.
+            said: what the prompt says of it.
 
         Returns:
             The caption itself where it says all, or is of another form.
@@ -54,7 +57,11 @@ class CaptionCompletion:
 
         def drawn(colours: Sequence[str], facings: Sequence[str]) -> tuple[str, str]:
             colour = colours[0 if luck[0] < _OWN_COLOUR else int(luck[1] * len(colours))] if colours else ""
-            return colour, facings[int(luck[2] * len(facings))] if facings else ""
+            facing = facings[int(luck[2] * len(facings))] if facings else ""
+            if said is not None:
+                colour = next((word for word in said.phrase.split() if word in colours), colour)
+                facing = said.facing if said.facing and said.facing in facings else facing
+            return colour, facing
 
         return self._told(caption, drawn)
 
@@ -85,12 +92,21 @@ class CaptionCompletion:
             article = "an " if added[0] in "aeiou" else "a "
         return f"{article}{adjectives}{added}{' ' * bool(added)}{noun}{side}{turned}"
 
+    def _noun(self, caption: str) -> str | None:
+        found = self._pattern.match(caption.strip().lower()) if self._pattern else None
+        return found[3] if found else None
+
     def complete_scene(self, scene: Scene, seed: int) -> Scene:
         """The scene with completed captions; the prompt stays."""
         before: Counter[str] = Counter()
         instances = []
-        for instance in scene.instances:
-            told = self.complete(instance.caption, seed, before[instance.caption])
+        nouns = [self._noun(instance.caption) for instance in scene.instances]
+        named = mentions(scene.prompt, {noun: Noun() for noun in self._choices})
+        said = {one.noun: one for one in named if [other.noun for other in named].count(one.noun) == 1}
+        for instance, noun in zip(scene.instances, nouns, strict=True):
+            # Of several objects of a kind nobody knows which one the prompt means.
+            only = said.get(noun) if noun is not None and nouns.count(noun) == 1 else None
+            told = self.complete(instance.caption, seed, before[instance.caption], only)
             before[instance.caption] += 1
             instances.append(instance if told == instance.caption else replace(instance, caption=told))
         return replace(scene, instances=tuple(instances))

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from instancediffusion.evaluation import InformedJudge, PictureJudge, Seen
-from instancediffusion.evaluation.drawings import Drawings
+from instancediffusion.evaluation import DrawingsJudge, PictureJudge, Seen
 from instancediffusion.scene import Scene
 
 from .cells import Cell
@@ -31,31 +30,28 @@ class DrawingsMeter:
     """Measures pictures of the synthetic world.
 
     Args:
-        drawings: of the world's objects.
-        judge: says which objects are there, where, and as asked; None leaves those measures out.
+        finder: knows the drawings of the world's objects.
+        judge: says which objects are there, where, and as asked; None lets the finder say it, which sees nothing that
+            was not asked for.
     """
 
-    def __init__(self, drawings: Drawings, judge: PictureJudge | InformedJudge | None = None) -> None:
-        self._drawings, self._judge = drawings, judge
+    def __init__(self, finder: DrawingsJudge, judge: PictureJudge | None = None) -> None:
+        self._finder, self._judge = finder, judge
 
     def rows(self, cells: Sequence[Cell], images: Sequence[Image.Image], settings: str) -> Iterator[Row]:
         """Yield what `metrics.measure` finds."""
-        for cell, image, one in zip(cells, images, self._look(cells, images), strict=True):
-            row = measure(cell, image, one, self._drawings, settings)
-            if isinstance(self._judge, InformedJudge):
-                row["doubled"] = None  # it sees nothing that was not asked for
-            yield row
+        for cell, image, seen in zip(cells, images, self._look(cells, images), strict=True):
+            row = measure(cell, image, seen, self._finder, settings)
+            yield row if self._judge else row | {"doubled": None}
 
-    def _look(self, cells: Sequence[Cell], images: Sequence[Image.Image]) -> Sequence[Seen | None]:
+    def _look(self, cells: Sequence[Cell], images: Sequence[Image.Image]) -> Sequence[Seen]:
         if self._judge is None:
-            return [None] * len(cells)
-        if isinstance(self._judge, InformedJudge):
-            return self._judge.look_for(images, [cell.truth for cell in cells])
+            return self._finder.look_for(images, [cell.truth for cell in cells])
         return self._judge.look(images)
 
-    def describe(self) -> Mapping[str, Any] | None:
+    def describe(self) -> Mapping[str, Any]:
         """Return the judge's facts."""
-        return None if self._judge is None else self._judge.describe()
+        return (self._judge or self._finder).describe()
 
 
 class SceneJudge(Protocol):

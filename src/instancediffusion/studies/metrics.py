@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from instancediffusion.evaluation.drawings import LEAST_SHARE, Bools, Drawings, shown, shown_iou, shown_share
+from instancediffusion.evaluation.drawings import (
+    LEAST_SHARE,
+    Bools,
+    Drawings,
+    DrawingsJudge,
+    shown,
+    shown_iou,
+    shown_share,
+)
 from instancediffusion.evaluation.estimates import RESAMPLES, Estimate, estimate
 from instancediffusion.evaluation.matching import match, share_inside
 from instancediffusion.evaluation.scores import score_picture
@@ -24,14 +32,14 @@ Row = dict[str, Any]
 """The numbers of one picture (see `measures.MEASURES`), and what they belong to; JSON-like. Absent is None."""
 
 
-def measure(cell: Cell, image: Image.Image, seen: Seen | None, drawings: Drawings, settings: str) -> Row:
+def measure(cell: Cell, image: Image.Image, seen: Seen | None, finder: DrawingsJudge, settings: str) -> Row:
     """Measure a picture of a cell.
 
     Args:
         cell: what was asked for.
         image: the picture.
         seen: what a judge sees in it; None leaves out what takes a judge: places, missed and clean instances.
-        drawings: of the world's objects.
+        finder: knows the drawings of the world's objects.
         settings: the name of what drew it.
     """
     row = row_of(cell, settings)
@@ -42,7 +50,7 @@ def measure(cell: Cell, image: Image.Image, seen: Seen | None, drawings: Drawing
         for name, field in (("clean", "as_asked"), ("missed", "missed"), ("merged", "merged")):
             row[name] = float(np.mean([getattr(scores[t], field) for t in targets]))
         row |= _of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
-    return row | _order(cell, image, drawings) | _visible(cell, image, drawings)
+    return row | _order(cell, image, finder) | _visible(cell, image, finder.drawings)
 
 
 def row_of(cell: Cell, settings: str) -> Row:
@@ -66,18 +74,18 @@ def _of_target(seen: Seen, wanted: TrueInstance, index: int | None) -> Row:
     return row | {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "side": max((x1 - x0) * (y1 - y0), 0.0) ** 0.5}
 
 
-def _order(cell: Cell, image: Image.Image, drawings: Drawings) -> Row:
+def _order(cell: Cell, image: Image.Image, finder: DrawingsJudge) -> Row:
     """Who of the pair is in front, and the blend index."""
     if cell.pair is None:
         return {}
     wanted = [cell.truth.instances[k] for k in cell.pair]
     row = lower_and_larger(wanted[0], wanted[1])
     told = [bool({"box", "mask"} & set(item.told)) for item in wanted]
-    places = (wanted[0].box, wanted[1].box) if all(told) else fitted_places(image, wanted, drawings)
+    places = (wanted[0].box, wanted[1].box) if all(told) else fitted_places(image, cell.truth, cell.pair, finder)
     if places is None or places[0] is None or places[1] is None:
         return row
     drawn = [
-        drawings.place(item, place, (image.height, image.width))
+        finder.drawings.place(item, place, (image.height, image.width))
         for item, place in zip(wanted, places, strict=True)
         if place is not None
     ]

@@ -90,7 +90,8 @@ class StudyRun:
     def picture_path(self, name: str, cell: Cell) -> Path:
         """Say where the picture of a cell is, drawn with the settings of that name."""
         values = self._settings(name, cell).to_dict()
-        values.pop("max_batch_rows")
+        for idle in ("max_batch_rows", "place_objects"):  # no picture of a study depends on them
+            values.pop(idle)
         told = json.dumps([self._asked(name, cell).to_dict(), cell.seed, values], sort_keys=True)
         return self.path / "pictures" / name / f"{hashlib.sha256(told.encode()).hexdigest()[:20]}.png"
 

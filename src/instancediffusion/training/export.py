@@ -66,6 +66,7 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
             "default_settings": recipe.export.settings,
             "vocabulary": list(world.vocabulary()),
             "caption_choices": world.caption_choices(),
+            "known_objects": world.known_objects(),
         }
         _write(work / "model_index.json", index)
         _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from .painting import Placed, paint_layers
 from .samples import WorldInstance, WorldSample
 from .spec import WorldSpec
 from .sprites import SpriteBook
+from .words import plural
 
 Order = Literal["reversed"] | Sequence[int]
 _T = TypeVar("_T")
@@ -108,6 +109,15 @@ class World:
     def caption_choices(self) -> dict[str, dict[str, list[str]]]:
         """List what captions may leave open; see `captions.caption_choices`."""
         return caption_choices(self.kinds)
+
+    def known_objects(self) -> dict[str, Any]:
+        """List the words for objects with their shapes, and the phrases for backgrounds; see `scene.Arrangement`."""
+        nouns: dict[str, Any] = {}
+        for kind in self.kinds:
+            width, height = self.sprites.picture(kind.name).size
+            shape = {"aspect": round(width / height, 3), "stands": kind.stands}
+            nouns |= {word: {**shape, "plural": plural(word)} for word in kind.words}
+        return {"nouns": nouns, "grounds": [phrase for ground in self.backgrounds for phrase in ground.phrases]}
 
     def captions_corpus(self, count: int, seed: int = 0) -> Iterator[str]:
         """Write `count` captions without drawing pictures, to train a tokenizer: prompts and instances' in turn."""

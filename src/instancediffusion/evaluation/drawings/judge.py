@@ -70,10 +70,13 @@ class DrawingsJudge:
     Args:
         sprites: the drawings.
         kinds: the kinds that may be seen.
+
+    Attributes:
+        drawings: lays them.
     """
 
     def __init__(self, sprites: SpriteBook, kinds: Sequence[ObjectKind]) -> None:
-        self._drawings = Drawings(sprites)
+        self.drawings = Drawings(sprites)
         self._variants = {kind.name: _variants(kind) for kind in kinds}
         self._all = [one for variants in self._variants.values() for one in variants]
 
@@ -85,33 +88,48 @@ class DrawingsJudge:
         """Look for what each picture (PIL, or (H, W, 3) uint8) was to show; `extra` objects are never seen."""
         return [self._look(image, truth) for image, truth in zip(images, truths, strict=True)]
 
+    def locate(self, image: Picture, truth: Truth) -> tuple[list[Drawn | None], list[Floats | None], Floats]:
+        """Say where each object is in a picture, brought to `reduced`.
+
+        Returns:
+            The drawing of each, laid where it was found; its box x0 y0 x1 y1, fractions; None for both where no place
+            could be told. And the ground, (SIDE_PX, SIDE_PX, 3).
+        """
+        placed, ground = self._placed(reduced(_opened(image)), truth)
+        return [one and one.drawn for one in placed], [None if one is None else one.place for one in placed], ground
+
     def _look(self, picture: Picture, truth: Truth) -> Seen:
-        image = (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
-        small, free = reduced(image), _free(truth)
-        ground = _first_ground(small, truth)
+        image = _opened(picture)
+        small = reduced(image)
+        placed, ground = self._placed(small, truth)
+        found = []
+        for index, (one, free) in enumerate(zip(placed, _free(truth), strict=True)):
+            if one is not None:
+                others = [other.drawn for k, other in enumerate(placed) if other is not None and k != index]
+                worth = worth_of(small, ground, others)
+                found.append(self._name(small, one, free, worth, (image.height, image.width)))
+        return _seen(image, found)
+
+    def _placed(self, small: Floats, truth: Truth) -> tuple[list[_Placed | None], Floats]:
+        """Find each object by its own drawings; returns the ground, too."""
+        free, ground = _free(truth), _first_ground(small, truth)
         alone = [
             self._place(small, wanted, mine, worth_of(small, ground))
             for wanted, mine in zip(truth.instances, free, strict=True)
         ]
-        placed = alone
-        if not all(_boxed(wanted) for wanted in truth.instances):
-            # What was found says where the ground is. Then one after the other, what explains most first, each is laid
-            # over what those before it do not explain.
-            silhouettes = [one.drawn.inside for one in alone if one is not None]
-            better = ground_beside(small, grown(np.any(silhouettes, axis=0))) if silhouettes else None
-            ground = ground if better is None else better
-            placed = [None] * len(alone)
-            strength = [-np.inf if one is None else one.value for one in alone]
-            for index in np.argsort(strength)[::-1]:
-                worth = worth_of(small, ground, [one.drawn for one in placed if one is not None])
-                placed[index] = self._place(small, truth.instances[index], free[index], worth)
-        found = []
-        for index, one in enumerate(placed):
-            if one is not None:
-                others = [other.drawn for k, other in enumerate(placed) if other is not None and k != index]
-                worth = worth_of(small, ground, others)
-                found.append(self._name(small, one, free[index], worth, (image.height, image.width)))
-        return _seen(image, found)
+        if all(_boxed(wanted) for wanted in truth.instances):
+            return alone, ground
+        # What was found says where the ground is. Then one after the other, what explains most first, each is laid over
+        # what those before it do not explain.
+        silhouettes = [one.drawn.inside for one in alone if one is not None]
+        better = ground_beside(small, grown(np.any(silhouettes, axis=0))) if silhouettes else None
+        ground = ground if better is None else better
+        placed: list[_Placed | None] = [None] * len(alone)
+        strength = [-np.inf if one is None else one.value for one in alone]
+        for index in np.argsort(strength)[::-1]:
+            worth = worth_of(small, ground, [one.drawn for one in placed if one is not None])
+            placed[index] = self._place(small, truth.instances[index], free[index], worth)
+        return placed, ground
 
     def _place(self, small: Floats, wanted: TrueInstance, free: Bools, worth: Worth) -> _Placed | None:
         own = self._variants.get(wanted.name or "")
@@ -119,7 +137,7 @@ class DrawingsJudge:
             return None
         traits, place, value = own[0] if own else self._all[0], None, -np.inf
         for one in own or self._all:
-            start, gain = best_place(small, one, self._starts(wanted, one), self._drawings, free, worth)
+            start, gain = best_place(small, one, self._starts(wanted, one), self.drawings, free, worth)
             if start is not None and gain > value:
                 traits, place, value = one, start, gain
         if place is None:
@@ -127,9 +145,9 @@ class DrawingsJudge:
         points = told_points(wanted)
         for move, factors in ROUNDS:
             near = (tried for tried in places_near(place, move, factors) if holds(tried, points))
-            better, gain = best_place(small, traits, near, self._drawings, free, worth)
+            better, gain = best_place(small, traits, near, self.drawings, free, worth)
             place, value = (place, value) if better is None else (better, gain)
-        drawn = drawn_small(traits, place, self._drawings)
+        drawn = drawn_small(traits, place, self.drawings)
         assert drawn is not None
         inside = drawn.inside & free
         elsewhere = wanted.told and 2 * worth.covered[inside].sum() <= inside.sum()
@@ -141,11 +159,11 @@ class DrawingsJudge:
         """Say what stands at a place: the drawing that explains most there."""
 
         def value(looks: TrueInstance) -> float:
-            drawn = drawn_small(looks, one.place, self._drawings)
+            drawn = drawn_small(looks, one.place, self.drawings)
             return -np.inf if drawn is None else explained(small, drawn, free, worth)
 
         looks = max(self._all, key=value)
-        drawn = self._drawings.place(looks, one.place, size)
+        drawn = self.drawings.place(looks, one.place, size)
         assert drawn is not None
         return _Found(one, looks, drawn, _at(free, size))
 
@@ -155,7 +173,11 @@ class DrawingsJudge:
         points = told_points(wanted)
         if points is not None and wanted.box is not None:
             return places_around(points, wanted.box[2:] - wanted.box[:2])
-        return places_anywhere(self._drawings.aspect(one))
+        return places_anywhere(self.drawings.aspect(one))
+
+
+def _opened(picture: Picture) -> Image.Image:
+    return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
 
 
 def _variants(kind: ObjectKind) -> list[TrueInstance]:

@@ -108,7 +108,7 @@ def test_order_and_places_are_obeyed():
     for seed in range(8):
         front = arranged("a dog in front of a house", seed)
         behind = arranged("a dog behind a house", seed)
-        assert [i.z_order for i in front.instances] == [0, -1]
+        assert [i.z_order for i in front.instances] == [1, 0]
         assert [i.z_order for i in behind.instances] == [0, 1]
         assert 0.02 < box_iou(*boxes(front))[0, 0] < 0.5
         dog, cat = boxes(arranged("a dog left of a cat", seed))
@@ -119,7 +119,7 @@ def test_order_and_places_are_obeyed():
         assert (x0 + x1) / 2 > 0.5 < (y0 + y1) / 2
         assert all(i.z_order is None for i in arranged("a dog and a cat", seed).instances)
     chain = arranged("a dog in front of a cat behind a house")
-    assert [i.z_order for i in chain.instances] == [0, -1, 0]
+    assert [i.z_order for i in chain.instances] == [1, 0, 1]
 
 
 def test_places_belong_to_the_seed():

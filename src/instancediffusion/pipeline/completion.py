@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from instancediffusion.pipeline.loading import arrangement_words
 from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.scene import Scene
 from instancediffusion.scene.arranging import Arrangement
 from instancediffusion.scene.completion import CaptionCompletion
-from instancediffusion.scene.mentions import Noun
 
 
 def complete_requests(
@@ -23,14 +23,13 @@ def complete_requests(
     Args:
         requests: the pictures of a call.
         choices: see `CaptionCompletion`; empty completes nothing.
-        objects: `{"nouns": {word: fields of Noun}, "grounds": [phrase, ...]}`, see `Arrangement`; empty places nothing.
+        objects: see `arrangement_words`; empty places nothing.
 
     Returns:
         The scenes to be encoded, each once, and the requests with these.
     """
     completion = CaptionCompletion(choices)
-    nouns = {word: Noun(**fields) for word, fields in objects.get("nouns", {}).items()}
-    arrangement = Arrangement(nouns, objects.get("grounds", ()))
+    arrangement = Arrangement(*arrangement_words(objects))
     rows: dict[tuple[int, tuple[str, ...], int | None], int] = {}
     told: list[Scene] = []
     completed = []

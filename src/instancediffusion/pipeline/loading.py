@@ -14,6 +14,7 @@ from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints import CARDS, model_folder
 from instancediffusion.errors import ModelError
 from instancediffusion.pipeline.settings import GenerationSettings
+from instancediffusion.scene.mentions import Noun
 
 DEFAULT_MODEL = "mini"
 
@@ -70,6 +71,18 @@ def model_defaults(folder: str | os.PathLike[str]) -> GenerationSettings:
     """
     index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
     return GenerationSettings.from_dict(index.get("default_settings") or {})
+
+
+def known_objects(folder: str | os.PathLike[str]) -> tuple[dict[str, Noun], tuple[str, ...]]:
+    """The words for objects that a model folder states, and the phrases for what is behind them; see `Arrangement`."""
+    index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+    return arrangement_words(index.get("known_objects") or {})
+
+
+def arrangement_words(stated: Mapping[str, Any]) -> tuple[dict[str, Noun], tuple[str, ...]]:
+    """Read `{"nouns": {word: fields of Noun}, "grounds": [phrase, ...]}`, as a model's index states it."""
+    nouns = {word: Noun(**fields) for word, fields in stated.get("nouns", {}).items()}
+    return nouns, tuple(stated.get("grounds", ()))
 
 
 def load_adapter(

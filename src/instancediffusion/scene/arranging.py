@@ -75,7 +75,7 @@ class Arrangement:
         boxes = _boxes(objects, scene.width / scene.height, rng)
         layers = _layers(objects)
         instances = tuple(
-            Instance(one.mention.caption, box=Box(*(float(v) for v in box)), z_order=layer)
+            Instance(one.mention.caption, box=Box(*(round(float(v), 4) for v in box)), z_order=layer)
             for one, box, layer in zip(objects, boxes, layers, strict=True)
         )
         return replace(scene, instances=instances)
@@ -102,7 +102,8 @@ def _layers(objects: Sequence[_Object]) -> list[int | None]:
         layers[index] = own
         assert own is not None
         layers[one.other] = own + (1 if one.relation == "behind" else -1)
-    return layers
+    lowest = min((layer for layer in layers if layer is not None), default=0)
+    return [None if layer is None else layer - lowest for layer in layers]
 
 
 def _boxes(objects: Sequence[_Object], aspect: float, rng: np.random.Generator) -> np.ndarray:

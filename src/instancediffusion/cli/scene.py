@@ -148,8 +148,7 @@ def arrange(prompt: str, out: Path, seed: int, width: int, height: int, model: s
     `generate` does the same by itself for scenes without instances.
     """
     from instancediffusion.pipeline.loading import known_objects, local_model
-    from instancediffusion.scene import Scene, save_scene
-    from instancediffusion.scene.arranging import Arrangement
+    from instancediffusion.scene import Arrangement, Scene, save_scene
 
     nouns, grounds = known_objects(local_model(model))
     if not nouns:

@@ -8,8 +8,7 @@ from typing import Any
 
 from instancediffusion.pipeline.loading import arrangement_words
 from instancediffusion.pipeline.requests import ImageRequest
-from instancediffusion.scene import Scene
-from instancediffusion.scene.arranging import Arrangement
+from instancediffusion.scene import Arrangement, Scene
 from instancediffusion.scene.completion import CaptionCompletion
 
 

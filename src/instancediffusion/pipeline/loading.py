@@ -14,7 +14,7 @@ from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints import CARDS, model_folder
 from instancediffusion.errors import ModelError
 from instancediffusion.pipeline.settings import GenerationSettings
-from instancediffusion.scene.mentions import Noun
+from instancediffusion.scene import Noun
 
 DEFAULT_MODEL = "mini"
 

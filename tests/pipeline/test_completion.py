@@ -78,6 +78,15 @@ def test_scenes_are_encoded_once_for_each_way_they_are_told():
     assert complete_requests(requests, {}, {}) == (scenes, requests)
 
 
+def test_a_soccer_ball_is_no_ball_of_any_colour():
+    """Nouns with nothing to choose were left out of the choices, and "a soccer ball" came out as a soccer red ball."""
+    completion = CaptionCompletion(caption_choices([kind for kind in KINDS if kind.name in CORE]))
+    whole = {kind.name for kind in KINDS if kind.name in CORE and not kind.colours and not kind.facings}
+    assert "soccer ball" in whole
+    for name in whole:
+        assert {completion.complete(f"a {name}", seed) for seed in range(6)} == {f"a {name}"}
+
+
 def test_what_the_prompt_says_of_the_only_one_is_not_open():
     """A fish that a prompt called white came out red, because its own caption named no colour."""
     fish, pear = Instance("a fish", box=Box(0.1, 0.1, 0.4, 0.4)), Instance("a pear", box=Box(0.5, 0.5, 0.9, 0.9))

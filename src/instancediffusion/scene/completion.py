@@ -28,7 +28,7 @@ class CaptionCompletion:
 
     Args:
         choices: noun -> `{"colours": [...], "facings": [...]}`: what it can be, its usual colour first. Either list may
-            be left out or empty.
+            be left out or empty; nouns that leave nothing open keep shorter ones in them from being found.
     """
 
     def __init__(self, choices: Mapping[str, Mapping[str, Sequence[str]]]) -> None:

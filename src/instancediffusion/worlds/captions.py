@@ -102,14 +102,16 @@ def vocabulary(kinds: Iterable[ObjectKind], backgrounds: Iterable[Background]) -
 
 
 def caption_choices(kinds: Iterable[ObjectKind]) -> dict[str, dict[str, list[str]]]:
-    """List what a caption of each kind may leave open, by word: colours, the drawing's own first, and sides."""
+    """List what a caption of each kind may leave open, by word: colours, the drawing's own first, and sides.
+
+    Kinds that leave nothing open are there, too: a soccer ball is no ball that could be of any colour.
+    """
     choices: dict[str, dict[str, list[str]]] = {}
     for kind in kinds:
         colours = [kind.colour, *(c for c in kind.colours if c != kind.colour)] if kind.colour else []
         choice: dict[str, list[str]] = {"colours": colours, "facings": list(kind.facings)}
         kept = {name: values for name, values in choice.items() if values}
-        if kept:
-            choices |= {word: kept for word in kind.words}
+        choices |= {word: kept for word in kind.words}
     return choices
 
 

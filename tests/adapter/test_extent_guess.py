@@ -66,3 +66,42 @@ def test_a_stated_order_makes_room_for_an_overlap():
 
 def test_a_scene_may_have_no_instance():
     assert ExtentGuess(16)(LocationTensors.empty(2, 0), torch.zeros(2, 0, 16)).shape == (2, 0, 4)
+
+
+def guessed(*instances):
+    torch.manual_seed(0)
+    guess = ExtentGuess(16)
+    words = torch.randn(1, len(instances), 16)
+    with torch.no_grad():
+        return guess(told(*instances), words)[0]
+
+
+def test_what_is_behind_is_left_to_be_seen():
+    """A stroke is on what is to be seen; objects in front were guessed so large that they hid it altogether."""
+    stroke = Scribble(((0.75, 0.5), (0.77, 0.5), (0.79, 0.52)))
+
+    def pair(front, back):
+        return (
+            Instance("a", point=Point(0.5, 0.5), z_order=front),
+            Instance("b", scribble=stroke, z_order=back),
+        )
+
+    behind, in_front = guessed(*pair(1, 0))[0], guessed(*pair(0, 1))[0]
+    middle = torch.tensor([0.5, 0.5])
+
+    def covers(extent):
+        centre, radius = extent.unflatten(-1, (2, 2)).mean(0), (extent[2:] - extent[:2]) / 2
+        return [bool(((torch.tensor(p) - centre) / radius).square().sum() <= 1) for p in stroke.points]
+
+    assert all(covers(in_front)) and not any(covers(behind))
+    assert (behind[:2] <= middle).all() and (middle <= behind[2:]).all()
+    # The farther one's own guess is the same whichever order is stated, and so is every told box.
+    torch.testing.assert_close(guessed(*pair(1, 0))[1], guessed(*pair(0, 1))[1])
+    box = Instance("a", box=Box(0.3, 0.3, 0.9, 0.9), z_order=1)
+    torch.testing.assert_close(guessed(box, pair(1, 0)[1])[0], torch.tensor([0.3, 0.3, 0.9, 0.9]))
+
+
+def test_where_nothing_is_behind_a_guess_stays():
+    places = (Instance("a", point=Point(0.5, 0.5), z_order=1), Instance("b", point=Point(0.55, 0.5)))
+    alone = (Instance("a", point=Point(0.5, 0.5), z_order=1), Instance("b", point=Point(0.95, 0.95)))
+    torch.testing.assert_close(guessed(*places)[0], guessed(*alone)[0])

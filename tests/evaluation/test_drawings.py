@@ -8,6 +8,7 @@ from PIL import Image
 
 from instancediffusion.evaluation import DrawingsJudge, InstanceMetrics, TrueInstance, Truth, evaluate, layout_of
 from instancediffusion.evaluation.drawings import NOBODY, UNDECIDED, Drawings, shown, shown_iou, shown_share
+from instancediffusion.geometry import box_iou
 
 from .conftest import small_world
 
@@ -45,6 +46,20 @@ def painted(drawn, ground):
 
 def asked(name, box, **more):
     return TrueInstance(name, told=("box",), box=np.array(box, float), **more)
+
+
+@pytest.mark.parametrize("group", ["point", "scribble"])
+def test_what_a_point_tells_of_is_found_as_large_as_it_is(world, judge, group):
+    """Laid inside of anything of its colour a drawing explains something: smaller ones were found, and apart."""
+    found = []
+    for seed in range(12):
+        layout = layout_of(world, world.sample(seed), group, seed)
+        _, places, _ = judge.locate(layout.sample.image, layout.truth)
+        found += [
+            0.0 if place is None else float(box_iou(place, np.asarray(item.box))[0, 0])
+            for place, item in zip(places, layout.sample.instances, strict=True)
+        ]
+    assert np.mean(found) > 0.85 and np.mean(np.array(found) > 0.6) > 0.9
 
 
 @pytest.mark.parametrize("group", ["box", "mask", "point", "scribble"])

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.extents import known_extents
 
+from .extent_room import room_for_farther
+
 HIDDEN = 128
 FLOOR = 0.05
 """Smallest standard deviation: where extents follow exactly, ever larger gradients would undo what is learned."""
@@ -19,7 +21,10 @@ states one expects an overlap, and of two things drawn apart none is in front.""
 
 
 class ExtentGuess(nn.Module):
-    """A normal distribution of the extent, given caption and stroke; its mean is the guess, or a little more."""
+    """A normal distribution of the extent, given caption and stroke; its mean is the guess, but for depth order.
+
+    If an order is stated, it is a little more (`ORDERED`), or less where it would cover what is behind (`extent_room`).
+    """
 
     def __init__(self, caption_dim: int) -> None:
         """Build the network for pooled caption features of a width."""
@@ -43,6 +48,7 @@ class ExtentGuess(nn.Module):
         mean, spread = self._read(locations, captions)
         sides = mean[..., :2] + ORDERED * spread[..., :2] * locations.z_known[..., None]
         centre, half = (low + high) / 2 + mean[..., 2:], sides.clamp(-6, 0).exp() / 2
+        half = half * room_for_farther(centre - half, centre + half, spread[..., :2].mean(-1), locations)[..., None]
         guess_low = torch.minimum(centre - half, low).clamp(min=0)
         guess_high = torch.maximum(centre + half, high).clamp(max=1)
         return torch.where(known[..., None], told, torch.cat([guess_low, guess_high], -1))

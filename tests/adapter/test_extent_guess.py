@@ -68,40 +68,62 @@ def test_a_scene_may_have_no_instance():
     assert ExtentGuess(16)(LocationTensors.empty(2, 0), torch.zeros(2, 0, 16)).shape == (2, 0, 4)
 
 
-def guessed(*instances):
+def guessed(*instances, outline=None):
+    """Extents by an untrained guess, fitted to one outline (S, S) for all."""
     torch.manual_seed(0)
     guess = ExtentGuess(16)
-    words = torch.randn(1, len(instances), 16)
+    words = torch.zeros(1, len(instances), 16)
+    outlines = (torch.ones(24, 24) if outline is None else outline).expand(1, len(instances), -1, -1)
     with torch.no_grad():
-        return guess(told(*instances), words)[0]
+        return guess(told(*instances), words, outlines)[0]
+
+
+def on_outline(extent, outline, points):
+    low, high = extent.unflatten(-1, (2, 2))
+    places = ((torch.tensor(points) - low) / (high - low) * 24).long().clamp(0, 23)
+    return [bool(outline[y, x] > 0.5) for x, y in places]
+
+
+def test_points_and_strokes_lie_on_the_outline():
+    """The point that told of a moon came to lie in its hollow, and a scooter's between its wheels."""
+    hollow = torch.ones(24, 24)
+    hollow[6:18, 6:18] = 0  # a frame, in the middle of which a guess would have the point
+    for place in (Point(0.5, 0.5), Point(0.12, 0.85)):
+        plain = guessed(Instance("a", point=place))[0]
+        found = guessed(Instance("a", point=place), outline=hollow)[0]
+        assert on_outline(found, hollow, [(place.x, place.y)]) == [True]
+        assert not torch.equal(found, plain)
+        assert (found >= 0).all() and (found <= 1).all()
+    stroke = ((0.4, 0.4), (0.42, 0.5), (0.4, 0.6))
+    found = guessed(Instance("a", scribble=Scribble(stroke)), outline=hollow)[0]
+    assert all(on_outline(found, hollow, stroke))
 
 
 def test_what_is_behind_is_left_to_be_seen():
     """A stroke is on what is to be seen; objects in front were guessed so large that they hid it altogether."""
-    stroke = Scribble(((0.75, 0.5), (0.77, 0.5), (0.79, 0.52)))
+    stroke = ((0.7, 0.5), (0.72, 0.5), (0.74, 0.52))
+    whole = torch.ones(24, 24)
 
     def pair(front, back):
-        return (
-            Instance("a", point=Point(0.5, 0.5), z_order=front),
-            Instance("b", scribble=stroke, z_order=back),
+        return Instance("a", point=Point(0.5, 0.5), z_order=front), Instance(
+            "b", scribble=Scribble(stroke), z_order=back
         )
 
-    behind, in_front = guessed(*pair(1, 0))[0], guessed(*pair(0, 1))[0]
-    middle = torch.tensor([0.5, 0.5])
+    def holds(extent):
+        return [bool((extent[:2] <= torch.tensor(p)).all() and (torch.tensor(p) <= extent[2:]).all()) for p in stroke]
 
-    def covers(extent):
-        centre, radius = extent.unflatten(-1, (2, 2)).mean(0), (extent[2:] - extent[:2]) / 2
-        return [bool(((torch.tensor(p) - centre) / radius).square().sum() <= 1) for p in stroke.points]
-
-    assert all(covers(in_front)) and not any(covers(behind))
-    assert (behind[:2] <= middle).all() and (middle <= behind[2:]).all()
-    # The farther one's own guess is the same whichever order is stated, and so is every told box.
+    assert all(holds(guessed(*pair(0, 1), outline=whole)[0]))
+    assert not any(holds(guessed(*pair(1, 0), outline=whole)[0]))
+    # The farther one's own guess is the same whichever order is stated, and every told box stays.
     torch.testing.assert_close(guessed(*pair(1, 0))[1], guessed(*pair(0, 1))[1])
     box = Instance("a", box=Box(0.3, 0.3, 0.9, 0.9), z_order=1)
     torch.testing.assert_close(guessed(box, pair(1, 0)[1])[0], torch.tensor([0.3, 0.3, 0.9, 0.9]))
 
 
-def test_where_nothing_is_behind_a_guess_stays():
-    places = (Instance("a", point=Point(0.5, 0.5), z_order=1), Instance("b", point=Point(0.55, 0.5)))
-    alone = (Instance("a", point=Point(0.5, 0.5), z_order=1), Instance("b", point=Point(0.95, 0.95)))
-    torch.testing.assert_close(guessed(*places)[0], guessed(*alone)[0])
+def test_a_guess_that_fits_stays():
+    """Solid objects with nothing behind them: fitting leaves the most likely extent as it is."""
+    torch.manual_seed(0)
+    guess, words = ExtentGuess(16), torch.zeros(1, 2, 16)
+    places = told(Instance("a", point=Point(0.5, 0.5), z_order=1), Instance("b", point=Point(0.55, 0.5)))
+    with torch.no_grad():
+        torch.testing.assert_close(guess(places, words, torch.ones(1, 2, 24, 24)), guess(places, words))

@@ -242,7 +242,7 @@ def test_an_instance_without_a_known_extent_gets_a_guess_unless_it_is_given():
     locations, captions = random_locations(2, 3).drop("box", "mask", "scribble"), captions_for(2, 3)
     given = torch.tensor([0.1, 0.1, 0.9, 0.9]).expand(2, 3, 4)
     guessed = adapter(locations, captions)
-    assert torch.equal(guessed.extents, adapter.cells.extents(locations, captions))
+    assert torch.equal(guessed.extents, adapter.cells.extents_of(locations, captions))
     assert torch.equal(adapter(locations, captions, extents=given).extents, given)
     joined = Grounding.cat([guessed.select([1]), guessed.select([0])])
     assert torch.equal(joined.extents, guessed.extents[[1, 0]])

@@ -194,7 +194,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             raise SettingsError(f"instance_mask: unknown rule {rule!r}; choose one of {', '.join(INSTANCE_MASK_RULES)}")
         tokens = self.tokens(locations, captions)
         if self.cells is not None and extents is None:
-            extents = self.cells.extents(locations, captions)
+            extents = self.cells.extents_of(locations, captions)
         if self.cells is None and rule in ("none", "published"):  # neither looks at bitmaps, which are large
             locations = replace(locations, segmentations=None)
         return Grounding(

@@ -45,13 +45,19 @@ class CellFeatures(nn.Module):
             nn.Linear(hidden_dim, outputs),
         )
 
+    def extents_of(self, locations: LocationTensors, captions: Tensor) -> Tensor:
+        """How far the instances reach, (B, N, 4) xyxy: as told, else guessed; once trained, guesses fit the sprites."""
+        outlines = None if self.training or not captions.shape[1] else self.sprites.outlines(captions)
+        extents: Tensor = self.extents(locations, captions, outlines)
+        return extents
+
     def forward(self, locations: LocationTensors, captions: Tensor, extents: Tensor, size: tuple[int, int]) -> Tensor:
         """Features of B images.
 
         Args:
             locations: where the instances are, N slots.
             captions: (B, N, caption_dim) pooled caption features.
-            extents: (B, N, 4) how far they reach, see `ExtentGuess.forward`.
+            extents: (B, N, 4) how far they reach, see `extents_of`.
             size: (height, width) of the feature map in cells; L = height * width.
 
         Returns:

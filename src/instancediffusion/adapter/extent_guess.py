@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.extents import known_extents
 
-from .extent_room import room_for_farther
+from .extent_fit import fitted_extents
 
 HIDDEN = 128
 FLOOR = 0.05
@@ -23,7 +23,7 @@ states one expects an overlap, and of two things drawn apart none is in front.""
 class ExtentGuess(nn.Module):
     """A normal distribution of the extent, given caption and stroke; its mean is the guess, but for depth order.
 
-    If an order is stated, it is a little more (`ORDERED`), or less where it would cover what is behind (`extent_room`).
+    If an order is stated, it is a little more (`ORDERED`); with outlines it is fitted to them (`extent_fit`).
     """
 
     def __init__(self, caption_dim: int) -> None:
@@ -32,12 +32,13 @@ class ExtentGuess(nn.Module):
         self.scale = 2 / math.sqrt(caption_dim)
         self.mlp = nn.Sequential(nn.Linear(caption_dim + 5, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 8))
 
-    def forward(self, locations: LocationTensors, captions: Tensor) -> Tensor:
+    def forward(self, locations: LocationTensors, captions: Tensor, outlines: Tensor | None = None) -> Tensor:
         """Extents of all instances.
 
         Args:
             locations: N slots of B images.
             captions: (B, N, caption_dim) pooled caption features.
+            outlines: (B, N, S, S) what of its extent each instance covers, to fit guesses to; see `fitted_extents`.
 
         Returns:
             (B, N, 4) float32 xyxy, fractions of the canvas: as told, and the guess where they are not. A guess holds
@@ -47,11 +48,14 @@ class ExtentGuess(nn.Module):
         low, high = told.unflatten(-1, (2, 2)).unbind(-2)
         mean, spread = self._read(locations, captions)
         sides = mean[..., :2] + ORDERED * spread[..., :2] * locations.z_known[..., None]
-        centre, half = (low + high) / 2 + mean[..., 2:], sides.clamp(-6, 0).exp() / 2
-        half = half * room_for_farther(centre - half, centre + half, spread[..., :2].mean(-1), locations)[..., None]
-        guess_low = torch.minimum(centre - half, low).clamp(min=0)
-        guess_high = torch.maximum(centre + half, high).clamp(max=1)
-        return torch.where(known[..., None], told, torch.cat([guess_low, guess_high], -1))
+        centre, sides = (low + high) / 2 + mean[..., 2:], sides.clamp(-6, 0).exp()
+        if outlines is None:
+            guess_low = torch.minimum(centre - sides / 2, low).clamp(min=0)
+            guess_high = torch.maximum(centre + sides / 2, high).clamp(max=1)
+            guess = torch.cat([guess_low, guess_high], -1)
+        else:
+            guess = fitted_extents(centre, sides, spread, outlines, locations)
+        return torch.where(known[..., None], told, guess)
 
     def loss(self, locations: LocationTensors, captions: Tensor, boxes: Tensor) -> Tensor:
         """Mean negative log-likelihood of the true boxes (B, N, 4), over instances without a known extent."""

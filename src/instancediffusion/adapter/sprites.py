@@ -63,6 +63,10 @@ class Sprites(nn.Module):
             raster = (seen[:, :, None] * texels).sum(1)
             return torch.cat([raster, seen.sum(1, keepdim=True)], 1), seen
 
+    def outlines(self, captions: Tensor) -> Tensor:
+        """What of its extent each sprite covers, (B, N, SIDE, SIDE) float32, 0..1."""
+        return self._sprites(captions)[:, :, -1].float().sigmoid()
+
     @torch.no_grad()
     def face(self, left: Tensor, right: Tensor) -> None:
         """Let sprites turn by what captions say of the side, before anything is learned.

@@ -79,7 +79,11 @@ def build_scene_bank(
     groundings = told(scenes)
     reach = [_reach(groundings[scene], number, alone[scene][number]) for scene, number in pairs]
     groundings += told(singles, reach)
-    groundings += told([_reversed(scenes[scene]) for scene in swapped])
+    for scene in swapped:
+        # Guesses of extents depend on the order; the two are to differ in who is in front alone.
+        known = groundings[scene].extents
+        same = None if known is None else known[0, : len(scenes[scene].instances)]
+        groundings += told([_reversed(scenes[scene])], [same])
     nothing = LocationTensors.empty(1).to(adapter.device)
     no_caption = torch.zeros(1, 0, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype)
     null = adapter(nothing, no_caption, instance_mask=instance_mask)

@@ -47,7 +47,8 @@ class CellFeatures(nn.Module):
 
     def extents_of(self, locations: LocationTensors, captions: Tensor) -> Tensor:
         """How far the instances reach, (B, N, 4) xyxy: as told, else guessed; once trained, guesses fit the sprites."""
-        outlines = None if self.training or not captions.shape[1] else self.sprites.outlines(captions)
+        guessed = locations.used & ~known_extents(locations)[1]
+        outlines = self.sprites.outlines(captions) if not self.training and guessed.any() else None
         extents: Tensor = self.extents(locations, captions, outlines)
         return extents
 

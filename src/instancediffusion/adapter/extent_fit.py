@@ -23,7 +23,6 @@ OFF, COVERED = 6.0, 3.0
 """What it costs, against half a square of standard deviations, to have one's own stroke wholly off the outline, and to
 cover a farther instance's stroke wholly."""
 
-
 TIE = 1e-4
 """What a later candidate costs more."""
 
@@ -59,11 +58,13 @@ def fitted_extents(
     resize = (factor.log() / spread[..., :2].mean(-1, keepdim=True)).square() / 2
     near = functional.max_pool2d(outlines, 3, 1, 1)
     inner = -functional.max_pool2d(-outlines, 3, 1, 1)
-    own = _covered(low, high, inner, points[:, :, None])[:, :, 0]
-    others = _covered(low, high, near, points[:, None].expand(-1, points.shape[1], -1, -1, -1))
+    cost = move + resize + OFF * (1 - _covered(low, high, inner, points))
     order, known = locations.z_order, locations.z_known
     farther = (order[:, :, None] > order[:, None, :]) & known[:, :, None] & (known & pointed)[:, None, :]
-    cost = move + resize + OFF * (1 - own) + COVERED * (others * farther[..., None]).sum(2)
+    # One farther instance at a time: all pairs with all candidates at once would take gigabytes.
+    for other in farther.flatten(0, 1).any(0).nonzero().flatten().tolist():
+        hidden = _covered(low, high, near, points[:, other, None].expand_as(points))
+        cost = cost + COVERED * farther[:, :, other, None] * hidden
     # Of candidates that are alike the first, whatever the rounding of a batch.
     cost = cost + TIE * torch.arange(len(factor), device=cost.device)
     best = cost.argmin(-1)[..., None, None].expand(-1, -1, 1, 2)
@@ -78,9 +79,9 @@ def _points(locations: LocationTensors) -> tuple[Tensor, Tensor]:
 
 
 def _covered(low: Tensor, high: Tensor, outlines: Tensor, points: Tensor) -> Tensor:
-    """Share of points (B, N, M, P, 2) that outlines cover, laid in K candidates (B, N, K, 2): (B, N, M, K)."""
+    """Share of points (B, N, P, 2) that outlines cover, laid in K candidates (B, N, K, 2): (B, N, K)."""
     side = outlines.shape[-1]
-    place = (points[:, :, :, None] - low[:, :, None, :, None]) / (high - low).clamp(min=1e-4)[:, :, None, :, None]
+    place = (points[:, :, None] - low[:, :, :, None]) / (high - low).clamp(min=1e-4)[:, :, :, None]
     inside = ((place >= 0) & (place <= 1)).all(-1)
     column, row = (place * side).long().clamp(0, side - 1).unbind(-1)
     found = outlines.flatten(2).gather(2, (row * side + column).flatten(2)).unflatten(2, row.shape[2:])

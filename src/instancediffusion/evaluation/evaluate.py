@@ -10,7 +10,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from instancediffusion.scene import KINDS, Scene
 from instancediffusion.worlds import KINDS as CATALOGUE
@@ -20,10 +19,9 @@ from .frechet import FeatureStatistics, frechet_distance
 from .metrics import InstanceMetrics
 from .report import EvaluationReport, GroupReport, ScoreTable
 from .scores import InstanceScore
-from .seen import Seen
+from .seen import Picture, Seen
 from .truth import Truth, truth_of_sample, truth_of_scene
 
-Picture = Image.Image | npt.NDArray[np.uint8]
 BATCH = 8
 
 

@@ -6,6 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+
+Picture = Image.Image | npt.NDArray[np.uint8]
+"""What judges look at: a PIL picture, or (H, W, 3) uint8."""
+
+
+def as_rgb(picture: Picture) -> Image.Image:
+    """Return a picture as PIL's, in RGB."""
+    return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,9 @@ from PIL import Image
 
 from instancediffusion.rendering import contact_sheet, render_overlay
 
-from .evaluate import Judged, Picture
+from .evaluate import Judged
 from .scores import SUCCESS, InstanceScore
+from .seen import Picture
 
 TILE_PX = 192
 COLUMNS = 3

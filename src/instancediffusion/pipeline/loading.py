@@ -69,14 +69,17 @@ def model_defaults(folder: str | os.PathLike[str]) -> GenerationSettings:
     Raises:
         SettingsError: the folder states settings that do not exist.
     """
-    index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
-    return GenerationSettings.from_dict(index.get("default_settings") or {})
+    return GenerationSettings.from_dict(_index(folder).get("default_settings") or {})
 
 
 def known_objects(folder: str | os.PathLike[str]) -> tuple[dict[str, Noun], tuple[str, ...]]:
     """The words for objects that a model folder states, and the phrases for what is behind them; see `Arrangement`."""
-    index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
-    return arrangement_words(index.get("known_objects") or {})
+    return arrangement_words(_index(folder).get("known_objects") or {})
+
+
+def _index(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    index: dict[str, Any] = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+    return index
 
 
 def arrangement_words(stated: Mapping[str, Any]) -> tuple[dict[str, Noun], tuple[str, ...]]:

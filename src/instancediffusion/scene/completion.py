@@ -36,6 +36,7 @@ class CaptionCompletion:
             noun.lower(): (choice.get("colours") or (), choice.get("facings") or ()) for noun, choice in choices.items()
         }
         self._colours = {colour for colours, _ in self._choices.values() for colour in colours}
+        self._nouns = {noun: Noun() for noun in self._choices}
         # Longest first, so that "polar bear" is not taken for a bear.
         nouns = "|".join(re.escape(noun) for noun in sorted(self._choices, key=len, reverse=True))
         form = rf"^((?:an?|the)\s+)?((?:[\w-]+\s+)*?)({nouns})(\s+(?:facing|looking)\s.*)?$"
@@ -101,7 +102,7 @@ class CaptionCompletion:
         before: Counter[str] = Counter()
         instances = []
         nouns = [self._noun(instance.caption) for instance in scene.instances]
-        named = mentions(scene.prompt, {noun: Noun() for noun in self._choices})
+        named = mentions(scene.prompt, self._nouns)
         said = {one.noun: one for one in named if [other.noun for other in named].count(one.noun) == 1}
         for instance, noun in zip(scene.instances, nouns, strict=True):
             # Of several objects of a kind nobody knows which one the prompt means.

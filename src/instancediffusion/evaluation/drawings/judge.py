@@ -11,12 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from instancediffusion.worlds import ObjectKind, SpriteBook
 
-from ..seen import Seen, SeenInstance, resized
+from ..seen import Picture, Seen, SeenInstance, as_rgb, resized
 from ..truth import TrueInstance, Truth
 from .placing import Bools, Drawings, Drawn, Floats
 from .search import (
@@ -42,8 +41,6 @@ LEAST_SHOWN = 0.3
 LEAST_GAIN = 0.03
 """What an object must explain of each of its pixels on average, if it stands where others are or was told no place:
 otherwise it is one of those, found twice, or nothing."""
-
-Picture = Image.Image | npt.NDArray[np.uint8]
 
 
 class _Placed(NamedTuple):
@@ -95,11 +92,11 @@ class DrawingsJudge:
             The drawing of each, laid where it was found; its box x0 y0 x1 y1, fractions; None for both where no place
             could be told. And the ground, (SIDE_PX, SIDE_PX, 3).
         """
-        placed, ground = self._placed(reduced(_opened(image)), truth)
+        placed, ground = self._placed(reduced(as_rgb(image)), truth)
         return [one and one.drawn for one in placed], [None if one is None else one.place for one in placed], ground
 
     def _look(self, picture: Picture, truth: Truth) -> Seen:
-        image = _opened(picture)
+        image = as_rgb(picture)
         small = reduced(image)
         placed, ground = self._placed(small, truth)
         found = []
@@ -174,10 +171,6 @@ class DrawingsJudge:
         if points is not None and wanted.box is not None:
             return places_around(points, wanted.box[2:] - wanted.box[:2])
         return places_anywhere(self.drawings.aspect(one))
-
-
-def _opened(picture: Picture) -> Image.Image:
-    return (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
 
 
 def _variants(kind: ObjectKind) -> list[TrueInstance]:

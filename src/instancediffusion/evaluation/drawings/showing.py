@@ -36,8 +36,11 @@ def shown(image: Image.Image, drawn: Sequence[Drawn]) -> npt.NDArray[np.int16]:
         (H, W): index of the drawing, `NOBODY` or `UNDECIDED`.
     """
     own = blurred(image)
+    labels = np.full(own.shape[:2], NOBODY, np.int16)
+    if not drawn:
+        return labels
     bands = [grown(one.inside) for one in drawn]
-    anywhere = np.any(bands, axis=0) if bands else np.zeros(own.shape[:2], bool)
+    anywhere = np.any(bands, axis=0)
     ground = ground_beside(own, anywhere)
     if ground is None:
         # Objects cover everything: they are compared among themselves.
@@ -46,9 +49,6 @@ def shown(image: Image.Image, drawn: Sequence[Drawn]) -> npt.NDArray[np.int16]:
     distances = np.linalg.norm(colours - own, axis=-1)
     for index, band in enumerate(bands):
         distances[index + 1][~band] = np.inf
-    labels = np.full(own.shape[:2], NOBODY, np.int16)
-    if not drawn:
-        return labels
     rows, columns = np.nonzero(anywhere)
     first, second = np.argsort(distances[:, rows, columns], axis=0)[:2]
     nearest, next_one = distances[first, rows, columns], distances[second, rows, columns]

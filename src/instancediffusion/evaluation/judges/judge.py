@@ -22,7 +22,7 @@ from instancediffusion.scene import KINDS
 from instancediffusion.worlds import World
 
 from ..metrics import InstanceMetrics, Scores
-from ..seen import Seen, SeenInstance
+from ..seen import Picture, Seen, SeenInstance, as_rgb
 from ..truth import truth_of_sample
 from .config import JudgeConfig
 from .grouping import Group, group_cells, spread
@@ -31,7 +31,6 @@ from .network import Answer, JudgeNetwork
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 BATCH = 8
 CERTAIN = 0.5
-Picture = Image.Image | npt.NDArray[np.uint8]
 
 
 class Judge:
@@ -87,7 +86,7 @@ class Judge:
         """Judge pictures of any sizes: PIL pictures or (H, W, 3) uint8; a picture is judged as it would be alone."""
         found: list[Seen] = []
         for start in range(0, len(images), BATCH):
-            batch = [_rgb(image) for image in images[start : start + BATCH]]
+            batch = [as_rgb(image) for image in images[start : start + BATCH]]
             pixels = torch.stack([self._input(image) for image in batch])
             answer = self.network(pixels.contiguous(memory_format=torch.channels_last))
             probability = answer.kind.softmax(1)
@@ -158,7 +157,3 @@ def _enlarged(cells: npt.NDArray[np.uint8], fine: Tensor, size: tuple[int, int])
     columns = ((np.arange(width) + 0.5) * cells.shape[1] / width).astype(int)
     large: npt.NDArray[np.uint8] = spread(cells)[rows[:, None], columns] * on.numpy()
     return large
-
-
-def _rgb(image: Picture) -> Image.Image:
-    return (image if isinstance(image, Image.Image) else Image.fromarray(image)).convert("RGB")

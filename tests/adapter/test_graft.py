@@ -82,7 +82,7 @@ def test_scale_zero_skips_the_layers(unet, x, monkeypatch):
 
 
 def test_attention_processors_can_be_replaced(unet, x):
-    """IP-Adapter and others set processors on the UNet; the graft must not live in them."""
+    """Other code sets processors on the UNet; the graft must not live in them."""
     adapter = tiny_adapter(unet)
     adapter.graft(unet)
     grounding = grounding_of(adapter)

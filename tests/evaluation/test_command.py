@@ -17,6 +17,7 @@ from instancediffusion.evaluation.judges.network import JudgeNetwork
 from instancediffusion.evaluation.judges.task import with_words
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.runs import RunConflictError
+from instancediffusion.studies.compared import chosen
 from tests.tiny_pipeline import tiny_pipeline
 
 from .conftest import small_world
@@ -113,12 +114,15 @@ def test_judge_must_know_the_world(judge):
 
 
 def test_presets():
-    own = GenerationSettings(num_inference_steps=25, guidance_scale=3.0, mis_fraction=0.0)
+    own = GenerationSettings(num_inference_steps=25, guidance_scale=3.0, mis_fraction=0.0, instance_mask="visibility")
     assert settings_of(own, "default", {"num_inference_steps": None}) == own
     published = settings_of(own, "published", {"mis_fraction": 0.2})
     assert (published.scheduler, published.num_inference_steps) == ("plms", 50)
     assert (published.grounding_fraction, published.mis_fraction, published.mis_merge) == (0.8, 0.2, "mean")
+    assert published.instance_mask == "none"  # a mask of the model's own would not be the published attention
     assert published.guidance_scale == 3.0
+    (mean,) = chosen(("mean",), own).values()
+    assert mean[1] == settings_of(own, "published", {})
 
 
 def test_command_knows_every_group():

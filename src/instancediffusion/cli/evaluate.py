@@ -14,13 +14,6 @@ if TYPE_CHECKING:
     from instancediffusion.pipeline import GenerationSettings
 
 GROUPS = ("box", "point", "scribble", "mask", "mixed", "prompt")
-PUBLISHED = {
-    "scheduler": "plms",
-    "num_inference_steps": 50,
-    "grounding_fraction": 0.8,
-    "mis_fraction": 0.36,
-    "mis_merge": "mean",
-}
 _COUNT = click.IntRange(min=1)
 _SHARE = click.FloatRange(0, 1)
 
@@ -60,7 +53,8 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
     type=click.Choice(["default", "published"]),
     default="default",
     show_default=True,
-    help="The model's own, or the published method's: PLMS with 50 steps, grounding 0.8, mean merge after 0.36.",
+    help="The model's own, or the published code's inference options: PLMS with 50 steps, grounding 0.8, mean merge "
+    "after 0.36, no attention mask.",
 )
 @click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps of the sampler, in place of the preset's.")
 @click.option("--scheduler", help="Sampler, in place of the preset's; see `generate`.")
@@ -133,7 +127,9 @@ def evaluate(
 
 def settings_of(defaults: GenerationSettings, preset: str, options: dict[str, Any]) -> GenerationSettings:
     """Put settings together: the model's own, then the preset's, then what was asked for."""
-    settings = defaults.replace(**PUBLISHED) if preset == "published" else defaults
+    from instancediffusion.pipeline.settings import PUBLISHED_INFERENCE
+
+    settings = defaults.replace(**PUBLISHED_INFERENCE) if preset == "published" else defaults
     return settings.replace(**{name: value for name, value in options.items() if value is not None})
 
 

@@ -145,6 +145,18 @@ class GenerationSettings:
         return dataclasses.replace(self, **values)
 
 
+PUBLISHED_INFERENCE: Mapping[str, Any] = {
+    "scheduler": "plms",
+    "num_inference_steps": 50,
+    "grounding_fraction": 0.8,
+    "mis_fraction": 0.36,
+    "mis_merge": "mean",
+    "instance_mask": "none",
+}
+"""What the published `inference.py` runs: its sampler, its schedules, and no attention mask. Everything else stays the
+model's own: its guidance scale, and whatever its adapter has beside the published parts (`mini`: sprites)."""
+
+
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "scheduler": tuple(SCHEDULERS),
     "mis_merge": ("mean", "crop", "layered"),

@@ -7,15 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instancediffusion.errors import SettingsError
-
-PUBLISHED: Mapping[str, Any] = {
-    "scheduler": "plms",
-    "num_inference_steps": 50,
-    "grounding_fraction": 0.8,
-    "mis_fraction": 0.36,
-    "mis_merge": "mean",
-}
-"""The published method's; the guidance scale stays the model's own."""
+from instancediffusion.pipeline.settings import PUBLISHED_INFERENCE
 
 _ALONE = {"mis_fraction": 0.36}
 
@@ -28,7 +20,8 @@ class Compared:
         name: short, for commands and files.
         title: for people.
         values: fields of `GenerationSettings` in place of the model's own.
-        order: whether the depth order is told. Without it both orders of a layout are one and the same request.
+        order: whether the depth order is told. Without it both orders of a layout are one and the same request, so
+            that no pair can come out right: of such a row only prior bias, blend and what is visible say something.
     """
 
     name: str
@@ -38,20 +31,25 @@ class Compared:
 
 
 COMPARED: tuple[Compared, ...] = (
-    Compared("mean", "published settings, mean merge", PUBLISHED, order=False),
-    Compared("crop", "published settings, crop merge", {**PUBLISHED, "mis_merge": "crop"}, order=False),
-    Compared("plain", "the model's own settings, no order", {}, order=False),
-    Compared("grounding", "boolean attention mask, no order", {"instance_mask": "grounding"}, order=False),
-    Compared("visibility", "visibility in the attention", {"instance_mask": "visibility"}),
-    Compared("layered", "layered merge", {"mis_merge": "layered", **_ALONE}),
-    Compared("order", "order tokens"),
+    Compared("mean", "published inference options, mean merge, order not told", PUBLISHED_INFERENCE, order=False),
+    Compared(
+        "crop",
+        "published inference options, crop merge, order not told",
+        {**PUBLISHED_INFERENCE, "mis_merge": "crop"},
+        order=False,
+    ),
+    Compared("plain", "the model's own settings, order not told", order=False),
+    Compared("grounding", "boolean attention mask, order not told", {"instance_mask": "grounding"}, order=False),
+    Compared("visibility", "order told, visibility in the attention", {"instance_mask": "visibility"}),
+    Compared("layered", "order told, layered merge", {"mis_merge": "layered", **_ALONE}),
+    Compared("order", "the model's own settings, order told"),
     Compared(
         "all",
-        "order tokens, visibility, layered merge, order guidance",
+        "order told, visibility, layered merge, order guidance",
         {"instance_mask": "visibility", "mis_merge": "layered", "order_guidance_scale": 1.5, **_ALONE},
     ),
 )
-"""Every row, the baselines first."""
+"""Every row, the baselines first. Told an order, a model uses all that it has for it: no row isolates one part."""
 
 
 def chosen(names: Sequence[str], defaults: Any) -> dict[str, tuple[Compared, Any]]:

@@ -119,7 +119,9 @@ def test_the_catalogue_is_large_and_unambiguous():
         assert len(core[name].colours) >= 8
     assert sum({"head"} < set(kind.parts) for kind in core.values()) >= 20
     assert sum(bool(kind.facing) for kind in core.values()) >= 20
-    assert len(vocabulary(core.values(), BACKGROUNDS)) < 450
+    assert sum(len(kind.drawings) >= 3 for kind in core.values()) >= 100
+    assert sum(len(kind.everyday) >= 5 for kind in core.values()) >= 30
+    assert len(vocabulary(core.values(), BACKGROUNDS)) < 1500
     for kind in KINDS:  # a trait never contradicts a colour the caption may also name
         assert not (kind.colours and set(kind.traits) & set(COLOURS))
     assert all(word.isalpha() and word.islower() for word in vocabulary(KINDS, BACKGROUNDS))
@@ -143,7 +145,7 @@ def test_another_file_than_the_pinned_one_is_refused(tmp_path):
     other = tmp_path / "other.tgz"
     other.write_bytes(b"something else")
     with pytest.raises(ArtError, match="sha256"):
-        build_art(KINDS, tmp_path, other)
+        build_art(KINDS, tmp_path, [other])
 
 
 def test_icons_are_cropped_and_specks_dropped():
@@ -182,19 +184,20 @@ def test_the_real_art_is_fetched_and_drawn(tmp_path):
     world = World.load(tmp_path)
     assert len(world.kinds) == len(CORE)
     named = rgb2lab(np.array(list(COLOURS.values()))[None] / 255)[0]
-    for kind in world.kinds:  # of all named colours, the one told is the nearest to what is seen
-        if not kind.colours:
-            continue
-        rgb = art[kind.icon][..., :3].astype(np.float32) / 255
-        painted = (tint_weight(rgb, kind.tint) > 0.9) & (art[kind.icon][..., 3] > 250)
-        assert painted.sum() > 0.25 * (art[kind.icon][..., 3] > 127).sum(), kind.name
-        for colour in kind.colours:
-            pixels = np.asarray(world.sprites.picture(kind.name, colour))[painted][::7, :3] / 255
-            nearest = np.linalg.norm(rgb2lab(pixels[None])[0][:, None] - named, axis=-1).argmin(1)
-            assert (nearest == list(COLOURS).index(colour)).mean() > 0.6, (kind.name, colour)
-    for kind in world.kinds:  # a mouth, a beak and an ear are on the drawing, not beside it
-        alpha = art[kind.icon][..., 3] > 127
-        for x0, y0, x1, y1 in kind.parts.values():
+    drawn = [(kind.name, drawing) for kind in world.kinds for drawing in kind.drawings]
+    for name, drawing in drawn:
+        pixels = art[drawing.icon]
+        alpha = pixels[..., 3] > 127
+        for x0, y0, x1, y1 in drawing.parts.values():  # a beak and an ear are on the drawing, not beside it
             tall, wide = alpha.shape
-            assert alpha[int(y0 * tall) : round(y1 * tall), int(x0 * wide) : round(x1 * wide)].mean() > 0.25, kind.name
+            inside = alpha[int(y0 * tall) : round(y1 * tall), int(x0 * wide) : round(x1 * wide)]
+            assert inside.mean() > 0.25, drawing.icon
+        if not drawing.colours:
+            continue
+        painted = (tint_weight(pixels[..., :3].astype(np.float32) / 255, drawing.tint) > 0.9) & (pixels[..., 3] > 250)
+        assert painted.sum() > 0.25 * alpha.sum(), drawing.icon
+        for colour in drawing.colours:  # of all named colours, the one told is the nearest to what is seen
+            seen = np.asarray(world.sprites.picture(name, colour, drawing=drawing))[painted][::7, :3] / 255
+            nearest = np.linalg.norm(rgb2lab(seen[None])[0][:, None] - named, axis=-1).argmin(1)
+            assert (nearest == list(COLOURS).index(colour)).mean() > 0.6, (drawing.icon, colour)
     assert world.sample(0).image.shape == (128, 128, 3)

@@ -51,6 +51,7 @@ def check(folder: Path, count: int, max_objects: int) -> None:
 
     opened = Judge.load(folder)
     objects = opened.config.kinds
-    world = World.load(spec=WorldSpec(size=opened.config.side_px, max_objects=max_objects, objects=objects))
+    spec = WorldSpec(size=opened.config.side_px, max_objects=max_objects, objects=objects, art_sets=("noto",))
+    world = World.load(spec=spec)
     for name, score in check_judge(opened, world, count, CHECK_SEED).items():
         click.echo(f"{name:14s} {score}")

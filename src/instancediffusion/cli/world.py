@@ -16,12 +16,13 @@ def world() -> None:
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help=_CACHE_HELP)
 @click.option(
     "--art",
+    multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The art as an npm package that is already here (.tgz); without it `npm pack` fetches the pinned version.",
+    help="An art set as an npm package that is already here (.tgz), may be repeated; `npm pack` fetches the others.",
 )
 @click.option("--force", is_flag=True, help="Draw the sprites again even if they are there.")
-def build(cache: Path | None, art: Path | None, force: bool) -> None:
-    """Fetch the emoji art (Noto, Apache-2.0) and draw every sprite once. Needs npm and the extra `world`."""
+def build(cache: Path | None, art: tuple[Path, ...], force: bool) -> None:
+    """Fetch the art (Noto and Fluent Emoji) and draw every sprite once. Needs npm and the extra `world`."""
     from instancediffusion.worlds import KINDS, build_art
     from instancediffusion.worlds.art import art_file
 

@@ -15,7 +15,7 @@ from instancediffusion.data import InstanceRecord, SceneCache, SceneRecord, writ
 from instancediffusion.geometry import mask_points, resample_scribble, scribble_from_mask
 from instancediffusion.scene.completion import CaptionCompletion
 from instancediffusion.training.config import WorldConfig
-from instancediffusion.worlds import World, WorldSample, WorldSpec
+from instancediffusion.worlds import World, WorldInstance, WorldSample, WorldSpec
 
 log = logging.getLogger("instancediffusion.training")
 
@@ -74,13 +74,13 @@ def record(sample: WorldSample, region_px: int, completion: CaptionCompletion | 
     Args:
         sample: what was drawn.
         region_px: side of the masks.
-        completion: tells, in every caption, the colour and side that the world's own caption leaves open, as a pipeline
-            does before it makes a picture; None keeps the captions.
+        completion: tells the colour and side that the world's own caption leaves open, as a pipeline does before it
+            makes a picture; this is then the one caption. None keeps all captions of the sample.
     """
     rng = np.random.Generator(np.random.PCG64([17, sample.seed]))
     instances = tuple(
         InstanceRecord(
-            captions=(completion.tell(item.caption, item.colour, item.facing) if completion else item.caption,),
+            captions=_captions(item, completion),
             box=np.asarray(item.box, np.float32),
             point=point_inside(item.visible, rng),
             scribble=scribble_inside(item.visible, rng),
@@ -90,7 +90,13 @@ def record(sample: WorldSample, region_px: int, completion: CaptionCompletion | 
         )
         for item in sample.instances
     )
-    return SceneRecord(sample.image, (sample.prompt,), instances)
+    return SceneRecord(sample.image, sample.prompts or (sample.prompt,), instances)
+
+
+def _captions(item: WorldInstance, completion: CaptionCompletion | None) -> tuple[str, ...]:
+    if completion is not None:
+        return (completion.tell(item.caption, item.colour, item.facing),)
+    return item.captions or (item.caption,)
 
 
 def point_inside(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -4,23 +4,28 @@
 """
 
 from .art import ArtError, build_art, load_art
+from .art_sets import ART_SETS, STYLES, ArtSet
 from .backgrounds import BACKGROUNDS, Background
 from .catalogue import CORE, KINDS
 from .colours import COLOURS, recolour
 from .export import export_coco
-from .kinds import ObjectKind
+from .kinds import Drawing, ObjectKind
 from .samples import WorldInstance, WorldSample
 from .spec import WorldSpec
 from .sprites import SpriteBook
 from .world import World
 
 __all__ = [
+    "ART_SETS",
     "BACKGROUNDS",
     "COLOURS",
     "CORE",
     "KINDS",
+    "STYLES",
     "ArtError",
+    "ArtSet",
     "Background",
+    "Drawing",
     "ObjectKind",
     "SpriteBook",
     "World",

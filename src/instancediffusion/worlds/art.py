@@ -1,7 +1,7 @@
 """The drawings of the built-in world: fetched once, checked, rendered, cached.
 
-The art is Noto Emoji (Apache-2.0), as packed in the npm package `@iconify-json/noto`. It is never part of this package;
-`build_art` fetches it with the user's own `npm`, or reads a packed file that is already there.
+The art comes from the sets of `ART_SETS`, as npm packages hold them. It is never part of this package; `build_art`
+fetches it with the user's own `npm`, or reads packed files that are already there.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,14 @@ from PIL import Image
 from instancediffusion.errors import InstanceDiffusionError
 from instancediffusion.runs import atomic_path, cache_folder
 
+from .art_sets import ART_SETS, NOTO, ArtSet
 from .drawings import DRAWINGS
-from .kinds import ObjectKind
+from .kinds import Drawing, ObjectKind
 
-PACKAGE = "@iconify-json/noto"
-VERSION = "1.2.9"
-SHA256 = "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"
 SPRITE_SIDE = 256
 """Longer side of a cached sprite, in pixels."""
 
-_FORMAT = "sprites-2"
+_FORMAT = "sprites-3"
 _MAX_SVG = 2_000_000
 Sprite = NDArray[np.uint8]
 
@@ -42,30 +40,40 @@ class ArtError(InstanceDiffusionError):
 
 def art_file(kinds: Iterable[ObjectKind], cache: str | Path | None = None) -> Path:
     """Return where the sprites of these kinds are, or will be, cached. The name changes with whatever shapes them."""
-    wanted = sorted((kind.icon, kind.specks, DRAWINGS.get(kind.icon)) for kind in kinds)
-    recipe = [_FORMAT, PACKAGE, VERSION, SHA256, SPRITE_SIDE, wanted]
-    digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+    drawings = _drawings(kinds)
+    wanted = sorted((one.icon, one.specks, DRAWINGS.get(one.icon)) for one in drawings)
+    pinned = sorted((name, ART_SETS[name].sha256) for name in {one.art_set for one in drawings})
+    digest = hashlib.sha256(json.dumps([_FORMAT, SPRITE_SIDE, pinned, wanted]).encode()).hexdigest()[:12]
     return cache_folder(cache) / f"world-{digest}" / "sprites.npz"
 
 
-def build_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None, art: str | Path | None = None) -> Path:
-    """Fetch the art, draw every kind, and write the sprites.
+def build_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None, art: Sequence[str | Path] = ()) -> Path:
+    """Fetch the art, draw every drawing of every kind, and write the sprites.
 
     Args:
         kinds: the kinds to draw.
         cache: folder to write into; see `cache_folder`.
-        art: a `.tgz` of the npm package that is already there; None fetches the pinned version with `npm pack`.
+        art: packed art sets (`.tgz` of their npm packages) that are already there; the pinned versions of all others
+            are fetched with `npm pack`.
 
     Returns:
         The file written. An existing one is replaced atomically.
 
     Raises:
-        ArtError: no npm, no network, another file than the pinned one, a missing drawing, or no `resvg-py`.
+        ArtError: no npm, no network, another file than a pinned one, a missing drawing, or no `resvg-py`.
     """
     kinds = tuple(kinds)
-    icons = _read_icons(_checked(Path(art).read_bytes() if art is not None else _fetch()))
-    icons["icons"] = DRAWINGS | icons["icons"]
-    sprites = {kind.icon: draw_icon(icons, kind.icon, specks=kind.specks) for kind in kinds}
+    drawings = _drawings(kinds)
+    here = dict(_recognised(Path(path)) for path in art)
+    sprites: dict[str, Sprite] = {}
+    for name in dict.fromkeys(one.art_set for one in drawings):
+        art_set = ART_SETS[name]
+        icons = _read_icons(here[name] if name in here else _checked(_fetch(art_set), art_set))
+        if art_set is NOTO:
+            icons["icons"] = DRAWINGS | icons["icons"]
+        for one in drawings:
+            if one.art_set == name:
+                sprites[one.icon] = draw_icon(icons, one.icon.rpartition(":")[2], specks=one.specks)
     path = art_file(kinds, cache)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **sprites)
@@ -80,7 +88,7 @@ def load_art(
     Args:
         kinds: the kinds the cache was built for.
         cache: the folder they were built into.
-        only: those of them to read; None reads all.
+        only: those of them to read, perhaps with fewer drawings; None reads all.
 
     Raises:
         ArtError: they are not there, or the file is damaged.
@@ -91,9 +99,13 @@ def load_art(
         raise ArtError(f"{path}: the world's sprites are not built yet; run `instancediffusion world build`")
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {kind.icon: stored[kind.icon] for kind in (kinds if only is None else only)}
+            return {one.icon: stored[one.icon] for one in _drawings(kinds if only is None else only)}
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise ArtError(f"{path}: damaged ({error}); run `instancediffusion world build` again") from error
+
+
+def _drawings(kinds: Iterable[ObjectKind]) -> list[Drawing]:
+    return [drawing for kind in kinds for drawing in kind.drawings]
 
 
 def draw_icon(icons: dict[str, Any], name: str, *, specks: bool = True, side: int = SPRITE_SIDE) -> Sprite:
@@ -115,7 +127,7 @@ def draw_icon(icons: dict[str, Any], name: str, *, specks: bool = True, side: in
     name = icons.get("aliases", {}).get(name, {}).get("parent", name)
     icon = icons["icons"].get(name)
     if icon is None:
-        raise ArtError(f"the art has no drawing named {name!r}; it should be version {VERSION} of {PACKAGE}")
+        raise ArtError(f"the art has no drawing named {name!r}; build the world from the pinned art sets")
     width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
     body = icon["body"]
     if len(body) > _MAX_SVG:
@@ -137,28 +149,39 @@ def draw_icon(icons: dict[str, Any], name: str, *, specks: bool = True, side: in
     return np.asarray(cropped.resize(size, Image.Resampling.LANCZOS)).copy()
 
 
-def _fetch() -> bytes:
-    """Fetch the pinned package with the user's npm."""
+def _fetch(art_set: ArtSet) -> bytes:
+    """Fetch a pinned package with the user's npm."""
     npm = shutil.which("npm")
     if npm is None:
-        raise ArtError("npm is not installed; install Node.js, or pass `--art` with a packed " + f"{PACKAGE}@{VERSION}")
+        raise ArtError(f"npm is not installed; install Node.js, or pass `--art` with a packed {art_set.pinned}")
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--silent"]
+        command = [npm, "pack", art_set.pinned, "--ignore-scripts", "--silent"]
         try:
             subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=300)
         except (subprocess.SubprocessError, OSError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-            raise ArtError(f"`npm pack {PACKAGE}@{VERSION}` failed: {said[-1] if said else error}") from error
+            raise ArtError(f"`npm pack {art_set.pinned}` failed: {said[-1] if said else error}") from error
         (packed,) = Path(folder).glob("*.tgz")
         return packed.read_bytes()
 
 
-def _checked(packed: bytes) -> bytes:
+def _checked(packed: bytes, art_set: ArtSet) -> bytes:
     """Return the packed file if it is the pinned one."""
     digest = hashlib.sha256(packed).hexdigest()
-    if digest != SHA256:
-        raise ArtError(f"the packed art has sha256 {digest[:16]}..., not that of {PACKAGE}@{VERSION}; fetch it again")
+    if digest != art_set.sha256:
+        raise ArtError(f"the packed art has sha256 {digest[:16]}..., not that of {art_set.pinned}; fetch it again")
     return packed
+
+
+def _recognised(path: Path) -> tuple[str, bytes]:
+    """Read a packed file, and say which art set it is."""
+    packed = path.read_bytes()
+    digest = hashlib.sha256(packed).hexdigest()
+    for name, art_set in ART_SETS.items():
+        if digest == art_set.sha256:
+            return name, packed
+    known = ", ".join(one.pinned for one in ART_SETS.values())
+    raise ArtError(f"{path}: its sha256 {digest[:16]}... is that of none of {known}; fetch one of them with `npm pack`")
 
 
 def _read_icons(packed: bytes) -> dict[str, Any]:

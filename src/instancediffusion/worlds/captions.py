@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .art_sets import STYLES
 from .backgrounds import Background
-from .kinds import Facing, ObjectKind
+from .fillers import ANIMAL_PRAISE, EVERYDAY_TITLES, LARGE, OPENINGS, POSES, PRAISE, SIDES, SMALL
+from .kinds import Drawing, Facing, ObjectKind
 from .places import PLACES, places
 from .words import NUMBERS, counted, listed, plural, with_article
 
@@ -25,11 +27,17 @@ _RELATIONS = {
 
 @dataclass(frozen=True)
 class Named:
-    """What a caption may tell of an instance."""
+    """What a caption may tell of an instance; without `drawing` it is the kind's first one."""
 
     kind: ObjectKind
     colour: str | None
     facing: Facing | None
+    drawing: Drawing | None = None
+
+    @property
+    def look(self) -> Drawing:
+        """The drawing."""
+        return self.drawing or self.kind.drawings[0]
 
 
 def instance_caption(rng: np.random.Generator, named: Named) -> str:
@@ -44,6 +52,8 @@ def prompt_caption(
     overlapping: Sequence[tuple[int, int]],
     background: Background,
     boxes: Sequence[NDArray[np.float32]] = (),
+    *,
+    everyday: bool = False,
 ) -> str:
     """Write the caption of the whole picture.
 
@@ -54,18 +64,20 @@ def prompt_caption(
         overlapping: pairs of indices whose silhouettes overlap.
         background: what is behind.
         boxes: (4,) each, where the objects are; without them no place is told.
+        everyday: use everyday words for the objects and for the picture, too.
 
     Returns:
         Lower case, no full stop.
     """
-    phrases = [_noun_phrase(rng, named, trait=0.1, colour=0.7) for named in objects]
+    phrases = [_noun_phrase(rng, named, trait=0.1, colour=0.7, everyday=everyday) for named in objects]
     sides = [_side(rng, named, 0.12) for named in objects]
     where = [_place(rng, box, 0.25) for box in boxes] or [""] * len(objects)
     # One thing about each at most: "a cat facing left on the right" would be hard to read.
     asides = [side or place for side, place in zip(sides, where, strict=True)]
     style, tell, keep_ground, ground_first, skip = rng.random(5)
     ground = background.phrases[int(rng.integers(len(background.phrases)))]
-    title = _TITLES[int(rng.integers(len(_TITLES)))]
+    titles = (*_TITLES, *EVERYDAY_TITLES) if everyday else _TITLES
+    title = titles[int(rng.integers(len(titles)))]
     word, pick, flip = rng.random(3)
     order = [int(i) for i in rng.permutation(len(objects))]
 
@@ -91,11 +103,15 @@ def prompt_caption(
 
 
 def vocabulary(kinds: Iterable[ObjectKind], backgrounds: Iterable[Background]) -> tuple[str, ...]:
-    """List every word a caption of these kinds and backgrounds can hold, sorted."""
-    phrases = ["a an and with facing left right looking to the", *_TITLES, *NUMBERS[2:], "many", *PLACES]
+    """List every word a caption or a prompt of these kinds and backgrounds can hold, sorted."""
+    phrases = ["a an one the and with facing left right looking to drawing of", *NUMBERS[2:], "many", *PLACES, *STYLES]
     phrases += [phrase for options in _RELATIONS.values() for phrase in options]
+    phrases += [*_TITLES, *EVERYDAY_TITLES, *OPENINGS, *PRAISE, *ANIMAL_PRAISE, *POSES, *LARGE, *SMALL]
+    phrases += [form.format("") for form in SIDES]
     for kind in kinds:
-        phrases += [*kind.words, *map(plural, kind.words), *kind.traits, *kind.colours]
+        phrases += [*kind.nouns, *map(plural, kind.nouns)]
+        phrases += [word for drawing in kind.drawings for word in (*drawing.traits, *drawing.colours)]
+        phrases += [drawing.colour for drawing in kind.drawings if drawing.colour]
     for background in backgrounds:
         phrases += background.phrases
     return tuple(sorted({word for phrase in phrases for word in phrase.replace(",", " ").split()}))
@@ -115,17 +131,17 @@ def caption_choices(kinds: Iterable[ObjectKind]) -> dict[str, dict[str, list[str
     return choices
 
 
-def _noun_phrase(rng: np.random.Generator, named: Named, *, trait: float, colour: float) -> str:
-    """Write adjectives and a noun, without article. A colour that is not the drawing's own is told more often."""
-    kind = named.kind
+def _noun_phrase(rng: np.random.Generator, named: Named, *, trait: float, colour: float, everyday: bool = False) -> str:
+    """Write adjectives and a noun, without article. A colour that is not the kind's own is told more often."""
+    kind, traits = named.kind, named.look.traits
     use_trait, use_colour, use_synonym, which = rng.random(4)
     words = []
-    if kind.traits and use_trait < trait:
-        words.append(kind.traits[int(which * len(kind.traits))])
+    if traits and use_trait < trait:
+        words.append(traits[int(which * len(traits))])
     if named.colour and use_colour < (colour if named.colour == kind.colour else 0.5 + 0.5 * colour):
         words.append(named.colour)
-    synonyms = kind.synonyms
-    words.append(synonyms[int(which * len(synonyms))] if synonyms and use_synonym < 0.25 else kind.name)
+    synonyms, share = (kind.nouns[1:], 0.6) if everyday else (kind.synonyms, 0.25)
+    words.append(synonyms[int(which * len(synonyms))] if synonyms and use_synonym < share else kind.name)
     return " ".join(words)
 
 

@@ -1,11 +1,12 @@
-"""What one kind of object in a world is: its drawing, its words, its colours, its side."""
+"""What one kind of object in a world is: its words, and its drawings, each with its own colours, side and parts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from instancediffusion.errors import SettingsError
 
+from .art_sets import ART_SETS, NOTO
 from .colours import COLOURS
 
 Facing = Literal["left", "right"]
@@ -15,24 +16,83 @@ Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """One drawing of a kind of object.
+
+    Attributes:
+        icon: its key in the art: "set:icon", or the icon alone for the set `NOTO`.
+        traits: adjectives that are true of it ("ripe"); a caption may use one of them.
+        colour: its named colour as it is, if a caption may name one; else None.
+        colours: the named colours it can truthfully be given, `colour` among them; empty where it keeps its own.
+        tint: the hues, in degrees (from, to; `from > to` wraps through 0), of the part that takes the colour.
+        facing: the side it looks to, if it has a side; then half of the instances are mirrored.
+        specks: whether small parts that hang loose in the drawing belong to it (the rays of the sun do, the stars
+            around a mountain do not).
+        parts: name of a part ("head", "beak", "left ear") -> its box in the drawing as it is in the art.
+        repaint: whether to recolour it to `colour` too, where the drawing's own shade is not quite of that name.
+    """
+
+    icon: str
+    traits: tuple[str, ...] = ()
+    colour: str | None = None
+    colours: tuple[str, ...] = ()
+    tint: tuple[float, float] | None = None
+    facing: Facing | None = None
+    specks: bool = True
+    parts: Mapping[str, Corners] = field(default_factory=dict, hash=False)
+    repaint: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [colour for colour in (*self.colours, self.colour) if colour is not None and colour not in COLOURS]
+        if unknown:
+            raise SettingsError(f"{self.icon}: unknown colours {unknown}; take them from {', '.join(COLOURS)}")
+        if bool(self.colours) != (self.tint is not None) or (self.colours and self.colour not in self.colours):
+            raise SettingsError(f"{self.icon}: `colours` and `tint` go together, and `colour` is one of `colours`")
+        for part, (x0, y0, x1, y1) in self.parts.items():
+            if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
+                raise SettingsError(f"{self.icon}: the part {part!r} is no box x0 y0 x1 y1 within 0..1; correct it")
+        if self.art_set not in ART_SETS:
+            raise SettingsError(f"{self.icon}: unknown art set {self.art_set!r}; known are {', '.join(ART_SETS)}")
+
+    @property
+    def art_set(self) -> str:
+        """The name of the set it is from."""
+        name, colon, _ = self.icon.partition(":")
+        return name if colon else NOTO.name
+
+    @property
+    def style(self) -> str:
+        """The word for its style, see `ArtSet.style`."""
+        return ART_SETS[self.art_set].style
+
+    @property
+    def facings(self) -> tuple[Facing, ...]:
+        """The sides an instance can look to: both, or none at all."""
+        return ("left", "right") if self.facing else ()
+
+    def parts_facing(self, facing: Facing | None) -> dict[str, Corners]:
+        """Return the boxes of the parts for one side; in a mirrored drawing a left ear is a right one."""
+        if facing is None or facing == self.facing:
+            return dict(self.parts)
+        return {_other_side(name): (1.0 - x1, y0, 1.0 - x0, y1) for name, (x0, y0, x1, y1) in self.parts.items()}
+
+
+@dataclass(frozen=True)
 class ObjectKind:
     """One nameable kind of object.
 
+    Its first drawing is written into the kind itself: `icon`, `traits`, `colour`, `colours`, `tint`, `facing`,
+    `specks`, `parts` and `repaint` are those of `Drawing`.
+
     Attributes:
         name: the one name that counts as truth ("dog").
-        icon: the key of its drawing in the art.
+        icon: the key of its first drawing in the art.
         synonyms: other words a caption may use instead of the name ("puppy").
-        traits: adjectives that are true of the drawing ("ripe"); a caption may use one of them.
-        colour: the named colour of the drawing as it is, for kinds that can be recoloured; else None.
-        colours: the named colours it can truthfully have, `colour` among them; empty where it keeps its own.
-        tint: the hues, in degrees (from, to; `from > to` wraps through 0), of the part that takes the colour.
-        facing: the side the drawing looks to, if it has a side; then half of the instances are mirrored.
         stands: whether it throws a shadow on the ground (a star does not).
-        specks: whether small parts that hang loose in the drawing belong to it (the rays of the sun do, the stars
-            around a mountain do not).
         core: whether it is among the kinds a `WorldSpec` uses when it names none.
-        parts: name of a part ("head", "beak", "left ear") -> its box in the drawing as it is in the art.
-        repaint: whether to recolour it to `colour` too, where the drawing's own shade is not quite of that name.
+        others: its further drawings.
+        everyday: further words for it, narrower ones among them ("corgi"); see `WorldInstance.captions`.
+        animal: whether it is one, or looks like one (a teddy bear); what sits or stands, and what is cute.
     """
 
     name: str
@@ -48,18 +108,20 @@ class ObjectKind:
     core: bool = True
     repaint: bool = False
     parts: Mapping[str, Corners] = field(default_factory=dict, hash=False)
+    others: tuple[Drawing, ...] = ()
+    everyday: tuple[str, ...] = ()
+    animal: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [colour for colour in self.colours if colour not in COLOURS]
-        if unknown:
-            raise SettingsError(f"{self.name}: unknown colours {unknown}; take them from {', '.join(COLOURS)}")
-        if bool(self.colours) != (self.tint is not None) or (self.colours and self.colour not in self.colours):
-            raise SettingsError(
-                f"{self.name}: `colour`, `colours` and `tint` go together, and `colour` is one of `colours`"
-            )
-        for part, (x0, y0, x1, y1) in self.parts.items():
-            if not (0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0):
-                raise SettingsError(f"{self.name}: the part {part!r} is no box x0 y0 x1 y1 within 0..1; correct it")
+        icons = [drawing.icon for drawing in self.drawings]
+        if len(set(icons)) < len(icons):
+            raise SettingsError(f"{self.name}: a drawing is given twice among {icons}; drop one of them")
+
+    @property
+    def drawings(self) -> tuple[Drawing, ...]:
+        """All drawings, the first one first."""
+        own = {name: getattr(self, name) for name in Drawing.__dataclass_fields__}
+        return (Drawing(**own), *self.others)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -67,8 +129,13 @@ class ObjectKind:
         return (self.name, *self.synonyms)
 
     @property
+    def nouns(self) -> tuple[str, ...]:
+        """Every word for it, everyday ones included."""
+        return (*self.words, *self.everyday)
+
+    @property
     def facings(self) -> tuple[Facing, ...]:
-        """The sides an instance can look to: both, or none at all."""
+        """The sides the first drawing can look to: both, or none at all."""
         return ("left", "right") if self.facing else ()
 
     def outside_core(self) -> "ObjectKind":
@@ -76,10 +143,16 @@ class ObjectKind:
         return replace(self, core=False)
 
     def parts_facing(self, facing: Facing | None) -> dict[str, Corners]:
-        """Return the boxes of the parts for one side; in a mirrored drawing a left ear is a right one."""
-        if facing is None or facing == self.facing:
-            return dict(self.parts)
-        return {_other_side(name): (1.0 - x1, y0, 1.0 - x0, y1) for name, (x0, y0, x1, y1) in self.parts.items()}
+        """Return the boxes of the first drawing's parts; see `Drawing.parts_facing`."""
+        return self.drawings[0].parts_facing(facing)
+
+    def drawn_from(self, art_sets: Collection[str]) -> "ObjectKind | None":
+        """Return the kind with only those drawings that are from some art sets; None if it has none from them."""
+        kept = [drawing for drawing in self.drawings if drawing.art_set in art_sets]
+        if not kept:
+            return None
+        first = {name: getattr(kept[0], name) for name in Drawing.__dataclass_fields__}
+        return replace(self, **first, others=tuple(kept[1:]))
 
 
 def _other_side(part: str) -> str:
@@ -92,7 +165,7 @@ def check_kinds(kinds: Iterable[ObjectKind]) -> tuple[ObjectKind, ...]:
     owner: dict[str, str] = {}
     result = tuple(kinds)
     for kind in result:
-        for word in kind.words:
-            if owner.setdefault(word, kind.name) != kind.name or kind.words.count(word) > 1:
+        for word in kind.nouns:
+            if owner.setdefault(word, kind.name) != kind.name or kind.nouns.count(word) > 1:
                 raise SettingsError(f"{kind.name}: the word {word!r} already names {owner[word]!r}; drop one of them")
     return result

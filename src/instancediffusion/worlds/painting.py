@@ -34,7 +34,7 @@ class Placed:
         (top, left), (tall, wide), (height, width) = self.corner, self.stamp.mask.shape, size
         scale, shift = np.array([wide, tall] * 2), np.array([left, top] * 2)
         found = {}
-        for name, corners in self.named.kind.parts_facing(self.named.facing).items():
+        for name, corners in self.named.look.parts_facing(self.named.facing).items():
             part = (np.array(corners) * scale + shift) / np.array([width, height] * 2)
             found[name] = np.clip(part, np.tile(box[:2], 2), np.tile(box[2:], 2)).astype(np.float32)
         return found

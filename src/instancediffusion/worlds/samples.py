@@ -20,13 +20,16 @@ class WorldInstance:
     Attributes:
         caption: one of many true captions.
         name: the kind's name.
-        colour: its named colour, for kinds that can be recoloured; else None.
-        facing: the side it looks to, for kinds that have one; else None.
+        colour: its named colour, for drawings that have one; else None.
+        facing: the side it looks to, for drawings that have one; else None.
         z_order: 0 for the one painted first (the farthest), then 1, 2, ...
         box: (4,) float32, x0 y0 x1 y1 as fractions of the canvas, tight around the amodal mask.
         amodal: (H, W) bool, the whole silhouette, hidden parts included.
         visible: (H, W) bool, what no nearer object covers.
-        parts: name of a part -> its box like `box`, hidden or not, for kinds whose parts are known.
+        parts: name of a part -> its box like `box`, hidden or not, for drawings whose parts are known.
+        drawing: the key of the drawing it was made from, see `Drawing.icon`.
+        style: the word for the drawing's style, see `ArtSet.style`.
+        captions: several true captions, `caption` the first, then from bare to full in everyday words.
     """
 
     caption: str
@@ -38,6 +41,9 @@ class WorldInstance:
     amodal: NDArray[np.bool_]
     visible: NDArray[np.bool_]
     parts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    drawing: str = ""
+    style: str | None = None
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +56,7 @@ class WorldSample:
         background: the background's name.
         instances: the objects, in no particular order (see `z_order`).
         seed: what it was drawn from.
+        prompts: several true captions of the picture, `prompt` the first.
     """
 
     image: NDArray[np.uint8]
@@ -57,6 +64,7 @@ class WorldSample:
     background: str
     instances: tuple[WorldInstance, ...]
     seed: int
+    prompts: tuple[str, ...] = ()
 
     def to_scene(self, kinds: Collection[str] = ("box",), *, order: bool = True) -> Scene:
         """Write the sample as a scene that asks for this picture.

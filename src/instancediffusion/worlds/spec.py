@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from instancediffusion.errors import SettingsError
 
+from .art_sets import ART_SETS
+
 
 @dataclass(frozen=True)
 class WorldSpec:
@@ -23,6 +25,8 @@ class WorldSpec:
         native_share: how often an object that can be recoloured keeps its own colour.
         objects: names of the kinds that occur; empty means the core of the catalogue.
         backgrounds: names of the backgrounds that occur; empty means all.
+        art_sets: names of the sets whose drawings occur, out of `ART_SETS`; empty means all. ("noto",) alone has one
+            drawing of each kind.
     """
 
     size: int = 128
@@ -38,6 +42,7 @@ class WorldSpec:
     native_share: float = 0.3
     objects: tuple[str, ...] = ()
     backgrounds: tuple[str, ...] = ()
+    art_sets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checks = {
@@ -55,6 +60,8 @@ class WorldSpec:
         for name in ("overlap_share", "min_visible", "repeat_share", "native_share"):
             value = getattr(self, name)
             checks[f"{name} is {value}; give a share between 0 and 1"] = 0.0 <= value <= 1.0
+        unknown = [name for name in self.art_sets if name not in ART_SETS]
+        checks[f"art_sets names {unknown}; known are {', '.join(ART_SETS)}"] = not unknown
         wrong = [message for message, good in checks.items() if not good]
         if wrong:
             raise SettingsError("WorldSpec: " + "; ".join(wrong))

@@ -10,12 +10,22 @@ _IRREGULAR = {
     **{"leaf": "leaves", "loaf": "loaves", "wolf": "wolves"},
     **{noun: f"{noun}es" for noun in ("potato", "tomato", "volcano")},
 }
+_IRREGULAR |= {noun: noun for noun in ("goldfish", "trout", "salmon", "tuna", "carp", "cod", "herring")}
+_IRREGULAR |= {"calf": "calves", "hoof": "hooves"}
+_NO_ARTICLE = frozenset(
+    (
+        *("bread", "cattle", "clouds", "coffee", "flowers", "footwear", "grapes", "headgear", "scissors", "shears"),
+        *("sunshine", "swine", "waterfowl"),
+    )
+)
 _SOUNDS_LIKE_A = ("uni", "eu", "ufo")
 _SOUNDS_LIKE_AN = ("hour",)
 
 
 def with_article(phrase: str) -> str:
-    """Put "a" or "an" before a phrase."""
+    """Put "a" or "an" before a phrase, or nothing before what has no singular ("scissors")."""
+    if phrase.partition(" of ")[0].split(" ")[-1] in _NO_ARTICLE:
+        return phrase
     vowel = phrase[0] in "aeiou" and not phrase.startswith(_SOUNDS_LIKE_A)
     return f"an {phrase}" if vowel or phrase.startswith(_SOUNDS_LIKE_AN) else f"a {phrase}"
 
@@ -26,6 +36,8 @@ def plural(noun: str) -> str:
         head, _, rest = noun.partition(" of ")
         return f"{plural(head)} of {rest}"
     *lead, last = noun.split(" ")
+    if last in _NO_ARTICLE:
+        return noun
     if last in _IRREGULAR:
         last = _IRREGULAR[last]
     elif last.endswith(("s", "x", "z", "ch", "sh")):

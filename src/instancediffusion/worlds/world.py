@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 from instancediffusion.errors import SettingsError
 
 from .art import load_art
+from .art_sets import ART_SETS
 from .backgrounds import BACKGROUNDS, Background
 from .captions import Named, caption_choices, instance_caption, prompt_caption, vocabulary
 from .catalogue import CORE, KINDS
+from .kinds import ObjectKind
 from .layout import place
 from .painting import Placed, paint_layers
 from .samples import WorldInstance, WorldSample
 from .spec import WorldSpec
 from .sprites import SpriteBook
+from .wordings import instance_wordings
 from .words import plural
 
 Order = Literal["reversed"] | Sequence[int]
@@ -38,9 +41,10 @@ class World:
     ) -> None:
         self.spec = spec or WorldSpec()
         self.sprites = sprites
-        self.kinds = _chosen("objects", self.spec.objects, sprites.kinds, tuple(sprites.kinds))
+        self.kinds = _kinds(self.spec, sprites.kinds, tuple(sprites.kinds))
         grounds = {background.name: background for background in backgrounds}
         self.backgrounds = _chosen("backgrounds", self.spec.backgrounds, grounds, tuple(grounds))
+        self._drawings = {kind.name: kind.drawings for kind in self.kinds}
 
     @classmethod
     def load(cls, cache: str | Path | None = None, spec: WorldSpec | None = None) -> "World":
@@ -54,7 +58,7 @@ class World:
             ArtError: the sprites are not built.
         """
         spec = spec or WorldSpec()
-        kinds = _chosen("objects", spec.objects, {kind.name: kind for kind in KINDS}, CORE)
+        kinds = _kinds(spec, {kind.name: kind for kind in KINDS}, CORE)
         art = load_art(KINDS, cache, kinds)
         return cls(SpriteBook(kinds, art), spec)
 
@@ -72,8 +76,9 @@ class World:
         if seed < 0:
             raise SettingsError(f"seed is {seed}; give an integer >= 0")
         scene_rng, ground_rng, words_rng = (np.random.Generator(np.random.PCG64([part, seed])) for part in range(3))
+        looks_rng, more_rng = (np.random.Generator(np.random.PCG64([part, seed])) for part in (4, 5))
         count = int(scene_rng.integers(self.spec.min_objects, self.spec.max_objects + 1))
-        placed = self._arrange(scene_rng, count)
+        placed = self._arrange(scene_rng, looks_rng, count)
         background = self.backgrounds[int(ground_rng.integers(len(self.backgrounds)))]
         z_order = _ranks([int(z) for z in scene_rng.permutation(len(placed))], order)
         size = (self.spec.size, self.spec.size)
@@ -84,7 +89,10 @@ class World:
         named = [item.named for item in placed]
         captions = [instance_caption(words_rng, item) for item in named]
         boxes = [item.box(size) for item in placed]
-        prompt = prompt_caption(words_rng, named, z_order, overlapping, background, boxes)
+        told = (named, z_order, overlapping, background, boxes)
+        prompt = prompt_caption(words_rng, *told)
+        wordings = [instance_wordings(more_rng, item, box) for item, box in zip(named, boxes, strict=True)]
+        prompts = (prompt, *(prompt_caption(more_rng, *told, everyday=True) for _ in range(2)))
         instances = tuple(
             WorldInstance(
                 captions[i],
@@ -96,11 +104,14 @@ class World:
                 amodal[i],
                 visible[i],
                 placed[i].parts(boxes[i], size),
+                item.look.icon,
+                item.look.style,
+                (captions[i], *wordings[i]),
             )
             for i, item in enumerate(named)
         )
         pixels = np.clip(image + 0.5, 0.0, 255.0).astype(np.uint8)
-        return WorldSample(pixels, prompt, background.name, instances, seed)
+        return WorldSample(pixels, prompt, background.name, instances, seed, prompts)
 
     def vocabulary(self) -> tuple[str, ...]:
         """List every word that captions and prompts of this world can hold, sorted."""
@@ -116,40 +127,44 @@ class World:
         for kind in self.kinds:
             width, height = self.sprites.picture(kind.name).size
             shape = {"aspect": round(width / height, 3), "stands": kind.stands}
-            nouns |= {word: {**shape, "plural": plural(word)} for word in kind.words}
+            nouns |= {word: {**shape, "plural": plural(word)} for word in kind.nouns}
         return {"nouns": nouns, "grounds": [phrase for ground in self.backgrounds for phrase in ground.phrases]}
 
     def captions_corpus(self, count: int, seed: int = 0) -> Iterator[str]:
         """Write `count` captions without drawing pictures, to train a tokenizer: prompts and instances' in turn."""
-        rng = np.random.Generator(np.random.PCG64([3, seed]))
+        rng, looks = (np.random.Generator(np.random.PCG64([part, seed])) for part in (3, 6))
         for number in range(count):
-            named = [self._describe(rng, []) for _ in range(int(rng.integers(1, self.spec.max_objects + 1)))]
+            named = [self._describe(rng, looks, []) for _ in range(int(rng.integers(1, self.spec.max_objects + 1)))]
+            boxes = [np.sort(rng.random((2, 2)), 0).astype(np.float32).ravel() for _ in named]
+            everyday = number % 4 >= 2
             if number % 2:
-                yield instance_caption(rng, named[0])
+                yield instance_wordings(rng, named[0], boxes[0])[2] if everyday else instance_caption(rng, named[0])
                 continue
             pairs = [(1, 0)] if len(named) > 1 else []
             ground = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
-            boxes = [np.sort(rng.random((2, 2)), 0).astype(np.float32).ravel() for _ in named]
-            yield prompt_caption(rng, named, [int(z) for z in rng.permutation(len(named))], pairs, ground, boxes)
+            ranks = [int(z) for z in rng.permutation(len(named))]
+            yield prompt_caption(rng, named, ranks, pairs, ground, boxes, everyday=everyday)
 
-    def _describe(self, rng: np.random.Generator, earlier: Sequence[Named]) -> Named:
-        """Choose what an object is."""
+    def _describe(self, rng: np.random.Generator, looks: np.random.Generator, earlier: Sequence[Named]) -> Named:
+        """Choose what an object is, and with a generator of its own which of the drawings it has."""
         repeat, native, which, colour, side = rng.random(5)
         if earlier and repeat < self.spec.repeat_share:
             kind = earlier[int(which * len(earlier))].kind
         else:
             kind = self.kinds[int(which * len(self.kinds))]
-        chosen = kind.colour
-        if kind.colours and native >= self.spec.native_share:
-            chosen = kind.colours[int(colour * len(kind.colours))]
-        return Named(kind, chosen, kind.facings[int(side * 2)] if kind.facings else None)
+        drawings = self._drawings[kind.name]
+        look = drawings[int(looks.integers(len(drawings)))]
+        chosen = look.colour
+        if look.colours and native >= self.spec.native_share:
+            chosen = look.colours[int(colour * len(look.colours))]
+        return Named(kind, chosen, look.facings[int(side * 2)] if look.facings else None, look)
 
-    def _arrange(self, rng: np.random.Generator, count: int) -> list[Placed]:
+    def _arrange(self, rng: np.random.Generator, looks: np.random.Generator, count: int) -> list[Placed]:
         """Choose objects, sizes and places."""
         spec = self.spec
         named: list[Named] = []
         for _ in range(count):
-            named.append(self._describe(rng, named))
+            named.append(self._describe(rng, looks, named))
         numbers = spec.max_objects - spec.min_objects + 1
         several = sum(n > 1 for n in range(spec.min_objects, spec.max_objects + 1)) / numbers
         overlap = count > 1 and bool(rng.random() < spec.overlap_share / max(several, 1e-9))
@@ -157,7 +172,7 @@ class World:
         scales = spec.min_scale * (top / spec.min_scale) ** rng.random(count)
         while True:
             stamps = [
-                self.sprites.stamp(item.kind.name, item.colour, item.facing, scale * spec.size)
+                self.sprites.stamp(item.kind.name, item.colour, item.facing, scale * spec.size, item.look)
                 for item, scale in zip(named, scales, strict=True)
             ]
             for _ in range(12):
@@ -182,6 +197,20 @@ def _chosen(field: str, names: Sequence[str], known: Mapping[str, _T], default: 
     if unknown:
         raise SettingsError(f"WorldSpec.{field}: unknown {unknown}; known are {', '.join(known)}")
     return tuple(known[name] for name in (names or default))
+
+
+def _kinds(spec: WorldSpec, known: Mapping[str, ObjectKind], default: Sequence[str]) -> tuple[ObjectKind, ...]:
+    """Return the kinds of a world, with the drawings of its art sets."""
+    kinds = _chosen("objects", spec.objects, known, default)
+    if not spec.art_sets:
+        return kinds
+    drawn = {kind.name: kind.drawn_from(spec.art_sets) for kind in kinds}
+    if spec.objects and None in drawn.values():
+        without = ", ".join(name for name, kind in drawn.items() if kind is None)
+        raise SettingsError(
+            f"WorldSpec: no drawings of {without} in {', '.join(spec.art_sets)}; add one of {', '.join(ART_SETS)}"
+        )
+    return tuple(kind for kind in drawn.values() if kind is not None)
 
 
 def _ranks(own: list[int], order: Order | None) -> list[int]:

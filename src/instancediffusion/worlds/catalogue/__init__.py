@@ -9,14 +9,23 @@ from dataclasses import replace
 
 from ..kinds import check_kinds
 from .animals import ANIMALS
+from .everyday import EVERYDAY
 from .food import FOOD
+from .others import with_others
 from .outdoors import PLACES, PLANTS
 from .parts import PARTS
 from .things import THINGS
 from .vehicles import VEHICLES
 
 KINDS = check_kinds(
-    replace(kind, parts=PARTS.get(kind.name, {})) for kind in ANIMALS + FOOD + PLANTS + PLACES + VEHICLES + THINGS
+    replace(
+        kind,
+        parts=PARTS.get(kind.name, {}),
+        others=with_others(kind),
+        everyday=EVERYDAY.get(kind.name, ()),
+        animal=kind in ANIMALS,
+    )
+    for kind in ANIMALS + FOOD + PLANTS + PLACES + VEHICLES + THINGS
 )
 """Every kind whose sprite is built."""
 

@@ -76,8 +76,8 @@ def _adjective(rng: np.random.Generator, named: Named, box: NDArray[np.float32])
     sizes = LARGE if longer >= _LARGE_FROM else SMALL if longer <= _SMALL_TO else ()
     praise = (*PRAISE, *(ANIMAL_PRAISE if named.kind.animal else ()))
     # "Big" and "little" of the catalogue tell of the kind, not of this picture: "a little whale" would confuse.
-    traits = [trait for trait in named.look.traits if trait not in (*LARGE, *SMALL)]
-    groups = [group for group in (traits, praise, sizes) if group]
+    traits = tuple(trait for trait in named.look.traits if trait not in (*LARGE, *SMALL))
+    groups: list[tuple[str, ...]] = [group for group in (traits, praise, sizes) if group]
     return _one(rng, _one(rng, groups))
 
 

@@ -45,7 +45,7 @@ def art():
 @pytest.fixture(scope="session")
 def make_world(art):
     def make(**spec) -> World:
-        return World(SpriteBook(KINDS, art), WorldSpec(**{"size": 64, **spec}), BACKGROUNDS)
+        return World(SpriteBook(KINDS, art), WorldSpec(**{"size": 64, "part_share": 0.0, **spec}), BACKGROUNDS)
 
     return make
 

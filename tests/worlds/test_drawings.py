@@ -46,7 +46,7 @@ KIND = ObjectKind(
 
 def world_of(art, *kinds, **spec) -> World:
     extra = {drawing.icon: art[drawing.icon.split(":")[-1]] for kind in kinds for drawing in kind.drawings}
-    return World(SpriteBook(kinds, art | extra), WorldSpec(**{"size": 64, **spec}), BACKGROUNDS)
+    return World(SpriteBook(kinds, art | extra), WorldSpec(**{"size": 64, "part_share": 0.0, **spec}), BACKGROUNDS)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,9 @@ DRAWINGS = "drawings"
 def layout_world(max_objects: int, side_px: int = SIDE_PX) -> World:
     """Open the world whose layouts are drawn: objects of the core, one drawing of each, as the judges know them."""
     return World.load(
-        spec=WorldSpec(size=side_px, min_objects=MIN_OBJECTS, max_objects=max_objects, art_sets=("noto",))
+        spec=WorldSpec(
+            size=side_px, min_objects=MIN_OBJECTS, max_objects=max_objects, art_sets=("noto",), part_share=0.0
+        )
     )
 
 

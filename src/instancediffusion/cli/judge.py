@@ -51,7 +51,9 @@ def check(folder: Path, count: int, max_objects: int) -> None:
 
     opened = Judge.load(folder)
     objects = opened.config.kinds
-    spec = WorldSpec(size=opened.config.side_px, max_objects=max_objects, objects=objects, art_sets=("noto",))
+    spec = WorldSpec(
+        size=opened.config.side_px, max_objects=max_objects, objects=objects, art_sets=("noto",), part_share=0.0
+    )
     world = World.load(spec=spec)
     for name, score in check_judge(opened, world, count, CHECK_SEED).items():
         click.echo(f"{name:14s} {score}")

@@ -70,7 +70,9 @@ def train_judge(
 def lesson_world(recipe: JudgeRecipe) -> World:
     """Open the built-in world that a judge learns from, one drawing of each kind unless the recipe names art sets."""
     options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.lessons.options.items()}
-    return World.load(spec=WorldSpec(**{"art_sets": ("noto",), **options, "size": recipe.network.side_px}))
+    return World.load(
+        spec=WorldSpec(**{"art_sets": ("noto",), "part_share": 0.0, **options, "size": recipe.network.side_px})
+    )
 
 
 def accuracy(judge: Judge, world: World, count: int) -> dict[str, Any]:

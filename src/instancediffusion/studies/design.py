@@ -25,7 +25,9 @@ def knows_world(folder: Path) -> bool:
 
 def study_world(side_px: int) -> World:
     """Open the world whose objects the study is made of, one drawing of each; its drawings must have been built."""
-    return World.load(spec=WorldSpec(size=side_px, min_objects=MIN_OBJECTS, max_objects=4, art_sets=("noto",)))
+    return World.load(
+        spec=WorldSpec(size=side_px, min_objects=MIN_OBJECTS, max_objects=4, art_sets=("noto",), part_share=0.0)
+    )
 
 
 def design(

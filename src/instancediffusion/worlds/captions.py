@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .art_sets import STYLES
 from .backgrounds import Background
-from .fillers import ANIMAL_PRAISE, EVERYDAY_TITLES, LARGE, OPENINGS, POSES, PRAISE, SIDES, SMALL
+from .fillers import ANIMAL_PRAISE, EVERYDAY_TITLES, LARGE, OPENINGS, PART_WORDS, POSES, PRAISE, SIDES, SMALL
 from .kinds import Drawing, Facing, ObjectKind
 from .places import PLACES, places
 from .words import NUMBERS, counted, listed, plural, with_article
@@ -108,9 +108,10 @@ def vocabulary(kinds: Iterable[ObjectKind], backgrounds: Iterable[Background]) -
     phrases += [phrase for options in _RELATIONS.values() for phrase in options]
     phrases += [*_TITLES, *EVERYDAY_TITLES, *OPENINGS, *PRAISE, *ANIMAL_PRAISE, *POSES, *LARGE, *SMALL]
     phrases += [form.format("") for form in SIDES]
+    phrases += [word for words in PART_WORDS.values() for word in words]
     for kind in kinds:
         phrases += [*kind.nouns, *map(plural, kind.nouns)]
-        phrases += [word for drawing in kind.drawings for word in (*drawing.traits, *drawing.colours)]
+        phrases += [word for drawing in kind.drawings for word in (*drawing.traits, *drawing.colours, *drawing.parts)]
         phrases += [drawing.colour for drawing in kind.drawings if drawing.colour]
     for background in backgrounds:
         phrases += background.phrases

@@ -12,6 +12,7 @@ from instancediffusion.geometry import rle_encode
 from instancediffusion.runs import atomic_path, write_atomic
 from instancediffusion.scene import CocoScene, coco_paths, write_coco
 
+from .part_instances import part_word
 from .samples import WorldInstance, WorldSample
 from .world import World
 
@@ -47,7 +48,7 @@ def export_coco(
     scenes: list[CocoScene] = []
     truths: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
-    numbers = {kind.name: number for number, kind in enumerate(world.kinds, 1)}
+    numbers = {name: number for number, name in enumerate(_names(world), 1)}
     for image_id in range(1, count + 1):
         sample = world.sample(first_seed + image_id - 1)
         file_name = f"images/{image_id:012d}.png"
@@ -64,6 +65,12 @@ def export_coco(
     for path, data in zip(paths, (instances, captions), strict=True):
         write_atomic(path, json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
     return paths
+
+
+def _names(world: World) -> list[str]:
+    """Name every kind, then, where parts stand as instances, every part of one."""
+    parts = {f"{kind.name} {part_word(part)}" for kind in world.kinds for look in kind.drawings for part in look.parts}
+    return [kind.name for kind in world.kinds] + (sorted(parts) if world.spec.part_share else [])
 
 
 def _truth(item: WorldInstance, sample: WorldSample) -> dict[str, Any]:

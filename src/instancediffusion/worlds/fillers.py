@@ -12,3 +12,25 @@ ANIMAL_PRAISE = ("cute", "adorable", "friendly", "happy", "sweet", "playful", "y
 POSES = ("sitting", "standing", "standing there", "standing still", "sitting down", "posing", "resting")
 LARGE, SMALL = ("big", "large", "huge"), ("small", "little", "tiny")
 SIDES = ("facing {}", "looking {}", "looking to the {}", "facing to the {}", "turned to the {}", "facing the {}")
+PART_WORDS = {
+    "head": ("head", "face", "head"),
+    "mouth": ("mouth", "muzzle", "snout", "nose and mouth"),
+    "beak": ("beak", "bill"),
+    "ear": ("ear",),
+    "eye": ("eye",),
+    "tail": ("tail",),
+    "trunk": ("trunk", "nose"),
+    "wing": ("wing",),
+    "fin": ("fin", "tail fin"),
+    "paw": ("paw", "foot"),
+    "leg": ("leg",),
+    "wheel": ("wheel", "tire"),
+    "window": ("window",),
+    "door": ("door",),
+    "roof": ("roof", "rooftop"),
+    "leaf": ("leaf", "green leaf"),
+    "crown": ("top", "treetop", "leaves"),
+    "stem": ("stem", "stalk"),
+    "handle": ("handle", "grip"),
+}
+"""What a part may be called; the plain word for it is the key."""

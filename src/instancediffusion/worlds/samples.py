@@ -15,11 +15,15 @@ from .kinds import Facing
 
 @dataclass(frozen=True, eq=False)
 class WorldInstance:
-    """One object of a picture.
+    """One object of a picture, or a part of one that stands as an instance of its own.
+
+    A part ("the head of the dog") has a rank right in front of its object's, in every depth order, so that ranks are a
+    permutation over all instances; it is painted with its object, hides nothing of it, and its masks are its object's
+    within its box.
 
     Attributes:
         caption: one of many true captions.
-        name: the kind's name.
+        name: the kind's name; for a part the kind's name and the part's ("dog head").
         colour: its named colour, for drawings that have one; else None.
         facing: the side it looks to, for drawings that have one; else None.
         z_order: 0 for the one painted first (the farthest), then 1, 2, ...
@@ -30,6 +34,7 @@ class WorldInstance:
         drawing: the key of the drawing it was made from, see `Drawing.icon`.
         style: the word for the drawing's style, see `ArtSet.style`.
         captions: several true captions, `caption` the first, then from bare to full in everyday words.
+        part_of: index of its object among the instances, for a part; else None.
     """
 
     caption: str
@@ -44,6 +49,7 @@ class WorldInstance:
     drawing: str = ""
     style: str | None = None
     captions: tuple[str, ...] = ()
+    part_of: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +60,7 @@ class WorldSample:
         image: (H, W, 3) uint8, sRGB.
         prompt: a true caption of the picture.
         background: the background's name.
-        instances: the objects, in no particular order (see `z_order`).
+        instances: the objects, in no particular order (see `z_order`), then their parts.
         seed: what it was drawn from.
         prompts: several true captions of the picture, `prompt` the first.
     """

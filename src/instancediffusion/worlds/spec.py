@@ -25,6 +25,8 @@ class WorldSpec:
         native_share: how often an object that can be recoloured keeps its own colour.
         objects: names of the kinds that occur; empty means the core of the catalogue.
         backgrounds: names of the backgrounds that occur; empty means all.
+        part_share: how often an object whose parts are known shows a part as an instance of its own, 0..1. At most two
+            parts in a picture, beside the objects counted by `max_objects`; the picture is the same without them.
         art_sets: names of the sets whose drawings occur, out of `ART_SETS`; empty means all. ("noto",) alone has one
             drawing of each kind.
     """
@@ -43,6 +45,7 @@ class WorldSpec:
     objects: tuple[str, ...] = ()
     backgrounds: tuple[str, ...] = ()
     art_sets: tuple[str, ...] = ()
+    part_share: float = 0.15
 
     def __post_init__(self) -> None:
         checks = {
@@ -57,7 +60,7 @@ class WorldSpec:
                 0.0 < self.min_iou < self.max_iou <= 1.0
             ),
         }
-        for name in ("overlap_share", "min_visible", "repeat_share", "native_share"):
+        for name in ("overlap_share", "min_visible", "repeat_share", "native_share", "part_share"):
             value = getattr(self, name)
             checks[f"{name} is {value}; give a share between 0 and 1"] = 0.0 <= value <= 1.0
         unknown = [name for name in self.art_sets if name not in ART_SETS]

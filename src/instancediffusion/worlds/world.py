@@ -15,8 +15,9 @@ from .backgrounds import BACKGROUNDS, Background
 from .captions import Named, caption_choices, instance_caption, prompt_caption, vocabulary
 from .catalogue import CORE, KINDS
 from .kinds import ObjectKind
-from .layout import place
+from .layout import paste, place
 from .painting import Placed, paint_layers
+from .part_instances import Part, choose_parts, part_captions, part_word, ranks_with_parts
 from .samples import WorldInstance, WorldSample
 from .spec import WorldSpec
 from .sprites import SpriteBook
@@ -67,28 +68,34 @@ class World:
 
         Args:
             seed: any integer >= 0.
-            order: None keeps the seed's own depth order; "reversed" turns it round; a sequence gives the rank of each
-                instance (0 is farthest). Everything else stays the same, and captions stay true.
+            order: None keeps the seed's own depth order; "reversed" turns that of the objects round; a sequence gives
+                the rank of each instance (0 is farthest), parts included. A part stays right in front of its object.
+                Everything else stays the same, and captions stay true.
 
         Raises:
-            SettingsError: a negative seed, or an order that is no permutation of the instances' ranks.
+            SettingsError: a negative seed, or an order that is no permutation of the instances' ranks, or has a part
+                elsewhere than right in front of its object.
         """
         if seed < 0:
             raise SettingsError(f"seed is {seed}; give an integer >= 0")
         scene_rng, ground_rng, words_rng = (np.random.Generator(np.random.PCG64([part, seed])) for part in range(3))
-        looks_rng, more_rng = (np.random.Generator(np.random.PCG64([part, seed])) for part in (4, 5))
+        looks_rng, more_rng, parts_rng = (np.random.Generator(np.random.PCG64([part, seed])) for part in (4, 5, 7))
         count = int(scene_rng.integers(self.spec.min_objects, self.spec.max_objects + 1))
         placed = self._arrange(scene_rng, looks_rng, count)
         background = self.backgrounds[int(ground_rng.integers(len(self.backgrounds)))]
-        z_order = _ranks([int(z) for z in scene_rng.permutation(len(placed))], order)
         size = (self.spec.size, self.spec.size)
+        boxes = [item.box(size) for item in placed]
+        amodal = [paste(item.stamp.mask, item.corner, size) for item in placed]
+        parts = choose_parts(
+            parts_rng, placed, boxes, amodal, share=self.spec.part_share, min_visible=self.spec.min_visible
+        )
+        z_order, ranks = _ranks([int(z) for z in scene_rng.permutation(len(placed))], parts, order)
 
         image = background.draw(ground_rng, *size)
-        amodal, visible = paint_layers(image, placed, z_order)
+        _, visible = paint_layers(image, placed, z_order)
         overlapping = [(i, j) for i in range(len(placed)) for j in range(i) if _truly_overlap(amodal[i], amodal[j])]
         named = [item.named for item in placed]
         captions = [instance_caption(words_rng, item) for item in named]
-        boxes = [item.box(size) for item in placed]
         told = (named, z_order, overlapping, background, boxes)
         prompt = prompt_caption(words_rng, *told)
         wordings = [instance_wordings(more_rng, item, box) for item, box in zip(named, boxes, strict=True)]
@@ -99,7 +106,7 @@ class World:
                 item.kind.name,
                 item.colour,
                 item.facing,
-                z_order[i],
+                ranks[i],
                 boxes[i],
                 amodal[i],
                 visible[i],
@@ -109,6 +116,10 @@ class World:
                 (captions[i], *wordings[i]),
             )
             for i, item in enumerate(named)
+        )
+        instances += tuple(
+            _part_instance(parts_rng, part, named[part.of], visible[part.of], rank)
+            for part, rank in zip(parts, ranks[len(named) :], strict=True)
         )
         pixels = np.clip(image + 0.5, 0.0, 255.0).astype(np.uint8)
         return WorldSample(pixels, prompt, background.name, instances, seed, prompts)
@@ -213,14 +224,38 @@ def _kinds(spec: WorldSpec, known: Mapping[str, ObjectKind], default: Sequence[s
     return tuple(kind for kind in drawn.values() if kind is not None)
 
 
-def _ranks(own: list[int], order: Order | None) -> list[int]:
-    """Return the rank of each instance."""
-    if order is None:
-        return own
-    ranks = [len(own) - 1 - z for z in own] if isinstance(order, str) else [int(z) for z in order]
-    if (isinstance(order, str) and order != "reversed") or sorted(ranks) != list(range(len(own))):
-        raise SettingsError(f"order is {order!r}; give 'reversed' or a permutation of 0..{len(own) - 1}")
-    return ranks
+def _ranks(own: list[int], parts: Sequence[Part], order: Order | None) -> tuple[list[int], list[int]]:
+    """Return the rank of each object among the objects, and of each instance among all."""
+    if order is None or order == "reversed":
+        objects = own if order is None else [len(own) - 1 - z for z in own]
+        return objects, ranks_with_parts(objects, parts)
+    given = [] if isinstance(order, str) else [int(z) for z in order]
+    if sorted(given) != list(range(len(own) + len(parts))):
+        raise SettingsError(f"order is {order!r}; give 'reversed' or a permutation of 0..{len(own) + len(parts) - 1}")
+    objects = [sum(other < rank for other in given[: len(own)]) for rank in given[: len(own)]]
+    if ranks_with_parts(objects, parts) != given:
+        raise SettingsError(f"order is {order!r}; give each part the rank after its object's")
+    return objects, given
+
+
+def _part_instance(
+    rng: np.random.Generator, part: Part, named: Named, visible: NDArray[np.bool_], rank: int
+) -> WorldInstance:
+    captions = part_captions(rng, named, part.name)
+    return WorldInstance(
+        captions[0],
+        f"{named.kind.name} {part_word(part.name)}",
+        None,
+        named.facing,
+        rank,
+        part.box,
+        part.region,
+        part.region & visible,
+        drawing=named.look.icon,
+        style=named.look.style,
+        captions=captions,
+        part_of=part.of,
+    )
 
 
 def _truly_overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> bool:

@@ -10,7 +10,7 @@ from instancediffusion.worlds.words import counted, listed, plural, with_article
 
 
 def words(text: str) -> set[str]:
-    return set(text.replace(",", " ").split())
+    return set(text.replace(",", " ").replace("'s", "").split())
 
 
 def test_every_word_is_in_the_vocabulary(world, samples):

@@ -5,7 +5,8 @@ import pytest
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.worlds import export_coco
-from instancediffusion.worlds.part_instances import MOST_PARTS, part_word
+from instancediffusion.worlds.fillers import part_word
+from instancediffusion.worlds.part_instances import MOST_PARTS
 
 
 @pytest.fixture(scope="module")

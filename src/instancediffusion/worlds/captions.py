@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .art_sets import STYLES
 from .backgrounds import Background
-from .fillers import ANIMAL_PRAISE, EVERYDAY_TITLES, LARGE, OPENINGS, PART_WORDS, POSES, PRAISE, SIDES, SMALL
+from .fillers import ANIMAL_PRAISE, EVERYDAY_TITLES, LARGE, OPENINGS, PART_WORDS, POSES, PRAISE, SIDES, SMALL, part_word
 from .kinds import Drawing, Facing, ObjectKind
 from .places import PLACES, places
 from .words import NUMBERS, counted, listed, plural, with_article
@@ -108,10 +108,11 @@ def vocabulary(kinds: Iterable[ObjectKind], backgrounds: Iterable[Background]) -
     phrases += [phrase for options in _RELATIONS.values() for phrase in options]
     phrases += [*_TITLES, *EVERYDAY_TITLES, *OPENINGS, *PRAISE, *ANIMAL_PRAISE, *POSES, *LARGE, *SMALL]
     phrases += [form.format("") for form in SIDES]
-    phrases += [word for words in PART_WORDS.values() for word in words]
     for kind in kinds:
         phrases += [*kind.nouns, *map(plural, kind.nouns)]
         phrases += [word for drawing in kind.drawings for word in (*drawing.traits, *drawing.colours, *drawing.parts)]
+        parts = {part_word(part) for drawing in kind.drawings for part in drawing.parts}
+        phrases += [word for part in parts for word in PART_WORDS.get(part, ())]
         phrases += [drawing.colour for drawing in kind.drawings if drawing.colour]
     for background in backgrounds:
         phrases += background.phrases

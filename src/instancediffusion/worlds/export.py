@@ -12,7 +12,7 @@ from instancediffusion.geometry import rle_encode
 from instancediffusion.runs import atomic_path, write_atomic
 from instancediffusion.scene import CocoScene, coco_paths, write_coco
 
-from .part_instances import part_word
+from .fillers import part_word
 from .samples import WorldInstance, WorldSample
 from .world import World
 

@@ -34,3 +34,8 @@ PART_WORDS = {
     "handle": ("handle", "grip"),
 }
 """What a part may be called; the plain word for it is the key."""
+
+
+def part_word(name: str) -> str:
+    """Return what a part is, without its side: "left ear" is an "ear"."""
+    return name.removeprefix("left ").removeprefix("right ")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .captions import Named
-from .fillers import OPENINGS, PART_WORDS, SIDES
+from .fillers import OPENINGS, PART_WORDS, SIDES, part_word
 from .painting import Placed
 from .words import with_article
 
@@ -69,7 +69,8 @@ def choose_parts(
         others = np.any(
             [mask for k, mask in enumerate(amodal) if k != index] or [np.zeros((height, width), bool)], axis=0
         )
-        fitting = (_part(index, *parts[k], amodal[index], others, min_visible) for k in order)
+        candidates = (parts[k] for k in order)
+        fitting = (_part(index, name, box, amodal[index], others, min_visible) for name, box in candidates)
         chosen += [part for part in fitting if part is not None][: 2 if again < 1 / 3 else 1]
     return chosen[:MOST_PARTS]
 
@@ -80,11 +81,6 @@ def ranks_with_parts(ranks: Sequence[int], parts: Sequence[Part]) -> list[int]:
     objects = [rank + more for rank, more in zip(ranks, below, strict=True)]
     earlier = [sum(other.of == part.of for other in parts[:k]) for k, part in enumerate(parts)]
     return objects + [objects[part.of] + 1 + k for part, k in zip(parts, earlier, strict=True)]
-
-
-def part_word(name: str) -> str:
-    """Return what a part is, without its side: "left ear" is an "ear"."""
-    return name.removeprefix("left ").removeprefix("right ")
 
 
 def part_captions(rng: np.random.Generator, named: Named, part: str) -> tuple[str, str, str, str]:

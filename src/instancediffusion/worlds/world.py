@@ -14,10 +14,11 @@ from .art_sets import ART_SETS
 from .backgrounds import BACKGROUNDS, Background
 from .captions import Named, caption_choices, instance_caption, prompt_caption, vocabulary
 from .catalogue import CORE, KINDS
+from .fillers import part_word
 from .kinds import ObjectKind
 from .layout import paste, place
 from .painting import Placed, paint_layers
-from .part_instances import Part, choose_parts, part_captions, part_word, ranks_with_parts
+from .part_instances import Part, choose_parts, part_captions, ranks_with_parts
 from .samples import WorldInstance, WorldSample
 from .spec import WorldSpec
 from .sprites import SpriteBook
@@ -147,7 +148,10 @@ class World:
         for number in range(count):
             named = [self._describe(rng, looks, []) for _ in range(int(rng.integers(1, self.spec.max_objects + 1)))]
             boxes = [np.sort(rng.random((2, 2)), 0).astype(np.float32).ravel() for _ in named]
-            everyday = number % 4 >= 2
+            everyday, parts = number % 4 >= 2, list(named[0].look.parts)
+            if number % 8 == 3 and parts:
+                yield part_captions(rng, named[0], parts[int(rng.integers(len(parts)))])[int(rng.integers(4))]
+                continue
             if number % 2:
                 yield instance_wordings(rng, named[0], boxes[0])[2] if everyday else instance_caption(rng, named[0])
                 continue
@@ -226,10 +230,12 @@ def _kinds(spec: WorldSpec, known: Mapping[str, ObjectKind], default: Sequence[s
 
 def _ranks(own: list[int], parts: Sequence[Part], order: Order | None) -> tuple[list[int], list[int]]:
     """Return the rank of each object among the objects, and of each instance among all."""
-    if order is None or order == "reversed":
+    if order is None or isinstance(order, str):
+        if order not in (None, "reversed"):
+            raise SettingsError(f"order is {order!r}; give 'reversed' or a rank for each instance")
         objects = own if order is None else [len(own) - 1 - z for z in own]
         return objects, ranks_with_parts(objects, parts)
-    given = [] if isinstance(order, str) else [int(z) for z in order]
+    given = [int(z) for z in order]
     if sorted(given) != list(range(len(own) + len(parts))):
         raise SettingsError(f"order is {order!r}; give 'reversed' or a permutation of 0..{len(own) + len(parts) - 1}")
     objects = [sum(other < rank for other in given[: len(own)]) for rank in given[: len(own)]]

@@ -19,19 +19,13 @@ PART_WORDS = {
     "ear": ("ear",),
     "eye": ("eye",),
     "tail": ("tail",),
-    "trunk": ("trunk", "nose"),
     "wing": ("wing",),
-    "fin": ("fin", "tail fin"),
+    "fin": ("fin",),
     "paw": ("paw", "foot"),
-    "leg": ("leg",),
     "wheel": ("wheel", "tire"),
-    "window": ("window",),
     "door": ("door",),
-    "roof": ("roof", "rooftop"),
-    "leaf": ("leaf", "green leaf"),
-    "crown": ("top", "treetop", "leaves"),
-    "stem": ("stem", "stalk"),
-    "handle": ("handle", "grip"),
+    "claw": ("claw", "pincer"),
+    "shell": ("shell",),
 }
 """What a part may be called; the plain word for it is the key."""
 

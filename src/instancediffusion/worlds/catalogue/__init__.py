@@ -11,6 +11,7 @@ from ..kinds import check_kinds
 from .animals import ANIMALS
 from .everyday import EVERYDAY
 from .food import FOOD
+from .other_parts import MORE_PARTS
 from .others import with_others
 from .outdoors import PLACES, PLANTS
 from .parts import PARTS
@@ -20,7 +21,7 @@ from .vehicles import VEHICLES
 KINDS = check_kinds(
     replace(
         kind,
-        parts=PARTS.get(kind.name, {}),
+        parts=PARTS.get(kind.name, {}) | MORE_PARTS["noto"].get(kind.name, {}),
         others=with_others(kind),
         everyday=EVERYDAY.get(kind.name, ()),
         animal=kind in ANIMALS,

@@ -7,6 +7,7 @@ its own side, and its own hues where its colour can be told and changed; the oth
 from functools import partial
 
 from ..kinds import Drawing, Facing, ObjectKind
+from .other_parts import MORE_PARTS
 
 _Tint = tuple[float, float]
 
@@ -31,6 +32,7 @@ def with_others(kind: ObjectKind) -> tuple[Drawing, ...]:
             tint,
             facing,
             kind.specks,
+            MORE_PARTS[art_set].get(kind.name, {}),
             repaint=tint is not None,
         )
         for art_set, icon, colour, tint, facing in _OTHERS.get(kind.name, ())

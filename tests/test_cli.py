@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -147,6 +149,84 @@ def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["doctor", "--nonsense"]])
 def test_bad_usage_is_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(cli, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(["genrate"], "generate"), (["scene", "validte"], "validate"), (["world", "shet"], "sheet")],
+)
+def test_a_misspelt_command_is_answered_by_the_nearest(arguments: list[str], meant: str) -> None:
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2 and meant in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What `generate` is called with, in a folder of its own without configuration files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    command = cli.get_command(click.Context(cli), "generate")
+    assert command is not None
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(command, "callback", lambda **given: seen.update(given))
+    yield seen
+
+
+def test_options_have_defaults_in_files_and_the_environment(
+    defaults: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(*arguments: str) -> tuple[Any, ...]:
+        result = CliRunner().invoke(cli, [*arguments[:-1], "generate", arguments[-1]])
+        assert result.exit_code == 0, result.output
+        return tuple(defaults[name] for name in ("num_inference_steps", "guidance_scale", "seeds", "quiet", "model"))
+
+    user = tmp_path / "config" / "instancediffusion" / "config.toml"
+    user.parent.mkdir(parents=True)
+    user.write_text("[generate]\nsteps = 1\nguidance-scale = 1.5\nseed = 3\nmodel = 'a'\n[doctor]\njson = true\n")
+    assert called("x") == (1, 1.5, (3,), False, "a")
+    (tmp_path / "instancediffusion.toml").write_text("[generate]\nsteps = 2\nseed = [4, 5]\nquiet = true\n")
+    assert called("x") == (2, 1.5, (4, 5), True, "a")
+    (tmp_path / "mine.toml").write_text("[generate]\nnum_inference_steps = 7\n")
+    assert called("--config", "mine.toml", "x") == (7, 1.5, (4, 5), True, "a")
+    monkeypatch.setenv("INSTANCEDIFFUSION_GENERATE_STEPS", "9")
+    monkeypatch.setenv("INSTANCEDIFFUSION_GENERATE_SEED", "6 7")
+    assert called("--config", "mine.toml", "x") == (9, 1.5, (6, 7), True, "a")
+    monkeypatch.delenv("INSTANCEDIFFUSION_GENERATE_STEPS")
+    monkeypatch.setenv("INSTANCEDIFFUSION_GENERATE_NUM_INFERENCE_STEPS", "8")
+    assert called("x")[0] == 8
+    result = CliRunner().invoke(cli, ["generate", "x", "--steps", "4"])
+    assert result.exit_code == 0 and defaults["num_inference_steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[generate]\nstepps = 3", "did you mean 'steps'"),
+        ("[generte]\nsteps = 3", "[generte] is no command"),
+        ("[generate]\nsteps = 'many'", "configuration file"),
+        ("steps", "is not TOML"),
+    ],
+)
+def test_faults_of_a_configuration_file_are_one_line(defaults: dict[str, Any], text: str, says: str) -> None:
+    Path("instancediffusion.toml").write_text(text)
+    result = CliRunner().invoke(cli, ["generate", "x"])
+    assert result.exit_code == 2 and says in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not defaults
+
+
+def test_a_bad_variable_is_named(defaults: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTANCEDIFFUSION_GENERATE_STEPS", "many")
+    result = CliRunner().invoke(cli, ["generate", "x"])
+    assert result.exit_code == 2 and "$INSTANCEDIFFUSION_GENERATE_STEPS" in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell: str) -> None:
+    asked = {"COMP_WORDS": "instancediffusion ge", "COMP_CWORD": "ge" if shell == "fish" else "1"}
+    environment = {**os.environ, "_INSTANCEDIFFUSION_COMPLETE": f"{shell}_complete", **asked}
+    command = [sys.executable, "-c", "from instancediffusion.cli import main; main()"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert "generate" in done.stdout
 
 
 def test_version_and_module_entry() -> None:

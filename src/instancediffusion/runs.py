@@ -5,14 +5,21 @@ disk and renamed, so a run that is killed leaves whole files and, at worst, a st
 overwritten in silence: an item is skipped when its fingerprint (a hash of everything it depends on) and its files are
 what the manifest says, and replacing something different is a decision the caller states.
 
-One process writes to a run directory at a time; several may read it.
+What is finished is kept in an SQLite database (`manifest.sqlite3`): an item costs the same in a folder of ten and of
+ten thousand, and any number of processes may write at a time. `manifest.json` is derived from it, for people and
+other programs. A folder that has a `manifest.json` alone, as earlier versions wrote it, is read and continued.
 """
 
 import hashlib
 import json
 import os
+import platform
+import sqlite3
 import sys
 import tempfile
+import time
+import weakref
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+DATABASE = "manifest.sqlite3"
 MANIFEST_VERSION = 1
 _TEMPORARY = ".partial"
 
@@ -46,7 +54,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=_TEMPORARY + target.suffix, dir=target.parent)
+    prefix = f".{target.stem[:40]}-{_writer()}-"  # who writes it, so that others leave it alone
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=_TEMPORARY + target.suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -136,7 +145,7 @@ class Item:
 
 
 class RunDirectory:
-    """A folder of results with a `manifest.json` that says how each was made.
+    """A folder of results that knows how each was made.
 
     Args:
         path: the folder; made, with its parents, on the first write.
@@ -150,11 +159,13 @@ class RunDirectory:
         self.path = Path(path)
         self.kind = kind
         self._swept = False
-        self._manifest()
+        self._records = _Records(self.path, kind)
+        # Whoever forgets to call `settle` still leaves a manifest.json of everything when the process ends.
+        weakref.finalize(self, self._records.close)
 
     def state(self, key: str, fingerprint: str) -> ItemState:
         """Tell whether the item `key` has to be computed, given the fingerprint it would have now."""
-        item = self.items().get(key)
+        item = self._records.get(key)
         if item is None:
             return ItemState.MISSING
         if item.fingerprint != fingerprint:
@@ -187,24 +198,24 @@ class RunDirectory:
         Raises:
             RunConflictError: the item exists with another fingerprint, or one of the files exists and belongs to
                 another item or to no run at all; nothing is written.
+            ValueError: the record holds NaN or infinity, which JSON has no word for.
         """
         self.check(key, fingerprint, list(files), replace=replace)
-        if not self._swept:  # what a killed run left half written; we are the one that writes here now
+        if not self._swept:  # what a killed run left half written
             for litter in self.path.rglob(f".*{_TEMPORARY}*"):
-                litter.unlink(missing_ok=True)
+                if _is_litter(litter):
+                    litter.unlink(missing_ok=True)
             self._swept = True
-        manifest = self._manifest()
-        manifest["pending"][key] = list(files)
-        write_json(self.path / MANIFEST, manifest)
+        kept = dict(record or {})
+        _json_text(kept)  # before anything is written
+        self._records.announce(key, list(files))
         entries = {}
         for name, content in files.items():
             data = content.encode() if isinstance(content, str) else content
             write_atomic(self.path / name, data)
             entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        item = Item(fingerprint, entries, dict(record or {}), _now())
-        del manifest["pending"][key]
-        manifest["items"][key] = vars(item)
-        write_json(self.path / MANIFEST, manifest)
+        item = Item(fingerprint, entries, kept, _now())
+        self._records.put(key, item)
         return item
 
     def check(self, key: str, fingerprint: str, names: Sequence[str], *, replace: bool = False) -> None:
@@ -216,47 +227,251 @@ class RunDirectory:
         """
         for name in names:
             parts = Path(name).parts
-            if not parts or Path(name).is_absolute() or ".." in parts or name == MANIFEST:
+            inside = parts and not Path(name).is_absolute() and ".." not in parts
+            if not inside or name in (MANIFEST, DATABASE):
                 raise ValueError(f"{name!r} is not a file name inside a run directory")
         if replace:
             return
-        items = self.items()
-        mine = items.get(key)
+        mine = self._records.get(key)
         if mine is not None and mine.fingerprint != fingerprint:
             raise RunConflictError(
                 f"{self.path}: {key!r} is there already, made with other settings; "
                 "choose another folder, or ask to replace it"
             )
         # A run that was killed half-way through an item left files without a finished line; `put` had announced them.
-        own = set(mine.files if mine else ()) | set(self._manifest()["pending"].get(key, ()))
-        for name in names:
-            if name in own or not (self.path / name).exists():
-                continue
-            maker = next((repr(other) for other, item in items.items() if name in item.files), "no run we know of")
+        there = [name for name in names if not (mine and name in mine.files) and (self.path / name).exists()]
+        own = self._records.announced(key) if there else set()
+        for name in (name for name in there if name not in own):
+            maker = next((repr(other) for other, item in self.items().items() if name in item.files), None)
             raise RunConflictError(
-                f"{self.path / name} is there already, made by {maker}; choose another folder, or ask to replace it"
+                f"{self.path / name} is there already, made by {maker or 'no run we know of'}; "
+                "choose another folder, or ask to replace it"
             )
 
     def items(self) -> dict[str, Item]:
         """Return every finished item by its key, in the order they were finished."""
-        return {key: Item(**value) for key, value in self._manifest()["items"].items()}
+        return self._records.all()
 
-    def _manifest(self) -> dict[str, Any]:
-        path = self.path / MANIFEST
+    def settle(self) -> None:
+        """Bring `manifest.json` up to date; also done now and then while items are put, and when the process ends."""
+        self._records.settle()
+
+
+def run_stamp(path: str | os.PathLike[str]) -> tuple[tuple[int, int], ...]:
+    """Return what changes whenever an item is put into a run directory; cheap, for caches of its items."""
+    files = (Path(path) / DATABASE, Path(path) / MANIFEST)
+    facts = (file.stat() for file in files if file.is_file())
+    return tuple((fact.st_mtime_ns, fact.st_size) for fact in facts)
+
+
+class _Records:
+    """The items of a run directory, in a database; of a folder of an earlier version, in its `manifest.json`.
+
+    Reading writes nothing. The first write makes the database, and takes over what a `manifest.json` holds.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._database, self._manifest, self._kind = folder / DATABASE, folder / MANIFEST, kind
+        self._connection: sqlite3.Connection | None = None
+        self._unsettled = 0
+        self._old: dict[str, Item] = {}
+        self._old_pending: dict[str, list[str]] = {}
+        with self._reading() as database:  # refuses a folder of another kind or version
+            if database is None:
+                self._old, self._old_pending = self._read_manifest()
+
+    def get(self, key: str) -> Item | None:
+        """One item, or None."""
+        with self._reading() as database:
+            if database is None:
+                return self._old.get(key)
+            row = database.execute(f"SELECT {_COLUMNS} FROM items WHERE key = ?", (key,)).fetchone()
+            return None if row is None else _item(*row)
+
+    def all(self) -> dict[str, Item]:
+        """Every item, in the order in which they were first finished."""
+        with self._reading() as database:
+            if database is None:
+                return dict(self._old)
+            rows = database.execute(f"SELECT key, {_COLUMNS} FROM items ORDER BY number")
+            return {key: _item(*row) for key, *row in rows}
+
+    def announced(self, key: str) -> set[str]:
+        """The files of an item that was begun and not finished."""
+        with self._reading() as database:
+            if database is None:
+                return set(self._old_pending.get(key, ()))
+            return {name for (name,) in database.execute("SELECT name FROM pending WHERE key = ?", (key,))}
+
+    def announce(self, key: str, names: Sequence[str]) -> None:
+        """Note which files are about to be written."""
+        with self._writing() as database:
+            database.executemany("INSERT OR IGNORE INTO pending VALUES (?, ?)", [(key, name) for name in names])
+
+    def put(self, key: str, item: Item) -> None:
+        """Note that an item is finished."""
+        row = (key, item.fingerprint, _json_text(item.files), _json_text(item.record), item.finished)
+        with self._writing() as database:
+            database.execute("DELETE FROM pending WHERE key = ?", (key,))
+            database.execute(
+                f"INSERT INTO items (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+                "fingerprint = excluded.fingerprint, files = excluded.files, record = excluded.record, "
+                "finished = excluded.finished",
+                row,
+            )
+            (count,) = database.execute("SELECT count(*) FROM items").fetchone()
+        self._unsettled += 1
+        # Written anew each time the folder has grown by a tenth, deriving the file costs a constant for each item.
+        if 10 * self._unsettled > count:
+            self.settle()
+
+    def settle(self) -> None:
+        """Derive `manifest.json`, if there is anything new to tell."""
+        if self._unsettled == 0:
+            return
+        # Inside a transaction, so that of two writers the one who is last has seen what the other put.
+        with self._writing() as database:
+            self._derive(database)
+        self._unsettled = 0
+
+    def close(self) -> None:
+        """Settle and let go of the database."""
         try:
-            text = path.read_text(encoding="utf-8")
+            if self._manifest.parent.is_dir():  # else the folder was deleted meanwhile
+                self.settle()
+        except (OSError, sqlite3.Error):
+            pass  # the process is ending; the database holds everything
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _derive(self, database: sqlite3.Connection) -> None:
+        rows = database.execute(f"SELECT key, {_COLUMNS} FROM items ORDER BY number")
+        lines = [
+            f'    {_json_text(key)}: {{"fingerprint": {_json_text(mark)}, "files": {files},\n'
+            f'      "record": {record}, "finished": {_json_text(finished)}}}'
+            for key, mark, files, record, finished in rows
+        ]
+        head = f'{{\n  "version": {MANIFEST_VERSION},\n  "kind": {_json_text(self._kind)},\n  "pending": {{}},\n'
+        write_atomic(self._manifest, head + '  "items": {\n' + ",\n".join(lines) + "\n  }\n}\n")
+        database.execute("INSERT OR REPLACE INTO facts VALUES ('manifest', ?)", (self._manifest_stamp(),))
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        """Give the database, or None while there is none; its errors become `ManifestError`."""
+        try:
+            if self._connection is None and self._database.is_file():
+                database = self._connect()
+                if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'pending'").fetchone() is None:
+                    database.close()  # another process is about to fill it
+                else:
+                    self._check(database)
+                    self._connection = database
+            yield self._connection
+        except sqlite3.Error as error:
+            raise ManifestError(f"{self._database} cannot be read ({error}); move it away") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Give the database in a transaction that is the only one; it is made if need be."""
+        try:
+            if self._connection is None:
+                self._database.parent.mkdir(parents=True, exist_ok=True)
+                self._connection = self._connect()
+            database = self._connection
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                self._make_tables(database)
+                self._take_over(database)
+                yield database
+            except BaseException:
+                database.rollback()
+                raise
+            database.commit()
+        except sqlite3.Error as error:
+            raise ManifestError(f"{self._database} cannot be written ({error})") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        # Threads may hand a run directory on; `timeout` is how long one writer waits for another.
+        return sqlite3.connect(self._database, timeout=60, isolation_level=None, check_same_thread=False)
+
+    def _make_tables(self, database: sqlite3.Connection) -> None:
+        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'pending'").fetchone() is None:
+            for statement in _TABLES:
+                database.execute(statement)
+            facts = [("version", str(MANIFEST_VERSION)), ("kind", self._kind)]
+            database.executemany("INSERT INTO facts VALUES (?, ?)", facts)
+
+    def _check(self, database: sqlite3.Connection) -> None:
+        facts = dict(database.execute("SELECT name, value FROM facts"))
+        _check_head(self._database, int(facts["version"]), facts["kind"], self._kind)
+
+    def _take_over(self, database: sqlite3.Connection) -> None:
+        """Take items from a `manifest.json` that this database did not write: of an earlier version, or a copy."""
+        stamp = self._manifest_stamp()
+        known = database.execute("SELECT value FROM facts WHERE name = 'manifest'").fetchone()
+        if not stamp or (known is not None and known[0] == stamp):
+            return
+        try:
+            items, pending = self._read_manifest()
+        except ManifestError:
+            if known is None:
+                raise
+            return  # it was ours; it will be derived anew
+        rows = [
+            (key, item.fingerprint, _json_text(item.files), _json_text(item.record), item.finished)
+            for key, item in items.items()
+        ]
+        announced = [(key, name) for key, names in pending.items() for name in names]
+        database.executemany("INSERT OR IGNORE INTO pending VALUES (?, ?)", announced)
+        database.executemany(f"INSERT OR IGNORE INTO items (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows)
+        database.execute("INSERT OR REPLACE INTO facts VALUES ('manifest', ?)", (stamp,))
+
+    def _manifest_stamp(self) -> str:
+        try:
+            facts = self._manifest.stat()
         except FileNotFoundError:
-            return {"version": MANIFEST_VERSION, "kind": self.kind, "items": {}, "pending": {}}
+            return ""
+        return f"{facts.st_mtime_ns} {facts.st_size}"
+
+    def _read_manifest(self) -> tuple[dict[str, Item], dict[str, list[str]]]:
+        """Finished items, and the files of those that were begun."""
+        try:
+            text = self._manifest.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return {}, {}
         try:
             manifest = json.loads(text)
-            version, kind = manifest["version"], manifest["kind"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ManifestError(f"{path} is damaged or not a manifest of this program; move it away") from error
-        if version > MANIFEST_VERSION:
-            raise ManifestError(f"{path} was written by a newer version of this program (format {version})")
-        if kind != self.kind:
-            raise ManifestError(f"{path} belongs to a {kind!r} run, not to {self.kind!r}; choose another folder")
-        return dict(manifest)
+            _check_head(self._manifest, manifest["version"], manifest["kind"], self._kind)
+            return {key: Item(**value) for key, value in manifest["items"].items()}, dict(manifest.get("pending", {}))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ManifestError(
+                f"{self._manifest} is damaged or not a manifest of this program; move it away"
+            ) from error
+
+
+_COLUMNS = "fingerprint, files, record, finished"
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS items (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, "
+    "fingerprint TEXT NOT NULL, files TEXT NOT NULL, record TEXT NOT NULL, finished TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS pending (key TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (key, name))",
+)
+
+
+def _check_head(path: Path, version: int, kind: str, wanted: str) -> None:
+    if version > MANIFEST_VERSION:
+        raise ManifestError(f"{path} was written by a newer version of this program (format {version})")
+    if kind != wanted:
+        raise ManifestError(f"{path} belongs to a {kind!r} run, not to {wanted!r}; choose another folder")
+
+
+def _item(mark: str, files: str, record: str, finished: str) -> Item:
+    return Item(mark, json.loads(files), json.loads(record), finished)
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _flush(path: Path) -> None:
@@ -275,6 +490,30 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def _writer() -> str:
+    """Name this process among all that may write to a shared folder."""
+    return f"{os.getpid()}x{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _is_litter(path: Path) -> bool:
+    """Whether a temporary file was left by a process of this machine that is gone, or is a day old."""
+    try:
+        age = time.time() - path.stat().st_mtime
+    except OSError:
+        return False
+    writer = path.name.rpartition(_TEMPORARY)[0].split("-")[-2:][0]
+    pid, _, machine = writer.partition("x")
+    # On Windows, asking after a process could end it.
+    if os.name != "nt" and pid.isdigit() and machine == _writer().partition("x")[2]:
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):  # it is somebody else's, or no number of a process
+            pass
+    return age > 24 * 3600
 
 
 def _has_length(path: Path, length: int) -> bool:

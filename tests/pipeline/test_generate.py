@@ -14,13 +14,17 @@ from PIL import Image
 
 from instancediffusion import InstanceDiffusionPipeline, Scene, save_scene
 from instancediffusion.cli import cli
-from instancediffusion.cli.generate import INSTANCE_MASKS, SCHEDULERS, names_of
+from instancediffusion.cli.generate import INSTANCE_MASKS, SCHEDULERS
+from instancediffusion.cli.inputs import BOX_ORDERS, FORMATS, UNITS, Reading, read_inputs
 from instancediffusion.cli.progress import Reporter
 from instancediffusion.conditioning import INSTANCE_MASK_RULES
-from instancediffusion.errors import InstanceDiffusionError
+from instancediffusion.errors import InstanceDiffusionError, ModelError
 from instancediffusion.pipeline.folder import Picture, batches
 from instancediffusion.pipeline.picture import png_bytes, read_notes
+from instancediffusion.runs import DATABASE, MANIFEST
 from instancediffusion.sampling import SCHEDULERS as KNOWN
+from instancediffusion.scene import READ
+from instancediffusion.scene.formats.foreign import entries
 from tests.tiny_pipeline import scene_of, tiny_pipeline
 
 BEST = {"num_inference_steps": 2, "guidance_scale": 2.0}
@@ -59,7 +63,7 @@ def test_pictures_overlays_and_manifest(model, scenes, tmp_path):
     result = generate(*scenes, "-o", out, "--model", model, "--num-images", 2, "--seed", 5)
     assert result.exit_code == 0, result.output
     names = {f"{scene}_{seed}.png" for scene in ("one", "two") for seed in (5, 6)}
-    assert {path.name for path in out.iterdir()} == names | {"one_overlay.png", "two_overlay.png", "manifest.json"}
+    assert {path.name for path in out.iterdir()} == names | {"one_overlay.png", "two_overlay.png", MANIFEST, DATABASE}
     assert {Path(line).name for line in result.stdout.splitlines()} == names | {"one_overlay.png", "two_overlay.png"}
     assert result.stderr == ""
     record = manifest(out)["two_6"]["record"]
@@ -104,6 +108,7 @@ def test_nothing_is_overwritten_in_silence(model, scenes, tmp_path):
     assert result.exit_code == 1
     assert "made with other settings" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert "add --overwrite" in result.stderr
     assert stamps(out) == before
     # How many rows fit into memory is no setting of the picture.
     assert generate(scenes[0], "-o", out, "--model", model, "--max-batch-rows", 2).exit_code == 0
@@ -141,15 +146,129 @@ def test_a_killed_run_leaves_whole_files_and_is_resumed(model, scenes, tmp_path)
     assert len([name for name in finished if not name.endswith("overlay.png")]) == 8
 
 
-def test_every_scene_is_checked_before_a_model_is_looked_for(scenes, tmp_path):
-    bad = tmp_path / "bad.json"
-    bad.write_text('{"version": 1, "prompt": "", "width": 3, "height": 64, "instances": []}')
-    result = generate(scenes[0], bad, "-o", tmp_path / "out", "--model", "/no/such/model")
-    assert result.exit_code == 2
-    assert "no/such/model" not in result.stderr
-    assert all(line.startswith("error: ") and "bad.json: $." in line for line in result.stderr.splitlines())
-    assert len(result.stderr.splitlines()) == 2
+BAD = '{"version": 1, "prompt": "", "width": 3, "height": 64, "instances": []}'
+
+
+def test_nothing_is_written_before_the_model_is_open(scenes, tmp_path):
+    result = generate(scenes[0], "-o", tmp_path / "out", "--model", "/no/such/model")
+    assert result.exit_code == 1 and "no/such/model" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scene_that_cannot_be_used_leaves_the_others(model, scenes, tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text(BAD)
+    result = generate(scenes[0], bad, scenes[1], tmp_path / "none.json", "-o", tmp_path / "out", "--model", model)
+    assert result.exit_code == 2
+    assert {path.name for path in (tmp_path / "out").glob("*_0.png")} == {"one_0.png", "two_0.png"}
+    lines = result.stderr.splitlines()
+    assert len(lines) == 3 and all(line.startswith("error: ") for line in lines)
+    assert sum("bad.json: $." in line for line in lines) == 2 and "none.json: $: no such file" in lines[-1]
+    alone = generate(bad, "-o", tmp_path / "alone", "--model", "/no/such/model")
+    assert alone.exit_code == 2 and "no/such/model" not in alone.stderr
+    assert not (tmp_path / "alone").exists()
+
+
+def test_a_picture_that_fails_leaves_its_batch(model, scenes, tmp_path, monkeypatch):
+    """A float16 model that overflowed on one seed once took the three pictures made with it."""
+    call = InstanceDiffusionPipeline.__call__
+
+    def overflowing(self, given, *, seed, **options):
+        if 2 in seed:
+            raise ModelError("the picture is not finite; use float32")
+        return call(self, given, seed=seed, **options)
+
+    monkeypatch.setattr(InstanceDiffusionPipeline, "__call__", overflowing)
+    arguments = (*scenes, "-o", tmp_path / "out", "--model", model, "--num-images", 4)
+    for state in ("made", "there"):  # the second time only the failed ones are tried again
+        result = generate(*arguments, "--json")
+        assert result.exit_code == 1
+        assert result.stderr == "error: one, seed 2: the picture is not finite; use float32 (and 1 more)\n"
+        listed = json.loads(result.stdout)
+        states = {(item["scene"], item["seed"]): item["state"] for item in listed}
+        expected = {(name, seed): "failed" if seed == 2 else state for name in ("one", "two") for seed in range(4)}
+        assert states == expected
+        assert all(Path(item["path"]).exists() == (item["state"] != "failed") for item in listed)
+    monkeypatch.undo()
+    assert generate(*arguments).exit_code == 0
+    assert len(list((tmp_path / "out").glob("*_?.png"))) == 8
+
+
+def test_pictures_that_are_in_the_way_leave_the_others(model, scenes, tmp_path):
+    out = tmp_path / "out"
+    assert generate(scenes[0], "-o", out, "--model", model).exit_code == 0
+    (out / "two_1.png").write_bytes(b"mine")
+    result = generate(*scenes, "-o", out, "--model", model, "--num-images", 2, "--json")
+    assert result.exit_code == 1 and "two_1.png is there already, made by no run" in result.stderr
+    states = {Path(item["path"]).stem: item["state"] for item in json.loads(result.stdout)}
+    assert states == {"one_0": "there", "one_1": "made", "two_0": "made", "two_1": "taken"}
+    assert (out / "two_1.png").read_bytes() == b"mine"
+
+
+def test_a_picture_is_made_again_with_its_own_seed_and_settings(model, scenes, tmp_path):
+    seed = 2**64 - 1
+    first = generate(scenes[1], "-o", tmp_path / "a", "--model", model, "--seed", seed, "--steps", 3)
+    assert first.exit_code == 0, first.output
+    picture = tmp_path / "a" / f"two_{seed}.png"
+    assert read_notes(picture)["seed"] == manifest(tmp_path / "a")[f"two_{seed}"]["record"]["seed"] == seed
+    assert generate(picture, "-o", tmp_path / "b", "--model", model).exit_code == 0
+    assert (tmp_path / "b" / picture.name).read_bytes() == picture.read_bytes()
+    # A folder of pictures, each with what it was made with; what is typed wins.
+    assert generate(scenes[0], "-o", tmp_path / "a", "--model", model, "--num-images", 2).exit_code == 0
+    assert generate(tmp_path / "a", "-o", tmp_path / "c", "--model", model).exit_code == 0
+    for path in (tmp_path / "a").glob("*_[0-9]*.png"):
+        assert (tmp_path / "c" / path.name).read_bytes() == path.read_bytes()
+    assert generate(picture, "-o", tmp_path / "d", "--model", model, "--seed", 1, "--steps", 2).exit_code == 0
+    assert manifest(tmp_path / "d")["two_1"]["record"]["settings"]["num_inference_steps"] == 2
+
+
+def test_prompts_files_folders_and_standard_input(model, scenes, tmp_path):
+    data = {
+        "images": [{"id": n, "file_name": f"{part}\\1.jpg", "width": 64, "height": 64} for n, part in enumerate("xy")],
+        "annotations": [{"id": n, "image_id": n, "category_id": "7", "bbox": [1, 1, 30, 40]} for n in (0, 1)],
+        "categories": [{"id": 7, "name": "dog"}],
+    }
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "coco.json").write_text(json.dumps(data))
+    (folder / "notes.txt").write_text("to do")
+    Image.new("RGB", (8, 8)).save(folder / "photo.png")
+    out = tmp_path / "out"
+    text = Path(scenes[1]).read_bytes()
+    command = ["generate", "A red dog, of sorts!", str(folder), scenes[0], scenes[0], "-", "-o", str(out)]
+    result = CliRunner().invoke(cli, [*command, "--model", str(model), "--height", "64", "--width", "64"], input=text)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.glob("*_0.png")} == {
+        "a_red_dog_of_sorts_0.png", "x_1_0.png", "y_1_0.png", "one_0.png", "stdin_0.png",
+    }  # fmt: skip
+    record = manifest(out)["a_red_dog_of_sorts_0"]["record"]
+    assert record["scene"]["prompt"] == "A red dog, of sorts!" and record["scene"]["instances"] == []
+
+
+def test_one_picture_to_a_file_or_to_standard_output(model, scenes, tmp_path):
+    made = generate(scenes[0], "-o", "-", "--model", model)
+    assert made.exit_code == 0, made.stderr
+    assert made.stdout_bytes.startswith(b"\x89PNG")
+    (tmp_path / "a.png").write_bytes(b"mine")
+    refused = generate(scenes[0], "-o", tmp_path / "a.png", "--model", model)
+    assert refused.exit_code == 2 and "--overwrite" in refused.stderr
+    assert (tmp_path / "a.png").read_bytes() == b"mine"
+    assert generate(scenes[0], "-o", tmp_path / "a.png", "--model", model, "--overwrite").exit_code == 0
+    assert (tmp_path / "a.png").read_bytes() == made.stdout_bytes
+    assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json", "a.png"}
+    assert generate(*scenes, "-o", "-", "--model", model).exit_code == 2
+
+
+def test_a_name_that_the_terminal_cannot_show_does_not_end_the_work(model, scenes, tmp_path):
+    scene = tmp_path / "熊猫 🐼.json"
+    scene.write_bytes(Path(scenes[0]).read_bytes())
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "instancediffusion", "generate", str(scene), "-o", str(tmp_path / "out"),
+               "--model", str(model)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "熊猫 🐼_0.png").is_file()
+    assert b"\\u718a" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -172,11 +291,24 @@ def test_errors_are_one_line_with_an_exit_code(model, scenes, tmp_path, argument
     assert "Traceback" not in result.stderr
 
 
-def test_scene_files_with_the_same_name(tmp_path):
-    paths = [tmp_path / folder / "scene.json" for folder in ("a", "b")] + [tmp_path / "a" / "other.json"]
-    assert names_of(paths) == ["a_scene", "b_scene", "other"]
-    twins = [tmp_path / "x" / "a" / "s.json", tmp_path / "y" / "a" / "s.json"]
-    assert names_of(twins) == ["a_s", "a_s-2"]
+def test_scene_files_with_the_same_name(scenes, tmp_path):
+    paths = []
+    for folder in ("x/a", "y/a", "b"):
+        (tmp_path / folder).mkdir(parents=True)
+        paths.append(tmp_path / folder / "s.json")
+        paths[-1].write_bytes(Path(scenes[0]).read_bytes())
+    found = read_inputs([str(path) for path in [*paths, paths[0], scenes[0]]], Reading(), (64, 64)).found
+    assert [item.name for item in found] == ["a_s", "a_s-2", "b_s", "one"]
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [("a dog", True), ("dog", True), ("a dog/cat", True), ("dog.json", False), ("x/dog", False), ("a dog.PNG", False)],
+)
+def test_what_is_no_file_is_a_prompt_unless_it_looks_like_one(text, prompt):
+    inputs = read_inputs([text], Reading(), (64, 64))
+    assert [item.scene.prompt for item in inputs.found] == ([text] if prompt else [])
+    assert bool(inputs.problems) != prompt
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
@@ -205,6 +337,7 @@ def test_the_command_knows_every_name():
     """They are written out there, so that its help needs no torch."""
     assert tuple(KNOWN) == SCHEDULERS
     assert INSTANCE_MASK_RULES == INSTANCE_MASKS
+    assert (FORMATS, UNITS, BOX_ORDERS) == (tuple(READ), entries.UNITS, entries.BOX_ORDERS)
 
 
 def test_bars_are_for_terminals_only(pipe, monkeypatch, capsys):

@@ -92,22 +92,132 @@ def test_faults_of_the_data_are_warnings(annotation, says):
     "spoil",
     [
         lambda data: data.pop("images"),
+        lambda data: data.pop("annotations"),
         lambda data: data.update(annotations={}),
-        lambda data: data["images"].append(3),
-        lambda data: data["images"][0].update(width="100"),
-        lambda data: data["images"][0].pop("height"),
-        lambda data: data["images"][0].update(file_name=3),
-        lambda data: data["annotations"][0].update(image_id=None),
-        lambda data: data["annotations"][0].update(bbox=[1, 2, "3", 4]),
-        lambda data: data["annotations"][0].update(bbox=None, segmentation=[["a"]]),
-        lambda data: data["categories"][0].update(name=""),
+        lambda data: data.update(categories="dog"),
     ],
 )
-def test_faults_of_the_form_are_errors(spoil):
+def test_a_file_without_its_lists_is_an_error(spoil):
     data, texts = files({"bbox": [1, 1, 9, 9]})
     spoil(data)
     with pytest.raises(SceneError):
         read_coco(data, texts)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data["images"].append(3),
+        lambda data: data["images"].append({"id": 5, "file_name": "x.jpg", "width": "wide", "height": 80}),
+        lambda data: data["images"].append({"id": 5, "file_name": "x.jpg", "width": -1, "height": -1}),
+        lambda data: data["images"].append({"id": 5, "file_name": "x.jpg", "width": 100}),
+        lambda data: data["images"].append({"id": 5, "file_name": 3, "width": 100, "height": 80}),
+        lambda data: data["images"].append({"id": None, "file_name": "x.jpg", "width": 100, "height": 80}),
+        lambda data: data["annotations"].append({"image_id": None, "category_id": 18, "bbox": [1, 2, 3, 4]}),
+        lambda data: data["annotations"].append({"image_id": 9, "category_id": 18, "bbox": [1, 2, "x", 4]}),
+        lambda data: data["annotations"].append({"image_id": 9, "category_id": 18, "bbox": None}),
+        lambda data: data["annotations"].append({"image_id": 9, "category_id": 18, "segmentation": [["a"]]}),
+        lambda data: data["annotations"].append({"image_id": 9, "category_id": 18, "segmentation": "oooo"}),
+        lambda data: data["annotations"].append(
+            {"image_id": 9, "category_id": 18, "bbox": [1, 2, 3, 4], "z_order": "x"}
+        ),
+        lambda data: data["annotations"].append([]),
+        lambda data: data["categories"].append({"id": 3, "name": ""}),
+        lambda data: data["categories"].append({"name": "cat"}),
+    ],
+)
+def test_an_entry_that_cannot_be_used_is_left_out_with_its_reason(spoil):
+    """One picture of -1 x -1 once refused a whole export."""
+    data, texts = files({"bbox": [1, 1, 9, 9]})
+    spoil(data)
+    with pytest.warns(SceneWarning, match="left out"):
+        (item,) = read_coco(data, texts)
+    assert [i.box for i in item.scene.instances] == [Box(0.01, 0.0125, 0.1, 0.125)]
+
+
+@pytest.mark.parametrize("write", [int, str, float, lambda number: f" {number} "])
+def test_ids_are_the_same_however_they_are_written(write):
+    data, texts = files({"bbox": [1, 1, 9, 9]})
+    for annotation in data["annotations"]:
+        annotation.update(image_id=write(9), category_id=write(18), iscrowd=write(0), segmentation=None)
+    data["annotations"].append({**data["annotations"][0], "iscrowd": write(1)})
+    (item,) = read_coco(data, texts)
+    assert [instance.caption for instance in item.scene.instances] == ["dog"]
+    (item,) = read_coco(data, texts, image_ids=[write(9)])
+    assert item.image_id == 9
+
+
+def test_ids_may_be_texts():
+    data, _ = files({"bbox": [1, 1, 9, 9], "image_id": "a-picture", "category_id": "d"}, id="a-picture")
+    data["categories"][0]["id"] = "d"
+    (item,) = read_coco(data)
+    assert (item.image_id, item.scene.instances[0].caption) == ("a-picture", "dog")
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        RING,
+        [RING],
+        [[[x, y] for x, y in zip(RING[::2], RING[1::2], strict=True)]],
+        [[x, y] for x, y in zip(RING[::2], RING[1::2], strict=True)],
+        [str(value) for value in RING],
+        [[str(value) for value in RING]],
+    ],
+)
+def test_polygons_in_every_spelling(segmentation):
+    data, _ = files({"segmentation": [RING]})
+    expected = read_coco(data)[0].scene.instances[0].mask
+    data, _ = files({"segmentation": segmentation})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert read_coco(data)[0].scene.instances[0].mask == expected
+    assert bool(caught) == (not isinstance(segmentation[0], list))
+    assert all("brackets" in str(warning.message) for warning in caught)
+
+
+def test_a_place_that_cannot_be_used_leaves_the_other():
+    data, _ = files({"bbox": [1, 1, 9, 9], "segmentation": [[1, 2, 3]]})
+    with pytest.warns(SceneWarning, match="3 numbers"):
+        assert read_coco(data)[0].scene.instances[0].kinds == ("box",)
+
+
+def test_pictures_that_share_an_id_are_never_lost_in_silence():
+    data, _ = files({"bbox": [1, 1, 9, 9]}, {"bbox": [1, 1, 9, 9], "image_id": 4})
+    image = data["images"][0]
+    data["images"] += [{**image, "id": 4, "file_name": "front.jpg"}, {**image, "id": "4", "file_name": "back.jpg"}]
+    data["images"].append(dict(image))
+    with pytest.warns(SceneWarning) as caught:
+        assert [item.file_name for item in read_coco(data)] == ["000009.jpg"]
+    told = [str(warning.message) for warning in caught]
+    assert any("'front.jpg', 'back.jpg'" in text and "left out" in text for text in told)
+    assert any("again: read once" in text for text in told)
+
+
+def test_a_category_of_two_names_names_nothing():
+    data, _ = files({"bbox": [1, 1, 9, 9]}, {"bbox": [1, 1, 9, 9], "category_id": 1})
+    data["categories"].append({"id": "18", "name": "wolf"})
+    with pytest.warns(SceneWarning, match="'dog' and 'wolf'"):
+        assert [i.caption for i in read_coco(data)[0].scene.instances] == ["person"]
+
+
+def test_the_boxes_of_a_panoptic_file_are_read():
+    data, texts = files()
+    segments = [{"id": 7, "category_id": 18, "bbox": [10, 20, 50, 40], "iscrowd": 0, "area": 9}]
+    data["annotations"] = [{"image_id": 9, "file_name": "000009.png", "segments_info": segments}]
+    for captions in (None, texts):
+        with pytest.warns(SceneWarning, match="panoptic"):
+            (item,) = read_coco(data, captions)
+        assert item.scene.instances[0].box == Box(0.1, 0.25, 0.6, 0.75)
+    with pytest.warns(SceneWarning, match="captions file"):
+        assert read_coco(texts)[0].scene.instances == ()
+
+
+def test_many_small_faults_do_not_refuse_a_file():
+    data, _ = files({"bbox": [1, 1, 9, 9]}, *[{"bbox": [1, 1, 0, 9]}] * 10_100)
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        assert len(read_coco(data)[0].scene.instances) == 1
 
 
 @settings(max_examples=40)

@@ -183,7 +183,7 @@ def test_nan_and_infinity_are_found_in_a_file(tmp_path):
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("instancediffusion.scene.files.MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr("instancediffusion.scene.sources.MAX_FILE_BYTES", 1 << 20)
     (tmp_path / "s.json").write_bytes(b" " * ((1 << 20) + 1))
     with pytest.raises(SceneError, match="larger than 1 MB"):
         load_scene(tmp_path / "s.json")

@@ -581,11 +581,13 @@ def test_masks_references_and_generated_pictures_are_dropped(page, tmp_path):
     page.page.wait_for_selector("#reference-tools:not([hidden])")
     assert len(page.saved(tmp_path)["instances"]) == 1
 
-    notes = {"scene": scene_of(3).to_dict(), "seed": 99, "settings": {"guidance_scale": 2.5}}
+    notes = {"scene": scene_of(3).to_dict(), "seed": 2**53 + 1, "settings": {"guidance_scale": 2.5}}
     page.drop("made.png", png_bytes(Image.new("RGB", (8, 8)), notes), "image/png")
     page.page.wait_for_selector(".layer >> nth=2")
     assert Scene.from_dict(page.saved(tmp_path)) == scene_of(3)
-    assert page.page.input_value("#seed") == "99"
+    assert page.page.input_value("#seed") == "9007199254740993"
+    page.seed(2**64 - 1)
+    assert page.page.input_value("#seed") == "18446744073709551615"
     assert page.page.input_value("#setting-guidance_scale") == "2.5"
 
 

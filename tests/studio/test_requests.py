@@ -1,5 +1,7 @@
 """Options of a request: read, bounded, costed; presets and grids."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from instancediffusion.studio import controls, presets
 from instancediffusion.studio.cost import rows_of_steps
 from instancediffusion.studio.grids import ORDER, ORDERS, swapped
 from instancediffusion.studio.limits import Limits, RefusedError
-from instancediffusion.studio.requests import plan_of
+from instancediffusion.studio.requests import exact_seed, plan_of
 from tests.tiny_pipeline import scene_of
 
 DEFAULTS = GenerationSettings(num_inference_steps=20, guidance_scale=3.0, mis_fraction=0.0)
@@ -27,6 +29,14 @@ def test_nothing_asked_for_is_one_picture_with_the_models_settings():
     assert made.cells[0].settings == DEFAULTS
     assert made.grid is None
     assert 0 <= made.seeds[0] < 2**32
+
+
+@pytest.mark.parametrize("seed", [2**53 - 1, 2**53 + 1, 2**64 - 1])
+def test_seeds_of_64_bits_come_and_go_exactly(seed):
+    """A picture of seed 9007199254740993 once opened with the seed ...992."""
+    assert plan({"seed": seed}).seeds == plan({"seed": str(seed)}).seeds == (seed,)
+    shown = json.loads(json.dumps(exact_seed(seed)), parse_int=float)  # as JavaScript reads numbers
+    assert int(shown) == seed
 
 
 def test_a_preset_goes_below_what_is_set_by_hand():
@@ -83,8 +93,9 @@ def test_every_control_is_a_setting_whose_choices_it_takes():
         ({"pictures": True}, "pictures"),
         ({"pictures": "3"}, "pictures"),
         ({"seed": -1}, "seed"),
-        ({"seed": 2**63}, "seed"),
-        ({"seed": "7"}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"seed": "7.5"}, "seed"),
+        ({"seed": "9" * 21}, "seed"),
         ({"seed": 1.0}, "seed"),
         ({"grid": {"z": 1}}, "grid"),
         ({"grid": {"x": "mis_fraction"}}, "grid.x"),

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from instancediffusion.runs import RunDirectory
+from instancediffusion.runs import DATABASE, RunDirectory
 from instancediffusion.studio.drafts import DraftStore
 from instancediffusion.studio.limits import RefusedError
 from instancediffusion.studio.store import RunStore
@@ -95,7 +95,7 @@ def test_links_are_not_followed(tmp_path):
 def test_damaged_manifests_are_left_out_of_the_list(tmp_path):
     store = RunStore(tmp_path)
     good, bad = put(store), put(store)
-    (store.path(bad) / "manifest.json").write_text("{")
+    (store.path(bad) / DATABASE).write_text("no database" * 100)
     assert [summary["id"] for summary in store.listing(10)] == [good]
     with pytest.raises(RefusedError, match="manifest"):
         store.details(bad)

@@ -3,16 +3,21 @@
 Exit codes: 0 done, 1 failed, 2 bad usage or bad scene, 130 interrupted. Errors go to stderr, one line each.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import click
 
 from instancediffusion import __version__
 from instancediffusion.errors import InstanceDiffusionError, SceneError, SettingsError
+
+from .defaults import PREFIX, default_map, name_variables, read_defaults
+from .groups import Group
 
 # Name -> what `--help` says. The command is the attribute of that name in the module of that name in this package.
 COMMANDS = {
@@ -33,14 +38,15 @@ DEBUG_VARIABLE = "INSTANCEDIFFUSION_DEBUG"
 
 
 class Failure(click.ClickException):
-    """A failed command: its message, one `error:` line for each of its lines."""
+    """A failed command: its message, one line for each of its lines, led by `error:` or what it says itself."""
 
     exit_code = 1
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message to stderr, or to `file`."""
         for line in self.message.splitlines() or ["failed"]:
-            click.echo(f"error: {line}", file=file, err=file is None)
+            lead = "" if line.startswith("warning: ") else "error: "
+            click.echo(f"{lead}{line}", file=file, err=file is None)
 
 
 class BadInput(Failure):
@@ -49,7 +55,7 @@ class BadInput(Failure):
     exit_code = 2
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that knows its commands by name and imports one only to run it, and turns our errors into exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -63,6 +69,7 @@ class LazyGroup(click.Group):
         command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
         if not isinstance(command, click.Command):
             raise TypeError(f"{__name__}.{cmd_name}.{cmd_name} is not a click command")
+        name_variables(command, f"{PREFIX}_{cmd_name}")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -94,13 +101,32 @@ class LazyGroup(click.Group):
             raise _as_failure(error) from error
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "auto_envvar_prefix": PREFIX,
+    },
+)
 @click.version_option(__version__, prog_name="instancediffusion")
-def cli() -> None:
+@click.option(
+    "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Take defaults from this TOML file."
+)
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None) -> None:
     """Generate pictures in which every object has its own caption, its own place and its own layer.
 
-    Set INSTANCEDIFFUSION_DEBUG=1 to see the traceback of an error.
+    Every option has a default of your own: in the environment (INSTANCEDIFFUSION_GENERATE_STEPS=20) or in a table of
+    instancediffusion.toml ([generate], steps = 20). Set INSTANCEDIFFUSION_DEBUG=1 to see the traceback of an error.
     """
+    tables, files = read_defaults(config)
+    unknown = [name for name in tables if name not in COMMANDS]
+    if unknown:
+        raise SettingsError(f"{files[-1]}: [{unknown[0]}] is no command; commands are {', '.join(COMMANDS)}")
+    name = ctx.invoked_subcommand
+    if name in tables and (command := cli.get_command(ctx, name)) is not None:
+        ctx.default_map = {name: default_map(command, ctx, tables[name], f"{files[-1]}: [{name}]")}
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -109,6 +135,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     Args:
         args: the arguments after the program's name; None means those of the process.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that the terminal's encoding lacks is shown by its numbers, rather than ending the work.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     cli.main(args=None if args is None else list(args), prog_name="instancediffusion")
     sys.exit(0)
 
@@ -118,12 +148,33 @@ def _as_one_line(error: click.UsageError) -> click.ClickException:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return error
     command = error.ctx.command_path if error.ctx is not None else "instancediffusion"
-    return BadInput(f"{error.format_message()} (see `{command} --help`)")
+    return BadInput(f"{error.format_message()}{_origin(error)} (see `{command} --help`)")
+
+
+def _origin(error: click.UsageError) -> str:
+    """Say where a bad value comes from, if it was not typed."""
+    parameter = getattr(error, "param", None)
+    if error.ctx is None or parameter is None or parameter.name is None:
+        return ""
+    source = error.ctx.get_parameter_source(parameter.name)
+    if source is click.core.ParameterSource.ENVIRONMENT:
+        names = [parameter.envvar, f"{error.ctx.auto_envvar_prefix}_{parameter.name.upper()}"]
+        return f" It comes from ${next((name for name in names if name and name in os.environ), names[-1])}."
+    return " It comes from a configuration file." if source is click.core.ParameterSource.DEFAULT_MAP else ""
+
+
+def problem_lines(error: SceneError) -> str:
+    """The problems of a scene, a line each: warnings, which say what was left out or mended, are called so."""
+    lead = f"{error.source}: " if error.source else ""
+    lines = [f"{'warning: ' * (p.severity == 'warning')}{lead}{p}" for p in error.problems]
+    return "\n".join(lines) or str(error)
 
 
 def _as_failure(error: Exception) -> Failure:
     """Write an error in as few lines as name the cause: one, but for `SceneError`, which has one for each problem."""
-    if isinstance(error, SceneError | SettingsError):
+    if isinstance(error, SceneError):
+        return BadInput(problem_lines(error))
+    if isinstance(error, SettingsError):
         return BadInput(str(error))
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return Failure(f"{os.fsdecode(error.filename)}: {error.strerror.lower()}")

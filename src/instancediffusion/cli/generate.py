@@ -1,33 +1,46 @@
-"""`instancediffusion generate`: scene files into pictures."""
+"""`instancediffusion generate`: scenes and prompts into pictures."""
 
 from __future__ import annotations
 
+import json
+import sys
+import tempfile
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from instancediffusion.errors import Problem, SceneError, SceneWarning, SettingsError
+from instancediffusion.errors import SettingsError
 
 from .collector import uncollected
+from .inputs import STANDARD, Input, Reading, read_inputs, reading_options
 from .progress import Reporter, quieten_libraries
 
 if TYPE_CHECKING:
-    from instancediffusion.scene import Scene
+    from instancediffusion.pipeline import GenerationSettings
+    from instancediffusion.pipeline.folder import Picture, PictureFolder
 
 SCHEDULERS = ("pndm", "plms", "ddim", "dpm++", "unipc", "euler", "lcm")
 INSTANCE_MASKS = ("none", "grounding", "full", "visibility", "published")
 _SHARE = click.FloatRange(0, 1)
 _COUNT = click.IntRange(min=1)
+_SEED = click.IntRange(0, 2**64 - 1)
 
 
 @click.command()
-@click.argument("scenes", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
-@click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True, help="Seed; repeatable. Default: 0.")
+@click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
+@click.option(
+    "-o",
+    "--output",
+    default=Path("pictures"),
+    show_default=True,
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Folder to fill; one picture may also go to a file.png or, as -, to standard output.",
+)
+@click.option("--seed", "seeds", type=_SEED, multiple=True, help="Seed; repeatable. Default: the picture's own, or 0.")
 @click.option("--num-images", type=_COUNT, help="Pictures of each scene, with seeds counting up from --seed.")
 @click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps of the sampler.")
 @click.option("--scheduler", type=click.Choice(SCHEDULERS), help="Default: the model's own.")
@@ -69,9 +82,11 @@ _COUNT = click.IntRange(min=1)
 @click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
 @click.option("--max-batch-rows", type=_COUNT, help="Bound on the rows of one network call, and so on memory.")
 @click.option("--overwrite", is_flag=True, help="Replace pictures that are there with other settings.")
+@reading_options
+@click.option("--json", "as_json", is_flag=True, help="Print what was made, and what was not, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and warnings.")
 def generate(
-    scenes: tuple[Path, ...],
+    scenes: tuple[str, ...],
     output: Path,
     seeds: tuple[int, ...],
     num_images: int | None,
@@ -83,95 +98,235 @@ def generate(
     refiner_strength: float | None,
     batch_size: int,
     overwrite: bool,
+    as_json: bool,
     quiet: bool,
+    reading: Reading,
     **options: Any,
 ) -> None:
-    """Turn SCENES into pictures.
+    """Turn SCENEs into pictures.
 
-    OUTPUT gets <scene>_<seed>.png for each picture, <scene>_overlay.png for each scene, and manifest.json. The same
-    command again makes only what is missing. Scenes with the same seed start from the same noise, so a scene that
-    grows from file to file keeps its composition.
+    A SCENE is a file (a scene, or one of another program: COCO, LabelMe, YOLO ...; `scene convert --help` lists them),
+    a picture made here, which is made again, a folder of files, - for standard input, or a prompt in quotes.
+
+    The folder gets <scene>_<seed>.png for each picture, <scene>_overlay.png for each scene, and manifest.json. The
+    same command again makes only what is missing. A scene or picture that fails leaves the others; the exit code tells
+    it. Scenes with the same seed start from the same noise, so a scene that grows from file to file keeps its
+    composition.
 
     Settings left out are those the model is best run with.
     """
-    named = _load(scenes)
     if len(seeds) > 1 and num_images is not None:
         raise SettingsError("seed: several seeds and --num-images are given; leave one of them out")
     if refiner is None and refiner_strength:
         raise SettingsError("refiner_strength: no refiner is given; add --refiner, or leave the strength out")
     options["refiner_strength"] = 0.35 if refiner is not None and refiner_strength is None else refiner_strength
-    say = Reporter(quiet)
+    inputs = read_inputs(scenes, reading, _prompt_canvas(options))
+    for source, problem in inputs.problems:
+        click.echo(f"error: {source}: {problem}", err=True)
+    outcome = Outcome(unread=len({source for source, _ in inputs.problems}))
+    if inputs.found:
+        run = _Run(inputs.found, seeds, num_images, model, adapter, dtype, device, refiner, options)
+        single = str(output) == STANDARD or output.suffix.lower() == ".png"
+        if single:
+            _one_picture(run, outcome, output, overwrite)
+        else:
+            say = Reporter(quiet or as_json)
+            run.into(output, outcome, say, batch_size=batch_size, overwrite=overwrite)
+    if as_json:
+        click.echo(json.dumps(outcome.pictures, indent=2))
+    if outcome.exit_code:
+        raise click.exceptions.Exit(outcome.exit_code)
 
-    with uncollected():
-        quieten_libraries(bars=say.watched)
-        from instancediffusion.checkpoints import weights_sha256
-        from instancediffusion.pipeline.folder import Picture, PictureFolder, generate_pictures
-        from instancediffusion.pipeline.loading import local_model, model_defaults
+
+@dataclass
+class Outcome:
+    """What became of everything that was asked for.
+
+    Attributes:
+        pictures: for each picture its `path`, `scene`, `seed` and `state` (made, there, failed or taken).
+        unread: sources that could not be read.
+    """
+
+    unread: int = 0
+    pictures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is well, 1 if a picture is missing, 2 if only scenes could not be read."""
+        if any(picture["state"] in ("failed", "taken") for picture in self.pictures):
+            return 1
+        return 2 if self.unread else 0
+
+    def add(self, state: str, picture: Picture, path: Path, reason: str = "") -> None:
+        """Note a picture."""
+        found = {"path": str(path), "scene": picture.name, "seed": picture.seed, "state": state}
+        self.pictures.append(found | ({"reason": reason} if reason else {}))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Everything that decides the pictures of one command."""
+
+    inputs: Sequence[Input]
+    seeds: tuple[int, ...]
+    num_images: int | None
+    model: str
+    adapter: Path | None
+    dtype: str
+    device: str | None
+    refiner: str | None
+    options: Mapping[str, Any]
+
+    def into(self, output: Path, outcome: Outcome, say: Reporter, *, batch_size: int, overwrite: bool) -> None:
+        """Make what is missing in a folder. The model is opened before anything is written."""
+        with uncollected():
+            quieten_libraries(bars=say.watched)
+            from instancediffusion.checkpoints import weights_sha256
+            from instancediffusion.pipeline.folder import PictureFolder
+            from instancediffusion.pipeline.loading import local_model, model_defaults
+
+        folder = local_model(self.model)
+        defaults = model_defaults(folder)
+        facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": self.dtype}
+        facts |= {"adapter": weights_sha256(self.adapter)} if self.adapter is not None else {}
+        jobs = []
+        for settings, pictures in self._pictures(defaults):
+            told = facts | ({"refiner": self.refiner} if settings.refiner_strength else {})
+            run = PictureFolder(output, told, settings, replace=overwrite)
+            jobs.append((run, settings, pictures, *run.pending(pictures)))
+        self._tell(jobs, outcome, say)
+        total = sum(len(pending) for *_, pending, _ in jobs)
+        pipeline, record = self._open(folder, jobs) if total else (None, {})
+        for run, settings, pictures, pending, taken in jobs:
+            refused = {picture.name for picture, _ in taken}
+            for name, scene in {picture.name: picture.scene for picture in pictures}.items():
+                if name not in refused:
+                    say.wrote(run.put_overlay(name, scene))
+            run.run.settle()
+            if pending:
+                self._make(pipeline, run, settings, pending, outcome, say, batch_size=batch_size, record=record)
+
+    def _pictures(self, defaults: GenerationSettings) -> list[tuple[GenerationSettings, list[Picture]]]:
+        """The pictures, by the settings they are made with: a picture of ours brings its own."""
+        from instancediffusion.pipeline.folder import Picture
         from instancediffusion.pipeline.requests import resolve_seeds
 
-    folder = local_model(model)
-    settings = model_defaults(folder).replace(**{k: v for k, v in options.items() if v is not None})
-    facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
-    facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
-    facts |= {"refiner": refiner} if settings.refiner_strength else {}
-    run = PictureFolder(output, facts, settings, replace=overwrite)
-    chosen = resolve_seeds(list(seeds) if len(seeds) > 1 else (seeds or (0,))[0], num_images)
-    pictures = [Picture(name, scene, seed) for name, scene in named.items() for seed in chosen]
-    pending = run.pending(pictures)
-    for name, scene in named.items():
-        say.wrote(run.put_overlay(name, scene))
-    if len(pending) < len(pictures):
-        say.line(f"{len(pictures) - len(pending)} of {len(pictures)} pictures are there already")
-    if not pending:
-        return
-    start = time.perf_counter()
-    pipeline = load_pipeline(folder, adapter, dtype, device)
-    if settings.refiner_strength:
-        pipeline.load_refiner(refiner, torch_dtype=pipeline.dtype)
-    record = {
-        "asked_for": model,
-        "device": str(pipeline.device),
-        "loading_seconds": round(time.perf_counter() - start, 3),
-    }
-    with say.progress(pipeline, len(pending)):
-        generate_pictures(pipeline, run, pending, settings, batch_size=batch_size, record=record, written=say.made)
+        given = {name: value for name, value in self.options.items() if value is not None}
+        groups: dict[str, tuple[GenerationSettings, list[Picture]]] = {}
+        for item in self.inputs:
+            known = {name: value for name, value in item.settings.items() if name in defaults.to_dict()}
+            settings = defaults.replace(**known).replace(**given)
+            first = self.seeds or item.seeds or (0,)
+            seeds = resolve_seeds(list(first) if len(first) > 1 else first[0], self.num_images)
+            key = json.dumps(settings.to_dict(), sort_keys=True)
+            pictures = groups.setdefault(key, (settings, []))[1]
+            pictures += [Picture(item.name, item.scene, seed) for seed in seeds]
+        return list(groups.values())
+
+    @staticmethod
+    def _tell(jobs: Sequence[Any], outcome: Outcome, say: Reporter) -> None:
+        """Say which pictures are there, and whose place is taken."""
+        count = sum(len(pictures) for _, _, pictures, _, _ in jobs)
+        there, conflicts = 0, []
+        for run, _, pictures, pending, taken in jobs:
+            conflicts += [error for _, error in taken]
+            open_keys = {picture.key for picture in pending} | {picture.key for picture, _ in taken}
+            for picture in pictures:
+                if picture.key not in open_keys:
+                    there += 1
+                    outcome.add("there", picture, run.run.path / f"{picture.key}.png")
+            for picture, error in taken:
+                outcome.add("taken", picture, run.run.path / f"{picture.key}.png", str(error))
+        if conflicts:
+            more = f" (and {len(conflicts) - 1} more)" if len(conflicts) > 1 else ""
+            reason = str(conflicts[0]).replace("ask to replace it", "add --overwrite")
+            click.echo(f"error: {reason}{more}", err=True)
+        if there:
+            say.line(f"{there} of {count} pictures are there already")
+
+    def _open(self, folder: Path, jobs: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+        start = time.perf_counter()
+        pipeline = load_pipeline(folder, self.adapter, self.dtype, self.device)
+        if any(settings.refiner_strength for _, settings, _, pending, _ in jobs if pending):
+            pipeline.load_refiner(self.refiner, torch_dtype=pipeline.dtype)
+        _check_sizes(pipeline, jobs)
+        seconds = round(time.perf_counter() - start, 3)
+        return pipeline, {"asked_for": self.model, "device": str(pipeline.device), "loading_seconds": seconds}
+
+    @staticmethod
+    def _make(
+        pipeline: Any, run: PictureFolder, settings: Any, pending: Sequence[Picture], outcome: Outcome, say: Reporter,
+        *, batch_size: int, record: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        from instancediffusion.pipeline.folder import generate_pictures
+
+        made: set[str] = set()
+
+        def written(path: Path) -> None:
+            made.add(path.stem)
+            say.made(path)
+
+        with say.progress(pipeline, len(pending)):
+            failed = generate_pictures(
+                pipeline, run, pending, settings, batch_size=batch_size, record=record, written=written
+            )
+        reasons = {p.key: (str(error).strip() or type(error).__name__).splitlines()[0] for p, error in failed}
+        for picture in pending:
+            path = run.run.path / f"{picture.key}.png"
+            if picture.key in reasons:
+                outcome.add("failed", picture, path, reasons[picture.key])
+            elif picture.key in made:
+                outcome.add("made", picture, path)
+        for reason in dict.fromkeys(reasons.values()):
+            same = [picture for picture, _ in failed if reasons[picture.key] == reason]
+            more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
+            click.echo(f"error: {same[0].name}, seed {same[0].seed}: {reason}{more}", err=True)
 
 
-def names_of(paths: Sequence[Path]) -> list[str]:
-    """A name for each scene file, its stem where that is unique.
-
-    Files of the same stem are told apart by the folder they are in, and where that is not enough by a number.
-    """
-    stems = [path.stem for path in paths]
-    names: list[str] = []
-    for path, stem in zip(paths, stems, strict=True):
-        name = stem if stems.count(stem) == 1 else f"{path.resolve().parent.name}_{stem}"
-        taken, count = name, 2
-        while taken in names:
-            taken, count = f"{name}-{count}", count + 1
-        names.append(taken)
-    return names
-
-
-def _load(paths: Sequence[Path]) -> dict[str, Scene]:
-    """Read every scene by a name of its own; raise all problems of all of them together."""
-    from instancediffusion.scene import load_scene
-
-    files = list({path.resolve(): path for path in paths}.values())
-    found: dict[str, Scene] = {}
-    problems: list[Problem] = []
-    for name, path in zip(names_of(files), files, strict=True):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", SceneWarning)
+def _check_sizes(pipeline: Any, jobs: Sequence[Any]) -> None:
+    """Raise `SettingsError` if no picture has a size that can be made, before anything is written."""
+    errors, count = [], 0
+    for _, settings, _, pending, _ in jobs:
+        for picture in pending:
+            count += 1
             try:
-                found[name] = load_scene(path)
-            except SceneError as error:
-                problems += [Problem(f"{path}: {p.path}", p.message, p.fix, p.severity) for p in error.problems]
-        for warning in caught:
-            click.echo(f"warning: {warning.message}", err=True)
-    if problems:
-        raise SceneError(problems)
-    return found
+                pipeline.picture_size(picture.scene, settings)
+            except SettingsError as error:
+                errors.append(error)
+    if errors and len(errors) == count:
+        raise errors[0]
+
+
+def _one_picture(run: _Run, outcome: Outcome, output: Path, overwrite: bool) -> None:
+    """Make one picture, into a file or to standard output."""
+    from instancediffusion.runs import write_atomic
+
+    count = sum(len(run.seeds or item.seeds or (0,)) for item in run.inputs) * (run.num_images or 1)
+    where = "standard output" if str(output) == STANDARD else str(output)
+    if count != 1:
+        raise click.BadParameter(f"{where} takes one picture, and {count} are asked for", param_hint="--output")
+    if str(output) != STANDARD and output.exists() and not overwrite:
+        raise click.BadParameter(f"{output} is there; add --overwrite to replace it", param_hint="--output")
+    with tempfile.TemporaryDirectory() as folder:
+        run.into(Path(folder), outcome, Reporter(quiet=True), batch_size=1, overwrite=False)
+        for picture in outcome.pictures:
+            if picture["state"] == "made":
+                content = Path(picture["path"]).read_bytes()
+                picture["path"] = str(output)
+                if str(output) == STANDARD:
+                    sys.stdout.buffer.write(content)
+                    sys.stdout.buffer.flush()
+                else:
+                    write_atomic(output, content)
+                    click.echo(output)
+
+
+def _prompt_canvas(options: Mapping[str, Any]) -> tuple[int, int]:
+    """(width, height) of the canvas of a prompt: the picture's, where it is given."""
+    width, height = options.get("width"), options.get("height")
+    if width and height and all(16 <= side <= 8192 for side in (width, height)):
+        return width, height
+    return 512, 512
 
 
 def load_pipeline(folder: Path, adapter: Path | None, dtype: str, device: str | None) -> Any:

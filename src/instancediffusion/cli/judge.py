@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 
+from .groups import Group
+
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _COUNT = click.IntRange(min=1)
 
 
-@click.group()
+@click.group(cls=Group)
 def judge() -> None:
     """Train and check the network that says what a picture of the synthetic world shows."""
 

@@ -2,83 +2,114 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from instancediffusion.errors import Problem, SceneError, SceneWarning
+from instancediffusion.errors import Problem, SceneError
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OUT = click.Path(path_type=Path)
+from .groups import Group
+from .inputs import FILE, OUT, STANDARD, Reading, reading_options
+
+if TYPE_CHECKING:
+    from instancediffusion.scene import NamedScene, Scene
+
 _PICTURES = (".png", ".svg")
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 
 
-@click.group()
+@click.group(cls=Group)
 def scene() -> None:
     """Check, draw and convert scene files."""
 
 
 @scene.command()
-@click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
-@click.option("--format", "format_", type=click.Choice(["native", "official"]), help="Read as this format.")
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
+@click.option("--format", "old_format", type=click.Choice(["native", "official"]), hidden=True, help="Now --from.")
+@reading_options
 @click.option("--strict", is_flag=True, help="Count warnings as errors.")
-def validate(files: tuple[Path, ...], format_: Any, strict: bool) -> None:
-    """Print every problem of scene files; exit with 2 if any file cannot be used."""
-    from instancediffusion.scene import check_scene
-
-    bad = 0
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def validate(files: tuple[Path, ...], old_format: str | None, reading: Reading, strict: bool, as_json: bool) -> None:
+    """Print every problem of FILEs; exit with 2 if any cannot be used. - is standard input."""
+    reading = replace(reading, format=old_format) if old_format is not None else reading
+    bad, listed = 0, []
     for path in files:
-        check = check_scene(path, format=format_)
-        _print_problems(path, check.problems)
-        failed = check.scene is None or (strict and bool(check.problems))
+        check = reading.check(path)
+        failed = not check.scenes or (strict and bool(check.problems))
         bad += failed
-        if not failed and check.scene is not None:
-            count = len(check.scene.instances)
-            click.echo(f"{path}: ok ({check.format}, {count} instance{'s' if count != 1 else ''})")
+        counts = [len(item.scene.instances) for item in check.scenes]
+        if as_json:
+            problems = [vars(problem) for problem in check.problems]
+            found = [{"name": item.name, "instances": len(item.scene.instances)} for item in check.scenes]
+            listed.append({"file": str(path), "ok": not failed, "format": check.format, "scenes": found,
+                           "problems": problems})  # fmt: skip
+            continue
+        for problem in check.problems:
+            click.echo(f"{problem.severity}: {path}: {problem}", err=True)
+        if not failed:
+            scenes = f"{len(counts)} scenes, " if len(counts) != 1 else ""
+            click.echo(f"{path}: ok ({check.format}, {scenes}{_counted(sum(counts), 'instance')})")
+    if as_json:
+        click.echo(json.dumps(listed, indent=2))
     if bad:
         raise click.exceptions.Exit(2)
 
 
 @scene.command()
-@click.argument("file", type=_FILE)
-@click.argument("out", type=_OUT)
-@click.option("--background", type=_FILE, help="Draw on this picture.")
+@click.argument("file", type=FILE)
+@click.argument("out", type=OUT)
+@click.option("--background", type=FILE, help="Draw on this picture.")
 @click.option("--size", type=click.IntRange(16, 8192), help="Longer side of the canvas on the picture, in pixels.")
 @click.option("--legend/--no-legend", default=True, help="Add the panel with prompt, captions and depth order.")
-def render(file: Path, out: Path, background: Path | None, size: int | None, legend: bool) -> None:
-    """Draw where a scene's objects are to be, as OUT.png or OUT.svg."""
-    from PIL import Image
+@click.option("--font", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Typeface (.ttf, .otf).")
+@reading_options
+@_OVERWRITE
+def render(
+    file: Path,
+    out: Path,
+    background: Path | None,
+    size: int | None,
+    legend: bool,
+    font: Path | None,
+    reading: Reading,
+    overwrite: bool,
+) -> None:
+    """Draw where a scene's objects are to be, as OUT.png or OUT.svg.
+
+    FILE may be - for standard input, and OUT - for a PNG on standard output.
+    """
+    import io
 
     from instancediffusion.rendering import render_overlay, render_overlay_svg
-    from instancediffusion.runs import atomic_path, write_atomic
-    from instancediffusion.scene import load_scene
 
-    if out.suffix.lower() not in _PICTURES:
+    if str(out) != STANDARD and out.suffix.lower() not in _PICTURES:
         raise click.BadParameter(f"{out} ends neither in .png nor in .svg", param_hint="OUT")
-    with _told_warnings():
-        loaded = load_scene(file)
+    _check_free([out], overwrite)
+    loaded = _one_scene(file, reading)
     scale = (size or 768) / max(loaded.width, loaded.height)
     shape = (max(1, round(loaded.height * scale)), max(1, round(loaded.width * scale)))
     below = None
     if background is not None:
-        with Image.open(background) as picture:
-            below = picture.convert("RGB")
+        below = _open_picture(background)
+        _warn_of_shape(background, below.size, loaded)
+    given: dict[str, Any] = {"background": below, "legend": legend, "font": font}
     if out.suffix.lower() == ".svg":
-        write_atomic(out, render_overlay_svg(loaded, shape, background=below, legend=legend))
+        content = render_overlay_svg(loaded, shape, **given).encode()
     else:
-        overlay = render_overlay(loaded, shape, background=below, legend=legend)
-        with atomic_path(out) as temporary:
-            overlay.save(temporary, "PNG")
-    click.echo(out)
+        buffer = io.BytesIO()
+        render_overlay(loaded, shape, **given).save(buffer, "PNG")
+        content = buffer.getvalue()
+    _write(out, content)
 
 
 @scene.command()
-@click.argument("source", type=_FILE, metavar="IN")
-@click.argument("out", type=_OUT)
+@click.argument("source", type=FILE, metavar="IN")
+@click.argument("out", type=OUT)
 @click.option(
     "--to",
     "target",
@@ -87,55 +118,69 @@ def render(file: Path, out: Path, background: Path | None, size: int | None, leg
     show_default=True,
     help="Write OUT in this format.",
 )
-@click.option("--from", "origin", type=click.Choice(["native", "official", "coco"]), help="Read IN as this format.")
-@click.option("--captions", type=_FILE, help="Captions file that goes with a COCO instances file.")
-@click.option("--image-id", "image_ids", type=int, multiple=True, help="Only this picture of a COCO file; repeatable.")
+@reading_options
 @click.option(
     "--picture", help="Picture made from the scene, for COCO; if it can be read, its size is the annotations'."
 )
+@_OVERWRITE
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def convert(
     source: Path,
     out: Path,
     target: Any,
-    origin: str | None,
-    captions: Path | None,
-    image_ids: tuple[int, ...],
+    reading: Reading,
     picture: str | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Convert a scene file.
 
-    A COCO file with several pictures becomes a folder OUT with one scene for each. A scene becomes the COCO file
-    OUT.json with its prompt in OUT.captions.json.
-    """
-    from instancediffusion.scene import CocoScene, load_scene, read_coco, save_scene
+    IN may be a scene (native, or as the published demo writes it), COCO, LabelMe, Label Studio, YOLO, Pascal VOC,
+    CVAT, a list of boxes from a language model, an answer of LLM-grounded diffusion, a PNG made here, or - for
+    standard input. Its format is told from its content.
 
-    with _told_warnings():
-        if origin == "coco" or (origin is None and (captions is not None or _is_coco(source))):
-            found = read_coco(source, captions, image_ids=set(image_ids) or None)
-        else:
-            loaded = load_scene(source, format=origin)  # type: ignore[arg-type]
-            if picture is not None and Path(picture).is_file():
-                loaded = _at_size_of(Path(picture), loaded)
-            found = [CocoScene(1, picture or f"{source.stem}.png", loaded)]
-    if not found:
-        raise SceneError([Problem("$", "has no picture that can be used", "look at the warnings")], str(source))
+    A file of several pictures becomes a folder OUT with one scene for each. A scene becomes the COCO file OUT.json
+    with its prompt in OUT.captions.json. - as OUT is standard output.
+    """
+    from instancediffusion.scene import coco_paths, scene_text
+
+    found = _scenes(source, reading)
+    if picture is not None:
+        if len(found) != 1:
+            raise click.BadParameter(f"{source} holds {len(found)} pictures", param_hint="--picture")
+        item = replace(found[0], file_name=picture)
+        found = [replace(item, scene=_at_size_of(Path(picture), item.scene)) if Path(picture).is_file() else item]
+    folder: Path | None = None
+    paths: tuple[Path, ...]
     if target == "coco":
-        _save_coco(found, out)
-    elif len(found) == 1 and out.suffix.lower() == ".json":
-        save_scene(found[0].scene, out, format=target)
-        click.echo(out)
+        paths = coco_paths(out) if str(out) != STANDARD else (out,)
+        texts = [json.dumps(data, indent=2, ensure_ascii=False) + "\n" for data in _coco_data(found)]
+    elif len(found) == 1 and (out.suffix.lower() == ".json" or str(out) == STANDARD):
+        paths, texts = (out,), [scene_text(found[0].scene, format=target)]
+    elif str(out) == STANDARD:
+        # One scene a line: what several programs read, this one among them.
+        lines = [json.dumps(item.scene.to_dict()) + "\n" for item in found]
+        paths, texts = (out,), ["".join(lines)]
+    elif out.suffix.lower() == ".json" and not out.is_dir():
+        raise click.BadParameter(f"{source} holds {len(found)} scenes: name a folder for them", param_hint="OUT")
     else:
-        names = {item.image_id: f"{Path(item.file_name).stem or item.image_id}.json" for item in found}
-        if len(set(names.values())) < len(names):
-            names = {number: f"{number}.json" for number in names}
-        for item in found:
-            save_scene(item.scene, out / names[item.image_id], format=target)
-        click.echo(f"{out}: {len(found)} scene{'s' if len(found) != 1 else ''}")
+        folder = out
+        paths = tuple(out / f"{item.name}.json" for item in found)
+        texts = [scene_text(item.scene, format=target) for item in found]
+    _check_free(paths, overwrite)
+    for path, text in zip(paths, texts, strict=False):  # standard output takes the instances, without their captions
+        _write(path, text.encode(), quiet=as_json or folder is not None)
+    if as_json and str(out) != STANDARD:
+        written = [{"path": str(path), "bytes": path.stat().st_size} for path in paths]
+        click.echo(json.dumps(written, indent=2))
+    elif folder is not None:
+        there = len({path.resolve() for path in paths if path.is_file()})
+        click.echo(f"{folder}: {_counted(there, 'scene')}")
 
 
 @scene.command()
 @click.argument("prompt")
-@click.argument("out", type=_OUT)
+@click.argument("out", type=OUT)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed, another layout.")
 @click.option(
     "--width", type=click.IntRange(16, 8192), default=512, show_default=True, help="Of the canvas, in pixels."
@@ -169,58 +214,113 @@ def arrange(prompt: str, out: Path, seed: int, width: int, height: int, model: s
 @scene.command()
 def schema() -> None:
     """Print the JSON Schema of the native format."""
-    from json import dumps
-
     from instancediffusion.scene import json_schema
 
-    click.echo(dumps(json_schema(), indent=2))
+    click.echo(json.dumps(json_schema(), indent=2))
 
 
-def _save_coco(scenes: list[Any], out: Path) -> None:
-    from instancediffusion.runs import write_json
-    from instancediffusion.scene import coco_paths, write_coco
+@scene.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+def formats(as_json: bool) -> None:
+    """List the formats that are read."""
+    from instancediffusion.scene import READ
 
-    for path, data in zip(coco_paths(out), write_coco(scenes), strict=True):
-        write_json(path, data)
+    click.echo(json.dumps(READ, indent=2) if as_json else "\n".join(f"{name:<14}{text}" for name, text in READ.items()))
+
+
+def _scenes(source: Path, reading: Reading) -> list[NamedScene]:
+    """The scenes of a file; what was mended or left out is told.
+
+    Raises:
+        SceneError: there is none that can be used.
+    """
+    check = reading.check(source)
+    if not check.scenes:
+        raise SceneError(check.problems, str(source))
+    for problem in check.problems:
+        click.echo(f"warning: {source}: {problem}", err=True)
+    return list(check.scenes)
+
+
+def _one_scene(source: Path, reading: Reading) -> Scene:
+    found = _scenes(source, reading)
+    if len(found) > 1:
+        fix = "choose one with --image-id" if reading.image_ids or found[0].file_name else "give one of them"
+        raise SceneError([Problem("$", f"holds {len(found)} scenes, and one is drawn", fix)], str(source))
+    return found[0].scene
+
+
+def _coco_data(found: Sequence[NamedScene]) -> tuple[dict[str, Any], dict[str, Any]]:
+    from instancediffusion.scene import CocoScene, write_coco
+
+    ids = [item.image_id for item in found]
+    numbers = ids if len(set(ids)) == len(ids) else list(range(1, len(ids) + 1))
+    return write_coco(
+        CocoScene(number, item.file_name or f"{item.name}.png", item.scene)
+        for number, item in zip(numbers, found, strict=True)
+    )
+
+
+def _check_free(paths: Sequence[Path], overwrite: bool) -> None:
+    """Raise unless every file may be written; nothing of the user's is written over unasked."""
+    there = [path for path in paths if str(path) != STANDARD and path.exists()]
+    if there and not overwrite:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise click.BadParameter(f"{there[0]}{more} is there; add --overwrite to replace it", param_hint="OUT")
+    if len({str(path).casefold() for path in paths}) < len(paths):
+        raise ValueError("two results have one name")
+
+
+def _write(path: Path, content: bytes, *, quiet: bool = False) -> None:
+    from instancediffusion.runs import write_atomic
+
+    if str(path) == STANDARD:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    write_atomic(path, content)
+    if not quiet:
         click.echo(path)
 
 
-def _at_size_of(picture: Path, scene: Any) -> Any:
-    """The scene in pixels of the picture: its canvas is only a frame, and pictures are often of another size."""
-    from PIL import Image, UnidentifiedImageError
+def _open_picture(path: Path) -> Any:
+    """A picture as it is meant to be seen: cameras store it lying, and note how to turn it.
 
+    Raises:
+        SceneError: it is none, or damaged.
+    """
+    import io
+
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    source: Any = io.BytesIO(sys.stdin.buffer.read()) if str(path) == STANDARD else path
+    try:
+        with Image.open(source) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        told = "is no picture" if isinstance(error, UnidentifiedImageError) else f"cannot be read ({error})"
+        raise SceneError([Problem("$", told, "give a PNG or JPEG")], str(path)) from None
+
+
+def _warn_of_shape(path: Path, size: tuple[int, int], scene: Scene) -> None:
+    """Tell that a picture has another shape than the scene, so that it is stretched."""
+    ratio = size[0] * scene.height / (size[1] * scene.width)
+    if not 0.96 < ratio < 1.04:
+        click.echo(
+            f"warning: {path}: is {size[0]} x {size[1]} pixels, of another shape than the scene's "
+            f"{scene.width} x {scene.height}: it is stretched; is it the picture of this scene?",
+            err=True,
+        )
+
+
+def _at_size_of(picture: Path, scene: Scene) -> Scene:
+    """The scene in pixels of the picture: its canvas is only a frame, and pictures are often of another size."""
     from instancediffusion.scene import resize_scene
 
-    try:
-        with Image.open(picture) as opened:
-            width, height = opened.size
-    except UnidentifiedImageError:
-        raise SceneError([Problem("$", "is no picture", "give a PNG or JPEG")], str(picture)) from None
+    width, height = _open_picture(picture).size
+    _warn_of_shape(picture, (width, height), scene)
     return resize_scene(scene, width=width, height=height)
 
 
-def _is_coco(path: Path) -> bool:
-    """Whether a file is COCO by its keys. Only a file that could be one is read for that."""
-    from json import loads
-
-    try:
-        data = loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(data, dict) and {"images", "annotations"} <= data.keys()
-
-
-def _print_problems(path: Path, problems: tuple[Problem, ...]) -> None:
-    for problem in problems:
-        click.echo(f"{problem.severity}: {path}: {problem}", err=True)
-
-
-@contextmanager
-def _told_warnings() -> Iterator[None]:
-    """Print what was mended on reading, one line each, instead of as Python warnings."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", SceneWarning)
-        yield
-    for warning in caught:
-        if issubclass(warning.category, SceneWarning):
-            click.echo(f"warning: {warning.message}", err=True)
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .groups import Group
 from .progress import Countdown, quieten_libraries
 
 SUITES = ("seed", "grid", "flip")
@@ -14,7 +15,7 @@ DETECTOR, SEGMENTER = "google/owlv2-base-patch16-ensemble", "facebook/sam-vit-ba
 _COUNT = click.IntRange(min=1)
 
 
-@click.group()
+@click.group(cls=Group)
 def study() -> None:
     """Measure a model in pictures made for one question."""
 

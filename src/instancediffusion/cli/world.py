@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from .groups import Group
+
 _CACHE_HELP = "Folder of the sprites. Default: $INSTANCEDIFFUSION_CACHE, else the user's cache folder."
 
 
-@click.group()
+@click.group(cls=Group)
 def world() -> None:
     """Build the synthetic world and look at it."""
 

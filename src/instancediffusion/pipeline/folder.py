@@ -15,7 +15,7 @@ from instancediffusion.pipeline.output import GenerationOutput
 from instancediffusion.pipeline.picture import png_bytes
 from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.rendering import render_overlay
-from instancediffusion.runs import RunDirectory, fingerprint
+from instancediffusion.runs import RunConflictError, RunDirectory, fingerprint
 from instancediffusion.scene import Scene
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "tokenizers", "numpy", "pillow")
@@ -61,21 +61,36 @@ class PictureFolder:
         # It bounds memory, and pictures depend on it by rounding only.
         self._decisive = {name: value for name, value in self.settings.items() if name != "max_batch_rows"}
         self.replace = replace
+        self._written: dict[int, tuple[Scene, dict[str, Any]]] = {}
 
-    def pending(self, pictures: Sequence[Picture]) -> list[Picture]:
+    def pending(self, pictures: Sequence[Picture]) -> tuple[list[Picture], list[tuple[Picture, RunConflictError]]]:
         """The pictures that are not there yet.
 
-        Raises:
-            RunConflictError: one is there with other settings, and `replace` was not asked for.
+        Returns:
+            Those to be made, and those whose place is taken: by a picture of other settings, or a file that no run
+            wrote. With `replace` there are none of the latter.
         """
-        missing = [p for p in pictures if not self.run.is_complete(p.key, self._fingerprint(p))]
-        for picture in missing:
-            self.run.check(picture.key, self._fingerprint(picture), [f"{picture.key}.png"], replace=self.replace)
-        return missing
+        missing, taken = list[Picture](), list[tuple[Picture, RunConflictError]]()
+        for picture in pictures:
+            mark = self._fingerprint(picture)
+            if self.run.is_complete(picture.key, mark):
+                continue
+            try:
+                self.run.check(picture.key, mark, [f"{picture.key}.png"], replace=self.replace)
+                self._check_overlay(picture)
+            except RunConflictError as error:
+                taken.append((picture, error))
+            else:
+                missing.append(picture)
+        return missing, taken
+
+    def _check_overlay(self, picture: Picture) -> None:
+        key, mark = f"{picture.name}_overlay", fingerprint("overlay", self._scene_data(picture.scene))
+        self.run.check(key, mark, [f"{key}.png"], replace=self.replace)
 
     def put_overlay(self, name: str, scene: Scene) -> Path | None:
         """Draw `<name>_overlay.png`; returns None if it is there."""
-        key, mark = f"{name}_overlay", fingerprint("overlay", scene.to_dict())
+        key, mark = f"{name}_overlay", fingerprint("overlay", self._scene_data(scene))
         if self.run.is_complete(key, mark):
             return None
         buffer = io.BytesIO()
@@ -119,7 +134,15 @@ class PictureFolder:
         return self.run.path / f"{picture.key}.png"
 
     def _fingerprint(self, picture: Picture) -> str:
-        return fingerprint("picture", picture.scene.to_dict(), picture.seed, self._decisive, self.model)
+        data = self._scene_data(picture.scene)
+        return fingerprint("picture", data, picture.seed, self._decisive, self.model)
+
+    def _scene_data(self, scene: Scene) -> dict[str, Any]:
+        """A scene as it is hashed. One of many seeds is written out once; it is kept, so that its id stays its own."""
+        known = self._written.get(id(scene))
+        if known is None:
+            known = self._written[id(scene)] = (scene, scene.to_dict())
+        return known[1]
 
 
 def batches(pictures: Sequence[Picture], size: int) -> Iterator[tuple[list[Scene], list[int], list[Picture]]]:
@@ -154,8 +177,10 @@ def generate_pictures(
     batch_size: int,
     record: Mapping[str, Any],
     written: Callable[[Path], None],
-) -> None:
+) -> list[tuple[Picture, Exception]]:
     """Make pictures and write each as soon as its batch is done.
+
+    A batch that fails is made again one picture at a time, so that one that cannot be made takes no other with it.
 
     Args:
         pipeline: an `InstanceDiffusionPipeline`.
@@ -165,11 +190,28 @@ def generate_pictures(
         batch_size: most pictures in one pipeline call.
         record: more to keep in the manifest, such as the device.
         written: told the path of each picture.
+
+    Returns:
+        The pictures that could not be made, each with its reason.
     """
-    for scenes, seeds, order in batches(pictures, batch_size):
-        output = pipeline(scenes, seed=seeds, settings=settings)
-        for row, picture in enumerate(order):
-            written(folder.put(picture, output, row, record))
+    failed: list[tuple[Picture, Exception]] = []
+    # The second half grows while it is walked: pictures of batches that failed.
+    calls = list(batches(pictures, batch_size))
+    try:
+        for scenes, seeds, order in calls:
+            try:
+                output = pipeline(scenes, seed=seeds, settings=settings)
+            except Exception as error:  # noqa: BLE001  whatever it is, the other pictures do not depend on it
+                if len(order) == 1:
+                    failed.append((order[0], error))
+                else:
+                    calls += [([picture.scene], [picture.seed], [picture]) for picture in order]
+                continue
+            for row, picture in enumerate(order):
+                written(folder.put(picture, output, row, record))
+    finally:
+        folder.run.settle()
+    return failed
 
 
 def versions() -> dict[str, str]:

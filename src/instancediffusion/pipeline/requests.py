@@ -10,6 +10,9 @@ from typing import Any
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene import Scene
 
+MAX_SEED = 2**64 - 1
+"""The largest seed; torch takes all of 64 bits."""
+
 
 @dataclass(frozen=True)
 class ImageRequest:
@@ -53,7 +56,7 @@ def resolve_seeds(seed: int | Sequence[int] | None, num_images_per_scene: int | 
         num_images_per_scene: images of each scene; None means as many as there are seeds, or one.
 
     Raises:
-        SettingsError: a seed is no whole number of 0..2**63 - 1, or the two disagree.
+        SettingsError: a seed is no whole number of 0..2**64 - 1, or the two disagree.
     """
     count = 1 if num_images_per_scene is None else num_images_per_scene
     if not _is_integer(count) or count < 1:
@@ -66,8 +69,8 @@ def resolve_seeds(seed: int | Sequence[int] | None, num_images_per_scene: int | 
     else:
         seeds = [first + k for k in range(count)] if _is_integer(first) else [first]
     for value in seeds:
-        if not _is_integer(value) or not 0 <= value < 2**63:
-            raise SettingsError(f"seed: {value!r} is not a whole number from 0 to 2**63 - 1")
+        if not _is_integer(value) or not 0 <= value <= MAX_SEED:
+            raise SettingsError(f"seed: {value!r} is not a whole number from 0 to 2**64 - 1")
     return seeds
 
 

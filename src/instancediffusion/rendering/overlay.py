@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from instancediffusion.geometry import mask_box, outlines, points_box
 from instancediffusion.scene import Instance, Mask, Scene
 
 from .colours import CANVAS, PAPER, RULE, Colour, instance_colour, text_colour
+from .fonts import lettered_in
 from .labels import LabelPlacer, Wish
 from .legend import Legend
 from .painter import Painter, PixelPainter, Rect, text_width
@@ -25,7 +27,12 @@ _MARGINS = {"box": 0.0, "point": 8.0, "scribble": 5.0, "mask": 0.0}  # what is d
 
 
 def render_overlay(
-    scene: Scene, size: tuple[int, int] | None = None, *, background: Image.Image | None = None, legend: bool = True
+    scene: Scene,
+    size: tuple[int, int] | None = None,
+    *,
+    background: Image.Image | None = None,
+    legend: bool = True,
+    font: str | os.PathLike[str] | None = None,
 ) -> Image.Image:
     """Draw a scene.
 
@@ -35,24 +42,36 @@ def render_overlay(
         background: a picture to draw on, such as one generated from the scene.
         legend: add a panel with the prompt and every instance, nearest first. It makes the result wider than `size`,
             and higher if it has to be.
+        font: typeface (.ttf, .otf) of the lettering; None takes Pillow's own, and for letters it lacks, such as
+            Chinese ones, a face of the system that has them.
+
+    Raises:
+        ValueError: the size or the typeface cannot be used.
 
     Returns:
         An RGB picture.
     """
-    canvas, panel, whole = _layout(scene, size, legend)
-    painter = PixelPainter(whole)
-    _draw(painter, scene, canvas, panel, background)
-    return painter.finish()
+    with lettered_in(font):
+        canvas, panel, whole = _layout(scene, size, legend)
+        painter = PixelPainter(whole)
+        _draw(painter, scene, canvas, panel, background)
+        return painter.finish()
 
 
 def render_overlay_svg(
-    scene: Scene, size: tuple[int, int] | None = None, *, background: Image.Image | None = None, legend: bool = True
+    scene: Scene,
+    size: tuple[int, int] | None = None,
+    *,
+    background: Image.Image | None = None,
+    legend: bool = True,
+    font: str | os.PathLike[str] | None = None,
 ) -> str:
-    """Draw a scene as SVG text; the arguments are those of `render_overlay`."""
-    canvas, panel, whole = _layout(scene, size, legend)
-    painter = SvgPainter(whole)
-    _draw(painter, scene, canvas, panel, background)
-    return painter.finish()
+    """Draw a scene as SVG text; the arguments are those of `render_overlay`. Text is measured in the typeface only."""
+    with lettered_in(font):
+        canvas, panel, whole = _layout(scene, size, legend)
+        painter = SvgPainter(whole)
+        _draw(painter, scene, canvas, panel, background)
+        return painter.finish()
 
 
 def _layout(

@@ -9,11 +9,12 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from instancediffusion.geometry import fill_rings
 
 from .colours import PAPER, Colour
+from .fonts import Face, face_for
 
 Rect = tuple[float, float, float, float]
 Path = Sequence[tuple[float, float]]
@@ -46,17 +47,15 @@ class Painter(Protocol):
         """Write one line; `at` is its upper left corner."""
 
 
-@lru_cache(maxsize=64)
-def font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's own font; it comes with the library, so every machine writes alike."""
-    return ImageFont.load_default(size=size)
-
-
-@lru_cache(maxsize=4096)
 def text_width(text: str, size: float) -> float:
     """Return the width of a line of text in pixels."""
     # Measured as it is drawn, at twice the size: letters are fitted to the grid, so widths do not scale exactly.
-    return float(font(2 * size).getlength(text)) / 2
+    return _length(text, face_for(text, 2 * size)) / 2
+
+
+@lru_cache(maxsize=4096)
+def _length(text: str, face: Face) -> float:
+    return float(face.getlength(text))
 
 
 class PixelPainter:
@@ -131,7 +130,7 @@ class PixelPainter:
     def text(self, at: tuple[float, float], text: str, *, size: float, fill: Colour) -> None:
         """Write one line; `at` is its upper left corner."""
         place = (at[0] * self._scale, at[1] * self._scale)
-        self._draw.text(place, text, font=font(size * self._scale), fill=fill, anchor="la")
+        self._draw.text(place, text, font=face_for(text, size * self._scale), fill=fill, anchor="la")
 
     def _scaled(self, box: Rect) -> Rect:
         x0, y0, x1, y1 = box

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from .colours import INK, PAPER
-from .painter import LINE_HEIGHT, font
+from .fonts import face_for
+from .painter import LINE_HEIGHT
 from .wrap import wrap
 
 _GAP = 8
@@ -44,5 +45,6 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, labels: Sequence[
         y = _GAP + index // columns * (height + text + _GAP)
         sheet.paste(image.convert("RGB"), (x + (width - image.width) // 2, y + (height - image.height) // 2))
         for number, line in enumerate(lines[index] if lines else []):
-            draw.text((x, y + height + 2 + number * _SIZE * LINE_HEIGHT), line, font=font(_SIZE), fill=INK, anchor="la")
+            place = (x, y + height + 2 + number * _SIZE * LINE_HEIGHT)
+            draw.text(place, line, font=face_for(line, _SIZE), fill=INK, anchor="la")
     return sheet

@@ -3,30 +3,40 @@
 from .arranging import Arrangement
 from .files import SceneCheck, check_scene, check_scene_text, load_scene, save_scene, scene_from_text, scene_text
 from .formats.coco import CocoScene, coco_paths, read_coco, write_coco
+from .formats.foreign.entries import NamedScene, ReadOptions
+from .formats.recognise import READ
 from .locations import Box, Mask, Point, Scribble
 from .mentions import Mention, Noun, mentions
 from .model import KINDS, Instance, Scene
 from .resizing import resize_scene
 from .schema import json_schema
+from .sources import SourceCheck, check_source, check_source_bytes, load_scenes
 
 __all__ = [
     "KINDS",
+    "READ",
     "Arrangement",
     "Box",
     "CocoScene",
     "Instance",
     "Mask",
     "Mention",
+    "NamedScene",
     "Noun",
     "Point",
+    "ReadOptions",
     "Scene",
     "SceneCheck",
     "Scribble",
+    "SourceCheck",
     "check_scene",
     "check_scene_text",
+    "check_source",
+    "check_source_bytes",
     "coco_paths",
     "json_schema",
     "load_scene",
+    "load_scenes",
     "mentions",
     "read_coco",
     "resize_scene",

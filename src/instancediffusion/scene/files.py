@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from instancediffusion.errors import Problem, SceneError
 
 from . import text
-from .formats.native import read_native, write_native
-from .formats.official import read_official, write_official
-from .limits import MAX_FILE_BYTES
+from .formats.foreign.entries import ReadOptions
+from .formats.native import write_native
+from .formats.official import write_official
+from .formats.recognise import READ
 from .model import Scene
-from .report import Report
+from .sources import SourceCheck, check_source, check_source_bytes, settle
 
 Format = Literal["native", "official"]
 FORMATS: tuple[Format, ...] = ("native", "official")
+"""The formats that are written, and read as one scene of a file."""
 
 
 @dataclass(frozen=True)
@@ -27,70 +28,62 @@ class SceneCheck:
 
     Attributes:
         scene: the scene, or None if any problem is an error.
-        format: the format the file was read in.
+        format: the format the file was read in, a key of `scene.READ`; `"native"` if it was not recognised.
         problems: every problem, errors and warnings, in the order of the file.
     """
 
     scene: Scene | None
-    format: Format
+    format: str
     problems: tuple[Problem, ...]
 
 
-def check_scene(path: str | os.PathLike[str], *, format: Format | None = None) -> SceneCheck:
-    """Read a scene file and collect its problems instead of raising or warning.
+def check_scene(path: str | os.PathLike[str], *, format: str | None = None) -> SceneCheck:
+    """Read a file that holds one scene and collect its problems instead of raising or warning.
 
     Args:
         path: the file, at most 64 MB.
-        format: the format to read it in; found out from its keys if None.
+        format: the format to read it in, a key of `scene.READ`; found out from its content if None.
 
     Raises:
         OSError: the file cannot be opened.
     """
-    with open(path, "rb") as file:
-        content = file.read(MAX_FILE_BYTES + 1)
-    return check_scene_text(content, format=format, folder=Path(path).parent)
+    return _only(check_source(path, format=format))
 
 
 def check_scene_text(
     content: str | bytes,
     *,
-    format: Format | None = None,
+    format: str | None = None,
     folder: Path | None = None,
 ) -> SceneCheck:
     """Read the text of a scene file and collect its problems, as `check_scene` does.
 
     Args:
         content: the text, at most 64 MB.
-        format: the format to read it in; found out from its keys if None.
+        format: the format to read it in; found out from its content if None.
         folder: where mask files named in the scene lie; without it none is read.
     """
-    if format is not None and format not in FORMATS:
-        raise ValueError(f"format is one of {', '.join(FORMATS)} or None, not {format!r}")
-    report, scene = Report(), None
-    found: Format = format or "native"
     encoded = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-    if len(encoded) > MAX_FILE_BYTES:
-        report.error("$", f"is larger than {MAX_FILE_BYTES >> 20} MB", "put masks in PNG files, or use fewer instances")
-        return SceneCheck(None, found, tuple(report.problems))
-    data = text.parse(report, encoded)
-    if data is None and report.failed:
-        return SceneCheck(None, found, tuple(report.problems))
-    if format is None and _is_coco(data):
-        fix = "a COCO file holds many scenes: read it with read_coco, or `instancediffusion scene convert`"
-        report.error("$", "is a COCO file, not a scene", fix)
-    else:
-        found = format or detect_format(data)
-        report.lenient = found == "official"
-        scene = read_official(data, report) if report.lenient else read_native(data, report, folder)
-    return SceneCheck(None if report.failed else scene, found, tuple(report.problems))
+    return _only(check_source_bytes(encoded, format=format, options=ReadOptions(folder=folder)))
 
 
-def load_scene(path: str | os.PathLike[str], *, format: Format | None = None) -> Scene:
-    """Read a scene file.
+def _only(check: SourceCheck) -> SceneCheck:
+    """The one scene of a file; several are an error."""
+    found = check.format or "native"
+    if len(check.scenes) > 1:
+        fix = "read them with load_scenes, or `instancediffusion scene convert`"
+        problem = Problem("$", f"is {READ[found]} of {len(check.scenes)} scenes", fix)
+        return SceneCheck(None, found, (*check.problems, problem))
+    return SceneCheck(check.scenes[0].scene if check.scenes else None, found, check.problems)
+
+
+def load_scene(path: str | os.PathLike[str], *, format: str | None = None) -> Scene:
+    """Read a file that holds one scene.
 
     Args:
         path: the file, at most 64 MB.
-        format: `"native"`, `"official"` (the published demo format), or None to find out from its keys.
+        format: `"native"`, `"official"` (the published demo format) or another key of `scene.READ`; None finds out
+            from the content.
 
     Raises:
         SceneError: with every problem of the file. Lesser ones, which were mended, come as `SceneWarning`.
@@ -99,7 +92,7 @@ def load_scene(path: str | os.PathLike[str], *, format: Format | None = None) ->
     return _settled(check_scene(path, format=format), os.fspath(path))
 
 
-def scene_from_text(content: str | bytes, *, format: Format | None = None, source: str = "scene") -> Scene:
+def scene_from_text(content: str | bytes, *, format: str | None = None, source: str = "scene") -> Scene:
     """Read the text of a scene file; problems are raised and warned of as in `load_scene`, named after `source`."""
     return _settled(check_scene_text(content, format=format), source)
 
@@ -121,21 +114,7 @@ def scene_text(scene: Scene, *, format: Format = "native") -> str:
 
 
 def _settled(check: SceneCheck, source: str) -> Scene:
-    report = Report()
-    for problem in check.problems:
-        report.add(problem)
-    report.settle(source, stacklevel=4)
+    settle(check.problems, source, stacklevel=4)
     if check.scene is None:
         raise SceneError(check.problems, source)
     return check.scene
-
-
-def detect_format(data: Any) -> Format:
-    """Tell the native format from the published one by its keys; what is neither is taken as native."""
-    if not isinstance(data, Mapping) or "version" in data or "prompt" in data:
-        return "native"
-    return "official" if "annos" in data or "caption" in data else "native"
-
-
-def _is_coco(data: Any) -> bool:
-    return isinstance(data, Mapping) and {"images", "annotations"} <= data.keys() and "instances" not in data

@@ -6,7 +6,7 @@ from .canvas import Canvas, clamp
 from .checks import check_numbers
 from .limits import MAX_SIDE_PX
 from .locations import Box
-from .report import Report, number_text, numbers_text
+from .report import FRACTIONS, Report, number_text, numbers_text
 
 
 def read_box(report: Report, path: str, value: object, canvas: Canvas | None) -> Box | None:
@@ -64,7 +64,7 @@ def _cut(report: Report, path: str, corners: list[float], canvas: Canvas, hint: 
         report.warn(path, message, hint or "keep it on the canvas")
     elif max(corners) <= 1:
         message = f"{numbers_text(corners)} lies within one pixel"
-        report.warn(path, message, "lengths are pixels: multiply fractions by width and height")
+        report.warn(path, message, FRACTIONS)
     return Box(*units)
 
 

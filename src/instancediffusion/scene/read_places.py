@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from instancediffusion.errors import SceneError
-from instancediffusion.geometry import compress_runs, rle_runs
+from instancediffusion.geometry import compress_runs, fill_rings, rle_runs
 
 from .canvas import Canvas, clamp
 from .checks import check_keys, check_numbers, check_object, check_pair, is_array
-from .limits import MAX_SCRIBBLE_POINTS
+from .limits import MAX_POLYGON_POINTS, MAX_SCRIBBLE_POINTS
 from .locations import Mask, Point, Scribble
-from .report import Report, child, kind, numbers_text
+from .report import FRACTIONS, Report, child, kind, numbers_text
 
 
 def read_point(report: Report, path: str, value: object, canvas: Canvas | None) -> Point | None:
@@ -25,6 +27,8 @@ def read_point(report: Report, path: str, value: object, canvas: Canvas | None) 
             path, f"{numbers_text(pair)} lies outside the {canvas} canvas", "lengths are pixels of width and height"
         )
         return None
+    if max(pair) <= 1 and pair not in ((0, 0), (1, 1)):
+        report.warn(path, f"{numbers_text(pair)} lies within one pixel", FRACTIONS)
     return Point(pair[0] / canvas.width, pair[1] / canvas.height)
 
 
@@ -54,6 +58,8 @@ def read_scribble(report: Report, path: str, value: object, canvas: Canvas | Non
     if outside:
         message = f"has {outside} of {len(points)} points outside the {canvas} canvas; they were moved to its edge"
         report.warn(path, message, "draw it on the canvas")
+    elif max(value for point in points for value in point) <= 1:
+        report.warn(path, "lies within one pixel", FRACTIONS)
     return Scribble(tuple((x / canvas.width, y / canvas.height) for x, y in moved))
 
 
@@ -69,6 +75,44 @@ def _points(report: Report, path: str, value: Sequence[Any]) -> list[tuple[float
     pairs = [check_pair(report, child(path, index), item) for index, item in enumerate(value)]
     points = [pair for pair in pairs if pair is not None]
     return points if len(points) == len(pairs) else None
+
+
+def read_polygons(report: Report, path: str, rings: Sequence[Any], canvas: Canvas) -> Mask | None:
+    """Read polygons [[x1, y1, x2, y2, ...], ...] in pixels as the mask of all of them.
+
+    Parts off the canvas are cut off. One that cannot be used is left out.
+    """
+    size = (canvas.height, canvas.width)
+    bitmap = np.zeros(size, dtype=bool)
+    usable = not rings
+    for index, ring in enumerate(rings):
+        where = child(path, index)
+        if len(ring) % 2 or not 6 <= len(ring) <= 2 * MAX_POLYGON_POINTS:
+            report.fault(where, f"has {len(ring)} numbers", f"a polygon has 3..{MAX_POLYGON_POINTS} corners x, y")
+            continue
+        usable = True
+        bitmap |= fill_rings([np.array(ring, dtype=np.float64).reshape(-1, 2)], size)
+    if not bitmap.any():
+        if usable:
+            report.fault(path, "covers no pixel of the picture", "draw it on the picture")
+        return None
+    return Mask.from_array(bitmap)
+
+
+def read_runs(report: Report, path: str, runs: Sequence[int], frame: tuple[int, ...], canvas: Canvas) -> Mask | None:
+    """Read run lengths, row by row and unset first, of a rectangle (left, top, width, height) in pixels."""
+    left, top, width, height = frame
+    fits = 0 <= left and 0 <= top and 0 < width <= canvas.width - left and 0 < height <= canvas.height - top
+    if not fits or min(runs, default=0) < 0 or sum(runs) != width * height:
+        report.fault(path, f"does not fill its rectangle of {width} x {height} pixels", "export the mask anew")
+        return None
+    part = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+    if not part.any():
+        report.fault(path, "has no pixel set", "draw the mask, or leave it out")
+        return None
+    bitmap = np.zeros((canvas.height, canvas.width), dtype=bool)
+    bitmap[top : top + height, left : left + width] = part
+    return Mask.from_array(bitmap)
 
 
 def read_rle(report: Report, path: str, value: object, canvas: Canvas | None) -> Mask | None:

@@ -1,10 +1,13 @@
 """A list of problems that grows while something is checked."""
 
+from __future__ import annotations
+
 import json
 import re
 import reprlib
 import warnings
 from collections.abc import Iterable
+from typing import Literal
 
 from instancediffusion.errors import Problem, SceneError, SceneWarning
 
@@ -16,6 +19,9 @@ _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlist = _SHORT.maxtuple = 6
 _SHORT.maxdict = 4
 _SHORT.maxlevel = 3
+
+
+FRACTIONS = "lengths are pixels: multiply fractions by width and height, or read them with --units fractions"
 
 
 class Report:
@@ -50,8 +56,10 @@ class Report:
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(problem)
         elif len(self.problems) == MAX_PROBLEMS:
-            self.problems.append(Problem("$", "there are more problems than can be listed", "mend these first"))
-            self.error_count += 1
+            # What was mended one by one in a large file does not make the file unusable.
+            severity: Literal["error", "warning"] = "error" if self.failed else "warning"
+            more = Problem("$", "there are more problems than can be listed", "mend these first", severity)
+            self.problems.append(more)
 
     def fault(self, path: str, message: str, fix: str = "") -> None:
         """Note something that cannot be used: an error, or when lenient a warning that it is left out."""
@@ -64,6 +72,14 @@ class Report:
         """Note the errors of a part as faults of this scene, `$` of the part being `path` here."""
         for problem in error.problems:
             self.fault(path + problem.path.removeprefix("$"), problem.message, problem.fix)
+
+    def adopt(self, entry: Report) -> None:
+        """Note the problems of one entry of several: what makes it unusable makes it be left out, no more."""
+        for problem in entry.problems:
+            if problem.severity == "error":
+                self.warn(problem.path, f"{problem.message}: left out", problem.fix)
+            else:
+                self.add(problem)
 
     def settle(self, source: str | None = None, *, stacklevel: int = 3) -> None:
         """Raise `SceneError` if there is an error, else issue each warning as a `SceneWarning`."""

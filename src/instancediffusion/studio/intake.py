@@ -17,6 +17,7 @@ from instancediffusion.errors import InstanceDiffusionError, SceneError
 from instancediffusion.pipeline.picture import read_notes
 from instancediffusion.scene import Mask, scene_text
 from instancediffusion.studio.limits import Limits, RefusedError
+from instancediffusion.studio.requests import exact_seed
 from instancediffusion.studio.scenes import Checked, check
 
 _PNG, _JPEG, _WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"
@@ -99,7 +100,7 @@ def _read_png(content: bytes, canvas: tuple[int, int], limits: Limits, vocabular
         seed, settings = notes.get("seed"), notes.get("settings")
         return _scene(
             checked,
-            seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
+            seed=exact_seed(seed) if isinstance(seed, int) and not isinstance(seed, bool) else None,
             settings=settings if isinstance(settings, dict) else None,
         )
     if (height, width) != canvas:

@@ -68,8 +68,9 @@ def plan_of(scene: Scene, options: object, defaults: GenerationSettings, limits:
 
     Args:
         scene: the scene, checked.
-        options: JSON data: `preset` (a name), `settings` (fields of `GenerationSettings`), `seed` (a number, or null
-            for a random one), `pictures` (a count) and `grid` (`{"x": axis, "y": axis}`). All may be left out.
+        options: JSON data: `preset` (a name), `settings` (fields of `GenerationSettings`), `seed` (a number, also as
+            text, or null for a random one), `pictures` (a count) and `grid` (`{"x": axis, "y": axis}`). All may be
+            left out.
         defaults: the model's own settings.
         limits: bounds.
 
@@ -89,6 +90,8 @@ def plan_of(scene: Scene, options: object, defaults: GenerationSettings, limits:
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= limits.pictures:
         raise SettingsError(f"pictures: {str(count)[:20]!r} is not a whole number from 1 to {limits.pictures}")
     seed = options.get("seed")
+    if isinstance(seed, str) and seed.isascii() and seed.isdigit() and len(seed) <= 20:
+        seed = int(seed)
     if seed is not None and not isinstance(seed, int):
         raise SettingsError(f"seed: {str(seed)[:20]!r} is not a whole number")
     grid = options.get("grid")
@@ -100,6 +103,11 @@ def plan_of(scene: Scene, options: object, defaults: GenerationSettings, limits:
     plan = Plan(scene, fields, tuple(resolve_seeds(seed, count)), x, y, dict(options))
     _check_bounds(plan, limits)
     return plan
+
+
+def exact_seed(seed: int) -> int | str:
+    """A seed as a page can read it: JavaScript's numbers are exact up to 2**53 - 1, so larger ones go as text."""
+    return seed if seed < 2**53 else str(seed)
 
 
 def _settings(options: Mapping[str, Any], defaults: GenerationSettings) -> GenerationSettings:

@@ -12,8 +12,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from instancediffusion.runs import MANIFEST, Item, ManifestError, RunDirectory
+from instancediffusion.runs import MANIFEST, Item, ManifestError, RunDirectory, run_stamp
 from instancediffusion.studio.limits import RefusedError
+from instancediffusion.studio.requests import exact_seed
 
 REQUEST = "request"
 """Key of the item that holds what was asked for; its file is the scene."""
@@ -34,7 +35,7 @@ class RunStore:
         self.root = root
         self._clock = clock or (lambda: datetime.now(timezone.utc))
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
+        self._known: dict[str, tuple[Any, dict[str, Any]]] = {}
 
     @property
     def folder(self) -> Path:
@@ -111,7 +112,7 @@ class RunStore:
         settings = {key: item.record.get("settings") for key, item in items.items() if "seed" in item.record}
         return {
             **summary,
-            "request": asked.record if asked else {},
+            "request": _exact(asked.record) if asked else {},
             "scenes": scenes,
             "settings": settings,
         }
@@ -152,8 +153,7 @@ class RunStore:
     def _summary(self, run: str) -> dict[str, Any] | None:
         """The summary of a run, read anew only when its manifest changed; None if it holds no picture."""
         try:
-            facts = (self.folder / run / MANIFEST).stat()
-            stamp = (facts.st_mtime_ns, facts.st_size)
+            stamp = run_stamp(self.folder / run)
             with self._lock:
                 known = self._known.get(run)
             if known is not None and known[0] == stamp:
@@ -169,6 +169,11 @@ class RunStore:
         return summary
 
 
+def _exact(request: dict[str, Any]) -> dict[str, Any]:
+    """A request with its seeds as a page can read them."""
+    return {**request, "seeds": [exact_seed(seed) for seed in request.get("seeds", ())]}
+
+
 def _summary_of(run: str, items: dict[str, Item]) -> dict[str, Any] | None:
     made = {key: item for key, item in items.items() if "seed" in item.record}
     if not made:
@@ -179,7 +184,7 @@ def _summary_of(run: str, items: dict[str, Item]) -> dict[str, Any] | None:
         {
             "key": key,
             "file": next(iter(item.files)),
-            "seed": item.record["seed"],
+            "seed": exact_seed(item.record["seed"]),
             "height": item.record["size"][0],
             "width": item.record["size"][1],
             "cell": item.record.get("cell"),

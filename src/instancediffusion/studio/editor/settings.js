@@ -26,7 +26,7 @@ export class Settings {
     const list = $("#controls");
     for (const control of this.about.controls) list.append(this.field(control));
     $("#seed").addEventListener("change", (event) => {
-      this.seed = { fixed: true, value: Math.max(0, Math.min(Math.floor(Number(event.target.value) || 0), Number.MAX_SAFE_INTEGER)) };
+      this.seed = { fixed: true, value: exactSeed(event.target.value) };
       this.show();
     });
     $("#seed-random").addEventListener("change", (event) => {
@@ -165,6 +165,14 @@ export class Settings {
     } catch { /* damaged: start afresh */ }
     this.show();
   }
+}
+
+const MAX_SEED = 2n ** 64n - 1n;
+
+/** A seed as it was written, to the last digit: a number where that is exact, else text; the server reads both. */
+export function exactSeed(text) {
+  const whole = /^\s*(\d+)/.exec(text)?.[1] ?? "0", seed = BigInt(whole) < MAX_SEED ? BigInt(whole) : MAX_SEED;
+  return seed <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(seed) : String(seed);
 }
 
 /** Values to try of a setting: its choices, or three numbers around the usual one. */

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
-
-from instancediffusion.errors import SceneError
-from instancediffusion.geometry import fill_rings
-
 from ...canvas import Canvas
 from ...checks import check_integer, check_text, is_array
-from ...limits import MAX_POLYGON_POINTS, MAX_Z_ORDER
+from ...limits import MAX_Z_ORDER
 from ...locations import Mask
 from ...model import KINDS, Instance
 from ...read_boxes import read_box_xywh
-from ...read_places import read_point, read_rle, read_scribble
+from ...read_places import read_point, read_polygons, read_rle, read_scribble
 from ...report import Report, child, show
+from ..foreign.entries import plain_number, plain_numbers
+from .keys import Key, key_of
 
 
 def read_annotation(
@@ -25,32 +22,38 @@ def read_annotation(
     path: str,
     item: Mapping[str, Any],
     canvas: Canvas,
-    names: Mapping[int, str],
+    names: Mapping[Key, str],
     kinds: Collection[str],
 ) -> Instance | None:
     """Read one object; None if it is a crowd or cannot be used, which is noted."""
-    if item.get("iscrowd"):
+    if is_crowd(item):
         return None
-    errors = report.error_count
-    caption = item.get("caption", names.get(item.get("category_id", 0)) if _is_int(item.get("category_id")) else None)
+    caption = item.get("caption")
     if caption is None:
-        report.fault(path, f"has the unknown category {show(item.get('category_id'))}", "name it under categories")
-        return None
+        category = item.get("category_id")
+        key = key_of(category)
+        if key is None or key not in names:
+            report.fault(path, f"has the unknown category {show(category)}", "name it under categories")
+            return None
+        caption = names[key]
     caption = check_text(report, child(path, "caption"), caption, what="caption")
     wanted = set(kinds) & set(item["kinds"] if is_array(item.get("kinds")) else KINDS)
     places: dict[str, Any] = {}
-    for name, key, read in (
+    for name, field, read in (
         ("box", "bbox", read_box_xywh),
         ("point", "point", read_point),
         ("scribble", "scribble", read_scribble),
         ("mask", "segmentation", _read_segmentation),
     ):
-        if name in wanted and item.get(key):
-            places[name] = read(report, child(path, key), item[key], canvas)
+        if name in wanted and item.get(field):
+            # A place that cannot be used leaves the others of the object.
+            part = Report(lenient=True)
+            places[name] = read(part, child(path, field), _numbers(item[field]), canvas)
+            report.adopt(part)
     layer = None
     if item.get("z_order") is not None:
         layer = check_integer(report, child(path, "z_order"), item["z_order"], -MAX_Z_ORDER, MAX_Z_ORDER)
-    if caption is None or report.error_count > errors:
+    if caption is None or report.failed:
         return None
     if not any(places.values()):
         report.fault(path, "has no location that can be used", "give it a bbox or a segmentation")
@@ -58,31 +61,51 @@ def read_annotation(
     return Instance(caption, **places, z_order=layer)
 
 
-def _read_segmentation(report: Report, path: str, value: object, canvas: Canvas) -> Mask | None:
-    """Read polygons [[x1, y1, x2, y2, ...], ...] or a run-length code."""
+def is_crowd(item: Mapping[str, Any]) -> bool:
+    """Whether an annotation is of a crowd; tools write 1, 1.0, "1" or true."""
+    value = item.get("iscrowd")
+    return value is True or plain_number(value) == 1
+
+
+def _numbers(value: Any) -> Any:
+    """A list with numbers in place of numbers that are written as text; all else as it is."""
+    if not is_array(value):
+        return value
+    return [
+        number if isinstance(item, str) and (number := plain_number(item)) is not None else _numbers(item)
+        for item in value
+    ]
+
+
+def _read_segmentation(report: Report, path: str, value: Any, canvas: Canvas) -> Mask | None:
+    """Read polygons in any spelling that tools use, or a run-length code."""
+    if is_array(value) and len(value) == 1 and isinstance(value[0], Mapping):
+        value = value[0]
     if not is_array(value):
         return read_rle(report, path, value, canvas)
-    size = (canvas.height, canvas.width)
-    bitmap = np.zeros(size, dtype=bool)
-    for index, ring in enumerate(value):
-        where = child(path, index)
-        if not is_array(ring) or not all(_is_number(v) for v in ring):
-            report.error(where, "is not a list of numbers", "write [x1, y1, x2, y2, ...]")
-            return None
-        if len(ring) % 2 or not 6 <= len(ring) <= 2 * MAX_POLYGON_POINTS:
-            report.fault(where, f"has {len(ring)} numbers", f"a polygon has 3..{MAX_POLYGON_POINTS} corners x, y")
-            continue
-        bitmap |= fill_rings([np.array(ring, dtype=np.float64).reshape(-1, 2)], size)
-    try:
-        return Mask.from_array(bitmap)
-    except SceneError:
-        report.fault(path, "covers no pixel of the picture", "draw it on the picture")
+    rings = _rings(value)
+    if rings is None:
+        report.fault(path, "is not a list of polygons", "write [[x1, y1, x2, y2, ...], ...]")
         return None
+    if rings and not is_array(value[0]):
+        fix = "a list of polygons is a list of lists: [[x1, y1, x2, y2, ...]]"
+        report.warn(path, "lacks a pair of brackets; taken as one polygon", fix)
+    return read_polygons(report, path, rings, canvas)
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+def _rings(value: Any) -> list[list[float]] | None:
+    """Polygons as flat lists of numbers. Also understood: one flat list, and corners [x, y] in place of numbers."""
+    flat = plain_numbers(value)
+    if flat is not None:
+        return [flat]
+    if all(plain_numbers(item, 2) is not None for item in value) and len(value) >= 3:
+        return [[number for item in value for number in plain_numbers(item, 2) or ()]]
+    rings = []
+    for item in value:
+        ring = plain_numbers(item)
+        if ring is None and is_array(item) and all(plain_numbers(corner, 2) is not None for corner in item):
+            ring = [number for corner in item for number in plain_numbers(corner, 2) or ()]
+        if ring is None:
+            return None
+        rings.append(ring)
+    return rings

@@ -14,12 +14,12 @@ class CocoScene:
     """A scene that belongs to a picture.
 
     Attributes:
-        image_id: the picture's number in the COCO file.
-        file_name: the picture's file.
+        image_id: the picture's number in the COCO file, or its text where it is no number.
+        file_name: the picture's file, as the COCO file names it.
         scene: what it shows.
     """
 
-    image_id: int
+    image_id: int | str
     file_name: str
     scene: Scene
 

@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ... import text
-from ...canvas import read_canvas
-from ...checks import check_integer, check_object, check_text, is_array
-from ...limits import MAX_COCO_BYTES, MAX_INSTANCES
+from ...canvas import Canvas
+from ...checks import check_object, check_text, is_array
+from ...limits import MAX_COCO_BYTES, MAX_SIDE_PX, MIN_SIDE_PX
 from ...model import KINDS, Scene
-from ...report import Report, child, kind
+from ...report import Report, child, kind, show
+from ..foreign.entries import read_entries, whole_number
 from .annotations import read_annotation
 from .coco_scene import CocoScene
+from .keys import Key, key_of
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 """A COCO file, or what `json.load` gives of one."""
 
-_MAX_ID = 2**63 - 1
+_Entries = list[tuple[str, Mapping[str, Any]]]
 
 
 def read_coco(
     instances: Source,
     captions: Source | None = None,
     *,
-    image_ids: Collection[int] | None = None,
+    image_ids: Collection[int | str] | None = None,
     kinds: Collection[str] = KINDS,
 ) -> list[CocoScene]:
     """Read the scenes of a COCO instances file.
 
     The caption of an instance is its own if the annotation has one, else the name of its category. The prompt is the
     picture's first caption, else the instances' captions, joined by commas. Crowd regions are no instances and are
-    skipped. What cannot be used (a box of no size, a picture without a word) is left out with a `SceneWarning`.
+    skipped. What cannot be used (a box of no size, a picture without a word) is left out with a `SceneWarning`; so
+    are pictures that share an id, because their annotations cannot be told apart. Of a panoptic file the boxes of the
+    segments are read.
 
     Args:
         instances: the file with images, annotations and categories.
@@ -49,15 +54,152 @@ def read_coco(
     texts = _open(report, captions) if captions is not None else None
     scenes: list[CocoScene] = []
     if data is not None and (captions is None or texts is not None):
-        names = _categories(report, data)
-        prompts = _captions(report, texts or data)
-        grouped = _annotations(report, data)
-        for path, image in _items(report, data, "images"):
-            found = _read_image(report, path, image, grouped, names, prompts, image_ids, kinds)
-            if found is not None:
-                scenes.append(found)
+        scenes = read_coco_data(data, report, texts, image_ids=image_ids, kinds=kinds)
     report.settle(None if isinstance(instances, Mapping) else os.fspath(instances))
     return scenes
+
+
+def read_coco_data(
+    data: Mapping[str, Any],
+    report: Report,
+    captions: Mapping[str, Any] | None = None,
+    *,
+    image_ids: Collection[int | str] | None = None,
+    kinds: Collection[str] = KINDS,
+) -> list[CocoScene]:
+    """Read the scenes of JSON data, as `read_coco` does.
+
+    Args:
+        data: what `json.load` gives.
+        report: takes every problem; an error is what makes the whole file unusable.
+        captions: the data of the captions file.
+        image_ids: see `read_coco`.
+        kinds: see `read_coco`.
+    """
+    file = _File(report, data, captions, None if image_ids is None else {key_of(value) for value in image_ids})
+    if report.failed:
+        return []
+    file.warn_of_kind()
+    scenes = []
+    for path, image in file.images:
+        entry = Report(lenient=True)
+        found = _read_image(entry, path, image, file, kinds)
+        report.adopt(entry)
+        if found is not None:
+            scenes.append(found)
+    return scenes
+
+
+@dataclass
+class _File:
+    """The parts of a COCO file, by their ids.
+
+    Attributes:
+        report: takes every problem.
+        data: the instances file.
+        texts: the captions file, or None.
+        wanted: ids of the pictures to be read; None means all.
+        images: path and entry of each picture to be read.
+        names: category -> its name.
+        prompts: picture -> its first caption.
+        annotations: picture -> its annotations.
+    """
+
+    report: Report
+    data: Mapping[str, Any]
+    texts: Mapping[str, Any] | None
+    wanted: Collection[Key | None] | None
+    images: _Entries = field(default_factory=list)
+    names: dict[Key, str] = field(default_factory=dict)
+    prompts: dict[Key, str] = field(default_factory=dict)
+    annotations: dict[Key, _Entries] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.names = self._names()
+        self.prompts = self._prompts()
+        self._group_annotations()
+        self.images = self._unambiguous(list(_items(self.report, self.data, "images")))
+
+    def warn_of_kind(self) -> None:
+        """Tell a file of a kind whose annotations are no instances, so that scenes without any are no surprise."""
+        entries = [item for _, item in _items(Report(), self.data, "annotations")]
+        if any("segments_info" in item for item in entries):
+            message = "is a COCO panoptic file: the boxes of its segments are read, its masks are in PNG files"
+            self.report.warn("$", message, "give the instances file for masks")
+        elif entries and not any(self.annotations.values()):
+            message = "is a COCO captions file: it has prompts, and no object has a place"
+            self.report.warn("$", message, "give the instances file, and this one with --captions")
+
+    def _names(self) -> dict[Key, str]:
+        names: dict[Key, str] = {}
+        twice: set[Key] = set()
+        for path, item in _items(self.report, self.data, "categories") if "categories" in self.data else ():
+            entry = Report()
+            number = _key(entry, path, item, "id")
+            name = check_text(entry, child(path, "name"), item.get("name"), what="name")
+            self.report.adopt(entry)
+            if number is None or name is None:
+                continue
+            if names.get(number, name) != name:
+                told = f"category {show(number)} is named {show(names[number])} and {show(name)}"
+                self.report.warn(path, f"{told}: its objects are left out", "give every category an id of its own")
+                twice.add(number)
+            names[number] = name
+        return {number: name for number, name in names.items() if number not in twice}
+
+    def _prompts(self) -> dict[Key, str]:
+        """The first caption of each picture. Entries with a category are instances, not captions of a picture."""
+        prompts: dict[Key, str] = {}
+        for path, item in _items(self.report, self.texts or self.data, "annotations"):
+            if "category_id" in item or "bbox" in item or "caption" not in item:
+                continue
+            entry = Report()
+            image_id = _key(entry, path, item, "image_id")
+            prompt = check_text(entry, child(path, "caption"), item["caption"], what="caption")
+            self.report.adopt(entry)
+            if image_id is not None and prompt is not None:
+                prompts.setdefault(image_id, prompt.strip())
+        return prompts
+
+    def _group_annotations(self) -> None:
+        for path, item in _items(self.report, self.data, "annotations"):
+            segments = item.get("segments_info")
+            if not is_array(segments) and not {"category_id", "bbox", "segmentation"} & item.keys():
+                continue
+            entry = Report()
+            image_id = _key(entry, path, item, "image_id")
+            self.report.adopt(entry)
+            if image_id is None:
+                continue
+            group = self.annotations.setdefault(image_id, [])
+            if is_array(segments):
+                where = child(path, "segments_info")
+                group += [(child(where, i), part) for i, part in enumerate(segments) if isinstance(part, Mapping)]
+            else:
+                group.append((path, item))
+
+    def _unambiguous(self, images: _Entries) -> _Entries:
+        """The pictures to be read; of those that share an id none, unless they are the same entry again."""
+        known: dict[Key, _Entries] = {}
+        for path, image in images:
+            number = key_of(image.get("id"))
+            if number is None:
+                _key(entry := Report(), path, image, "id")
+                self.report.adopt(entry)
+            elif self.wanted is None or number in self.wanted:
+                known.setdefault(number, []).append((path, image))
+        kept = []
+        for number, group in known.items():
+            files = list(dict.fromkeys(show(image.get("file_name")) for _, image in group))
+            if len(files) == 1:
+                if len(group) > 1:
+                    self.report.warn(group[1][0], f"is image {show(number)} ({files[0]}) again: read once")
+                kept.append(group[0])
+            else:
+                told = f"image {show(number)} is {len(files)} pictures ({', '.join(files[:4])}): left out"
+                fix = "their annotations cannot be told apart; give every picture an id of its own"
+                self.report.warn(group[0][0], told, fix)
+        return kept
 
 
 def _open(report: Report, source: Source) -> Mapping[str, Any] | None:
@@ -80,86 +222,58 @@ def _items(report: Report, data: Mapping[str, Any], key: str) -> Iterator[tuple[
         return
     for index, item in enumerate(data[key]):
         path = child(child("$", key), index)
-        checked = check_object(report, path, item)
-        if checked is not None:
-            yield path, checked
+        if isinstance(item, Mapping):
+            yield path, item
+        else:
+            report.warn(path, f"is {kind(item)}, not an object: left out", "write {...}")
 
 
-def _number(report: Report, path: str, item: Mapping[str, Any], key: str) -> int | None:
+def _key(report: Report, path: str, item: Mapping[str, Any], key: str) -> Key | None:
     if key not in item:
         report.error(child(path, key), "is missing", "give every entry its numbers")
         return None
-    return check_integer(report, child(path, key), item[key], -_MAX_ID, _MAX_ID)
-
-
-def _categories(report: Report, data: Mapping[str, Any]) -> dict[int, str]:
-    names = {}
-    for path, item in _items(report, data, "categories") if "categories" in data else ():
-        number = _number(report, path, item, "id")
-        name = check_text(report, child(path, "name"), item.get("name"), what="name")
-        if number is not None and name is not None:
-            names[number] = name
-    return names
-
-
-def _captions(report: Report, data: Mapping[str, Any]) -> dict[int, str]:
-    """Return the first caption of each picture. Entries with a category are instances, not captions of a picture."""
-    prompts: dict[int, str] = {}
-    for path, item in _items(report, data, "annotations"):
-        if "category_id" in item or "caption" not in item:
-            continue
-        image_id = _number(report, path, item, "image_id")
-        if image_id is None or image_id in prompts:
-            continue
-        prompt = check_text(report, child(path, "caption"), item["caption"], what="caption")
-        if prompt is not None:
-            prompts[image_id] = prompt.strip()
-    return prompts
-
-
-def _annotations(report: Report, data: Mapping[str, Any]) -> dict[int, list[tuple[str, Mapping[str, Any]]]]:
-    grouped: dict[int, list[tuple[str, Mapping[str, Any]]]] = {}
-    for path, item in _items(report, data, "annotations"):
-        image_id = _number(report, path, item, "image_id")
-        if image_id is not None and ("category_id" in item or "bbox" in item or "segmentation" in item):
-            grouped.setdefault(image_id, []).append((path, item))
-    return grouped
+    found = key_of(item[key])
+    if found is None:
+        report.error(child(path, key), f"is {show(item[key])}, no number", "give every entry its numbers")
+    return found
 
 
 def _read_image(
-    report: Report,
-    path: str,
-    image: Mapping[str, Any],
-    grouped: Mapping[int, list[tuple[str, Mapping[str, Any]]]],
-    names: Mapping[int, str],
-    prompts: Mapping[int, str],
-    image_ids: Collection[int] | None,
-    kinds: Collection[str],
+    report: Report, path: str, image: Mapping[str, Any], file: _File, kinds: Collection[str]
 ) -> CocoScene | None:
-    image_id = _number(report, path, image, "id")
-    if image_id is None or (image_ids is not None and image_id not in image_ids):
-        return None
-    for key in ("width", "height"):
-        if key not in image:
-            report.error(child(path, key), "is missing", "give the picture's size")
-    canvas = read_canvas(report, image, path)
-    file_name = image.get("file_name", f"{image_id:012d}.jpg")
+    image_id = key_of(image.get("id"))
+    canvas = _canvas(report, path, image)
+    file_name = image.get("file_name", f"{image_id:012d}.jpg" if isinstance(image_id, int) else f"{image_id}.jpg")
     if not isinstance(file_name, str):
         report.error(child(path, "file_name"), f"is {kind(file_name)}, not a string", "name the picture")
+    if canvas is None or image_id is None or report.failed:
         return None
-    if canvas is None:
-        return None
-    annotations = grouped.get(image_id, [])
-    if len(annotations) > MAX_INSTANCES:
-        report.warn(path, f"has {len(annotations)} instances; only the first {MAX_INSTANCES} are read")
-    read = (read_annotation(report, where, item, canvas, names, kinds) for where, item in annotations[:MAX_INSTANCES])
-    instances = tuple(instance for instance in read if instance is not None)
-    prompt = prompts.get(image_id) or ", ".join(dict.fromkeys(instance.caption for instance in instances))
+    found = read_entries(
+        report,
+        file.annotations.get(image_id, []),
+        lambda entry, where, item: read_annotation(entry, where, item, canvas, file.names, kinds),
+    )
+    prompt = file.prompts.get(image_id) or ", ".join(dict.fromkeys(instance.caption for instance in found))
     if not prompt:
-        report.fault(path, f"image {image_id} has neither a caption nor an instance", "give the captions file")
+        crowd = "an instance that can be used" if file.annotations.get(image_id) else "an instance"
+        report.fault(path, f"image {show(image_id)} has neither a caption nor {crowd}", "see the lines above, if any")
         return None
     negative = image.get("negative_prompt")
     if negative is not None:
-        path = child(path, "negative_prompt")
-        negative = check_text(report, path, negative, what="negative prompt", blank=True)
-    return CocoScene(image_id, file_name, Scene(prompt, instances, canvas.width, canvas.height, negative))
+        where = child(path, "negative_prompt")
+        negative = check_text(report, where, negative, what="negative prompt", blank=True)
+    return CocoScene(image_id, file_name, Scene(prompt, tuple(found), canvas.width, canvas.height, negative))
+
+
+def _canvas(report: Report, path: str, image: Mapping[str, Any]) -> Canvas | None:
+    sides = []
+    for key in ("width", "height"):
+        side = whole_number(image.get(key))
+        if key not in image:
+            report.error(child(path, key), "is missing", "give the picture's size")
+        elif side is None or not MIN_SIDE_PX <= side <= MAX_SIDE_PX:
+            fix = f"write a whole number in {MIN_SIDE_PX}..{MAX_SIDE_PX}"
+            report.error(child(path, key), f"is {show(image[key])}, no side of a picture that can be made", fix)
+        else:
+            sides.append(side)
+    return Canvas(sides[0], sides[1]) if len(sides) == 2 else None

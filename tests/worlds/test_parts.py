@@ -13,6 +13,7 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.worlds import BACKGROUNDS, COLOURS, CORE, KINDS, ArtError, ObjectKind, SpriteBook, World
 from instancediffusion.worlds.art import art_file, build_art, draw_icon, load_art
 from instancediffusion.worlds.captions import vocabulary
+from instancediffusion.worlds.catalogue import FIRST_CORE
 from instancediffusion.worlds.colours import hue_saturation, recolour, tint_weight
 from instancediffusion.worlds.drawings import DRAWINGS
 
@@ -108,7 +109,9 @@ def test_parts_of_a_mirrored_kind_change_sides():
 
 
 def test_the_catalogue_is_large_and_unambiguous():
-    assert len(CORE) >= 128
+    assert len(CORE) >= 145
+    assert len(FIRST_CORE) == 132
+    assert set(FIRST_CORE) < set(CORE)
     assert len(BACKGROUNDS) >= 20
     assert len({kind.name for kind in KINDS}) == len(KINDS)
     assert len({kind.icon for kind in KINDS}) == len(KINDS)
@@ -122,6 +125,7 @@ def test_the_catalogue_is_large_and_unambiguous():
     assert sum(len(kind.drawings) >= 3 for kind in core.values()) >= 100
     assert sum(len(kind.everyday) >= 5 for kind in core.values()) >= 30
     assert len(vocabulary(core.values(), BACKGROUNDS)) < 1500
+    assert sum(any(set(drawing.parts) - {"head"} for drawing in kind.drawings) for kind in core.values()) >= 45
     for kind in KINDS:  # a trait never contradicts a colour the caption may also name
         assert not (kind.colours and set(kind.traits) & set(COLOURS))
     assert all(word.isalpha() and word.islower() for word in vocabulary(KINDS, BACKGROUNDS))
@@ -166,7 +170,7 @@ def test_our_own_drawings_are_drawn(name):
     pixels = draw_icon({"icons": DRAWINGS}, name)
     assert max(pixels.shape[:2]) == 256
     assert 0.3 < (pixels[..., 3] > 127).mean() < 0.95
-    assert any(kind.icon == name for kind in KINDS)
+    assert {name, f"own:{name}"} & {drawing.icon for kind in KINDS for drawing in kind.drawings}
 
 
 def test_worlds_load_no_torch():

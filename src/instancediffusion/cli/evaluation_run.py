@@ -28,6 +28,7 @@ from instancediffusion.evaluation.layouts import FIRST_SEED, MIN_OBJECTS, REFERE
 from instancediffusion.evaluation.sheets import Showcase, judged_sheet
 from instancediffusion.runs import atomic_path, write_atomic
 from instancediffusion.worlds import World, WorldSample, WorldSpec
+from instancediffusion.worlds.catalogue import FIRST_CORE
 
 from .gallery import Gallery, make_pictures
 from .progress import Countdown
@@ -43,7 +44,12 @@ def layout_world(max_objects: int, side_px: int = SIDE_PX) -> World:
     """Open the world whose layouts are drawn: objects of the core, one drawing of each, as the judges know them."""
     return World.load(
         spec=WorldSpec(
-            size=side_px, min_objects=MIN_OBJECTS, max_objects=max_objects, art_sets=("noto",), part_share=0.0
+            size=side_px,
+            min_objects=MIN_OBJECTS,
+            max_objects=max_objects,
+            objects=FIRST_CORE,
+            art_sets=("noto",),
+            part_share=0.0,
         )
     )
 

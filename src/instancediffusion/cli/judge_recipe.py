@@ -13,6 +13,7 @@ from instancediffusion.evaluation.layouts import CHECK_SEED
 from instancediffusion.training.config import OptimiserConfig
 from instancediffusion.training.loop import fit
 from instancediffusion.worlds import World, WorldSpec
+from instancediffusion.worlds.catalogue import FIRST_CORE
 
 log = logging.getLogger("instancediffusion.training")
 
@@ -71,7 +72,15 @@ def lesson_world(recipe: JudgeRecipe) -> World:
     """Open the built-in world that a judge learns from, one drawing of each kind unless the recipe names art sets."""
     options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.lessons.options.items()}
     return World.load(
-        spec=WorldSpec(**{"art_sets": ("noto",), "part_share": 0.0, **options, "size": recipe.network.side_px})
+        spec=WorldSpec(
+            **{
+                "objects": FIRST_CORE,
+                "art_sets": ("noto",),
+                "part_share": 0.0,
+                **options,
+                "size": recipe.network.side_px,
+            }
+        )
     )
 
 

@@ -10,6 +10,7 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation.layouts import MIN_OBJECTS
 from instancediffusion.scene import KINDS
 from instancediffusion.worlds import World, WorldSpec
+from instancediffusion.worlds.catalogue import FIRST_CORE
 
 from .cells import SUITES, Cell
 from .flip_and_grid import flip_cells, grid_cells
@@ -26,7 +27,9 @@ def knows_world(folder: Path) -> bool:
 def study_world(side_px: int) -> World:
     """Open the world whose objects the study is made of, one drawing of each; its drawings must have been built."""
     return World.load(
-        spec=WorldSpec(size=side_px, min_objects=MIN_OBJECTS, max_objects=4, art_sets=("noto",), part_share=0.0)
+        spec=WorldSpec(
+            size=side_px, min_objects=MIN_OBJECTS, max_objects=4, objects=FIRST_CORE, art_sets=("noto",), part_share=0.0
+        )
     )
 
 

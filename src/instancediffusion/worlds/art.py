@@ -22,7 +22,7 @@ from PIL import Image
 from instancediffusion.errors import InstanceDiffusionError
 from instancediffusion.runs import atomic_path, cache_folder
 
-from .art_sets import ART_SETS, NOTO, ArtSet
+from .art_sets import ART_SETS, NOTO, OWN, ArtSet
 from .drawings import DRAWINGS
 from .kinds import Drawing, ObjectKind
 
@@ -41,7 +41,7 @@ class ArtError(InstanceDiffusionError):
 def art_file(kinds: Iterable[ObjectKind], cache: str | Path | None = None) -> Path:
     """Return where the sprites of these kinds are, or will be, cached. The name changes with whatever shapes them."""
     drawings = _drawings(kinds)
-    wanted = sorted((one.icon, one.specks, DRAWINGS.get(one.icon)) for one in drawings)
+    wanted = sorted((one.icon, one.specks, DRAWINGS.get(one.icon.removeprefix("own:"))) for one in drawings)
     pinned = sorted((name, ART_SETS[name].sha256) for name in {one.art_set for one in drawings})
     digest = hashlib.sha256(json.dumps([_FORMAT, SPRITE_SIDE, pinned, wanted]).encode()).hexdigest()[:12]
     return cache_folder(cache) / f"world-{digest}" / "sprites.npz"
@@ -68,8 +68,10 @@ def build_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None, art:
     sprites: dict[str, Sprite] = {}
     for name in dict.fromkeys(one.art_set for one in drawings):
         art_set = ART_SETS[name]
-        icons = _read_icons(here[name] if name in here else _checked(_fetch(art_set), art_set))
-        if art_set is NOTO:
+        icons: dict[str, Any] = {"icons": {}}
+        if art_set is not OWN:
+            icons = _read_icons(here[name] if name in here else _checked(_fetch(art_set), art_set))
+        if art_set in (NOTO, OWN):
             icons["icons"] = DRAWINGS | icons["icons"]
         for one in drawings:
             if one.art_set == name:
@@ -177,10 +179,11 @@ def _recognised(path: Path) -> tuple[str, bytes]:
     """Read a packed file, and say which art set it is."""
     packed = path.read_bytes()
     digest = hashlib.sha256(packed).hexdigest()
-    for name, art_set in ART_SETS.items():
+    fetched = {name: art_set for name, art_set in ART_SETS.items() if art_set is not OWN}
+    for name, art_set in fetched.items():
         if digest == art_set.sha256:
             return name, packed
-    known = ", ".join(one.pinned for one in ART_SETS.values())
+    known = ", ".join(one.pinned for one in fetched.values())
     raise ArtError(f"{path}: its sha256 {digest[:16]}... is that of none of {known}; fetch one of them with `npm pack`")
 
 

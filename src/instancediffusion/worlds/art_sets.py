@@ -9,8 +9,8 @@ class ArtSet:
 
     Attributes:
         name: the set's name in a drawing's key, "name:icon".
-        package: the npm package.
-        version: the one version that is used.
+        package: the npm package; empty for our own drawings, which are part of this one.
+        version: the one version of it that is used.
         sha256: of the packed file.
         style: the word that captions may use of its drawings ("a flat drawing of a dog").
         credit: whose work it is, and its licence.
@@ -37,12 +37,16 @@ NOTO = ArtSet(
     "cartoon",
     "Noto Emoji, Copyright Google LLC and contributors, Apache License 2.0",
 )
-"""The set of every drawing whose key names none; our own drawings, made to look like it, count among it."""
+"""The set of every drawing whose key names none; our own first drawings, made to look like it, count among it."""
+
+OWN = ArtSet("own", "", "", "", "flat", "this project, Apache License 2.0")
+"""Further drawings of our own."""
 
 ART_SETS: dict[str, ArtSet] = {
     one.name: one
     for one in (
         NOTO,
+        OWN,
         ArtSet(
             "noto-v1",
             "@iconify-json/noto-v1",

@@ -58,5 +58,39 @@ DRAWINGS: dict[str, dict[str, Any]] = {
         '<path fill="#7fb0f5" d="M41 52c-12 12-15 30-9 46 2 5 7 3 6-2-3-14-1-28 8-40 3-4-1-8-5-4z"/>'
         '<path fill="none" stroke="#f2f4f7" stroke-width="5" d="M25 82l10-9 11 9 12-9 12 9 12-9 11 9 10-9"/>',
     },
+    "round table": {
+        "width": 128,
+        "height": 128,
+        "body": '<path fill="#7d4b28" d="M34 112c0-9 12-15 30-15s30 6 30 15z"/>'
+        '<path fill="#8f5a33" d="M56 50h16v52H56z"/><path fill="#7d4b28" d="M66 50h6v52h-6z"/>'
+        '<path fill="#9c6539" d="M3 38v8c0 9 27 17 61 17s61-8 61-17v-8z"/>'
+        '<ellipse cx="64" cy="38" fill="#cf9460" rx="61" ry="16"/>'
+        '<ellipse cx="58" cy="35" fill="#dba876" rx="40" ry="8"/>',
+    },
+    "slatted bench": {
+        "width": 128,
+        "height": 128,
+        "body": '<path fill="#3a4147" d="M16 26h9v86h-9zM103 26h9v86h-9z"/>'
+        '<path fill="#2f7a4c" d="M6 32h116v11H6zM6 49h116v11H6z"/>'
+        '<path fill="#3d9160" d="M4 70h120v10H4z"/><path fill="#26633d" d="M4 80h120v6H4z"/>',
+    },
+    "snow igloo": {
+        "width": 128,
+        "height": 128,
+        "body": '<path fill="#eaf5fc" d="M6 106C6 58 30 24 64 24s58 34 58 82z"/>'
+        '<path fill="#cfe4f3" d="M88 30c22 12 34 42 34 76h-18c0-36-4-60-16-76z"/>'
+        '<path fill="none" stroke="#9fc4de" stroke-width="3" d="M10 80h34M84 80h34M19 54h90M64 26v28M40 34v20M88 34v20'
+        'M30 54v26M98 54v26M64 54v12"/>'
+        '<path fill="#b9d6ea" d="M40 106V88c0-15 10-26 24-26s24 11 24 26v18z"/>'
+        '<path fill="#33506c" d="M48 106V90c0-11 7-19 16-19s16 8 16 19v16z"/>',
+    },
+    "peaked iceberg": {
+        "width": 128,
+        "height": 128,
+        "body": '<path fill="#f3fbff" d="M10 92 38 36l14 8L68 8l20 34 12-8 20 58z"/>'
+        '<path fill="#c3e4f4" d="M68 8l20 34 12-8 20 58H74L60 52z"/>'
+        '<path fill="#9fd2ec" d="M88 42l-6 50H70l-4-30zM38 36l6 30-8 26h-8z"/>'
+        '<path fill="#58a9d8" d="M2 92h124c-4 12-14 16-24 12-10 8-22 8-32 1-10 8-24 7-32-1-14 5-30 2-36-12z"/>',
+    },
 }
 """Name -> an icon in Iconify's JSON form, to be drawn where the art has none of that name."""

@@ -1,10 +1,13 @@
 """Contact sheets of a world, for a person to look at before a model is trained on it."""
 
+from itertools import cycle
+
 import numpy as np
 from PIL import Image, ImageDraw
 
 from instancediffusion.rendering import contact_sheet
 
+from .kinds import Drawing, Facing, ObjectKind
 from .world import World
 
 _PAPER = (206, 214, 212)
@@ -14,42 +17,43 @@ _READABLE = 224
 
 
 def object_sheet(world: World, cell: int = 96, columns: int = 12) -> Image.Image:
-    """Draw every kind in its own colour, named, `<` marking the kinds that have a side (shown facing left)."""
+    """Draw every drawing in its own colour, named, `<` marking those that have a side (shown facing left)."""
     cells, labels = [], []
-    for kind in world.kinds:
-        cells.append(_cell(world.sprites.picture(kind.name, kind.colour, "left" if kind.facing else None), cell))
-        labels.append(f"{'< ' if kind.facing else ''}{kind.name}")
+    for kind, look in _drawn(world):
+        side: Facing | None = "left" if look.facing else None
+        cells.append(_cell(world.sprites.picture(kind.name, look.colour, side, drawing=look), cell))
+        labels.append(f"{'< ' if look.facing else ''}{kind.name}")
     return contact_sheet(cells, columns, labels)
 
 
 def colour_sheet(world: World, cell: int = 96) -> Image.Image:
-    """Draw every kind that can be recoloured, in each of its colours, one kind a row."""
-    kinds = [kind for kind in world.kinds if kind.colours]
-    columns = max((len(kind.colours) for kind in kinds), default=1)
+    """Draw every drawing that can be recoloured, in each of its colours, one drawing a row."""
+    drawn = [(kind, look) for kind, look in _drawn(world) if look.colours]
+    columns = max((len(look.colours) for _, look in drawn), default=1)
     cells, labels = [], []
-    for kind in kinds:
-        for colour in kind.colours:
-            cells.append(_cell(world.sprites.picture(kind.name, colour, kind.facing), cell))
+    for kind, look in drawn:
+        for colour in look.colours:
+            cells.append(_cell(world.sprites.picture(kind.name, colour, look.facing, drawing=look), cell))
             labels.append(f"{colour} {kind.name}")
-        for _ in range(columns - len(kind.colours)):
+        for _ in range(columns - len(look.colours)):
             cells.append(_empty(cell))
             labels.append("")
     return contact_sheet(cells or [_empty(cell)], columns, labels or [""])
 
 
 def part_sheet(world: World, cell: int = 160, columns: int = 8) -> Image.Image:
-    """Draw every kind with known parts, their boxes over it: mirrored in every second picture of a kind with a side."""
+    """Draw every drawing with known parts, their boxes over it: those with a side once facing each side."""
     cells, labels = [], []
-    for kind in world.kinds:
-        for side in (kind.facings or (None,)) if kind.parts else ():
-            sprite = world.sprites.picture(kind.name, kind.colour, side)
+    for kind, look in _drawn(world):
+        for side in (look.facings or (None,)) if look.parts else ():
+            sprite = world.sprites.picture(kind.name, look.colour, side, drawing=look)
             picture = _cell(sprite, cell)
             scale = cell / max(sprite.size)
             wide, tall = sprite.width * scale, sprite.height * scale
             left, top = (cell - wide) / 2.0, (cell - tall) / 2.0
             draw = ImageDraw.Draw(picture)
-            boxes = kind.parts_facing(side)
-            for ink, (x0, y0, x1, y1) in zip(_INKS, boxes.values(), strict=False):
+            boxes = look.parts_facing(side)
+            for ink, (x0, y0, x1, y1) in zip(cycle(_INKS), boxes.values(), strict=False):
                 corners = (left + x0 * wide, top + y0 * tall, left + x1 * wide - 1, top + y1 * tall - 1)
                 draw.rectangle(corners, outline=ink, width=2)
             cells.append(picture)
@@ -58,10 +62,12 @@ def part_sheet(world: World, cell: int = 160, columns: int = 8) -> Image.Image:
 
 
 def facing_sheet(world: World, cell: int = 96, columns: int = 12) -> Image.Image:
-    """Draw every kind that has a side, facing left, then facing right."""
-    sides = [(kind, side) for kind in world.kinds for side in kind.facings]
-    cells = [_cell(world.sprites.picture(kind.name, kind.colour, side), cell) for kind, side in sides]
-    labels = [f"{kind.name} {side}" for kind, side in sides]
+    """Draw every drawing that has a side, facing left, then facing right."""
+    sides = [(kind, look, side) for kind, look in _drawn(world) for side in look.facings]
+    cells = [
+        _cell(world.sprites.picture(kind.name, look.colour, side, drawing=look), cell) for kind, look, side in sides
+    ]
+    labels = [f"{kind.name} {side}" for kind, _, side in sides]
     return contact_sheet(cells or [_empty(cell)], columns, labels or [""])
 
 
@@ -95,6 +101,10 @@ def order_sheet(world: World, count: int = 12, columns: int = 6, seed: int = 0) 
         if len(pictures) >= 2 * count:
             break
     return contact_sheet(pictures or [_empty(side)], columns, labels or [""])
+
+
+def _drawn(world: World) -> list[tuple[ObjectKind, Drawing]]:
+    return [(kind, look) for kind in world.kinds for look in kind.drawings]
 
 
 def _empty(side: int) -> Image.Image:

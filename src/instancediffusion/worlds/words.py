@@ -14,8 +14,8 @@ _IRREGULAR |= {noun: noun for noun in ("goldfish", "trout", "salmon", "tuna", "c
 _IRREGULAR |= {"calf": "calves", "hoof": "hooves"}
 _NO_ARTICLE = frozenset(
     (
-        *("bread", "cattle", "clouds", "coffee", "flowers", "footwear", "grapes", "headgear", "scissors", "shears"),
-        *("sunshine", "swine", "waterfowl"),
+        *("artwork", "bread", "cattle", "clouds", "coffee", "flowers", "foliage", "footwear", "grapes"),
+        *("headgear", "leaves", "scissors", "shears", "sunshine", "swine", "waterfowl"),
     )
 )
 _SOUNDS_LIKE_A = ("uni", "eu", "ufo")

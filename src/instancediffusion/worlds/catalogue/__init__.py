@@ -18,11 +18,20 @@ from .parts import PARTS
 from .things import THINGS
 from .vehicles import VEHICLES
 
+_LATER = frozenset(
+    (
+        *("bear", "deer", "eagle", "tangerine", "cookie", "loaf of bread", "cup of coffee", "bouquet", "branch"),
+        *("fountain", "statue", "temple", "rock", "cloud", "painting"),
+    )
+)
+"""Kinds that came into the core after the first model was trained."""
+
 KINDS = check_kinds(
     replace(
         kind,
         parts=PARTS.get(kind.name, {}) | MORE_PARTS["noto"].get(kind.name, {}),
         others=with_others(kind),
+        core=kind.core or kind.name in _LATER,
         everyday=EVERYDAY.get(kind.name, ()),
         animal=kind in ANIMALS,
     )
@@ -33,4 +42,7 @@ KINDS = check_kinds(
 CORE = tuple(kind.name for kind in KINDS if kind.core)
 """The names a `WorldSpec` uses when it names none."""
 
-__all__ = ["CORE", "KINDS"]
+FIRST_CORE = tuple(name for name in CORE if name not in _LATER)
+"""The core the first model was trained on."""
+
+__all__ = ["CORE", "FIRST_CORE", "KINDS"]

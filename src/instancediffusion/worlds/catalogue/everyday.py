@@ -100,7 +100,7 @@ _WORDS = {
     "sailboat": "sailing boat, yacht, sail boat, sailing ship, dinghy, boat",
     "ship": "ocean liner, cruise ship, steamer, ferry, steamship, passenger ship, cruise liner",
     "chair": "seat, stool, kitchen chair, dining chair, wood chair",
-    "table": "desk, dining table, kitchen table, wood table, coffee table, tabletop",
+    "table": "desk, dining table, kitchen table, wood table, coffee table, tabletop, kitchen counter, counter",
     "bench": "garden bench, wooden bench, wood bench",
     "sofa": "settee, loveseat, living room sofa, divan, futon",
     "bed": "single bed, cot, bunk, bedstead, guest bed",
@@ -145,6 +145,13 @@ _WORDS = {
     "fountain": "water fountain, garden fountain, park fountain",
     "cloud": "fluffy cloud, rain cloud, fluffy clouds",
     "eagle": "golden eagle, bald eagle, hawk, falcon, bird of prey",
+    "bear": "grizzly, grizzly bear, bear cub, wild bear, big bear",
+    "deer": "stag, doe, fawn, reindeer, buck, young deer",
+    "branch": "leaf, leaves, leafy branch, sprig, foliage, herb, leafy twig",
+    "statue": "sculpture, monument, stone statue, lady liberty",
+    "temple": "parthenon, pantheon, museum, courthouse, stone temple",
+    "rock": "stone, pebble, big stone, big rock",
+    "painting": "oil painting, picture frame, framed picture, wall painting, artwork, landscape painting",
     "frying pan": "skillet, fried egg, pan with an egg",
 }
 

@@ -32,7 +32,7 @@ def with_others(kind: ObjectKind) -> tuple[Drawing, ...]:
             tint,
             facing,
             kind.specks,
-            MORE_PARTS[art_set].get(kind.name, {}),
+            MORE_PARTS.get(art_set, {}).get(kind.name, {}),
             repaint=tint is not None,
         )
         for art_set, icon, colour, tint, facing in _OTHERS.get(kind.name, ())
@@ -48,7 +48,7 @@ def _row(
     return (art_set, icon, colour, tint, facing)
 
 
-_blob, _flat, _glossy = (partial(_row, art_set) for art_set in ("noto-v1", "fluent-flat", "fluent"))
+_blob, _flat, _glossy, _own = (partial(_row, art_set) for art_set in ("noto-v1", "fluent-flat", "fluent", "own"))
 
 _OTHERS: dict[str, tuple[_Row, ...]] = {
     "dog": (_blob("dog"), _flat("dog", facing="left"), _glossy("dog", facing="left")),
@@ -276,5 +276,29 @@ _OTHERS: dict[str, tuple[_Row, ...]] = {
     "trophy": (_blob("trophy"), _flat("trophy"), _glossy("trophy")),
     "diamond": (_blob("gem-stone"), _flat("gem-stone"), _glossy("gem-stone")),
     "kite": (_flat("kite"), _glossy("kite")),
+    "bear": (_blob("bear"), _flat("bear"), _glossy("bear")),
+    "deer": (_flat("deer", facing="left"), _glossy("deer", facing="left")),
+    "eagle": (_blob("eagle", facing="left"), _flat("eagle", facing="left"), _glossy("eagle", facing="left")),
+    "tangerine": (_blob("tangerine"), _flat("tangerine"), _glossy("tangerine")),
+    "cookie": (_blob("cookie"), _flat("cookie"), _glossy("cookie")),
+    "loaf of bread": (_blob("bread"), _flat("bread"), _glossy("bread")),
+    "cup of coffee": (_blob("hot-beverage"), _flat("hot-beverage"), _glossy("hot-beverage")),
+    "bouquet": (_blob("bouquet"), _flat("bouquet"), _glossy("bouquet")),
+    "branch": (_blob("herb"), _flat("herb"), _glossy("herb")),
+    "fountain": (_blob("fountain"), _flat("fountain"), _glossy("fountain")),
+    "statue": (_blob("statue-of-liberty"), _flat("statue-of-liberty"), _glossy("statue-of-liberty")),
+    "temple": (_blob("classical-building"), _flat("classical-building"), _glossy("classical-building")),
+    "rock": (_flat("rock"), _glossy("rock")),
+    "cloud": (_blob("cloud"), _flat("cloud"), _glossy("cloud")),
+    "painting": (_blob("framed-picture"), _flat("framed-picture"), _glossy("framed-picture")),
+    "vase": (
+        _blob("amphora", "orange", (5, 42)),
+        _flat("amphora", "brown", (8, 34)),
+        _glossy("amphora", "brown", (0, 40)),
+    ),
+    "table": (_own("round table"),),
+    "bench": (_own("slatted bench"),),
+    "igloo": (_own("snow igloo"),),
+    "iceberg": (_own("peaked iceberg"),),
 }
 """Name of a kind -> its further drawings."""

@@ -20,6 +20,7 @@ _MORE_PLANTS = (
     Kind("hyacinth", "hyacinth", (), ("purple",)),
     Kind("water lily", "lotus", ("lotus",), ("pink",)),
     Kind("bouquet", "bouquet", ("bunch of flowers",)),
+    Kind("branch", "herb", ("twig",), ("leafy",)),
     Kind("seedling", "seedling", ("sprout",), ("green",)),
     Kind("clover", "four-leaf-clover", (), ("green",)),
     Kind("maple leaf", "maple-leaf"),

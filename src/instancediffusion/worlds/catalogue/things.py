@@ -48,6 +48,7 @@ _HOUSEHOLD = (
     Kind("door", "door", ("wooden door",)),
     Kind("window", "window"),
     Kind("mirror", "mirror"),
+    Kind("painting", "framed-picture", ("framed painting",)),
     Kind("bathtub", "bathtub"),
     Kind("toilet", "toilet", (), ("white",)),
     Kind("radio", "radio"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from .checks import check_integer, check_text, is_array
@@ -111,6 +112,14 @@ class Scene:
                 message += f"{show((self.height, self.width))}"
                 report.error(f"{path}.mask.size", message, "draw the mask on the scene's canvas")
 
+    def _repr_png_(self) -> bytes:
+        """Show the scene in a notebook: its overlay."""
+        return bytes(_notebook().scene_png(self))
+
+    def _repr_html_(self) -> str:
+        """Show the scene in a notebook: its overlay as SVG."""
+        return str(_notebook().scene_html(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the scene in the native format (version 1, lengths in pixels), ready for `json.dump`."""
         from .formats.native import write_native
@@ -133,3 +142,8 @@ class Scene:
         if scene is None:
             raise AssertionError("a scene that cannot be read has a problem that says why")
         return scene
+
+
+def _notebook() -> Any:
+    """What draws scenes lies above scenes; it is imported by its name when a notebook asks, and only then."""
+    return import_module("instancediffusion.rendering.notebook")

@@ -57,12 +57,20 @@ class SceneWarning(UserWarning):
     """Something in a scene was mended on reading (a box that leaves the canvas, say)."""
 
 
+class FailureWarning(UserWarning):
+    """A picture of several could not be made; the others are there."""
+
+
 class CheckpointError(InstanceDiffusionError):
     """A file of weights that is unsafe, damaged, or not what it should be."""
 
 
 class ModelError(InstanceDiffusionError):
     """A model that cannot be found, put together, or asked for what it was not built for."""
+
+
+class PicturesError(ModelError):
+    """Pictures that a model could not make, because their numbers are not finite."""
 
 
 class SettingsError(InstanceDiffusionError):

@@ -14,15 +14,12 @@ from PIL import Image
 
 from instancediffusion import InstanceDiffusionPipeline, Scene, save_scene
 from instancediffusion.cli import cli
-from instancediffusion.cli.generate import INSTANCE_MASKS, SCHEDULERS
 from instancediffusion.cli.inputs import BOX_ORDERS, FORMATS, UNITS, Reading, read_inputs
 from instancediffusion.cli.progress import Reporter
-from instancediffusion.conditioning import INSTANCE_MASK_RULES
 from instancediffusion.errors import InstanceDiffusionError, ModelError
 from instancediffusion.pipeline.folder import Picture, batches
 from instancediffusion.pipeline.picture import png_bytes, read_notes
 from instancediffusion.runs import DATABASE, MANIFEST
-from instancediffusion.sampling import SCHEDULERS as KNOWN
 from instancediffusion.scene import READ
 from instancediffusion.scene.formats.foreign import entries
 from tests.tiny_pipeline import scene_of, tiny_pipeline
@@ -335,8 +332,6 @@ def test_notes_of_a_picture(tmp_path):
 
 def test_the_command_knows_every_name():
     """They are written out there, so that its help needs no torch."""
-    assert tuple(KNOWN) == SCHEDULERS
-    assert INSTANCE_MASK_RULES == INSTANCE_MASKS
     assert (FORMATS, UNITS, BOX_ORDERS) == (tuple(READ), entries.UNITS, entries.BOX_ORDERS)
 
 

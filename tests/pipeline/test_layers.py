@@ -109,7 +109,7 @@ def test_alone_an_instance_is_as_large_as_in_its_scene(tmp_path):
     tokenizer = tiny_tokenizer(tmp_path)
     texts = encode_texts(["", "x", "a", "b", "c"], tokenizer, tiny_text_encoder(len(tokenizer)), "cpu")
     frames = {1: (0.2, 0.25, 0.7, 0.75), 2: (0.0, 0.0, 1.0, 1.0), 3: (0.0, 0.1, 0.5, 0.6)}
-    bank = build_scene_bank([scene], [""], [frames], texts, adapter, instance_mask=None, max_rows=2, swapped=[0])
+    bank = build_scene_bank([scene], [frames], texts, adapter, instance_mask=None, max_rows=2, swapped=[0])
     (whole,) = bank.groundings[0].extents
     for number, (x0, y0, x1, y1) in frames.items():
         (alone,) = bank.groundings[bank.alone[0, number][1]].extents

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from instancediffusion.sampling import (
-    SCHEDULERS,
     CropMerge,
     LastMerge,
     MeanMerge,
@@ -17,7 +16,7 @@ from instancediffusion.sampling import (
     sample,
 )
 
-from .toys import SIZE, PointMass, targets
+from .toys import KINDS, SIZE, PointMass, targets
 
 
 def noise_for(count, seed=0):
@@ -66,7 +65,7 @@ def test_mean_merge_against_a_plain_loop(pndm, name):
     torch.testing.assert_close(got.latents[0], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_image_k_of_a_batch_equals_image_k_alone(pndm, name):
     counts = [2, 0, 3]
     model, scheduler = PointMass(targets(counts), gain=0.2), build_scheduler(name, pndm)
@@ -114,7 +113,7 @@ def test_the_published_number_of_network_calls(pndm):
     assert out.rows_done == 254
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_merge_is_not_lost(pndm, name):
     """A predictor-corrector remembers the sample before the merge, and would go on from that one."""
     model, scheduler = PointMass(targets([1]), gain=0.3), build_scheduler(name, pndm)

@@ -1,14 +1,16 @@
 import pytest
 import torch
 
+from instancediffusion.choices import scheduler_name
 from instancediffusion.errors import SettingsError
 from instancediffusion.sampling import SCHEDULERS, build_scheduler, calls_of_steps, clean_estimate, sample
 
-from .toys import SIZE, PointMass, alphas, targets
+from .toys import KINDS, SIZE, PointMass, alphas, targets
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("steps", [1, 2, 7, 20])
+@pytest.mark.parametrize(
+    ("name", "steps"), [(name, 7) for name in SCHEDULERS] + [(name, steps) for name in KINDS for steps in (1, 2, 20)]
+)
 def test_every_scheduler_reaches_the_only_picture_there_is(pndm, name, steps):
     model = PointMass(targets([0]))
     noise = torch.randn(1, *SIZE, generator=torch.Generator().manual_seed(0))
@@ -49,7 +51,7 @@ def test_both_calls_of_a_doubled_step_have_its_grounding_scale(pndm):
 
 def test_the_model_scheduler_is_not_touched(pndm):
     before = dict(vars(pndm))
-    for name in (None, *SCHEDULERS):
+    for name in (None, *KINDS):
         sample(PointMass(targets([0])), build_scheduler(name, pndm), torch.zeros(1, *SIZE), grounding_scales=[1.0] * 3)
     assert vars(pndm) == before
 
@@ -59,7 +61,7 @@ def test_unknown_scheduler_names_the_nearest(pndm):
         build_scheduler("eular", pndm)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_schedule_without_signal_at_its_end(name):
     """Velocity models with zero terminal signal work with every name, also where the class cannot rescale."""
     from diffusers import DDIMScheduler
@@ -104,3 +106,65 @@ def test_clean_estimate_inverts_the_forward_process(pndm, kind):
         prediction = noise if kind == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * clean
         got = clean_estimate(scheduler, noisy, prediction, torch.tensor(t))
         torch.testing.assert_close(got, clean, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("DPM++ 2M Karras", "dpm++_2m_karras"),
+        ("dpmpp_2m_sde_k", "dpm++_2m_sde_karras"),
+        ("DPM++ SDE Karras", "dpm++_sde_karras"),
+        ("Euler a", "euler_a"),
+        ("euler-ancestral", "euler_a"),
+        ("DPM2 a Karras", "dpm2_a_karras"),
+        ("k_lms", "lms"),
+        ("UniPC", "unipc"),
+        ("LCM", "lcm"),
+        ("no such", "no such"),
+    ],
+)
+def test_names_of_other_programs(text, name):
+    assert scheduler_name(text) == name
+
+
+FLOW = "FlowMatchEulerDiscreteScheduler"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        (FLOW, {}, "flow matching"),
+        ("FlowMatchHeunDiscreteScheduler", {}, "flow matching"),
+        ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}, "flow matching"),
+        ("EDMEulerScheduler", {}, "EDM"),
+        ("CogVideoXDDIMScheduler", {}, "video"),
+        ("DDIMInverseScheduler", {}, "from a picture to noise"),
+        ("CMStochasticIterativeScheduler", {}, "consistency models"),
+        ("RePaintScheduler", {}, "a picture to go on from"),
+        ("UnCLIPScheduler", {}, "unCLIP"),
+        ("ScoreSdeVeScheduler", {}, "noise or velocity"),
+        ("SCMScheduler", {}, "noise or velocity"),
+        ("DDIMScheduler", {"prediction_type": "score"}, "'score'"),
+    ],
+)
+def test_schedulers_of_other_models_are_refused_by_name(name, options, reason):
+    import diffusers
+
+    with pytest.raises(SettingsError, match=rf"scheduler: {name} .*{reason}.*DDIMScheduler"):
+        build_scheduler(None, getattr(diffusers, name)(**options))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_same_seeds_give_the_same_pictures_in_any_batch(pndm, name):
+    """Also where a scheduler makes noise of its own (DPMSolverSDE once drew from nowhere)."""
+    scheduler = build_scheduler(name, pndm)
+    noise = torch.randn(2, *SIZE, generator=torch.Generator().manual_seed(0))
+
+    def run(*seeds, start=noise):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        model = PointMass(targets([0] * len(start)), gain=0.2)
+        return sample(model, scheduler, start, grounding_scales=[1.0] * 4, generators=generators).latents
+
+    both = run(1, 2)
+    assert torch.equal(both, run(1, 2))
+    torch.testing.assert_close(run(1, start=noise[:1])[0], both[0], rtol=0, atol=1e-4)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from instancediffusion.choices import SCHEDULERS
 from instancediffusion.sampling import Branch
 
 SIZE = (4, 8, 8)
@@ -55,3 +56,7 @@ def targets(counts: Sequence[int], seed: int = 0) -> dict[tuple[int, int], Tenso
         for image, count in enumerate(counts)
         for index in range(count + 1)
     }
+
+
+KINDS = tuple({class_name: name for name, (class_name, _) in reversed(SCHEDULERS.items())}.values())
+"""One name for each class of scheduler."""

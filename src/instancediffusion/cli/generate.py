@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instancediffusion.choices import INSTANCE_MASK_RULES, SCHEDULERS, scheduler_name
 from instancediffusion.errors import SettingsError
 
 from .collector import uncollected
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
     from instancediffusion.pipeline import GenerationSettings
     from instancediffusion.pipeline.folder import Picture, PictureFolder
 
-SCHEDULERS = ("pndm", "plms", "ddim", "dpm++", "unipc", "euler", "lcm")
-INSTANCE_MASKS = ("none", "grounding", "full", "visibility", "published")
 _SHARE = click.FloatRange(0, 1)
 _COUNT = click.IntRange(min=1)
 _SEED = click.IntRange(0, 2**64 - 1)
+
+
+class _SchedulerName(click.Choice[str]):
+    """The names of schedulers, in any spelling `scheduler_name` knows."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(scheduler_name(str(value)), param, ctx)
 
 
 @click.command()
@@ -43,7 +49,7 @@ _SEED = click.IntRange(0, 2**64 - 1)
 @click.option("--seed", "seeds", type=_SEED, multiple=True, help="Seed; repeatable. Default: the picture's own, or 0.")
 @click.option("--num-images", type=_COUNT, help="Pictures of each scene, with seeds counting up from --seed.")
 @click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps of the sampler.")
-@click.option("--scheduler", type=click.Choice(SCHEDULERS), help="Default: the model's own.")
+@click.option("--scheduler", type=_SchedulerName(SCHEDULERS), help="Default: the model's own.")
 @click.option("--guidance-scale", type=click.FloatRange(min=0), help="Weight of the prompt; 1 = guidance off.")
 @click.option("--grounding-fraction", type=_SHARE, help="Share of the steps in which the instances steer.")
 @click.option("--grounding-decay-fraction", type=_SHARE, help="Share of the steps after those in which they fade out.")
@@ -53,7 +59,9 @@ _SEED = click.IntRange(0, 2**64 - 1)
 )
 @click.option("--mis-compat", type=click.Choice(["none", "published"]), help="Keep the published sampler's details.")
 @click.option("--step-rounding", type=click.Choice(["nearest", "published"]), help="How shares become steps.")
-@click.option("--instance-mask", type=click.Choice(INSTANCE_MASKS), help="Attention mask. Default: the adapter's own.")
+@click.option(
+    "--instance-mask", type=click.Choice(INSTANCE_MASK_RULES), help="Attention mask. Default: the adapter's own."
+)
 @click.option("--order-guidance-scale", type=click.FloatRange(min=0), help="Push away from the reversed depth order.")
 @click.option("--order-guidance-fraction", type=_SHARE, help="Share of the steps in which it does.")
 @click.option("--complete-captions/--no-complete-captions", default=None, help="Choose what captions leave open.")

@@ -1,6 +1,6 @@
 """The one door from scene values to tensors: locations, instance regions, attention masks."""
 
-from instancediffusion.conditioning.attention_mask import INSTANCE_MASK_RULES, InstanceMaskRule
+from instancediffusion.choices import INSTANCE_MASK_RULES, InstanceMaskRule
 from instancediffusion.conditioning.locations import KINDS, LocationTensors
 from instancediffusion.conditioning.regions import box_regions, instance_regions
 from instancediffusion.conditioning.scenes import locations_from_scenes

@@ -16,17 +16,13 @@ Under `grounding` and `full` an instance without box and mask has no region: its
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
+from instancediffusion.choices import InstanceMaskRule
 from instancediffusion.conditioning.locations import KINDS, LocationTensors
 from instancediffusion.conditioning.regions import instance_regions, published_regions
 from instancediffusion.conditioning.visibility import visibility
-
-InstanceMaskRule = Literal["none", "grounding", "full", "visibility", "published"]
-INSTANCE_MASK_RULES: tuple[str, ...] = get_args(InstanceMaskRule)
 
 PUBLISHED_SIDE = 64
 _PUBLISHED_MASKED_KINDS = (KINDS.index("box"), KINDS.index("mask"))
@@ -46,7 +42,7 @@ def attention_bias(
     """The additive attention bias of one feature map.
 
     Args:
-        rule: one of `INSTANCE_MASK_RULES`.
+        rule: one of `choices.INSTANCE_MASK_RULES`.
         locations: B images of N slots.
         size: (height, width) of the feature map in cells; L = height * width.
         log_weight: (B, T) added to the logits of each grounding token; -inf hides a token.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from instancediffusion.errors import ModelError
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+NOT_FINITE = "the picture holds values that are not finite numbers; use torch_dtype float32 or bfloat16"
+
+_PROCESSOR = VaeImageProcessor()
 
 
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
@@ -23,18 +27,12 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
             codes (see `latent_patch`).
 
     Returns:
-        (B, 3, H, W) float32 on the CPU, nominally -1 to 1.
-
-    Raises:
-        ModelError: latents or pictures are not finite, as half precision may make them.
+        (B, 3, H, W) float32 on the CPU, nominally -1 to 1; not finite where half precision overflowed.
     """
     latents = functional.pixel_shuffle(latents, latent_patch(latents.shape[1], vae))
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     scaled = (latents / vae.config.scaling_factor + shift).to(vae.dtype)
-    pictures = torch.cat([vae.decode(row[None], return_dict=False)[0].float().cpu() for row in scaled])
-    if not torch.isfinite(pictures).all():
-        raise ModelError("the picture holds values that are not finite numbers; use torch_dtype float32 or bfloat16")
-    return pictures
+    return torch.cat([vae.decode(row[None], return_dict=False)[0].float().cpu() for row in scaled])
 
 
 def latent_patch(channels: int, vae: Any) -> int:
@@ -43,13 +41,46 @@ def latent_patch(channels: int, vae: Any) -> int:
 
 
 def preview_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Decode at half the resolution, for about a quarter of the cost; shapes as in `decode_latents`."""
+    """Decode at half the resolution, for about a quarter of the cost; shapes as in `decode_latents`.
+
+    What is not finite is black: an image that fails is told of at the end, and takes no others with it.
+    """
     codes = functional.pixel_shuffle(latents, latent_patch(latents.shape[1], vae))
-    return decode_latents(vae, functional.avg_pool2d(codes, 2, ceil_mode=True))
+    return decode_latents(vae, functional.avg_pool2d(codes, 2, ceil_mode=True)).nan_to_num(-1.0, 1.0, -1.0)
 
 
 def to_images(pictures: Tensor) -> list[Image.Image]:
     """Turn (B, 3, H, W) pictures, -1 to 1, into PIL images; values are clamped and rounded to 8 bits."""
-    scaled = (pictures.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-    arrays: np.ndarray[Any, np.dtype[np.uint8]] = scaled.permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(array) for array in arrays]
+    images: list[Image.Image] = _PROCESSOR.postprocess(pictures, output_type="pil")
+    return images
+
+
+def as_output(pictures: Sequence[Image.Image | Tensor | None], output_type: str) -> Any:
+    """Pictures in the form a caller asked for.
+
+    Args:
+        pictures: PIL images, or (3, H, W) tensors from -1 to 1; None for one that failed.
+        output_type: `"pil"`, `"np"` or `"pt"`.
+
+    Returns:
+        PIL images (None where one failed); or one array (B, H, W, 3) or tensor (B, 3, H, W), 0 to 1, as a list if
+        sizes differ, with NaN where one failed.
+    """
+    if output_type == "pil":
+        return [to_images(p[None])[0] if isinstance(p, Tensor) else p for p in pictures]
+    found = [None if p is None else _unit(p) for p in pictures]
+    size = next((p.shape for p in found if p is not None), torch.Size((3, 8, 8)))
+    whole = [torch.full(size, torch.nan) if p is None else p for p in found]
+    same = len({p.shape for p in whole}) == 1
+    if output_type == "pt":
+        return torch.stack(whole) if same else whole
+    arrays = [VaeImageProcessor.pt_to_numpy(p[None])[0] for p in whole]
+    return VaeImageProcessor.pt_to_numpy(torch.stack(whole)) if same else arrays
+
+
+def _unit(picture: Image.Image | Tensor) -> Tensor:
+    """(3, H, W), 0 to 1."""
+    if isinstance(picture, Tensor):
+        unit: Tensor = _PROCESSOR.postprocess(picture[None], output_type="pt")[0]
+        return unit
+    return VaeImageProcessor.numpy_to_pt(VaeImageProcessor.pil_to_numpy(picture))[0]

@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from instancediffusion.adapter import Grounding
 from instancediffusion.sampling import Branch, Prediction
+
+Extras = Callable[[Sequence[Branch]], Mapping[str, Any]]
+"""For the branches of a call, further keyword arguments of the UNet, such as `added_cond_kwargs`."""
+
+
+class Contexts:
+    """Text contexts of different lengths, of which calls pick rows.
+
+    Args:
+        values: (K, L, D); what is beyond a row's length is not looked at.
+        lengths: of each row.
+    """
+
+    def __init__(self, values: Tensor, lengths: Sequence[int]) -> None:
+        self.values, self.lengths = values, list(lengths)
+
+    def pick(self, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Rows as (R, L, D), and (R, L) bool of what counts in each; None if all does."""
+        lengths = [self.lengths[row] for row in rows]
+        longest = max(lengths)
+        picked = self.values[torch.tensor(rows, device=self.values.device), :longest]
+        if min(lengths) == longest:
+            return picked, None
+        places = torch.arange(longest, device=self.values.device)
+        return picked, places < torch.tensor(lengths, device=self.values.device)[:, None]
+
+    def add(self, values: Tensor) -> list[int]:
+        """Add contexts (R, L, D); returns their rows."""
+        first, length = len(self.lengths), values.shape[1]
+        longest = max(length, self.values.shape[1])
+        self.values = torch.cat([_widened(self.values, longest), _widened(values.to(self.values), longest)])
+        self.lengths += [length] * len(values)
+        return list(range(first, len(self.lengths)))
+
+
+def _widened(values: Tensor, length: int) -> Tensor:
+    return functional.pad(values, (0, 0, 0, length - values.shape[1]))
 
 
 class UNetDenoiser:
@@ -17,38 +55,50 @@ class UNetDenoiser:
 
     Args:
         unet: the UNet; nothing is stored on it.
-        contexts: (K, L, D) text contexts.
+        contexts: text contexts; a tensor (K, L, D) if all are of one length.
         groundings: groundings of one image each. They are joined only for the rows of a call, because joining pads all
             to the widest.
         rows: for a branch, its row of `contexts` and its place in `groundings`.
+        attention: further `cross_attention_kwargs`, such as the scale of LoRA layers.
+        extras: further arguments of the UNet for some branches.
     """
 
     def __init__(
         self,
         unet: Any,
-        contexts: Tensor,
+        contexts: Contexts | Tensor,
         groundings: Sequence[Grounding],
         rows: Callable[[Branch], tuple[int, int]],
+        attention: Mapping[str, Any] | None = None,
+        extras: Extras | None = None,
     ) -> None:
         self._unet = unet
+        if isinstance(contexts, Tensor):
+            contexts = Contexts(contexts, [contexts.shape[1]] * len(contexts))
         self._contexts = contexts
         self._groundings = groundings
         self._rows = rows
+        self._attention = dict(attention or {})
+        self._extras = extras
 
     def bind(self, branches: Sequence[Branch]) -> Prediction:
         """Gather the conditioning of `branches`; see `Denoiser`."""
         picked = [self._rows(branch) for branch in branches]
-        context = self._contexts[torch.tensor([row for row, _ in picked], device=self._contexts.device)]
+        context, counts = self._contexts.pick([row for row, _ in picked])
         grounding = Grounding.cat([self._groundings[row] for _, row in picked])
-        unet = self._unet
+        extras = {} if self._extras is None else dict(self._extras(branches))
+        if counts is not None:
+            extras["encoder_attention_mask"] = counts
+        unet, attention = self._unet, self._attention
 
         def predict(sample: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
             predicted: Tensor = unet(
                 sample.to(context.dtype),
                 timestep,
                 encoder_hidden_states=context,
-                cross_attention_kwargs={"grounding": grounding.scaled(grounding_scale)},
+                cross_attention_kwargs={**attention, "grounding": grounding.scaled(grounding_scale)},
                 return_dict=False,
+                **extras,
             )[0]
             return predicted
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from instancediffusion import __version__
+from instancediffusion.errors import PicturesError
 from instancediffusion.pipeline.output import GenerationOutput
 from instancediffusion.pipeline.picture import png_bytes
 from instancediffusion.pipeline.settings import GenerationSettings
@@ -208,7 +209,10 @@ def generate_pictures(
                     calls += [([picture.scene], [picture.seed], [picture]) for picture in order]
                 continue
             for row, picture in enumerate(order):
-                written(folder.put(picture, output, row, record))
+                if row in output.failures:
+                    failed.append((picture, PicturesError(output.failures[row])))
+                else:
+                    written(folder.put(picture, output, row, record))
     finally:
         folder.run.settle()
     return failed

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from PIL import Image
+from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.scene import Scene
 
 
-@dataclass(frozen=True)
-class GenerationOutput:
+@dataclass
+class GenerationOutput(BaseOutput):
     """Pictures and how they came about. Images stand scene by scene, and seed by seed within a scene.
 
+    As of every diffusers pipeline, `output[0]` are the images, too.
+
     Attributes:
-        images: the pictures; empty if none were asked for.
+        images: the pictures, by `output_type`: `"pil"` a list of PIL images; `"np"` (B, H, W, 3) and `"pt"`
+            (B, 3, H, W), 0 to 1, or a list of such without B if sizes differ; `"latent"` the latents. In place of a
+            picture that failed, None or NaN.
+        nsfw_content_detected: for each image, whether the safety checker blackened it; None without one.
         latents: (B, C, h, w) float32 on the CPU, one row for each image; a list of (C, h, w) if sizes differ.
-        seeds: the seed of each image.
+        seeds: the seed of each image; of one with a generator, what that was first seeded with.
         scenes: the scene of each image.
         drawn: for each image, the scene it was drawn from: its own, completed if the model is one that asks for it
             (`GenerationSettings.complete_captions`, `GenerationSettings.place_objects`).
@@ -28,9 +34,11 @@ class GenerationOutput:
         network_rows: rows the UNet computed (an image, guided, costs two for each step; a row on part of
             the canvas counts as the share it is of it).
         interrupted: the run was stopped early; the images show the model's last estimate.
+        failures: by the index of an image that could not be made, why.
     """
 
-    images: list[Image.Image]
+    images: Any
+    nsfw_content_detected: list[bool] | None
     latents: Tensor | list[Tensor]
     seeds: tuple[int, ...]
     scenes: tuple[Scene, ...]
@@ -39,6 +47,7 @@ class GenerationOutput:
     timings: Mapping[str, float]
     network_rows: float
     interrupted: bool = False
+    failures: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def captions(self) -> tuple[tuple[str, ...], ...]:

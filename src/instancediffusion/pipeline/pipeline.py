@@ -2,33 +2,70 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.loaders import (
+    FromSingleFileMixin,
+    IPAdapterMixin,
+    StableDiffusionLoraLoaderMixin,
+    TextualInversionLoaderMixin,
+)
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from diffusers.schedulers import KarrasDiffusionSchedulers
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from instancediffusion.adapter import InstanceAdapter
-from instancediffusion.errors import ModelError, SettingsError
+from instancediffusion.errors import FailureWarning, ModelError, PicturesError, SettingsError
 from instancediffusion.pipeline.completion import complete_requests
-from instancediffusion.pipeline.decoding import decode_latents, latent_patch, to_images
+from instancediffusion.pipeline.decoding import (
+    NOT_FINITE,
+    OUTPUT_TYPES,
+    as_output,
+    decode_latents,
+    latent_patch,
+    to_images,
+)
+from instancediffusion.pipeline.emphasis import warn_of_foreign_syntax
+from instancediffusion.pipeline.encoding import EncodingMethods
+from instancediffusion.pipeline.image_prompts import UNetInputs, guidance_embedding, image_prompts
 from instancediffusion.pipeline.loading import DEFAULT_MODEL, check_complete, graft_once, load_adapter, local_model
 from instancediffusion.pipeline.output import GenerationOutput
 from instancediffusion.pipeline.refiner import SDXL_REFINER, check_refiner, load_refiner, refine
-from instancediffusion.pipeline.requests import ImageRequest, image_requests, resolve_seeds
-from instancediffusion.pipeline.run import Run, check_noise, negative_prompt_of, scheduler_for
-from instancediffusion.pipeline.settings import GenerationSettings
+from instancediffusion.pipeline.requests import NO_PROMPT, ImageRequest, asked_scenes, image_requests, resolve_seeds
+from instancediffusion.pipeline.run import Prompts, Run, check_noise, scheduler_for
+from instancediffusion.pipeline.settings import GenerationSettings, check_names
 from instancediffusion.pipeline.size import picture_size
+from instancediffusion.pipeline.steering import CALLBACK_TENSORS
 from instancediffusion.pipeline.vocabulary import warn_of_unknown_words
 from instancediffusion.pipeline.watch import PreviewCallback, StepCallback, Watch
-from instancediffusion.scene import Scene
+from instancediffusion.sampling import is_guided, keep_latents
+from instancediffusion.scene import Instance, Scene
 
 
-class InstanceDiffusionPipeline(DiffusionPipeline):
+class InstanceDiffusionPipeline(
+    DiffusionPipeline,
+    EncodingMethods,
+    StableDiffusionMixin,
+    TextualInversionLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+    IPAdapterMixin,
+    FromSingleFileMixin,
+):
     """Text-to-image generation from scenes, with an instance adapter on a stock latent diffusion model.
+
+    A Stable Diffusion pipeline of diffusers in all else: it takes the same components and call arguments, and loads
+    LoRA files, textual inversions and IP-Adapters the same way.
 
     Args:
         vae: an `AutoencoderKL`.
@@ -36,7 +73,12 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         tokenizer: its tokenizer.
         unet: a stock `UNet2DConditionModel`. The adapter is grafted on it unless it is already.
         adapter: an `InstanceAdapter` that fits the UNet.
-        scheduler: any diffusers scheduler of the noise schedule the UNet was trained with.
+        scheduler: any diffusers scheduler of the noise schedule the UNet was trained with. Its config is made to say
+            that samples are not clipped.
+        safety_checker: blackens pictures it takes for unsafe; None leaves them alone.
+        feature_extractor: prepares pictures for `safety_checker` and `image_encoder`.
+        image_encoder: reads the pictures of an IP-Adapter.
+        requires_safety_checker: kept for the components of Stable Diffusion pipelines.
         default_settings: the settings this model is best run with, as `GenerationSettings.to_dict` writes them; fields
             left out take the library's defaults. Kept in the folder's `model_index.json`.
         vocabulary: every word the model was trained on, for models of a small world; texts with other words give a
@@ -45,19 +87,24 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             `scene.completion`. None leaves captions alone. Kept in `model_index.json`, too.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"
-    # Its layers run inside the UNet's, so it has to be where the UNet is while that runs.
-    _exclude_from_cpu_offload = ["adapter"]  # noqa: RUF012 - the name and type diffusers reads
-    _callback_tensor_inputs = ["latents"]  # noqa: RUF012
+    model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
+    # The adapter's layers run inside the UNet's, so it has to be where the UNet is while that runs.
+    _exclude_from_cpu_offload = ["safety_checker", "adapter"]  # noqa: RUF012 - the name and type diffusers reads
+    _optional_components = ["safety_checker", "feature_extractor", "image_encoder"]  # noqa: RUF012
+    _callback_tensor_inputs = list(CALLBACK_TENSORS)  # noqa: RUF012
 
     def __init__(
         self,
-        vae: Any,
-        text_encoder: Any,
-        tokenizer: Any,
-        unet: Any,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
         adapter: InstanceAdapter,
-        scheduler: Any,
+        scheduler: KarrasDiffusionSchedulers,
+        safety_checker: StableDiffusionSafetyChecker = None,
+        feature_extractor: CLIPImageProcessor = None,
+        image_encoder: CLIPVisionModelWithProjection = None,
+        requires_safety_checker: bool = False,
         default_settings: Mapping[str, Any] | None = None,
         vocabulary: Sequence[str] | None = None,
         caption_choices: Mapping[str, Any] | None = None,
@@ -66,20 +113,42 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         super().__init__()
         defaults = dict(default_settings or {})
         self.default_settings = GenerationSettings.from_dict(defaults)
-        graft_once(adapter, unet)
+        if safety_checker is not None and feature_extractor is None:
+            raise ModelError("feature_extractor: there is none, and the safety checker needs one")
+        if adapter is not None and unet is not None:
+            graft_once(adapter, unet)
         self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, adapter=adapter, scheduler=scheduler
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            adapter=adapter,
+            scheduler=scheduler,
+            safety_checker=safety_checker,
+            feature_extractor=feature_extractor,
+            image_encoder=image_encoder,
         )
         self.register_to_config(
+            requires_safety_checker=requires_safety_checker,
             default_settings=defaults,
             vocabulary=list(vocabulary or ()),
             caption_choices=dict(caption_choices or {}),
             known_objects=dict(known_objects or {}),
         )
         self.vocabulary = frozenset(vocabulary or ())
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self.refiner: Any = None
         self._interrupt = False
-        self._num_timesteps, self._guidance_scale = 0, 1.0
+        self._num_timesteps, self._guidance_scale, self._guidance_rescale = 0, 1.0, 0.0
+        self._clip_skip: int | None = None
+        self._cross_attention_kwargs: dict[str, Any] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Take over a component."""
+        if name == "scheduler" and value is not None:
+            keep_latents(value)
+        super().__setattr__(name, value)
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str] = DEFAULT_MODEL, **options: Any) -> InstanceDiffusionPipeline:
@@ -137,6 +206,26 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         return self._guidance_scale
 
     @property
+    def guidance_rescale(self) -> float:
+        """Guidance rescaling of the current or last run."""
+        return self._guidance_rescale
+
+    @property
+    def clip_skip(self) -> int | None:
+        """Skipped layers of the text encoder in the current or last run."""
+        return self._clip_skip
+
+    @property
+    def cross_attention_kwargs(self) -> dict[str, Any] | None:
+        """Attention arguments of the current or last run."""
+        return self._cross_attention_kwargs
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the current or last run is guided."""
+        return is_guided(self._guidance_scale) and self.unet.config.time_cond_proj_dim is None
+
+    @property
     def latent_px(self) -> int:
         """Pixels in the side of one latent cell."""
         side = 2 ** (len(self.vae.config.block_out_channels) - 1)
@@ -161,49 +250,129 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
 
     def __call__(
         self,
-        scene: Scene | Sequence[Scene],
+        scene: Scene | Sequence[Scene] | str | Sequence[str] | None = None,
         *,
-        seed: int | Sequence[int] | None = None,
+        prompt: str | Sequence[str] | None = None,
+        instances: Sequence[Instance] | Sequence[Sequence[Instance]] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        timesteps: Sequence[int] | None = None,
+        sigmas: Sequence[float] | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        num_images_per_prompt: int | None = None,
         num_images_per_scene: int | None = None,
+        eta: float | None = None,
+        seed: int | Sequence[int] | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | Sequence[Tensor] | None = None,
-        output_type: str = "pil",
-        callback_on_step_end: StepCallback | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        ip_adapter_image: Any = None,
+        ip_adapter_image_embeds: Sequence[Tensor] | None = None,
+        output_type: str | None = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: Mapping[str, Any] | None = None,
+        guidance_rescale: float | None = None,
+        clip_skip: int | None = None,
+        callback_on_step_end: StepCallback | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         preview: PreviewCallback | None = None,
         preview_every: int = 5,
         settings: GenerationSettings | None = None,
         **overrides: Any,
-    ) -> GenerationOutput:
+    ) -> GenerationOutput | tuple[Any, list[bool] | None]:
         """Make pictures.
 
         Each image has a generator of its own on the CPU: an image is the same alone, in a batch of any size and
         beside any other scenes, to the rounding of batched arithmetic (in float32, latents agree to about 1e-4).
+        Images that share one generator, as diffusers' argument of that name allows, draw from it in turn.
 
         Args:
-            scene: a scene or several, with any numbers of instances, also none.
+            scene: a scene or several, with any numbers of instances, also none. A text, or several, is a `prompt`.
+            prompt: a prompt, or several, in place of a scene. Words can be weighted, `(a red balloon:1.5)`, and longer
+                prompts than the text encoder reads at once are read in parts.
+            instances: the instances of `prompt`; with several prompts a list for each. Places are fractions of the
+                canvas.
+            height: of the pictures in pixels; None derives it from model and scene.
+            width: of the pictures in pixels.
+            num_inference_steps: steps of the sampler.
+            timesteps: training steps to make them at, in place of their number; not all schedulers take them.
+            sigmas: noise levels to make them at, the same.
+            guidance_scale: classifier-free guidance; 1 or less = off.
+            negative_prompt: what the pictures are not to show: one for all, for each scene, or for each image; None
+                takes each scene's own.
+            num_images_per_prompt: images of each scene or prompt, with seeds counting up from `seed`.
+            num_images_per_scene: the same by another name.
+            eta: noise that DDIM and TCD add on the way, 0 to 1.
             seed: a number, or one for each image of a scene; every scene is drawn with the same seeds. None draws
                 one, to be found in the output.
-            num_images_per_scene: images of each scene, with seeds counting up from `seed`.
+            generator: in place of a seed: one for each image, or one that all draw from in turn.
             latents: start noise in place of the seed's: for each image (C, h, w), standard normal.
-            output_type: `"pil"`, or `"latent"` to leave the decoding (and refining) out.
-            callback_on_step_end: called as `callback(pipeline, step, timestep, {"latents": latents})`, with the
-                latents of the images being made; latents in what it returns replace them.
+            prompt_embeds: (B, L, D) prompts that are encoded already, in place of `prompt` or of the scenes' prompts.
+            negative_prompt_embeds: (B, L, D) the same for negative prompts.
+            ip_adapter_image: for each IP-Adapter that is loaded, a picture.
+            ip_adapter_image_embeds: its features in place of it, see `prepare_ip_adapter_image_embeds`.
+            output_type: `"pil"`, `"np"`, `"pt"`, or `"latent"` to leave the decoding (and refining) out.
+            return_dict: False returns the tuple (images, nsfw_content_detected).
+            cross_attention_kwargs: for the UNet's attention layers, such as `scale` of LoRA layers.
+            guidance_rescale: share of a guided prediction's contrast that is put back, 0 to 1.
+            clip_skip: layers of the text encoder to leave out for prompts, from the last on.
+            callback_on_step_end: called as `callback(pipeline, step, timestep, tensors)`, for the images being made;
+                what it changes in `tensors` and returns replaces them, as does a guidance scale it sets.
+            callback_on_step_end_tensor_inputs: the tensors it is given: `latents`, `prompt_embeds`,
+                `negative_prompt_embeds`.
             preview: called as `preview(step, images)` with small pictures of the model's current estimate.
             preview_every: steps between two previews.
             settings: all settings in one; None means the model's `default_settings`.
-            **overrides: single fields of `GenerationSettings` that replace those, such as `num_inference_steps`,
-                `guidance_scale` or `mis_merge`; None replaces nothing.
+            **overrides: further fields of `GenerationSettings` that replace those, such as `grounding_fraction` or
+                `mis_merge`; None replaces nothing.
+
+        Returns:
+            The output. An image that cannot be made (half precision may overflow) is named in a warning and in
+            `failures`, and takes no others with it.
 
         Raises:
-            SettingsError: a setting is unknown or out of range; raised before any work is done.
-            ModelError: a refiner is asked for and none is loaded, or the picture is not finite.
+            SettingsError: an argument is unknown, out of range or contradicts another; raised before any work is done.
+            ModelError: a part of the model is missing, a refiner is asked for and none is loaded, or no picture of the
+                call is finite.
         """
+        check_names(overrides, beside=self._call_names())
+        overrides |= {
+            "height": height,
+            "width": width,
+            "num_inference_steps": num_inference_steps,
+            "timesteps": timesteps,
+            "sigmas": sigmas,
+            "guidance_scale": guidance_scale,
+            "guidance_rescale": guidance_rescale,
+            "eta": eta,
+            "clip_skip": clip_skip,
+            "negative_prompt": negative_prompt if isinstance(negative_prompt, str) else None,
+        }
         chosen = (settings or self.default_settings).replace(**{k: v for k, v in overrides.items() if v is not None})
-        self._check(chosen, output_type, preview_every)
-        scenes = [scene] if isinstance(scene, Scene) else list(scene)
-        seeds = resolve_seeds(seed, num_images_per_scene)
-        requests = image_requests(scenes, seeds, lambda s: self.picture_size(s, chosen))
-        texts = [text for s in scenes for text in (s.prompt, *(instance.caption for instance in s.instances))]
-        warn_of_unknown_words(texts, self.vocabulary, stacklevel=2)
+        output_type = output_type or "pil"
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        self._check(chosen, output_type, preview_every, callback_on_step_end_tensor_inputs)
+        scenes = asked_scenes(scene, prompt, instances, prompt_embeds, lambda: self._canvas_px(chosen))
+        if seed is not None and generator is not None:
+            raise SettingsError("generator: a seed is given, too; leave one of them out")
+        if num_images_per_prompt is not None and num_images_per_scene is not None:
+            raise SettingsError("num_images_per_prompt: num_images_per_scene is given, too; leave one of them out")
+        named = "num_images_per_scene" if num_images_per_prompt is None else "num_images_per_prompt"
+        count = num_images_per_scene if num_images_per_prompt is None else num_images_per_prompt
+        requests = image_requests(
+            scenes,
+            resolve_seeds(0 if generator is not None else seed, count, named),
+            lambda s: self.picture_size(s, chosen),
+            negative_prompt=chosen.negative_prompt if negative_prompt is None else negative_prompt,
+            generator=generator,
+        )
+        attention = dict(cross_attention_kwargs or {})
+        prompts = self._prompts(scenes, len(requests), prompt_embeds, negative_prompt_embeds, attention)
+        self._warn([*prompts.texts, *(instance.caption for s in scenes for instance in s.instances)])
         told, told_requests = complete_requests(
             requests,
             self.config.caption_choices if chosen.complete_captions else {},
@@ -213,22 +382,46 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         if given is not None:
             channels, cell = int(self.unet.config.in_channels), self.latent_px
             check_noise(given, [(channels, r.size[0] // cell, r.size[1] // cell) for r in requests])
-        watch = Watch(self, callback_on_step_end, preview, preview_every)
+        watch = Watch(self, callback_on_step_end, callback_on_step_end_tensor_inputs, preview, preview_every)
         scheduler = scheduler_for(chosen, self.scheduler)
-        run = Run(self, told, told_requests, chosen, scheduler, self.latent_px, given, watch)
         self._interrupt = False
-        self._num_timesteps, self._guidance_scale = chosen.num_inference_steps, chosen.guidance_scale
+        self._num_timesteps = chosen.num_inference_steps
+        self._guidance_scale, self._guidance_rescale = chosen.guidance_scale, chosen.guidance_rescale
+        self._clip_skip, self._cross_attention_kwargs = chosen.clip_skip, attention
         try:
             # Not inference mode: weights that an offload hook moves in it could not be trained afterwards.
             with torch.no_grad():
+                inputs = self._unet_inputs(
+                    chosen, ip_adapter_image, ip_adapter_image_embeds, len(requests), len(scenes)
+                )
+                run = Run(
+                    self,
+                    told,
+                    told_requests,
+                    prompts,
+                    [r.scene_row for r in requests],
+                    chosen,
+                    scheduler,
+                    self.latent_px,
+                    given,
+                    watch,
+                    inputs,
+                    attention,
+                )
                 ends = run.latents()
-                images = self._images(requests, [estimate for _, estimate in ends], chosen, watch, output_type)
+                kept = [latent for latent, _ in ends]
+                images, flags, failures = self._images(requests, ends, chosen, watch, output_type)
         finally:
             self.maybe_free_model_hooks()
-        kept = [latent for latent, _ in ends]
+        stacked = torch.stack(kept) if len({latent.shape for latent in kept}) == 1 else kept
+        if output_type == "latent":
+            images = stacked
+        if not return_dict:
+            return images, flags
         return GenerationOutput(
             images=images,
-            latents=torch.stack(kept) if len({latent.shape for latent in kept}) == 1 else kept,
+            nsfw_content_detected=flags,
+            latents=stacked,
             seeds=tuple(r.seed for r in requests),
             scenes=tuple(r.scene for r in requests),
             drawn=tuple(r.scene for r in told_requests),
@@ -236,36 +429,119 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             timings=watch.finish(),
             network_rows=watch.rows,
             interrupted=watch.stopped,
+            failures=failures,
         )
 
-    def _check(self, settings: GenerationSettings, output_type: str, preview_every: int) -> None:
-        if output_type not in ("pil", "latent"):
-            raise SettingsError(f"output_type: {output_type!r} is not one of pil, latent")
+    @classmethod
+    def _call_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__call__).parameters if name not in ("self", "overrides")]
+
+    def _check(
+        self, settings: GenerationSettings, output_type: str, preview_every: int, tensors: Sequence[str]
+    ) -> None:
+        if output_type not in OUTPUT_TYPES:
+            raise SettingsError(f"output_type: {output_type!r} is not one of {', '.join(OUTPUT_TYPES)}")
         if preview_every < 1:
             raise SettingsError(f"preview_every: {preview_every} is not 1 or more")
-        if settings.refiner_strength > 0 and output_type == "pil":
+        unknown = [name for name in tensors if name not in CALLBACK_TENSORS]
+        if unknown:
+            raise SettingsError(
+                f"callback_on_step_end_tensor_inputs: {unknown[0]!r} is not one of {', '.join(CALLBACK_TENSORS)}"
+            )
+        if self.adapter is None:
+            raise ModelError("adapter: there is none; pass adapter= (an InstanceAdapter) to the pipeline")
+        if settings.refiner_strength > 0 and output_type != "latent":
             if self.refiner is None:
                 raise ModelError("refiner: none is loaded; call load_refiner(), or set refiner_strength to 0")
             check_refiner(self.refiner)
 
+    def _canvas_px(self, settings: GenerationSettings) -> tuple[int, int]:
+        """(height, width) of the canvas of a prompt without a scene: that of the picture."""
+        native = self.picture_size(Scene(NO_PROMPT, (), 512, 512), GenerationSettings())
+        return settings.height or native[0], settings.width or native[1]
+
+    def _prompts(
+        self,
+        scenes: Sequence[Scene],
+        images: int,
+        embeds: Tensor | None,
+        negatives: Tensor | None,
+        attention: Mapping[str, Any],
+    ) -> Prompts:
+        """What is encoded for the scenes, with checks of what is encoded already."""
+        width = int(self.unet.config.cross_attention_dim)
+        counts = {
+            "prompt_embeds": (embeds, (len(scenes),)),
+            "negative_prompt_embeds": (negatives, (len(scenes), images)),
+        }
+        for name, (value, allowed) in counts.items():
+            if value is not None and (value.dim() != 3 or value.shape[2] != width or len(value) not in allowed):
+                wanted = " or ".join(str(count) for count in sorted(set(allowed)))
+                raise SettingsError(f"{name}: its shape is {tuple(value.shape)}; give ({wanted}, tokens, {width}) here")
+        texts = ["" if s.prompt == NO_PROMPT else s.prompt for s in scenes]
+        return Prompts(texts, embeds, negatives, attention.get("scale"))
+
+    def _warn(self, texts: Sequence[str]) -> None:
+        warn_of_foreign_syntax(texts, stacklevel=3)
+        warn_of_unknown_words(texts, self.vocabulary, stacklevel=3)
+
+    def _unet_inputs(
+        self, settings: GenerationSettings, image: Any, embeds: Any, images: int, scenes: int
+    ) -> UNetInputs:
+        guidance = guidance_embedding(self.unet, settings.guidance_scale)
+        guided = is_guided(settings.guidance_scale) and guidance is None
+        found = image_prompts(self, image, embeds, guided, images, scenes)
+        return UNetInputs(found.pictures, found.no_pictures, guidance)
+
+    def _failures(self, requests: Sequence[ImageRequest], values: Sequence[Tensor]) -> dict[int, str]:
+        """By the index of images whose values are not finite, why they failed.
+
+        Raises:
+            PicturesError: all did.
+        """
+        bad = [r for r, value in zip(requests, values, strict=True) if not torch.isfinite(value).all()]
+        if len(bad) == len(requests):
+            raise PicturesError(NOT_FINITE)
+        for r in bad:
+            warnings.warn(f"{r.scene.prompt[:40]!r}, seed {r.seed}: {NOT_FINITE}", FailureWarning, stacklevel=4)
+        return {r.index: NOT_FINITE for r in bad}
+
     def _images(
         self,
         requests: Sequence[ImageRequest],
-        estimates: Sequence[Tensor],
+        ends: Sequence[tuple[Tensor, Tensor]],
         settings: GenerationSettings,
         watch: Watch,
         output_type: str,
-    ) -> list[Image.Image]:
-        """Decode clean latents, and refine the pictures if asked for."""
+    ) -> tuple[Any, list[bool] | None, dict[int, str]]:
+        """Decode clean latents, look at what they show, and refine the pictures if asked for.
+
+        Returns:
+            The images (None for `"latent"`), what the safety checker found, and failures by index.
+        """
         if output_type == "latent":
-            return []
+            return None, None, self._failures(requests, [latent for latent, _ in ends])
+        device = self._execution_device
         with watch.timed("decoding"):
-            device = self._execution_device
-            images = [to_images(decode_latents(self.vae, latent[None].to(device)))[0] for latent in estimates]
+            decoded = [decode_latents(self.vae, latent[None].to(device)) for _, latent in ends]
+            failures = self._failures(requests, decoded)
+            flags: list[bool] = []
+            pictures: list[Image.Image | Tensor | None] = []
+            for k, picture in enumerate(decoded):
+                checked, unsafe = (
+                    (picture, None)
+                    if k in failures
+                    else self.run_safety_checker(
+                        picture, device, self.text_encoder.dtype if self.text_encoder is not None else self.unet.dtype
+                    )
+                )
+                flags += [bool(unsafe and unsafe[0])]
+                pictures.append(None if k in failures else checked[0])
         if settings.refiner_strength > 0 and not watch.stopped:
             with watch.timed("refining"):
-                images = [
-                    refine(self.refiner, image, r.scene.prompt, negative_prompt_of(r.scene, settings), r.seed, settings)
-                    for image, r in zip(images, requests, strict=True)
-                ]
-        return images
+                for k, r in enumerate(requests):
+                    decoded_picture = pictures[k]
+                    if isinstance(decoded_picture, Tensor):
+                        drawn = to_images(decoded_picture[None])[0]
+                        pictures[k] = refine(self.refiner, drawn, r.scene.prompt, r.negative_prompt, r.seed, settings)
+        return as_output(pictures, output_type), None if self.safety_checker is None else flags, failures

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from instancediffusion.errors import SettingsError
-from instancediffusion.pipeline.denoiser import UNetDenoiser
+from instancediffusion.errors import ModelError, SettingsError
+from instancediffusion.pipeline.denoiser import Contexts, UNetDenoiser
+from instancediffusion.pipeline.encoding import lora_scaled
 from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit
+from instancediffusion.pipeline.image_prompts import UNetInputs
 from instancediffusion.pipeline.layers import order_region
 from instancediffusion.pipeline.merging import merge_rule, steps_before_merge
 from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.pipeline.scene_bank import SceneBank, build_scene_bank
 from instancediffusion.pipeline.settings import GenerationSettings
-from instancediffusion.pipeline.text import encode_texts
+from instancediffusion.pipeline.steering import Steering
+from instancediffusion.pipeline.text import TextBank, encode_texts
 from instancediffusion.pipeline.watch import Watch
 from instancediffusion.sampling import (
     Merge,
@@ -27,6 +31,7 @@ from instancediffusion.sampling import (
     count_rows,
     generators_for,
     grounding_schedule,
+    is_guided,
     sample,
     start_noise,
     steps_in_fraction,
@@ -34,18 +39,16 @@ from instancediffusion.sampling import (
 from instancediffusion.scene import Scene
 
 
-def negative_prompt_of(scene: Scene, settings: GenerationSettings) -> str:
-    """The negative prompt of a scene: that of the run, else its own, else nothing."""
-    return settings.negative_prompt if settings.negative_prompt is not None else scene.negative_prompt or ""
-
-
 def scheduler_for(settings: GenerationSettings, model_scheduler: Scheduler) -> Scheduler:
     """The scheduler of a run.
 
     Raises:
-        SettingsError: it has fewer steps than are asked for.
+        SettingsError: it does not fit the model, has fewer steps than are asked for, or takes no such list of steps.
     """
     scheduler = build_scheduler(settings.scheduler, model_scheduler)
+    if settings.timesteps is not None or settings.sigmas is not None:
+        settings.steps.set_on(copy.deepcopy(scheduler))
+        return scheduler
     most = scheduler.config.get("original_inference_steps") or scheduler.config.num_train_timesteps
     if settings.num_inference_steps > most:
         raise SettingsError(
@@ -57,11 +60,30 @@ def scheduler_for(settings: GenerationSettings, model_scheduler: Scheduler) -> S
 
 def check_noise(given: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
     """Raise `SettingsError` unless there is one start noise of the right shape for each image."""
+    if not all(isinstance(value, Tensor) for value in given):
+        raise SettingsError("latents: give a tensor (B, C, h, w), or one of (C, h, w) for each image")
     if len(given) != len(shapes):
         raise SettingsError(f"latents: {len(given)} for {len(shapes)} images; give one for each image")
     for row, (value, shape) in enumerate(zip(given, shapes, strict=True)):
         if tuple(value.shape) != shape:
             raise SettingsError(f"latents[{row}]: its shape is {tuple(value.shape)}, this image needs {shape}")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts that a call gives in place of, or beside, those of its scenes.
+
+    Attributes:
+        texts: for each scene, its prompt; empty where a scene only names what stands in its place.
+        embeds: (S, L, D) for each scene its prompt, encoded already; None encodes `texts`.
+        negative_embeds: (S or B, L, D) for each scene or image, the same for what is not to be shown.
+        lora_scale: weight of the text encoder's LoRA layers; None leaves them as they are.
+    """
+
+    texts: Sequence[str]
+    embeds: Tensor | None = None
+    negative_embeds: Tensor | None = None
+    lora_scale: float | None = None
 
 
 @dataclass
@@ -70,23 +92,31 @@ class Run:
 
     Attributes:
         pipeline: gives the components and the device.
-        scenes: the scenes of the call.
+        scenes: the scenes of the call, completed.
         requests: its images.
+        prompts: prompts of the scenes that were asked for; `asked_rows` tells which is an image's.
+        asked_rows: for each image, the place of its scene among those that were asked for.
         settings: its settings.
         scheduler: a scheduler of the right kind, without history.
         latent_px: pixels in the side of one latent cell.
         given: start noise of each image in place of its seed's, or None.
         watch: progress and clocks.
+        inputs: what else the UNet is given.
+        attention: further `cross_attention_kwargs`.
     """
 
     pipeline: Any
     scenes: Sequence[Scene]
     requests: Sequence[ImageRequest]
+    prompts: Prompts
+    asked_rows: Sequence[int]
     settings: GenerationSettings
     scheduler: Scheduler
     latent_px: int
     given: Sequence[Tensor] | None
     watch: Watch
+    inputs: UNetInputs = field(default_factory=UNetInputs)
+    attention: Mapping[str, Any] = field(default_factory=dict)
 
     def latents(self) -> list[tuple[Tensor, Tensor]]:
         """Sample every image.
@@ -105,23 +135,35 @@ class Run:
             shares[r.index] = sum(crops[i].share(cells) if i in crops else 1 for i in frames)
         regions = self._order_regions()
         ordered = {r.scene_row for r in self.requests if regions[r.index].any()}
-        bank = self._bank(alone, sorted(ordered))
+        bank, positive, negative = self._bank(alone, sorted(ordered))
         total = count_rows(
             self.scheduler,
-            self.settings.num_inference_steps,
+            self.settings.steps,
             merge_after,
             shares,
-            self.settings.guidance_scale,
+            1.0 if self._distilled else self.settings.guidance_scale,
             ordered=sum(bool(region.any()) for region in regions),
             order_steps=self._order_steps,
         )
+        contexts = Contexts(bank.texts.contexts.to(self.pipeline.unet.dtype), bank.texts.lengths)
+        noise = self._noise()
         finished: dict[int, tuple[Tensor, Tensor]] = {}
         with self.watch.timed("sampling"), self.pipeline.progress_bar(total=total) as self.watch.bar:
             for size in dict.fromkeys(r.size for r in self.requests):
                 group = [r for r in self.requests if r.size == size]
+                steering = Steering(
+                    contexts,
+                    [positive[r.index] for r in group],
+                    [negative[r.index] for r in group],
+                    self.settings.guidance_scale,
+                    self.settings.guidance_rescale,
+                    self._distilled,
+                )
                 finished |= self._sample(
                     group,
                     bank,
+                    steering,
+                    noise,
                     [rules[r.index] for r in group] if merge_after else [],
                     merge_after,
                     [regions[r.index] for r in group],
@@ -149,21 +191,19 @@ class Run:
             return [torch.zeros(size) for size in sizes]
         return [order_region(r.scene, size) for r, size in zip(self.requests, sizes, strict=True)]
 
-    def _bank(self, alone: Sequence[dict[int, BoxUnit]], swapped: Sequence[int]) -> SceneBank:
-        negatives = [negative_prompt_of(s, self.settings) for s in self.scenes]
-        captions = [instance.caption for s in self.scenes for instance in s.instances]
-        texts_shown = [*(s.prompt for s in self.scenes), *captions]
+    @property
+    def _distilled(self) -> bool:
+        return self.inputs.guidance is not None
+
+    def _bank(
+        self, alone: Sequence[dict[int, BoxUnit]], swapped: Sequence[int]
+    ) -> tuple[SceneBank, list[int], list[int]]:
+        """Groundings and contexts, and for each image the rows of its prompt and its negative prompt."""
         with self.watch.timed("text"):
-            texts = encode_texts(
-                [*texts_shown, *negatives],
-                self.pipeline.tokenizer,
-                self.pipeline.text_encoder,
-                self.pipeline._execution_device,
-            )
+            texts, positive, negative = self._texts()
         with self.watch.timed("grounding"):
-            return build_scene_bank(
+            bank = build_scene_bank(
                 self.scenes,
-                negatives,
                 alone,
                 texts,
                 self.pipeline.adapter,
@@ -171,40 +211,119 @@ class Run:
                 max_rows=self.settings.max_batch_rows,
                 swapped=swapped,
             )
+        return bank, positive, negative
+
+    def _texts(self) -> tuple[TextBank, list[int], list[int]]:
+        asked, skip = self.prompts, self.settings.clip_skip
+        captions = [instance.caption for scene in self.scenes for instance in scene.instances]
+        prompts = [] if asked.embeds is not None else [asked.texts[row] for row in self.asked_rows]
+        negatives = [] if asked.negative_embeds is not None else [r.negative_prompt for r in self.requests]
+        if self.pipeline.text_encoder is None:
+            self._check_without_encoder(captions)
+            negatives = []
+        # Stable Diffusion pipelines skip layers for prompts, and not for negative prompts.
+        bank = self._encoded([*prompts, *captions, *([] if skip else negatives)], captions, skip)
+        positive = [bank.row[text] for text in prompts]
+        if asked.embeds is not None:
+            bank, rows = bank.with_contexts(list(asked.embeds))
+            positive = [rows[row] for row in self.asked_rows]
+        if asked.negative_embeds is not None:
+            bank, rows = bank.with_contexts(list(asked.negative_embeds))
+            each = len(rows) == len(self.requests)
+            return bank, positive, [rows[k if each else row] for k, row in enumerate(self.asked_rows)]
+        if not negatives:  # no guidance, and no text encoder
+            return bank, positive, positive
+        if skip:
+            own = self._encoded(negatives, (), None)
+            bank, rows = bank.with_contexts([own.contexts[row, : own.lengths[row]] for row in own.row.values()])
+            row_of = dict(zip(own.row, rows, strict=True))
+        else:
+            row_of = bank.row
+        return bank, positive, [row_of[text] for text in negatives]
+
+    def _encoded(self, texts: Sequence[str], captions: Sequence[str], clip_skip: int | None) -> TextBank:
+        pipeline = self.pipeline
+        if not texts:
+            width = int(pipeline.adapter.config.caption_dim)
+            nothing = torch.zeros(0, 0, int(pipeline.unet.config.cross_attention_dim), device=pipeline.unet.device)
+            return TextBank(nothing, (), nothing.new_zeros(0, width), {})
+        with lora_scaled(pipeline.text_encoder, self.prompts.lora_scale):
+            return encode_texts(
+                texts,
+                pipeline.tokenizer,
+                pipeline.text_encoder,
+                pipeline._execution_device,
+                captions=captions,
+                expand=lambda text: pipeline.maybe_convert_prompt(text, pipeline.tokenizer),
+                clip_skip=clip_skip,
+            )
+
+    def _check_without_encoder(self, captions: Sequence[str]) -> None:
+        """Raise `ModelError` if this call needs the text encoder that is not there."""
+        if captions:
+            raise ModelError("text_encoder: there is none, and the captions of instances need one")
+        if self.prompts.embeds is None:
+            raise ModelError("text_encoder: there is none; give prompt_embeds")
+        guided = is_guided(self.settings.guidance_scale) and not self._distilled
+        if guided and self.prompts.negative_embeds is None:
+            raise ModelError("text_encoder: there is none; give negative_prompt_embeds, or guidance_scale=1")
+
+    def _noise(self) -> dict[int, Tensor]:
+        """By image, start noise (C, h, w) that was given, or comes from generators that were given."""
+        if self.given is not None:
+            return {r.index: self.given[r.index].detach().float().cpu() for r in self.requests}
+        channels = int(self.pipeline.unet.config.in_channels)
+        found: dict[int, Tensor] = {}
+        for r in self.requests:
+            if r.generator is not None:
+                shape = (channels, *self._cells(r))
+                found[r.index] = torch.randn(shape, generator=r.generator, device=r.generator.device).cpu()
+        return found
 
     def _sample(
         self,
         group: Sequence[ImageRequest],
         bank: SceneBank,
+        steering: Steering,
+        given: Mapping[int, Tensor],
         merges: Sequence[Merge],
         merge_after: int,
         regions: Sequence[Tensor],
     ) -> dict[int, tuple[Tensor, Tensor]]:
         """Sample images of one size together; returns latents and estimates by the index of the image."""
         pipeline, settings = self.pipeline, self.settings
-        generators = generators_for([r.seed for r in group])
+        seeded = generators_for([r.seed for r in group])
+        generators = [own if r.generator is None else r.generator for r, own in zip(group, seeded, strict=True)]
         # Drawn also where it is replaced, so that a scheduler's own noise does not depend on who gave the start.
-        noise = start_noise(generators, (int(pipeline.unet.config.in_channels), *self._cells(group[0])))
-        if self.given is not None:
-            noise = torch.stack([self.given[r.index].detach().float().cpu() for r in group])
-        contexts = bank.texts.contexts.to(pipeline.unet.dtype)
+        own_noise = start_noise(seeded, (int(pipeline.unet.config.in_channels), *self._cells(group[0])))
+        noise = torch.stack([given.get(r.index, own) for r, own in zip(group, own_noise, strict=True)])
+        places = [r.index for r in group]
         result = sample(
-            UNetDenoiser(pipeline.unet, contexts, bank.groundings, lambda b: bank.rows(group[b.image].scene_row, b)),
+            UNetDenoiser(
+                pipeline.unet,
+                steering.contexts,
+                bank.groundings,
+                lambda b: bank.rows(group[b.image].scene_row, steering.prompts(b.image), b),
+                self.attention,
+                lambda branches: self.inputs.of(branches, places),
+            ),
             self.scheduler,
             noise.to(pipeline._execution_device),
             grounding_scales=grounding_schedule(
-                settings.num_inference_steps,
+                settings.steps.set_on(copy.deepcopy(self.scheduler)),
                 settings.grounding_fraction,
                 decay_fraction=settings.grounding_decay_fraction,
                 rounding=settings.step_rounding,
             ),
-            guidance_scale=settings.guidance_scale,
+            guidance_scale=steering.guidance,
+            steps=settings.steps,
+            eta=settings.eta,
             merges=merges,
             merge_after=merge_after,
             order=OrderGuidance(settings.order_guidance_scale, self._order_steps, torch.stack(list(regions))),
             generators=generators,
             max_batch_rows=settings.max_batch_rows,
-            observe=self.watch.step,
+            observe=lambda report: self.watch.step(report, steering),
             should_stop=lambda: bool(pipeline.interrupt),
         )
         self.watch.end_group(result)

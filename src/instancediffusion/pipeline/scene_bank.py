@@ -25,33 +25,32 @@ class SceneBank:
     Attributes:
         texts: every prompt, negative prompt and caption.
         groundings: of one image each: whole scenes, then instances alone, then the null grounding.
-        prompts: for each scene, the context row of its prompt.
-        negatives: for each scene, the context row of its negative prompt.
         alone: for (scene, instance from 1), its context row and its place in `groundings`.
         swapped: for a scene that is needed in the reversed depth order, too, the place of that in `groundings`.
     """
 
     texts: TextBank
     groundings: tuple[Grounding, ...]
-    prompts: tuple[int, ...]
-    negatives: tuple[int, ...]
     alone: dict[tuple[int, int], tuple[int, int]]
     swapped: dict[int, int]
 
-    def rows(self, scene: int, branch: Branch) -> tuple[int, int]:
-        """The context row, and the place in `groundings`, of a branch of an image of `scene`."""
+    def rows(self, scene: int, prompts: tuple[int, int], branch: Branch) -> tuple[int, int]:
+        """The context row, and the place in `groundings`, of a branch of an image of `scene`.
+
+        `prompts` are the context rows of the image's prompt and negative prompt.
+        """
+        positive, negative = prompts
         if not branch.conditional:
-            return self.negatives[scene], len(self.groundings) - 1
+            return negative, len(self.groundings) - 1
         if branch.swapped:
-            return self.prompts[scene], self.swapped[scene]
+            return positive, self.swapped[scene]
         if branch.trajectory == 0:
-            return self.prompts[scene], scene
+            return positive, scene
         return self.alone[scene, branch.trajectory]
 
 
 def build_scene_bank(
     scenes: Sequence[Scene],
-    negative_prompts: Sequence[str],
     alone: Sequence[Mapping[int, BoxUnit]],
     texts: TextBank,
     adapter: Any,
@@ -64,10 +63,9 @@ def build_scene_bank(
 
     Args:
         scenes: the scenes.
-        negative_prompts: one for each.
         alone: for each scene, the instances (from 1) that run alone, each with the part of the canvas it runs on, as
             x0, y0, x1, y1 in fractions.
-        texts: encoded prompts, negative prompts and captions of all scenes.
+        texts: encoded captions of all scenes; other texts may stand among them.
         adapter: an `InstanceAdapter`.
         instance_mask: attention mask rule, or None for the adapter's own.
         max_rows: most scenes tokenised in one call, to bound memory (bitmaps are large).
@@ -91,8 +89,6 @@ def build_scene_bank(
     return SceneBank(
         texts=texts,
         groundings=(*groundings, null),
-        prompts=tuple(texts.row[scene.prompt] for scene in scenes),
-        negatives=tuple(texts.row[text] for text in negative_prompts),
         alone={pair: (texts.row[c], len(scenes) + k) for k, (pair, c) in enumerate(zip(pairs, captions, strict=True))},
         swapped={scene: len(scenes) + len(pairs) + k for k, scene in enumerate(swapped)},
     )

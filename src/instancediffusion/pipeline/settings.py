@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
-from instancediffusion.conditioning import INSTANCE_MASK_RULES, InstanceMaskRule
+from instancediffusion.choices import INSTANCE_MASK_RULES, SCHEDULERS, InstanceMaskRule, scheduler_name
 from instancediffusion.errors import SettingsError
-from instancediffusion.sampling import SCHEDULERS, StepRounding
+from instancediffusion.sampling import StepRounding, Steps
 
 MergeRule = Literal["mean", "crop", "layered"]
 MultiInstanceRule = Literal["none", "published"]
@@ -23,8 +24,14 @@ class GenerationSettings:
 
     Attributes:
         num_inference_steps: steps of the sampler, 1 or more.
-        scheduler: a name of `sampling.SCHEDULERS`, or None for the model's own.
-        guidance_scale: classifier-free guidance; 1 = off.
+        timesteps: training steps to make the steps at (0 to 999, falling), in place of `num_inference_steps`, for
+            schedulers that take them.
+        sigmas: noise levels to make the steps at (falling), the same.
+        scheduler: a name of `choices.SCHEDULERS` in any spelling, or None for the model's own.
+        eta: noise that DDIM and TCD add on the way, 0 (none) to 1.
+        guidance_scale: classifier-free guidance; 1 or less = off.
+        guidance_rescale: share of a guided prediction's contrast that is put back (Lin et al. 2023), 0 to 1.
+        clip_skip: layers of the text encoder to leave out for prompts, from the last on; None = none.
         grounding_fraction: share of the steps in which the instances are injected, from the start (the published
             code's alpha).
         grounding_decay_fraction: share of the steps after those in which the injection fades out.
@@ -56,8 +63,13 @@ class GenerationSettings:
     """
 
     num_inference_steps: int = 25
+    timesteps: tuple[int, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
     scheduler: str | None = None
+    eta: float = 0.0
     guidance_scale: float = 7.5
+    guidance_rescale: float = 0.0
+    clip_skip: int | None = None
     grounding_fraction: float = 0.8
     grounding_decay_fraction: float = 0.0
     mis_fraction: float = 0.36
@@ -79,12 +91,30 @@ class GenerationSettings:
 
     def __post_init__(self) -> None:
         """Check every field, and report all that is wrong, one line each."""
+        if isinstance(self.scheduler, str):
+            object.__setattr__(self, "scheduler", scheduler_name(self.scheduler))
+        for name in ("timesteps", "sigmas"):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, str | bytes) and hasattr(given, "__iter__"):
+                # Arrays and tensors give numbers of their own types.
+                values = tuple(value.item() if hasattr(value, "item") else value for value in given)
+                object.__setattr__(self, name, values)
         problems = list(self._problems())
         if problems:
             raise SettingsError("\n".join(problems))
+        if self.timesteps is not None:
+            object.__setattr__(self, "num_inference_steps", len(self.timesteps))
+        if self.sigmas is not None:  # a 0 at the end is where the last step leads
+            object.__setattr__(self, "num_inference_steps", len(self.sigmas) - (self.sigmas[-1] == 0))
+
+    @property
+    def steps(self) -> Steps:
+        """The steps of a run."""
+        return Steps(self.num_inference_steps, self.timesteps, self.sigmas)
 
     def _problems(self) -> Iterator[str]:
         yield from self._numbers_out_of_range()
+        yield from self._lists_of_steps()
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in allowed and not (value is None and name in _OPTIONAL):
@@ -103,17 +133,32 @@ class GenerationSettings:
         if _is_number(decay) and _is_number(full) and decay <= 1 and full <= 1 and decay + full > 1 + 1e-6:
             yield f"grounding_decay_fraction: {decay} and grounding_fraction {full} add up to more than 1; lower one"
 
+    def _lists_of_steps(self) -> Iterator[str]:
+        if self.timesteps is not None and self.sigmas is not None:
+            yield "timesteps: sigmas are given, too; leave one of them out"
+        for name, first in (("timesteps", 0), ("sigmas", 0.0)):
+            values: object = getattr(self, name)
+            if values is None:
+                continue
+            fits = isinstance(values, tuple) and values and all(_is_number(v) and v >= first for v in values)
+            if not fits or any(a <= b for a, b in pairwise(getattr(self, name))):
+                yield f"{name}: {values!r} is not a list of numbers of {first} or more that fall"
+
     def _numbers_out_of_range(self) -> Iterator[str]:
         for name in ("num_inference_steps", "refiner_steps", "max_batch_rows"):
             yield from _integer(name, getattr(self, name), 1, 100_000)
         for name in ("height", "width"):
             if getattr(self, name) is not None:
                 yield from _integer(name, getattr(self, name), 8, 8192)
+        if self.clip_skip is not None:
+            yield from _integer("clip_skip", self.clip_skip, 0, 100)
         for name in (
             "grounding_fraction",
             "grounding_decay_fraction",
             "order_guidance_fraction",
             "refiner_strength",
+            "eta",
+            "guidance_rescale",
         ):
             yield from _number(name, getattr(self, name), 0, 1)
         # The published code takes shares beyond 1, and does something else there.
@@ -125,7 +170,8 @@ class GenerationSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-like values; they are also the keyword arguments of a pipeline call."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GenerationSettings:
@@ -138,11 +184,16 @@ class GenerationSettings:
 
     def replace(self, **values: Any) -> GenerationSettings:
         """Return the same settings but for the named fields; see `from_dict` for errors."""
-        known = [field.name for field in dataclasses.fields(self)]
-        for name in values:
-            if name not in known:
-                raise SettingsError(f"{name}: unknown setting{_nearest(name, known)}")
+        check_names(values)
         return dataclasses.replace(self, **values)
+
+
+def check_names(names: Iterable[str], beside: Iterable[str] = ()) -> None:
+    """Raise `SettingsError` for a name that is no field of `GenerationSettings`; `beside` may have been meant, too."""
+    known = [field.name for field in dataclasses.fields(GenerationSettings)]
+    for name in names:
+        if name not in known:
+            raise SettingsError(f"{name}: unknown setting{_nearest(name, [*known, *beside])}")
 
 
 PUBLISHED_INFERENCE: Mapping[str, Any] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from instancediffusion.pipeline.decoding import preview_latents, to_images
+from instancediffusion.pipeline.steering import Steering
 from instancediffusion.sampling import SampleResult, StepReport
 
 StepCallback = Callable[[Any, int, Any, dict[str, Any]], Mapping[str, Any] | None]
@@ -23,14 +24,21 @@ class Watch:
     Args:
         pipeline: the pipeline, handed on to the callback.
         callback: diffusers' `callback_on_step_end`, or None.
+        tensors: names of what the callback is handed, of `steering.CALLBACK_TENSORS`.
         preview: called with small pictures of the model's current estimate, or None.
         preview_every: steps between two previews.
     """
 
     def __init__(
-        self, pipeline: Any, callback: StepCallback | None, preview: PreviewCallback | None, preview_every: int
+        self,
+        pipeline: Any,
+        callback: StepCallback | None,
+        tensors: Sequence[str],
+        preview: PreviewCallback | None,
+        preview_every: int,
     ) -> None:
         self.pipeline, self.callback, self.preview, self.preview_every = pipeline, callback, preview, preview_every
+        self._tensors = tensors
         self.bar: Any = None
         self.rows: float = 0
         self.stopped = False
@@ -45,7 +53,7 @@ class Watch:
         yield
         self._times[stage] = self._times.get(stage, 0.0) + time.perf_counter() - start
 
-    def step(self, report: StepReport) -> Tensor | None:
+    def step(self, report: StepReport, steering: Steering) -> Tensor | None:
         """Observe a step; see `sampling.Observer`. The progress bar counts network rows, so that its ETA holds."""
         if self.bar is not None:
             self.bar.update(report.rows_done - self._seen)
@@ -54,8 +62,11 @@ class Watch:
             self.preview(report.step, to_images(preview_latents(self.pipeline.vae, report.estimate())))
         if self.callback is None:
             return None
-        answer = self.callback(self.pipeline, report.step, report.timestep, {"latents": report.latents})
-        return answer.get("latents") if answer else None
+        # Runs in other threads may have left their scale there.
+        self.pipeline._guidance_scale = steering.scale
+        handed = steering.tensors(self._tensors, report.latents)
+        answer = self.callback(self.pipeline, report.step, report.timestep, dict(handed))
+        return steering.take(handed, answer or {}, self.pipeline._guidance_scale)
 
     def end_group(self, result: SampleResult) -> None:
         """Note the end of the images of one size."""

@@ -3,20 +3,23 @@
 `sample` is the loop; `grounding_schedule`, the merges and `OrderGuidance` are the parts of the method in it.
 """
 
+from instancediffusion.choices import SCHEDULERS
 from instancediffusion.sampling.denoiser import Branch, Denoiser, Prediction
 from instancediffusion.sampling.grounding import StepRounding, grounding_schedule, steps_in_fraction
-from instancediffusion.sampling.guidance import GuidedBatch, chunk_bounds, guide
-from instancediffusion.sampling.loop import Observer, SampleResult, StepReport, count_rows, sample
+from instancediffusion.sampling.guidance import GuidedBatch, chunk_bounds, guide, is_guided
+from instancediffusion.sampling.loop import Guidance, Observer, SampleResult, StepReport, count_rows, sample
 from instancediffusion.sampling.multi_instance import Crop, CropMerge, LastMerge, LayeredMerge, MeanMerge, Merge, Window
 from instancediffusion.sampling.noise import copy_generator, generators_for, start_noise
 from instancediffusion.sampling.order_guidance import OrderGuidance
 from instancediffusion.sampling.schedulers import (
-    SCHEDULERS,
     Scheduler,
+    Steps,
     build_scheduler,
     calls_of_steps,
+    check_scheduler,
     check_scheduler_name,
     clean_estimate,
+    keep_latents,
     zero_snr_betas,
 )
 
@@ -26,6 +29,7 @@ __all__ = [
     "Crop",
     "CropMerge",
     "Denoiser",
+    "Guidance",
     "GuidedBatch",
     "LastMerge",
     "LayeredMerge",
@@ -38,9 +42,11 @@ __all__ = [
     "Scheduler",
     "StepReport",
     "StepRounding",
+    "Steps",
     "Window",
     "build_scheduler",
     "calls_of_steps",
+    "check_scheduler",
     "check_scheduler_name",
     "chunk_bounds",
     "clean_estimate",
@@ -49,6 +55,8 @@ __all__ = [
     "generators_for",
     "grounding_schedule",
     "guide",
+    "is_guided",
+    "keep_latents",
     "sample",
     "start_noise",
     "steps_in_fraction",

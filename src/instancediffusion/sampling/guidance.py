@@ -21,6 +21,24 @@ def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> 
     return base + guidance_scale * (conditional.float() - base)
 
 
+def is_guided(guidance_scale: float) -> bool:
+    """Whether a scale asks for guidance. 1 is none, and less counts as none, as in diffusers."""
+    return guidance_scale > 1
+
+
+def rescale(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+    """Give a guided prediction back the contrast of the conditional one (Lin et al. 2023, section 3.4).
+
+    Args:
+        guided: (B, C, H, W).
+        conditional: the same shape.
+        share: 0 (leaves all as it is) to 1; what is left over is the guided prediction as it was.
+    """
+    axes = tuple(range(1, guided.dim()))
+    contrast = conditional.float().std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-12)
+    return guided * (share * contrast + (1 - share))
+
+
 def chunk_bounds(rows: int, max_rows: int) -> list[tuple[int, int]]:
     """Cut `rows` rows into the fewest runs of at most `max_rows`, as equal as possible.
 
@@ -41,13 +59,21 @@ class GuidedBatch:
     Args:
         denoiser: the network.
         branches: the trajectories; their `conditional` is ignored.
-        guidance_scale: 1 switches guidance off, and the unconditional half is not computed.
+        guidance_scale: 1 or less switches guidance off, and the unconditional half is not computed.
         max_rows: most rows in one network call, 1 or more.
+        rescaled: share of `rescale`.
     """
 
-    def __init__(self, denoiser: Denoiser, branches: Sequence[Branch], guidance_scale: float, max_rows: int) -> None:
-        self._scale = guidance_scale
-        self._halves = (True,) if guidance_scale == 1 else (True, False)
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        branches: Sequence[Branch],
+        guidance_scale: float,
+        max_rows: int,
+        rescaled: float = 0.0,
+    ) -> None:
+        self._scale, self._rescaled = guidance_scale, rescaled
+        self._halves = (True, False) if is_guided(guidance_scale) else (True,)
         # One half after the other, not row by row: rows of a kind carry tokens of about the same number, and a call
         # pads all of its rows to the widest.
         rows = [replace(b, conditional=half) for half in self._halves for b in branches]
@@ -78,4 +104,7 @@ class GuidedBatch:
         if len(self._halves) == 1:
             return predicted.float(), predicted.float()
         conditional, unconditional = predicted.chunk(2)
-        return guide(conditional, unconditional, self._scale), conditional.float()
+        guided = guide(conditional, unconditional, self._scale)
+        if self._rescaled:
+            guided = rescale(guided, conditional, self._rescaled)
+        return guided, conditional.float()

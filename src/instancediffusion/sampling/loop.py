@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 
 from instancediffusion.sampling.denoiser import Branch, Denoiser
-from instancediffusion.sampling.guidance import GuidedBatch
+from instancediffusion.sampling.guidance import GuidedBatch, is_guided
 from instancediffusion.sampling.multi_instance import Crop, Merge
 from instancediffusion.sampling.noise import copy_generator
 from instancediffusion.sampling.order_guidance import OrderBatch, OrderGuidance
 from instancediffusion.sampling.schedulers import (
     Scheduler,
+    Steps,
     calls_of_steps,
     clean_estimate,
     forget_sample,
+    seed_noise,
+    step_options,
     takes_generator,
 )
 
@@ -51,6 +54,27 @@ Observer = Callable[[StepReport], Tensor | None]
 
 
 @dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance of a run.
+
+    Attributes:
+        scale: the scale; 1 or less is none. A function is asked before each network call, so that a run may change it.
+        rescaled: share of the guided prediction's contrast that is put back, 0 to 1; see `guidance.rescale`.
+        epoch: asked before each network call: when the number changes, the conditioning has changed, and is gathered
+            anew.
+    """
+
+    scale: float | Callable[[], float] = 1.0
+    rescaled: float = 0.0
+    epoch: Callable[[], int] = lambda: 0
+
+    @property
+    def now(self) -> float:
+        """The scale of the next network call."""
+        return self.scale() if callable(self.scale) else self.scale
+
+
+@dataclass(frozen=True)
 class SampleResult:
     """The end of a run.
 
@@ -77,6 +101,7 @@ class _Trajectory:
     latent: Tensor  # (1, C, H, W)
     scheduler: Scheduler
     generator: torch.Generator | None
+    options: dict[str, float]
     crop: Crop | None = None
 
     @property
@@ -87,7 +112,7 @@ class _Trajectory:
     def advance(self, prediction: Tensor, timestep: Tensor) -> None:
         """Make one scheduler step; `prediction` is (1, C, H, W)."""
         extra = {} if self.generator is None else {"generator": self.generator}
-        self.latent = self.scheduler.step(prediction, timestep, self.latent, **extra).prev_sample
+        self.latent = self.scheduler.step(prediction, timestep, self.latent, **self.options, **extra).prev_sample
 
     def replace(self, latent: Tensor) -> None:
         """Go on from another latent, with the history as it is."""
@@ -99,26 +124,42 @@ class _JointBatch:
     """Trajectories that step together: one bound batch for each size of what the network sees of them."""
 
     def __init__(
-        self, denoiser: Denoiser, active: Sequence[_Trajectory], guidance_scale: float, max_batch_rows: int
+        self,
+        denoiser: Denoiser,
+        active: Sequence[_Trajectory],
+        guidance_scale: float,
+        rescaled: float,
+        max_batch_rows: int,
+        order: OrderGuidance | None,
     ) -> None:
         self._active = active
+        self._order = OrderBatch(denoiser, order, max_batch_rows) if order is not None and order.images else None
         groups: dict[tuple[int, ...], list[int]] = {}
         for row, moving in enumerate(active):  # the whole canvas comes first, since a whole scene does
             size = moving.latent.shape[-2:] if moving.crop is None else moving.crop.hold.shape
             groups.setdefault(tuple(size), []).append(row)
         self._groups = [
-            (rows, GuidedBatch(denoiser, [active[row].branch for row in rows], guidance_scale, max_batch_rows))
+            (rows, GuidedBatch(denoiser, [active[r].branch for r in rows], guidance_scale, max_batch_rows, rescaled))
             for rows in groups.values()
         ]
         self._scene = {moving.branch.image: row for row, moving in enumerate(active) if moving.branch.trajectory == 0}
-        halves = 1 if guidance_scale == 1 else 2
-        self.rows = halves * sum(moving.share for moving in active)
+        self._rows = (1 + is_guided(guidance_scale)) * sum(moving.share for moving in active)
 
-    def __call__(self, model_input: Tensor, timestep: Tensor, grounding_scale: float) -> tuple[Tensor, Tensor]:
+    def rows(self, ordered: bool) -> float:
+        """Network rows of a call, with order guidance or without."""
+        return self._rows + (self._order.rows if ordered and self._order is not None else 0)
+
+    def __call__(self, model_input: Tensor, timestep: Tensor, grounding_scale: float, ordered: bool) -> Tensor:
         """Predict on the whole canvas; outside its crop a trajectory has the prediction of its scene.
 
+        Args:
+            model_input: (T, C, H, W).
+            timestep: 0-dim.
+            grounding_scale: 0 to 1.
+            ordered: order guidance acts.
+
         Returns:
-            Guided and conditional predictions, (T, C, H, W) float32; the latter of whole scenes only, else 0.
+            Guided predictions, (T, C, H, W) float32.
         """
         guided = torch.zeros_like(model_input, dtype=torch.float32)
         conditional = torch.zeros_like(guided)
@@ -134,7 +175,10 @@ class _JointBatch:
                     guided[row], conditional[row] = found[k], plain[k]
                 else:
                     guided[row] = crop.put(guided[self._scene[self._active[row].branch.image]], found[k])
-        return guided, conditional
+        if ordered and self._order is not None:
+            scenes = list(self._scene.values())
+            guided[scenes] += self._order(model_input[scenes], conditional[scenes], timestep, grounding_scale)
+        return guided
 
 
 def sample(
@@ -143,7 +187,9 @@ def sample(
     noise: Tensor,
     *,
     grounding_scales: Sequence[float],
-    guidance_scale: float = 1.0,
+    guidance_scale: float | Guidance = 1.0,
+    steps: Steps | None = None,
+    eta: float = 0.0,
     merges: Sequence[Merge] = (),
     merge_after: int = 0,
     order: OrderGuidance | None = None,
@@ -166,12 +212,15 @@ def sample(
         scheduler: any stock diffusers scheduler; only copies of it are used.
         noise: (B, C, H, W) standard normal start noise, on the device to sample on.
         grounding_scales: the grounding scale of every step; its length is the number of steps.
-        guidance_scale: classifier-free guidance; 1 = off.
+        guidance_scale: classifier-free guidance, 1 or less = off; as a `Guidance` it may change on the way.
+        steps: which steps to make; None = as many as there are grounding scales, spaced as the scheduler does.
+        eta: how much noise a scheduler that asks for it adds (Song et al. 2021, equation 16); 0 = none.
         merges: the merge rule of each image; empty = none.
         merge_after: number of steps before the merge; 0 = no instance is run alone.
         order: pushes the whole scenes towards their stated depth order; None = not.
-        generators: one for each image, for schedulers that draw noise. They are not advanced. All trajectories of an
-            image draw the same noise, because merging would average independent noise away.
+        generators: one for each image, for schedulers that draw noise. Images may share one; then they draw from it in
+            turn. All trajectories of an image draw the same noise, because merging would average independent noise
+            away.
         max_batch_rows: most rows in one network call, guidance halves and trajectories counted.
         observe: called after each step.
         should_stop: asked before each network call; True ends the run.
@@ -180,69 +229,96 @@ def sample(
         The latents, float32 on the device of `noise`.
     """
     num_steps = len(grounding_scales)
+    guidance = guidance_scale if isinstance(guidance_scale, Guidance) else Guidance(guidance_scale)
     template = copy.deepcopy(scheduler)
-    template.set_timesteps(num_steps, device=noise.device)
-    steps = calls_of_steps(template, num_steps)
-    joint_calls = sum(step < merge_after for step in steps) if merges else 0
+    (steps or Steps(num_steps)).set_on(template, noise.device)
+    step_of_call = calls_of_steps(template, num_steps)
+    joint_calls = sum(step < merge_after for step in step_of_call) if merges else 0
     noisy = noise.float() * float(template.init_noise_sigma)
-    draws = takes_generator(template) and generators is not None
-
-    def trajectory(image: int, index: int, crop: Crop | None = None) -> _Trajectory:
-        generator = copy_generator(generators[image]) if draws and generators is not None else None
-        return _Trajectory(Branch(image, index), noisy[image : image + 1], copy.deepcopy(template), generator, crop)
-
-    whole = [trajectory(image, 0) for image in range(len(noise))]
-    parts = (
-        [[trajectory(k, i, merge.crops.get(i)) for i in merge.instances] for k, merge in enumerate(merges)]
-        if joint_calls
-        else []
+    whole, parts = _trajectories(
+        template, noisy, merges if joint_calls else (), generators, step_options(template, eta)
     )
-    active = [t for image in range(len(whole)) for t in (whole[image], *(parts[image] if parts else ()))]
+    active = [t for image in range(len(whole)) for t in (whole[image], *parts[image])]
 
-    ordered = () if order is None else order.images
-    ordered_calls = 0 if order is None else sum(step < order.steps for step in steps)
-    halves = 1 if guidance_scale == 1 else 2
-    rows_total = halves * (sum(t.share for t in active) * joint_calls + len(whole) * (len(steps) - joint_calls))
-    rows_total += len(ordered) * ordered_calls
+    ordered_calls = 0 if order is None else sum(step < order.steps for step in step_of_call)
+    calls = len(step_of_call)
+    halves = 1 + is_guided(guidance.now)
+    rows_total = halves * (sum(t.share for t in active) * joint_calls + len(whole) * (calls - joint_calls))
+    rows_total += 0 if order is None else len(order.images) * ordered_calls
     rows_done: float = 0
     batch: _JointBatch | None = None
-    order_batch = OrderBatch(denoiser, order, max_batch_rows) if order is not None and ordered else None
+    bound: tuple[float, int] | None = None
     estimate: Callable[[], Tensor] | None = None
     for call, timestep in enumerate(template.timesteps):
         if should_stop is not None and should_stop():
             latents = _stack(whole)
-            return SampleResult(latents, estimate() if estimate else latents, steps[call], rows_done, True)
-        if batch is None:
-            batch = _JointBatch(denoiser, active, guidance_scale, max_batch_rows)
+            return SampleResult(latents, estimate() if estimate else latents, step_of_call[call], rows_done, True)
+        step = step_of_call[call]
+        if batch is None or bound != (guidance.now, guidance.epoch()):
+            bound = (guidance.now, guidance.epoch())
+            batch = _JointBatch(denoiser, active, bound[0], guidance.rescaled, max_batch_rows, order)
         model_input = torch.cat([t.scheduler.scale_model_input(t.latent, timestep) for t in active])
-        predicted, conditional = batch(model_input, timestep, grounding_scales[steps[call]])
-        rows_done += batch.rows
-        if order_batch is not None and call < ordered_calls:
-            scenes = [row for row, t in enumerate(active) if t.branch.trajectory == 0]
-            predicted[scenes] += order_batch(
-                model_input[scenes], conditional[scenes], timestep, grounding_scales[steps[call]]
-            )
-            rows_done += order_batch.rows
-        for row, moving in enumerate(active):
-            moving.advance(predicted[row : row + 1], timestep)
+        predicted = batch(model_input, timestep, grounding_scales[step], call < ordered_calls)
+        rows_done += batch.rows(call < ordered_calls)
+        _advance(active, predicted, timestep)
         estimate = _estimator(template, model_input, predicted, timestep, active)
-        if call + 1 < len(steps) and steps[call + 1] == steps[call]:
+        if call + 1 < calls and step_of_call[call + 1] == step:
             continue  # the step is half-way
         if call + 1 == joint_calls:
-            for moving, merge, alone in zip(whole, merges, parts, strict=True):
-                if alone:
-                    moving.replace(merge(moving.latent, {t.branch.trajectory: t.latent for t in alone}))
+            _join(whole, merges, parts)
             active, batch = whole, None
         if observe is not None:
-            report = StepReport(steps[call], num_steps, timestep, _stack(whole), rows_done, rows_total, estimate)
+            report = StepReport(step, num_steps, timestep, _stack(whole), rows_done, rows_total, estimate)
             _put_back(whole, observe(report))
     latents = _stack(whole)
     return SampleResult(latents, latents, num_steps, rows_done, False)
 
 
+def _trajectories(
+    template: Scheduler,
+    noisy: Tensor,
+    merges: Sequence[Merge],
+    generators: Sequence[torch.Generator] | None,
+    options: dict[str, float],
+) -> tuple[list[_Trajectory], list[list[_Trajectory]]]:
+    """The whole scene of each image, and of each image its instances alone."""
+    given = generators or ()
+    draws = takes_generator(template)
+
+    def trajectory(image: int, index: int, crop: Crop | None = None) -> _Trajectory:
+        own, generator = copy.deepcopy(template), None
+        if given:
+            seed_noise(own, given[image], sum(g is given[image] for g in given[:image]))
+            if draws:
+                generator = copy_generator(given[image]) if index else given[image]
+        return _Trajectory(Branch(image, index), noisy[image : image + 1], own, generator, options, crop)
+
+    whole = [trajectory(image, 0) for image in range(len(noisy))]
+    parts = [[trajectory(k, i, merge.crops.get(i)) for i in merge.instances] for k, merge in enumerate(merges)]
+    return whole, parts or [[] for _ in whole]
+
+
+def _join(whole: Sequence[_Trajectory], merges: Sequence[Merge], parts: Sequence[Sequence[_Trajectory]]) -> None:
+    """Put the instances' latents into their scenes'."""
+    for moving, merge, alone in zip(whole, merges, parts, strict=True):
+        if alone:
+            moving.replace(merge(moving.latent, {t.branch.trajectory: t.latent for t in alone}))
+
+
+def _advance(active: Sequence[_Trajectory], predicted: Tensor, timestep: Tensor) -> None:
+    """Make one scheduler step of each trajectory; the instances of an image draw the noise its whole scene draws."""
+    drawn = torch.empty(0)
+    for row, moving in enumerate(active):  # a whole scene stands before its instances
+        if moving.generator is not None and not moving.branch.trajectory:
+            drawn = moving.generator.get_state()
+        elif moving.generator is not None:
+            moving.generator.set_state(drawn)
+        moving.advance(predicted[row : row + 1], timestep)
+
+
 def count_rows(
     scheduler: Scheduler,
-    num_steps: int,
+    steps: int | Steps,
     merge_after: int,
     shares: Sequence[float],
     guidance_scale: float,
@@ -254,21 +330,20 @@ def count_rows(
 
     Args:
         scheduler: any stock scheduler; it is not changed.
-        num_steps: steps of the run.
+        steps: the steps of the run, or how many.
         merge_after: steps before the merge.
         shares: for each image, the summed shares of the canvas that its instances run on alone; an instance on the
             whole canvas counts 1.
-        guidance_scale: 1 = off, which halves the rows.
+        guidance_scale: 1 or less = off, which halves the rows.
         ordered: images with order guidance.
         order_steps: steps in which it acts.
     """
     template = copy.deepcopy(scheduler)
-    template.set_timesteps(num_steps)
-    steps = calls_of_steps(template, num_steps)
-    apart = sum(step < merge_after for step in steps)
-    halves = 1 if guidance_scale == 1 else 2
-    extra = ordered * sum(step < order_steps for step in steps)
-    return halves * sum(len(steps) + share * apart for share in shares) + extra
+    plan = Steps(steps) if isinstance(steps, int) else steps
+    step_of_call = calls_of_steps(template, plan.set_on(template))
+    apart = sum(step < merge_after for step in step_of_call)
+    extra = ordered * sum(step < order_steps for step in step_of_call)
+    return (1 + is_guided(guidance_scale)) * sum(len(step_of_call) + share * apart for share in shares) + extra
 
 
 def _stack(trajectories: Sequence[_Trajectory]) -> Tensor:
@@ -278,7 +353,9 @@ def _stack(trajectories: Sequence[_Trajectory]) -> Tensor:
 def _put_back(trajectories: Sequence[_Trajectory], latents: Tensor | None) -> None:
     if latents is not None:
         for row, moving in enumerate(trajectories):
-            moving.replace(latents[row : row + 1])
+            # Callbacks hand back what they were given; a history is worth keeping where nothing was changed.
+            if not torch.equal(latents[row : row + 1].to(moving.latent), moving.latent):
+                moving.replace(latents[row : row + 1])
 
 
 def _estimator(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.pipeline.merging import merge_rule, steps_before_merge
-from instancediffusion.sampling import steps_in_fraction
+from instancediffusion.sampling import is_guided, steps_in_fraction
 from instancediffusion.scene import Scene
 
 NOMINAL_CELLS, NOMINAL_FACTOR = (64, 64), 8
@@ -20,7 +20,7 @@ def rows_of_steps(scene: Scene, settings: GenerationSettings) -> list[int]:
     A row is one latent through the network; guidance doubles them, and in the first steps each instance adds its own,
     or the share of it that its crop is. Order guidance may add one.
     """
-    halves = 1 if settings.guidance_scale == 1 else 2
+    halves = 1 + is_guided(settings.guidance_scale)
     steps = settings.num_inference_steps
     apart = min(steps_before_merge(settings), steps)
     ordered = steps_in_fraction(settings.order_guidance_fraction, steps) if settings.order_guidance_scale else 0

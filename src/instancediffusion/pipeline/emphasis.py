@@ -1,0 +1,98 @@
+"""Weights in texts, `(a red balloon:1.5)`, and other programs' syntax that is not understood here."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+
+from instancediffusion.errors import SceneWarning
+
+_WEIGHT = re.compile(r":\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)")
+_LIMIT = 10.0
+
+_FOREIGN: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    ("choices such as {a|b}", re.compile(r"\{[^{}]*\|[^{}]*\}"), "write one scene for each"),
+    ("<lora:...>", re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>"), "load it with load_lora_weights or --lora"),
+    ("[from:to:when]", re.compile(r"\[[^\[\]:]*:[^\[\]:]*:\s*[\d.]+\s*\]"), "the prompt stays the same in all steps"),
+    ("[a|b]", re.compile(r"\[[^\[\]]*\|[^\[\]]*\]"), "the prompt stays the same in all steps"),
+    ("[less]", re.compile(r"(?<!\\)\[[^\[\]:|]+\]"), "write (less:0.9)"),
+    ("((more))", re.compile(r"(?<!\\)\(\([^()]*\)\)"), "write (more:1.2)"),
+    ("__wildcard__", re.compile(r"__\w+?__"), "write the word itself"),
+    ("weights such as word++ or word--", re.compile(r"[\w)](?:\+\+|--)+(?=\s|,|$)"), "write (word:1.2)"),
+    ("weights such as (words)1.2", re.compile(r"(?<!\\)\([^()]+\)\d+(?:\.\d+)?(?=\s|,|$)"), "write (words:1.2)"),
+    ("BREAK and AND", re.compile(r"(?<=\s)(?:BREAK|AND)(?=\s)"), "give instances with captions of their own"),
+)
+
+
+def weighted_parts(text: str) -> list[tuple[str, float]]:
+    r"""Cut a text into parts of one weight.
+
+    `(words:1.5)` weighs words by 1.5; inside one another weights multiply. Brackets without a number are brackets, and
+    so is one after a backslash: `\(`.
+
+    Returns:
+        Parts in order; those of weight 1 are taken as written. Joined, they are the text without the weights.
+    """
+    parts: list[tuple[str, float]] = []
+    _read(text, 1.0, parts)
+    joined: list[tuple[str, float]] = []
+    for words, weight in parts:
+        if joined and joined[-1][1] == weight:
+            joined[-1] = (joined[-1][0] + words, weight)
+        elif words:
+            joined.append((words, weight))
+    return joined
+
+
+def _read(text: str, weight: float, parts: list[tuple[str, float]]) -> None:
+    """Add the parts of a text that stands in brackets of this weight."""
+    start = place = 0
+    while place < len(text):
+        if text[place] == "\\" and text[place + 1 : place + 2] in ("(", ")"):
+            parts.append((text[start:place], weight))
+            start, place = place + 1, place + 2
+            continue
+        if text[place] == "(" and (found := _group(text, place)) is not None:
+            end, inner, factor = found
+            parts.append((text[start:place], weight))
+            _read(inner, weight * factor, parts)
+            start = place = end
+            continue
+        place += 1
+    parts.append((text[start:], weight))
+
+
+def _group(text: str, start: int) -> tuple[int, str, float] | None:
+    """Where the group ends whose bracket opens at `start`, what is in it, and its weight; None if it has none."""
+    depth, place = 0, start
+    while place < len(text):
+        if text[place] == "\\":
+            place += 2
+            continue
+        if text[place] == "(":
+            depth += 1
+        elif text[place] == ":" and depth == 1 and (found := _WEIGHT.match(text, place)):
+            return found.end(), text[start + 1 : place], max(-_LIMIT, min(float(found[1]), _LIMIT))
+        elif text[place] == ")":
+            depth -= 1
+            if depth == 0:
+                return None
+        place += 1
+    return None
+
+
+def foreign_syntax(text: str) -> list[str]:
+    """What a text holds of other programs' syntax, each with what to do instead."""
+    return [f"{name} ({fix})" for name, pattern, fix in _FOREIGN if pattern.search(text)]
+
+
+def warn_of_foreign_syntax(texts: Sequence[str], *, stacklevel: int = 2) -> None:
+    """Issue a `SceneWarning` for every text that holds other programs' syntax; it is read as words."""
+    for text in dict.fromkeys(texts):
+        if found := foreign_syntax(text):
+            warnings.warn(
+                f"{text[:60]!r}: {'; '.join(found)} is not understood here and is read as words",
+                SceneWarning,
+                stacklevel=stacklevel + 1,
+            )

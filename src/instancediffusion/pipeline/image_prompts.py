@@ -1,0 +1,107 @@
+"""Pictures as prompts (IP-Adapter): their features for each image of a run, and the other inputs a UNet may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instancediffusion.errors import ModelError, SettingsError
+from instancediffusion.sampling import Branch
+
+
+@dataclass(frozen=True)
+class UNetInputs:
+    """What the UNet is given beside the text and the grounding.
+
+    Attributes:
+        pictures: for each IP-Adapter, features of its pictures (1 or B, ...).
+        no_pictures: the same for the unconditional half; empty where there is none.
+        guidance: (D,) the embedding of the guidance scale, for a UNet that was distilled to take it.
+    """
+
+    pictures: Sequence[Tensor] = ()
+    no_pictures: Sequence[Tensor] = ()
+    guidance: Tensor | None = None
+
+    def of(self, branches: Sequence[Branch], images: Sequence[int]) -> dict[str, Any]:
+        """The keyword arguments of the UNet for some branches; `images` are the places of the group's images."""
+        inputs: dict[str, Any] = {}
+        if self.pictures:
+            inputs["added_cond_kwargs"] = {"image_embeds": [self._rows(k, branches, images) for k in self._adapters]}
+        if self.guidance is not None:
+            inputs["timestep_cond"] = self.guidance.expand(len(branches), -1)
+        return inputs
+
+    @property
+    def _adapters(self) -> range:
+        return range(len(self.pictures))
+
+    def _rows(self, adapter: int, branches: Sequence[Branch], images: Sequence[int]) -> Tensor:
+        rows = []
+        for branch in branches:
+            known = self.pictures[adapter]
+            if not branch.conditional:
+                known = self.no_pictures[adapter] if self.no_pictures else torch.zeros_like(known)
+            rows.append(known[images[branch.image] if len(known) > 1 else 0])
+        return torch.stack(rows)
+
+
+def image_prompts(pipeline: Any, image: Any, embeds: Any, guided: bool, images: int, scenes: int) -> UNetInputs:
+    """Features of the pictures that a call gives to its IP-Adapters.
+
+    Args:
+        pipeline: gives `prepare_ip_adapter_image_embeds`.
+        image: as `ip_adapter_image`.
+        embeds: as `ip_adapter_image_embeds`: for each adapter (1, n, D), or (2, n, D) with guidance, the negative
+            half first; in place of 1, also the number of images or scenes.
+        guided: whether there is an unconditional half.
+        images: of the run.
+        scenes: of the run.
+
+    Raises:
+        SettingsError: the UNet has IP-Adapters and no picture is given for them, or the other way round.
+    """
+    wants = pipeline.unet.config.get("encoder_hid_dim_type") == "ip_image_proj"
+    if image is None and embeds is None:
+        if wants:
+            raise SettingsError("ip_adapter_image: the model has an IP-Adapter; give it a picture, or unload it")
+        return UNetInputs()
+    if image is not None and embeds is not None:
+        raise SettingsError("ip_adapter_image: ip_adapter_image_embeds are given, too; leave one of them out")
+    if not wants:
+        raise SettingsError("ip_adapter_image: the model has no IP-Adapter; call load_ip_adapter first")
+    try:
+        found = pipeline.prepare_ip_adapter_image_embeds(image, embeds, pipeline._execution_device, 1, guided)
+    except ValueError as error:
+        raise SettingsError(f"ip_adapter_image: {error}") from error
+    dtype = pipeline.unet.dtype
+    halves = [tuple(one.to(dtype).chunk(2)) if guided else (None, one.to(dtype)) for one in found]
+    pictures = [_for_images(own, images, scenes) for _, own in halves]
+    nothing = [_for_images(none, images, scenes) for none, _ in halves if none is not None]
+    return UNetInputs(pictures, nothing)
+
+
+def _for_images(values: Tensor, images: int, scenes: int) -> Tensor:
+    if len(values) in (1, images):
+        return values
+    if len(values) == scenes:
+        return values.repeat_interleave(images // scenes, dim=0)
+    raise SettingsError(f"ip_adapter_image_embeds: {len(values)} for {images} images; give one, or one for each")
+
+
+def guidance_embedding(unet: Any, scale: float) -> Tensor | None:
+    """(D,) what a distilled UNet is given of the guidance scale (Meng et al. 2023; LCM); None for other UNets."""
+    width = unet.config.get("time_cond_proj_dim")
+    if width is None:
+        return None
+    if width < 4:
+        raise ModelError(f"unet: time_cond_proj_dim is {width}; 4 or more is needed")
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half).float() * (-torch.tensor(10000.0).log() / (half - 1)))
+    angles = (scale - 1) * 1000.0 * frequencies
+    values = torch.cat([angles.sin(), angles.cos(), torch.zeros(width % 2)])
+    return values.to(unet.device, unet.dtype)

@@ -356,3 +356,11 @@ def test_a_folder_written_by_convert_is_loaded(pipe, tmp_path):
     with pytest.raises(ModelError, match="tokenizer="):
         InstanceDiffusionPipeline.from_pretrained(tmp_path / "model")
     assert InstanceDiffusionPipeline.from_pretrained(tmp_path / "model", tokenizer=pipe.tokenizer).tokenizer
+
+
+def test_an_output_shows_its_images_in_a_notebook(pipe):
+    output = pipe([scene_of(1), scene_of(2)], seed=[3, 4], num_inference_steps=1)
+    assert output._repr_png_().startswith(b"\x89PNG")
+    shown = output._repr_html_()
+    assert shown.count("<img") == 4 and shown.count("seed 3") == 2 and "a red cat, a dog" in shown
+    assert pipe(scene_of(1), seed=0, num_inference_steps=1, output_type="np")._repr_html_() is None

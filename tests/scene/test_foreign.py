@@ -263,6 +263,20 @@ def test_fractions_are_told_in_every_kind_of_place():
     assert scene.instances[1].point.y == 0.5 and scene.instances[2].scribble.points[1] == pytest.approx((0.3, 0.4))
 
 
+def test_syntax_of_other_programs_is_told():
+    """`{a white cat|a black cat}` and `<lora:...>` were once read as words without one, even with --strict."""
+    data = {"version": 1, "prompt": "(a red hen:1.5), <lora:detail:0.8>, BREAK, meadow", "negative_prompt": "[rain]",
+            "width": 64, "height": 64, "instances": [{"caption": "{a white hen|a black hen}", "box": [1, 1, 60, 60]},
+                                                     {"caption": "a hen (white)", "box": [1, 1, 60, 60]}]}  # fmt: skip
+    found = [(p.path, p.severity, p.message.split(",")[0]) for p in read(data).problems]
+    assert found == [
+        ("$.prompt", "warning", "has <lora:...>"),
+        ("$.prompt", "warning", "has BREAK and AND"),
+        ("$.negative_prompt", "warning", "has [less]"),
+        ("$.instances[0].caption", "warning", "has choices such as {a|b}"),
+    ]
+
+
 def picture(kind="PNG", **texts):
     buffer, chunks = io.BytesIO(), PngImagePlugin.PngInfo()
     for key, value in texts.items():

@@ -212,6 +212,8 @@ def _files(argument: str) -> Iterator[tuple[Path, bool]]:
 
 
 def _add_file(inputs: Inputs, path: Path, reading: Reading, listed: bool) -> None:
+    from instancediffusion.scene.emphasis import NOT_UNDERSTOOD
+
     label = "standard input" if str(path) == STANDARD else str(path)
     try:
         check = reading.check(path)
@@ -222,6 +224,8 @@ def _add_file(inputs: Inputs, path: Path, reading: Reading, listed: bool) -> Non
     if listed and not check.format:
         return  # folders hold other files, too
     for problem in check.problems:
+        if NOT_UNDERSTOOD in problem.message:
+            continue  # the pipeline tells it of the texts it reads
         if check.scenes or problem.severity == "warning":
             click.echo(f"warning: {label}: {problem}", err=True)
         else:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffusers.utils import BaseOutput
+from PIL import Image
 from torch import Tensor
 
 from instancediffusion.pipeline.settings import GenerationSettings
+from instancediffusion.rendering.notebook import images_html, images_png
 from instancediffusion.scene import Scene
 
 
@@ -53,3 +55,19 @@ class GenerationOutput(BaseOutput):
     def captions(self) -> tuple[tuple[str, ...], ...]:
         """For each image, the captions its instances were drawn from."""
         return tuple(tuple(instance.caption for instance in scene.instances) for scene in self.drawn)
+
+    def _repr_png_(self) -> bytes | None:
+        """Show the images in a notebook, on one sheet; None unless they are PIL images."""
+        shown = self._shown()
+        return images_png([image for image, _, _ in shown], [label for _, _, label in shown])
+
+    def _repr_html_(self) -> str | None:
+        """Show the images in a notebook, each with its seed below; None unless they are PIL images."""
+        shown = self._shown()
+        return images_html(*map(list, zip(*shown, strict=True))) if shown else None
+
+    def _shown(self) -> list[tuple[Image.Image, Scene, str]]:
+        """The PIL images among the images, each with its scene and what is written below it."""
+        images = self.images if isinstance(self.images, list) else []
+        rows = zip(images, self.drawn, self.seeds, strict=False)
+        return [(image, scene, f"seed {seed}") for image, scene, seed in rows if isinstance(image, Image.Image)]

@@ -36,7 +36,6 @@ from instancediffusion.pipeline.decoding import (
     latent_patch,
     to_images,
 )
-from instancediffusion.pipeline.emphasis import warn_of_foreign_syntax
 from instancediffusion.pipeline.encoding import EncodingMethods
 from instancediffusion.pipeline.image_prompts import UNetInputs, guidance_embedding, image_prompts
 from instancediffusion.pipeline.loading import DEFAULT_MODEL, check_complete, graft_once, load_adapter, local_model
@@ -51,6 +50,7 @@ from instancediffusion.pipeline.vocabulary import warn_of_unknown_words
 from instancediffusion.pipeline.watch import PreviewCallback, StepCallback, Watch
 from instancediffusion.sampling import is_guided, keep_latents
 from instancediffusion.scene import Instance, Scene
+from instancediffusion.scene.emphasis import warn_of_foreign_syntax
 
 
 class InstanceDiffusionPipeline(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from instancediffusion.errors import ModelError, SceneWarning
-from instancediffusion.pipeline.emphasis import weighted_parts
+from instancediffusion.scene.emphasis import weighted_parts
 
 _TEXTS_PER_CALL = 32
 

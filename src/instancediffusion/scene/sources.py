@@ -12,6 +12,7 @@ from instancediffusion.errors import Problem
 
 from . import text
 from .checks import check_object
+from .emphasis import syntax_problems
 from .formats.coco.reading import read_coco_data
 from .formats.foreign.entries import (
     BOX_ORDERS,
@@ -118,6 +119,9 @@ def check_source_bytes(
     elif not scenes:
         fix = "the lines above say why" if report.problems else "give a file with pictures and objects"
         report.error("$", f"is {READ[found.format]} without a scene that can be used", fix)
+    for item in scenes:
+        for problem in syntax_problems(item.scene, "$" if len(scenes) == 1 else item.name):
+            report.add(problem)
     names = unique_names(scene.name for scene in scenes)
     named = tuple(replace(scene, name=name) for scene, name in zip(scenes, names, strict=True))
     return SourceCheck(named, found.format, tuple(report.problems))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from instancediffusion.errors import SceneWarning
+from instancediffusion.errors import Problem, SceneWarning
+
+if TYPE_CHECKING:
+    from .model import Scene
 
 _WEIGHT = re.compile(r":\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)")
 _LIMIT = 10.0
@@ -21,7 +25,8 @@ _FOREIGN: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("__wildcard__", re.compile(r"__\w+?__"), "write the word itself"),
     ("weights such as word++ or word--", re.compile(r"[\w)](?:\+\+|--)+(?=\s|,|$)"), "write (word:1.2)"),
     ("weights such as (words)1.2", re.compile(r"(?<!\\)\([^()]+\)\d+(?:\.\d+)?(?=\s|,|$)"), "write (words:1.2)"),
-    ("BREAK and AND", re.compile(r"(?<=\s)(?:BREAK|AND)(?=\s)"), "give instances with captions of their own"),
+    ("BREAK and AND", re.compile(r"\bBREAK\b|(?<=\s)AND(?=\s)"), "give instances with captions of their own"),
+    ("embedding:name", re.compile(r"\bembedding:\w"), "load it with load_textual_inversion, and write its token"),
 )
 
 
@@ -82,17 +87,31 @@ def _group(text: str, start: int) -> tuple[int, str, float] | None:
     return None
 
 
-def foreign_syntax(text: str) -> list[str]:
+NOT_UNDERSTOOD = "another program's syntax, which is read as words"
+"""Part of the message of every problem that is about such syntax."""
+
+
+def foreign_syntax(text: str) -> list[tuple[str, str]]:
     """What a text holds of other programs' syntax, each with what to do instead."""
-    return [f"{name} ({fix})" for name, pattern, fix in _FOREIGN if pattern.search(text)]
+    return [(name, fix) for name, pattern, fix in _FOREIGN if pattern.search(text)]
+
+
+def syntax_problems(scene: Scene, lead: str = "$") -> Iterator[Problem]:
+    """A warning for each text of a scene that holds other programs' syntax; `lead` is the scene's path in its file."""
+    texts = [(f"{lead}.prompt", scene.prompt), (f"{lead}.negative_prompt", scene.negative_prompt or "")]
+    texts += [(f"{lead}.instances[{index}].caption", item.caption) for index, item in enumerate(scene.instances)]
+    for path, text in texts:
+        for name, fix in foreign_syntax(text):
+            yield Problem(path, f"has {name}, {NOT_UNDERSTOOD}", fix, "warning")
 
 
 def warn_of_foreign_syntax(texts: Sequence[str], *, stacklevel: int = 2) -> None:
     """Issue a `SceneWarning` for every text that holds other programs' syntax; it is read as words."""
     for text in dict.fromkeys(texts):
         if found := foreign_syntax(text):
+            told = "; ".join(f"{name} ({fix})" for name, fix in found)
             warnings.warn(
-                f"{text[:60]!r}: {'; '.join(found)} is not understood here and is read as words",
+                f"{text[:60]!r}: {told} is not understood here and is read as words",
                 SceneWarning,
                 stacklevel=stacklevel + 1,
             )

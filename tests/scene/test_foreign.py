@@ -110,6 +110,19 @@ def test_labelme():
     assert [p.path for p in check.problems] == ["$.shapes[6].points"] and "left out" in check.problems[0].message
 
 
+def test_a_size_that_is_not_stated_is_that_of_the_picture_beside(tmp_path):
+    Image.new("RGB", (100, 80)).save(tmp_path / "farm.jpg")
+    for name, content in (
+        ("a.json", json.dumps({**LABELME, "imageWidth": None, "imageHeight": None, "shapes": LABELME["shapes"][:3]})),
+        ("b.xml", VOC.replace("<size><width>100</width><height>80</height><depth>3</depth></size>", "")),
+    ):
+        (tmp_path / name).write_text(content)
+        check = check_source(tmp_path / name)
+        assert (check.scenes[0].scene.width, check.scenes[0].scene.height) == (100, 80)
+        (problem,) = [p for p in check_source_bytes(content.encode()).problems if "--canvas" in p.fix]
+        assert "size" in problem.message
+
+
 def test_labelme_masks():
     buffer = io.BytesIO()
     Image.fromarray(np.full((4, 6), 255, np.uint8)).save(buffer, "PNG")
@@ -215,6 +228,8 @@ PLANS = [
     ({"prompt": "p", "object_list": [["hen", [0.1, 0.25, 0.5, 0.5]]]}, {"boxes": "xywh"}),
     ({"image_width": 100, "image_height": 80, "objects": [{"label": "hen", "xmin": 10, "ymin": 20, "xmax": 60,
                                                            "ymax": 60}]}, {}),
+    ({"prompt": "p", "gligen_phrases": ["hen"], "gligen_boxes": [list(HEN)]}, {}),
+    ({"prompt": "p", "phrases": ["hen"], "boxes": [[0.1, 0.25, 0.5, 0.5]]}, {"boxes": "xywh"}),
     ({"width": 100, "height": 80, "boxes": {"hen": {"x": 10, "y": 20, "w": 50, "h": 40}}}, {}),
     ({"version": 1, "prompt": "p", "width": 100, "height": 80,
       "instances": [{"caption": "hen", "box": [0.1, 0.25, 0.6, 0.75]}]}, {"units": "fractions", "boxes": "xyxy"}),
@@ -285,6 +300,16 @@ def picture(kind="PNG", **texts):
     return buffer.getvalue()
 
 
+def photo(kind, **exif):
+    buffer, tags = io.BytesIO(), Image.Exif()
+    if "comment" in exif:
+        tags.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + exif["comment"].encode("utf-16-be")
+    if "make" in exif:
+        tags[0x010F] = exif["make"]
+    Image.new("RGB", (8, 8)).save(buffer, kind, exif=tags)
+    return buffer.getvalue()
+
+
 def archive(name):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
@@ -299,6 +324,8 @@ NAMED = {
     "InvokeAI": picture(invokeai_metadata="{}"),
     "carries no scene": picture(),
     "JPEG": picture("JPEG"),
+    "JPEG picture made by AUTOMATIC1111": photo("JPEG", comment="a hen\nSteps: 20, Sampler: Euler"),
+    "WebP picture made by ComfyUI": photo("WEBP", make='workflow:{"nodes": []}'),
     "GIF": picture("GIF"),
     "WebP": picture("WEBP"),
     "safetensors": struct.pack("<Q", len(HEADER)) + HEADER + b"\0" * 4,
@@ -321,6 +348,8 @@ NAMED = {
     "manifest": {"version": 1, "kind": "generate", "items": {}, "pending": {}},
     "no known format": {"colours": ["red"], "size": 3},
     "JSON list": [1, 2, 3],
+    "begins with 'hen'": b"hen\ncow\n",
+    "$.annotations: is missing": {"images": [], "categories": []},
     "YAML": b"path: ../set\ntrain: images\nnames: [a, b]\n",
     "CSV": b"id,label,xmin,ymin\n1,hen,3,4\n",
 }

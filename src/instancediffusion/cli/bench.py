@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import time
@@ -37,7 +38,8 @@ PUBLISHED_SEGMENTATION = {
 @click.option("--calls", type=click.IntRange(min=1), default=3, show_default=True, help="Timed calls of each kind.")
 @click.option("--instances", type=click.IntRange(min=0), default=4, show_default=True, help="Instances of the scene.")
 @click.option("--side", type=click.IntRange(min=8), default=64, show_default=True, help="Side of the latents.")
-def bench(dtype: str, threads: int | None, calls: int, instances: int, side: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def bench(dtype: str, threads: int | None, calls: int, instances: int, side: int, as_json: bool) -> None:
     """Time the grafted UNet at the size of Stable Diffusion 1.5 with random weights, batch 1.
 
     Prints the median seconds of each kind of call and the peak memory of the process.
@@ -48,14 +50,23 @@ def bench(dtype: str, threads: int | None, calls: int, instances: int, side: int
         torch.set_num_threads(threads)
     unet, adapter = published_size(getattr(torch, dtype))
     parameters = sum(p.numel() for part in (unet, adapter) for p in part.parameters()) / 1e6
-    click.echo(
-        f"SD1.5 size, {parameters:.0f} M parameters, {dtype}, {torch.get_num_threads()} threads, "
-        f"latents {side}x{side}, {instances} instances, median of {calls}"
-    )
-    click.echo(f"{'peak memory after loading':32s} {_peak_gib():6.2f} GiB")
+    if not as_json:
+        click.echo(
+            f"SD1.5 size, {parameters:.0f} M parameters, {dtype}, {torch.get_num_threads()} threads, "
+            f"latents {side}x{side}, {instances} instances, median of {calls}"
+        )
+        click.echo(f"{'peak memory after loading':32s} {_peak_gib():6.2f} GiB")
+    figures: dict[str, float] = {"gib_after_loading": _peak_gib()}
     for name, run in _cases(unet, adapter, instances, side):
-        click.echo(f"{name:32s} {_median(run, calls):6.3f} s")
-    click.echo(f"{'peak memory':32s} {_peak_gib():6.2f} GiB")
+        figures[name] = _median(run, calls)
+        if not as_json:
+            click.echo(f"{name:32s} {figures[name]:6.3f} s")
+    figures["peak_gib"] = _peak_gib()
+    if as_json:
+        setting = {"dtype": dtype, "threads": torch.get_num_threads(), "instances": instances, "side": side}
+        click.echo(json.dumps({**setting, "parameters_millions": parameters, "calls": calls, **figures}, indent=2))
+    else:
+        click.echo(f"{'peak memory':32s} {figures['peak_gib']:6.2f} GiB")
 
 
 def published_size(dtype: torch.dtype) -> tuple[UNet2DConditionModel, InstanceAdapter]:

@@ -21,7 +21,7 @@ _SHORT.maxdict = 4
 _SHORT.maxlevel = 3
 
 
-FRACTIONS = "lengths are pixels: multiply fractions by width and height, or read them with --units fractions"
+FRACTIONS = "lengths are pixels: multiply fractions by width and height (`--units fractions` does it for a scene)"
 
 
 class Report:

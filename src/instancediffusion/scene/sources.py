@@ -105,8 +105,11 @@ def check_source_bytes(
         report.error("$", f"is larger than {limit} MB", "put masks in PNG files, or use fewer instances")
         return SourceCheck((), "", tuple(report.problems))
     found = recognise(content, report, format)
-    if found.format in ("native", "official", "coco") and (options.units or options.boxes):
+    if found.format in ("native", "official") and (options.units or options.boxes):
         found = Recognised("boxes", found.content)
+    elif found.format not in ("boxes", "") and (options.units or options.boxes):
+        told = f"is {READ[found.format]}, whose boxes and units are known"
+        report.error("$", told, "leave --boxes and --units out, or say `--from boxes`")
     if not found.format:
         return SourceCheck((), "", tuple(report.problems))
     if captions is not None and found.format != "coco":

@@ -87,9 +87,10 @@ def _pictures(data: bytes, report: Report) -> Recognised | None:
         kind = _picture_kind(data)
         if kind is None:
             return None
-        if kind in ("JPEG", "WebP") and (b"parameters" in data[:200_000] or b"Negative prompt" in data[:200_000]):
-            return _named(report, f"a {kind} picture of another program (it carries its parameters)", _FOREIGN_PICTURE)
-        return _named(report, f"a {kind} picture", _NO_SCENE)
+        program = _program_of(data) if kind in ("JPEG", "WebP") else None
+        if program is not None:
+            return _named(report, f"a {kind} picture made by {program}, and holds no scene", _FOREIGN_PICTURE)
+        return _named(report, f"a {kind} picture, and holds no scene", _NO_SCENE)
     try:
         texts = png_texts(io.BytesIO(data))
     except (ValueError, OSError) as error:
@@ -104,6 +105,25 @@ def _pictures(data: bytes, report: Report) -> Recognised | None:
         if key in texts:
             return _named(report, f"a PNG picture made by {program}, and holds no scene", _FOREIGN_PICTURE)
     return _named(report, "a PNG picture that carries no scene", _NO_SCENE)
+
+
+def _program_of(data: bytes) -> str | None:
+    """The program that made a JPEG or WebP picture, told from its EXIF data."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]) as image:
+            exif = image.getexif()
+            values = [*exif.values(), *exif.get_ifd(0x8769).values()]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    # A comment in EXIF begins with the name of its encoding, and may be UTF-16.
+    texts = [
+        value.replace(b"\0", b"").decode("latin-1") if isinstance(value, bytes) else str(value) for value in values
+    ]
+    if any("class_type" in text or text.lower().startswith("workflow:") for text in texts):
+        return _PROGRAMS["workflow"]
+    return _PROGRAMS["parameters"] if any("Steps: " in text for text in texts) else None
 
 
 _PROGRAMS = {
@@ -223,7 +243,7 @@ def json_format(value: Any) -> str:
         return "native"  # whose reader says that it is no object
     if {"images", "annotations"} <= value.keys() and "instances" not in value:
         return "coco"
-    if "annotations" in value and "categories" in value and "prompt" not in value:
+    if "categories" in value and ("annotations" in value or "images" in value) and "prompt" not in value:
         return "coco"
     named = next((name for name, keys in _SIGNATURES if keys <= value.keys()), None)
     if named is not None:
@@ -318,6 +338,9 @@ def _other_text(written: str, data: bytes, report: Report) -> Recognised:
     separators = [first.count(mark) for mark in (",", ";", "\t")]
     if len(lines) > 1 and max(separators) >= 3 and lines[1].count(",;\t"[separators.index(max(separators))]):
         return _named(report, "a table (CSV)", f"write it as one of the formats that are read: {', '.join(READ)}")
+    value = text.parse(Report(), data)
+    if value is None and first and not first.strip()[:1].isdigit() and first.strip() != "null":
+        return _named(report, f"text, and no scene (it begins with {show(first.strip()[:40])})", _READABLE)
     value = text.parse(report, data)  # says where it stops being JSON; if it is, its reader says that it is no object
     return Recognised("" if report.failed else "native", value)
 

@@ -76,9 +76,11 @@ def read_coco_data(
         image_ids: see `read_coco`.
         kinds: see `read_coco`.
     """
-    file = _File(report, data, captions, None if image_ids is None else {key_of(value) for value in image_ids})
+    for content in (data,) if captions is None else (data, captions):
+        _check_lists(report, content)
     if report.failed:
         return []
+    file = _File(report, data, captions, None if image_ids is None else {key_of(value) for value in image_ids})
     file.warn_of_kind()
     scenes = []
     for path, image in file.images:
@@ -115,6 +117,7 @@ class _File:
     annotations: dict[Key, _Entries] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._objects = list(_items(self.report, self.data, "annotations"))
         self.names = self._names()
         self.prompts = self._prompts()
         self._group_annotations()
@@ -122,7 +125,7 @@ class _File:
 
     def warn_of_kind(self) -> None:
         """Tell a file of a kind whose annotations are no instances, so that scenes without any are no surprise."""
-        entries = [item for _, item in _items(Report(), self.data, "annotations")]
+        entries = [item for _, item in self._objects]
         if any("segments_info" in item for item in entries):
             message = "is a COCO panoptic file: the boxes of its segments are read, its masks are in PNG files"
             self.report.warn("$", message, "give the instances file for masks")
@@ -150,7 +153,8 @@ class _File:
     def _prompts(self) -> dict[Key, str]:
         """The first caption of each picture. Entries with a category are instances, not captions of a picture."""
         prompts: dict[Key, str] = {}
-        for path, item in _items(self.report, self.texts or self.data, "annotations"):
+        texts = self._objects if self.texts is None else _items(self.report, self.texts, "annotations")
+        for path, item in texts:
             if "category_id" in item or "bbox" in item or "caption" not in item:
                 continue
             entry = Report()
@@ -162,7 +166,7 @@ class _File:
         return prompts
 
     def _group_annotations(self) -> None:
-        for path, item in _items(self.report, self.data, "annotations"):
+        for path, item in self._objects:
             segments = item.get("segments_info")
             if not is_array(segments) and not {"category_id", "bbox", "segmentation"} & item.keys():
                 continue
@@ -214,12 +218,16 @@ def _open(report: Report, source: Source) -> Mapping[str, Any] | None:
     return check_object(report, "$", data) if data is not None or not report.failed else None
 
 
+def _check_lists(report: Report, data: Mapping[str, Any]) -> None:
+    """Note lists of the file that are missing or no lists; without categories, annotations may have captions."""
+    for key in ("images", "annotations", *(["categories"] if "categories" in data else [])):
+        if not is_array(data.get(key)):
+            found = f"is {kind(data[key])}, not an array" if key in data else "is missing"
+            report.error(child("$", key), found, "give a COCO file with images and annotations")
+
+
 def _items(report: Report, data: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield path and content of each object of a list."""
-    if not is_array(data.get(key)):
-        found = f"is {kind(data[key])}, not an array" if key in data else "is missing"
-        report.error(child("$", key), found, "give a COCO file with images and annotations")
-        return
     for index, item in enumerate(data[key]):
         path = child(child("$", key), index)
         if isinstance(item, Mapping):

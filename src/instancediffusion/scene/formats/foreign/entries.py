@@ -186,17 +186,39 @@ def make_scene(
     return Scene(text, tuple(instances), canvas.width, canvas.height, avoided)
 
 
-def canvas_of(report: Report, path: str, width: object, height: object, options: ReadOptions) -> Canvas | None:
-    """The canvas that a file states, or the one that was given in its place."""
+def canvas_of(
+    report: Report, path: str, width: object, height: object, options: ReadOptions, picture: str = ""
+) -> Canvas | None:
+    """The canvas that a file states, else the one given, else that of the picture if it lies beside the file."""
     sides = [whole_number(value) for value in (width, height)]
     if None not in sides and all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in sides if side is not None):
         return Canvas(sides[0] or 0, sides[1] or 0)
     if options.canvas is not None:
         return Canvas(*options.canvas)
+    if picture and options.folder is not None:
+        beside = picture_size(options.folder / re.split(r"[/\\]", picture)[-1])
+        if beside is not None:
+            return Canvas(*beside)
     told = f"the picture's size is {show(width)} x {show(height)}"
     fix = f"sides are {MIN_SIDE_PX}..{MAX_SIDE_PX} pixels; give the size with --canvas WIDTHxHEIGHT"
     report.fault(path, told if width is not None or height is not None else "does not state the picture's size", fix)
     return None
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) of a picture as it is seen, or None if there is none that could be a canvas."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            # Numbers 5 to 8 of the EXIF orientation turn the picture by a quarter.
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            width, height = image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    if min(width, height) < MIN_SIDE_PX or max(width, height) > MAX_SIDE_PX:
+        return None
+    return (height, width) if turned else (width, height)
 
 
 def default_canvas(report: Report, options: ReadOptions) -> Canvas:

@@ -37,7 +37,9 @@ from .entries import (
 
 def read_labelme(data: Mapping[str, Any], report: Report, options: ReadOptions) -> list[NamedScene]:
     """Read the one scene of a file. Shapes of one label and one group are one object, if all are areas."""
-    canvas = canvas_of(report, "$", data.get("imageWidth"), data.get("imageHeight"), options)
+    picture = data.get("imagePath")
+    picture = picture if isinstance(picture, str) else ""
+    canvas = canvas_of(report, "$", data.get("imageWidth"), data.get("imageHeight"), options, picture)
     if canvas is None:
         return []
     groups: dict[int, Any] = {}
@@ -50,8 +52,6 @@ def read_labelme(data: Mapping[str, Any], report: Report, options: ReadOptions) 
 
     shapes = read_entries(report, items_of(report, "$.shapes", data.get("shapes")), read)
     instances = _joined(shapes, groups)
-    picture = data.get("imagePath")
-    picture = picture if isinstance(picture, str) else ""
     scene = make_scene(report, data.get("prompt"), instances, canvas)
     return [] if scene is None else [NamedScene(scene_name(picture or options.name), scene, 1, picture)]
 

@@ -19,6 +19,7 @@ from .entries import (
     default_canvas,
     make_instance,
     make_scene,
+    picture_size,
     plain_numbers,
     polygon_of,
     read_entries,
@@ -152,8 +153,6 @@ def _labels_near(folder: Path | None) -> list[str] | None:
 
 def _picture_near(options: ReadOptions) -> tuple[str, tuple[int, int]] | None:
     """The picture that a label file goes with: of the same name, beside it or in `images` where it is in `labels`."""
-    from PIL import Image
-
     if options.folder is None or not options.name:
         return None
     folder, stem = options.folder.resolve(), Path(options.name).stem
@@ -163,16 +162,9 @@ def _picture_near(options: ReadOptions) -> tuple[str, tuple[int, int]] | None:
         last = len(parts) - 1 - parts[::-1].index("labels")
         places.append(Path(*parts[:last], "images", *parts[last + 1 :]))
     for path in (place / f"{stem}{suffix}" for place in places for suffix in _PICTURES):
-        if path.is_file():
-            try:
-                with Image.open(path) as image:
-                    # Numbers 5 to 8 of the EXIF orientation turn the picture by a quarter.
-                    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                    width, height = image.size
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-                continue
-            if 16 <= min(width, height) and max(width, height) <= 8192:
-                return path.name, (height, width) if turned else (width, height)
+        size = picture_size(path) if path.is_file() else None
+        if size is not None:
+            return path.name, size
     return None
 
 

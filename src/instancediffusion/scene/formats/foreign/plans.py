@@ -41,6 +41,8 @@ _LABELS = (
     "prompt", "category_name",
 )  # fmt: skip
 _BOXES = ("box_2d", "bbox_2d", "box2d", "bbox2d", "bbox", "box", "bounding_box", "boundingBox", "coordinates", "rect")
+_WORDS = ("phrases", "gligen_phrases", "labels", "captions", "names", "objects", "classes", "categories")
+_BOX_LISTS = ("gligen_boxes", "locations", "boxes", "bboxes", "bounding_boxes", "bbox")
 _FOREIGN = ("box_2d", "bbox_2d", "box2d", "bbox2d", "bounding_box", "boundingBox")
 _LAYERS = ("z_order", "z_index", "zIndex", "z", "layer")
 _PROMPTS = ("prompt", "caption", "high_level_description", "text", "description", "title")
@@ -96,6 +98,8 @@ def is_plan(data: Any) -> bool:
     """Whether JSON data is a list of labelled boxes in a way that is not the native one."""
     if isinstance(data, Mapping) and isinstance(data.get("compositional_deconstruction"), Mapping):
         return True
+    if isinstance(data, Mapping) and _paired(data) is not None:
+        return True
     items = [item for _, item in _entries(data) if isinstance(item, Mapping)]
     if any(key in item for item in items for key in _FOREIGN):
         return True
@@ -135,6 +139,8 @@ def _entries(data: Any) -> list[tuple[str, Any]]:
     """Path and content of each object of a list, wherever the list stands."""
     path, found = "$", data
     if isinstance(data, Mapping):
+        if (paired := _paired(data)) is not None:
+            return paired
         inner = data.get("compositional_deconstruction")
         if isinstance(inner, Mapping):
             path, data = "$.compositional_deconstruction", inner
@@ -149,6 +155,19 @@ def _entries(data: Any) -> list[tuple[str, Any]]:
             pairs += [(child(path, label), [label, box]) for box in boxes]
         return pairs
     return [(child(path, index), item) for index, item in enumerate(found)] if is_array(found) else []
+
+
+def _paired(data: Mapping[str, Any]) -> list[tuple[str, Any]] | None:
+    """Objects given as two lists of one length, words and boxes, as grounded pipelines take them."""
+    for words in _WORDS:
+        if not is_array(data.get(words)) or not data[words] or not all(isinstance(word, str) for word in data[words]):
+            continue
+        for boxes in _BOX_LISTS:
+            value = data.get(boxes)
+            if is_array(value) and len(value) == len(data[words]) and all(plain_numbers(box, 4) for box in value):
+                pairs = zip(data[words], value, strict=True)
+                return [(child(child("$", boxes), index), [word, box]) for index, (word, box) in enumerate(pairs)]
+    return None
 
 
 def _label(item: Any) -> str | None:
@@ -215,7 +234,7 @@ def _convention(
         order = "yxyx"
     if units is None and thousandths and max(numbers) <= 1000:
         units = "thousandths"
-    if order is None and keys <= {"bbox_2d", "bbox2d"}:
+    if order is None and (keys <= {"bbox_2d", "bbox2d"} or "gligen_boxes" in top):
         order = "xyxy"
     fractions = 0 <= min(numbers) and max(numbers) <= 1
     if units is None and not thousandths and (fractions or max(numbers) > 1000 or (sized and not keys & {"bbox_2d"})):

@@ -47,7 +47,8 @@ def read_voc(root: ET.Element, report: Report, options: ReadOptions) -> list[Nam
     """
     size = root.find("size")
     sides = [size.findtext(name) if size is not None else None for name in ("width", "height")]
-    canvas = canvas_of(report, "/annotation/size", sides[0], sides[1], options)
+    picture = root.findtext("filename") or root.findtext("path") or ""
+    canvas = canvas_of(report, "/annotation/size", sides[0], sides[1], options, picture)
     if canvas is None:
         return []
 
@@ -60,7 +61,6 @@ def read_voc(root: ET.Element, report: Report, options: ReadOptions) -> list[Nam
 
     entries = [(f"/annotation/object[{index + 1}]", item) for index, item in enumerate(root.iter("object"))]
     instances = read_entries(report, entries, read)
-    picture = root.findtext("filename") or root.findtext("path") or ""
     scene = make_scene(report, None, instances, canvas)
     return [] if scene is None else [NamedScene(scene_name(picture or options.name), scene, 1, picture)]
 
@@ -85,7 +85,7 @@ def read_cvat(root: ET.Element, report: Report, options: ReadOptions) -> list[Na
 
 
 def _read_image(report: Report, path: str, image: ET.Element, options: ReadOptions) -> Any:
-    canvas = canvas_of(report, path, image.get("width"), image.get("height"), options)
+    canvas = canvas_of(report, path, image.get("width"), image.get("height"), options, image.get("name", ""))
     if canvas is None:
         return None
     shapes = [item for item in image if item.get("label") is not None and item.tag != "tag"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from instancediffusion.errors import SettingsError
-from instancediffusion.training.autoencoder import build_autoencoder
 from instancediffusion.training.blocks import BlockCode
 from instancediffusion.training.config import AutoencoderConfig
+from instancediffusion.training.decoder import build_measured
 from instancediffusion.training.encoder import LOG_VARIANCE, write_encoder
 
 from .encoders import encoder_error
@@ -34,7 +34,7 @@ def code_of(channels: int, side: int) -> BlockCode:
 )
 def test_the_encoder_is_the_code(widths, channels, groups, layers):
     config = AutoencoderConfig(widths, layers, channels, norm_num_groups=groups)
-    code, vae = code_of(channels, 2 ** (len(widths) - 1)), build_autoencoder(config, 32)
+    code, vae = code_of(channels, 2 ** (len(widths) - 1)), build_measured(config, 32)
     reader = {name: value.clone() for name, value in vae.decoder.state_dict().items()}
     write_encoder(vae, code)
     assert all(torch.equal(value, reader[name]) for name, value in vae.decoder.state_dict().items())
@@ -48,7 +48,7 @@ def test_the_encoder_is_the_code(widths, channels, groups, layers):
 
 def test_a_picture_all_of_one_colour_keeps_it():
     """A norm removes a map's mean and scale, and with them the overall colour, unless something else sets them."""
-    code, vae = code_of(8, 8), build_autoencoder(AutoencoderConfig(), 32)
+    code, vae = code_of(8, 8), build_measured(AutoencoderConfig(), 32)
     write_encoder(vae, code)
     for colour in ((-1.0, 1.0, -1.0), (0.9, 0.2, 0.1)):
         image = torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 32, 32).contiguous()
@@ -60,4 +60,4 @@ def test_a_picture_all_of_one_colour_keeps_it():
 def test_too_few_channels_are_refused(widths):
     config = replace(AutoencoderConfig(), block_out_channels=widths, latent_channels=4, norm_num_groups=1)
     with pytest.raises(SettingsError, match=r"block_out_channels = .* channels cannot hold the \d+ numbers"):
-        write_encoder(build_autoencoder(config, 16), code_of(4, 4))
+        write_encoder(build_measured(config, 16), code_of(4, 4))

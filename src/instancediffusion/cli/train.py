@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from instancediffusion.training.config import Recipe
     from instancediffusion.training.scoring import Scorer
 
-STAGES = ("scenes", "latents", "decoder", "text", "cells", "diffusion", "export")
+STAGES = ("scenes", "autoencoder", "latents", "decoder", "text", "cells", "diffusion", "export")
 _BY_ONE = ("scenes", "latents", "export")
 """Stages that one process does for all."""
 
@@ -90,6 +90,8 @@ def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output
 
     if stage == "scenes":
         run_stage.scenes(settings, run)
+    elif stage == "autoencoder":
+        run_stage.autoencoder(settings, run, stop_after=stop_after)
     elif stage == "latents":
         run_stage.latents(settings, run)
     elif stage == "decoder":

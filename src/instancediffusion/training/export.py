@@ -19,9 +19,11 @@ from torch import nn
 from instancediffusion.checkpoints.cards import weights_sha256
 from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS
 from instancediffusion.errors import SettingsError
+from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import DiffusionTask
 from instancediffusion.training.frozen import freeze
+from instancediffusion.training.loop import CHECKPOINT
 from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.scenes import open_world
 from instancediffusion.training.schedule import Schedule
@@ -57,7 +59,8 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
         for name, module in _networks(task, vae).items():
             module.to(torch.float16).save_pretrained(work / name)  # type: ignore[operator]
         task.text.tokenizer.save_pretrained(work / "tokenizer")
-        load_code(run).save(work / CODE)
+        if not recipe.autoencoder.learned:
+            load_code(run).save(work / CODE)
         scheduler.save_pretrained(work / "scheduler")
         index: dict[str, Any] = {
             "_class_name": PIPELINE_CLASS,
@@ -106,12 +109,18 @@ def _replaced(output: Path) -> Iterator[Path]:
 
 
 def finished_autoencoder(recipe: Recipe, run: Path) -> tuple[AutoencoderKL, dict[str, int]]:
-    """Take the run's decoder, or the start's.
+    """Take the run's autoencoder with the decoder as far as it was trained, or the start's.
 
     Returns:
-        The autoencoder, and the steps its decoder was trained for; none if it is the start's.
+        The autoencoder, and the steps its parts were trained for; none if it is the start's.
     """
     task = decoder_task(recipe, run)
+    if recipe.autoencoder.learned:
+        state = load_checkpoint(run / "autoencoder" / CHECKPOINT)
+        trained = {"autoencoder": int(state["step"])} if state else {}
+        if (run / "decoder" / CHECKPOINT).exists():
+            trained["decoder"] = freeze(task, recipe.autoencoder.decoder, run / "decoder")
+        return task.model, trained
     if not uses_own(recipe, run, "decoder"):
         return task.model, {}
     return task.model, {"decoder": freeze(task, recipe.autoencoder.decoder, run / "decoder")}
@@ -138,6 +147,7 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
     """What a person wants to know of a model before using it."""
     before = json.loads((start_folder(recipe.start) / "card.json").read_text("utf-8")) if recipe.start else {}
     schedules = {
+        "autoencoder": Schedule(recipe.autoencoder.optimiser),
         "decoder": Schedule(recipe.autoencoder.decoder),
         "diffusion": Schedule(recipe.diffusion.optimiser, recipe.diffusion.stages),
     }
@@ -160,7 +170,8 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
 
 def _added(before: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     """What the start had behind it, and this run; older cards tell of an encoder that was learned and is gone."""
-    return {stage: before.get(stage, 0) + more.get(stage, 0) for stage in ("decoder", "diffusion")}
+    known = ("autoencoder",) * ("autoencoder" in more) + ("decoder", "diffusion")
+    return {stage: before.get(stage, 0) + more.get(stage, 0) for stage in known}
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

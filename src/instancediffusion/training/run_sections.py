@@ -15,7 +15,8 @@ class OptimiserConfig:
         steps: planned steps; the learning rate reaches its end there.
         batch_size: pictures per step.
         learning_rate: highest rate, reached after `warmup` steps, decayed by half a cosine to `final_rate` times that.
-        algorithm: "adamw", or "muon": the matrices of linear layers by Muon, everything else by AdamW.
+        algorithm: "adamw", or "muon": the matrices of linear layers by Muon, everything else by AdamW; or
+            "muon-conv": kernels of convolutions by Muon, too.
         weight_decay: for weights with two or more axes only.
         betas: AdamW's.
         grad_clip: largest norm of the gradient of all weights together.
@@ -48,7 +49,7 @@ class OptimiserConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
         one_of("precision", self.precision, ("bf16", "fp32"))
-        one_of("algorithm", self.algorithm, ("adamw", "muon"))
+        one_of("algorithm", self.algorithm, ("adamw", "muon", "muon-conv"))
         for name in ("steps", "batch_size", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} = {getattr(self, name)}: expected at least 1")

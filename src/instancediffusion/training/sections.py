@@ -35,32 +35,59 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """A stock `AutoencoderKL` without attention, whose code is measured and whose decoder is trained by itself.
+    """A stock `AutoencoderKL` without attention.
 
     Attributes:
-        block_out_channels: channels at 1/1, 1/2, ... of the resolution; their number sets the side of a block of the
-            code.
+        learned: whether encoder and decoder are learned together (stage "autoencoder"), and the decoder then sharpened
+            (stage "decoder"). Otherwise the code is measured and the decoder trained by itself.
+        block_out_channels: channels at 1/1, 1/2, ... of the resolution; their number sets how many pixels a latent has.
         layers_per_block: residual blocks per level.
-        latent_channels: numbers in the code of a block.
-        patch: neighbouring blocks on each axis whose codes the UNet sees as one cell with patch^2 times the channels.
-        whitening: 1 scales every number of the code to one variance, 0 keeps their proportions; see `BlockCode`.
-        norm_num_groups: groups of the group norms.
-        gradient_weight: of the L1 distance of finite differences, at full and half resolution: keeps edges.
-        latent_noise: standard deviation of what is added to the code that the decoder reads.
-        crop_px: side of the crops that the decoder learns from, a multiple of a block's side; 0 = whole pictures.
-        decoder: the decoder's run.
+        latent_channels: numbers in a latent.
+        norm_num_groups: groups of the group norms. Few: narrow groups lose a picture's overall colour.
+        gradient_weight: of the L1 distance of finite differences at several scales, beside that of values: keeps edges.
+        latent_noise: standard deviation of what is added to the scaled latents that the decoder learns from, so that
+            it forgives a denoiser's small errors. For a learned autoencoder the mean over pictures, drawn up to twice.
+        crops: sides of the squares that are cut out of pictures to learn from; empty = whole pictures.
+        chroma_weight: of the L1 distance of colour differences, coarse and fine. Outlines pay sooner than colours, and
+            a colour axis that is missing from the latents at first was seen to be found late or never.
+        kl_weight, power_weight, correlation_weight: of the terms on the latents, see `training.autoencoder`.
+        coarse_weight: of reading latents of half the resolution as pictures of half the resolution.
+        recolour: probability that a picture's three colours are permuted: the drawings' favourite ones are not all.
+        discriminator_channels: of the patch discriminator's maps.
+        feature_weight: of the distance of its inner maps.
+        adversary_weight: of its opinion.
+        adversary_warmup: steps over which both weights grow from 0.
+        optimiser: the run of encoder and decoder together.
+        decoder: the run of the decoder.
+        patch: neighbouring latents on each axis that the UNet sees as one cell with patch^2 times the channels; of
+            a measured code only, as are `whitening` (1 scales every number of the code to one variance, 0 keeps their
+            proportions; see `BlockCode`) and `crop_px` (side of the crops, a multiple of a block's side; 0 = whole
+            pictures).
     """
 
+    learned: bool = False
     block_out_channels: tuple[int, ...] = (16, 32, 64, 160)
     layers_per_block: int = 1
     latent_channels: int = 8
-    patch: int = 1
-    whitening: float = 0.5
     norm_num_groups: int = 2
     gradient_weight: float = 1.0
     latent_noise: float = 0.1
-    crop_px: int = 0
+    crops: tuple[int, ...] = ()
+    chroma_weight: float = 0.7
+    kl_weight: float = 1e-4
+    power_weight: float = 0.05
+    correlation_weight: float = 0.01
+    coarse_weight: float = 0.12
+    recolour: float = 0.3
+    discriminator_channels: tuple[int, ...] = (32, 64, 128)
+    feature_weight: float = 1.0
+    adversary_weight: float = 0.05
+    adversary_warmup: int = 200
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     decoder: OptimiserConfig = field(default_factory=OptimiserConfig)
+    patch: int = 1
+    whitening: float = 0.5
+    crop_px: int = 0
 
 
 @dataclass(frozen=True)

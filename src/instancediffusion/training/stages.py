@@ -1,7 +1,8 @@
 """The stages of a run, in order, and where each keeps its things.
 
 RUN/scenes/00000/ ...       drawn once, then encoded
-RUN/latents.safetensors     the code of the latents
+RUN/autoencoder/            checkpoint, metrics, previews; vae/: what the latents were made with, fixed from then on
+RUN/latents.safetensors     without a learned autoencoder: the code of the latents
 RUN/decoder/                checkpoint, metrics, previews of the autoencoder's decoder
 RUN/text/                   checkpoint, metrics; tokenizer/
 RUN/cells/                  checkpoint, metrics; for adapters with cell features only
@@ -14,9 +15,11 @@ on stays as it was; but for the autoencoder's encoder, which is always written a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTokenizer
@@ -24,11 +27,12 @@ from transformers import CLIPTokenizer
 from instancediffusion.data import SceneCache, latents_name
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene.completion import CaptionCompletion
-from instancediffusion.training.autoencoder import DecoderTask, build_autoencoder
+from instancediffusion.training.autoencoder import AutoencoderTask, normalise_latents
 from instancediffusion.training.base import BaseLatents, base_folder, load_parts
 from instancediffusion.training.blocks import BlockCode
 from instancediffusion.training.cells import CellsTask
 from instancediffusion.training.config import Recipe
+from instancediffusion.training.decoder import DecoderTask, build_measured
 from instancediffusion.training.diffusion import DiffusionTask
 from instancediffusion.training.encoder import write_encoder
 from instancediffusion.training.frozen import freeze
@@ -39,10 +43,12 @@ from instancediffusion.training.networks import Parts, build_parts
 from instancediffusion.training.processes import open_accelerator
 from instancediffusion.training.scenes import draw_scenes, open_world
 from instancediffusion.training.scoring import Scorer
+from instancediffusion.training.sharpening import SharpeningTask
 from instancediffusion.training.start import LATENT_CODE, load_start, load_text, start_folder
 from instancediffusion.training.tokenizer import train_tokenizer
 from instancediffusion.worlds import World
 
+LEARNED_STAGES = ("scenes", "autoencoder", "latents", "text", "cells", "diffusion", "decoder", "export")
 STAGES = ("scenes", "latents", "decoder", "text", "cells", "diffusion", "export")
 ADAPTER_STAGES = ("scenes", "latents", "cells", "diffusion", "export")
 STARTED_STAGES = ("scenes", "latents", "decoder", "cells", "diffusion", "export")
@@ -50,12 +56,15 @@ CODE = LATENT_CODE
 CORPUS = 5_000
 """Scenes whose texts tokenizer and text model are made from; enough to meet every word of the world many times."""
 ENCODED_TOGETHER = 8
-"""Pictures that a base's autoencoder encodes at once; its maps are large."""
+"""Pictures that a base's or a learned autoencoder encodes at once; its maps are large."""
+VAE = "vae"
+"""Where the fixed autoencoder stands in the folder of its stage."""
 
 
 def names(recipe: Recipe) -> tuple[str, ...]:
     """The stages of a recipe, in order."""
-    stages = STARTED_STAGES if recipe.start else ADAPTER_STAGES if recipe.diffusion.base else STAGES
+    whole = LEARNED_STAGES if recipe.autoencoder.learned else STAGES
+    stages = STARTED_STAGES if recipe.start else ADAPTER_STAGES if recipe.diffusion.base else whole
     return stages if recipe.adapter.get("cell_features") else tuple(name for name in stages if name != "cells")
 
 
@@ -65,17 +74,59 @@ def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
     draw_scenes(recipe.world, run / "scenes", world, CaptionCompletion(world.caption_choices()))
 
 
+def autoencoder(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
+    """Train encoder and decoder together.
+
+    Raises:
+        SettingsError: latents were made with it already; another encoder would give them another meaning.
+    """
+    config, fixed = recipe.autoencoder.optimiser, run / "autoencoder" / VAE
+    if fixed.exists():
+        raise SettingsError(
+            f"{fixed}: the autoencoder is fixed, latents may have been made with it; train on its decoder (the stage "
+            "decoder), or use another run folder"
+        )
+    depends = _part(recipe, "world", "autoencoder")
+    fit(autoencoder_task(recipe, run), config, run / "autoencoder", depends, stop_after=stop_after)
+
+
+def autoencoder_task(recipe: Recipe, run: Path) -> AutoencoderTask:
+    """Put the autoencoder's stage together."""
+    return AutoencoderTask(recipe.autoencoder, SceneCache(run / "scenes"))
+
+
+def fixed_autoencoder(recipe: Recipe, run: Path) -> Path:
+    """Fix the autoencoder of a run (once): the running mean of its weights, its latents scaled.
+
+    Returns:
+        The folder that holds it as `vae/`.
+    """
+    folder = run / "autoencoder"
+    if not (folder / VAE).exists():
+        task = autoencoder_task(recipe, run)
+        freeze(task, recipe.autoencoder.optimiser, folder)
+        normalise_latents(task.model, sample_images(task.cache))
+        task.model.save_pretrained(folder / f".{VAE}")
+        (folder / f".{VAE}").rename(folder / VAE)  # a folder that can be seen is whole
+    return folder
+
+
 def latents(recipe: Recipe, run: Path) -> None:
-    """Fix the latents' code (once), then encode every shard that is not, at the sizes of the recipe's stages."""
+    """Fix the autoencoder, or the latents' code (once), then encode every shard that is not, at every size asked for."""
     cache, config = SceneCache(run / "scenes"), recipe.autoencoder
     sizes = [stage.sample_size for stage in recipe.diffusion.stages]
     if recipe.diffusion.base:
         base = BaseLatents(base_folder(recipe.diffusion.base))
+    elif config.learned:
+        base = BaseLatents(fixed_autoencoder(recipe, run))
+    else:
+        base = None
+    if base:
         encode_scenes(base.encode, run / "scenes", cache.image_px // base.side, sizes, ENCODED_TOGETHER)
         return
     if not (run / CODE).exists():
         measured = _code(recipe, sample_images(cache))
-        write_encoder(build_autoencoder(config, cache.image_px), measured)  # one that is too narrow is told at once
+        write_encoder(build_measured(config, cache.image_px), measured)  # one that is too narrow is told at once
         measured.save(run / CODE)
     code = load_code(run)
     patch = config.patch
@@ -101,8 +152,11 @@ def decoder(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None
     fit(decoder_task(recipe, run), config, run / "decoder", depends, stop_after=stop_after)
 
 
-def decoder_task(recipe: Recipe, run: Path) -> DecoderTask:
+def decoder_task(recipe: Recipe, run: Path) -> DecoderTask | SharpeningTask:
     """Put the decoder's stage together."""
+    if recipe.autoencoder.learned:
+        model = AutoencoderKL.from_pretrained(fixed_autoencoder(recipe, run) / VAE)
+        return SharpeningTask(recipe.autoencoder, SceneCache(run / "scenes"), model)
     task = DecoderTask(recipe.autoencoder, SceneCache(run / "scenes"), load_code(run))
     if recipe.start:
         load_start(task.model, start_folder(recipe.start), "vae")
@@ -179,11 +233,7 @@ def _parts(recipe: Recipe, run: Path) -> Parts:
     if recipe.diffusion.base:
         folder = base_folder(recipe.diffusion.base)
         return load_parts(recipe, folder, BaseLatents(folder).decode)
-    code, patch = load_code(run), recipe.autoencoder.patch
-
-    def decode(latents: Tensor) -> Tensor:
-        return code.decode(functional.pixel_shuffle(latents, patch))
-
+    decode = _reader(recipe, run)
     if recipe.start:
         folder = start_folder(recipe.start)
         parts = build_parts(recipe, load_text(folder), decode)
@@ -193,6 +243,14 @@ def _parts(recipe: Recipe, run: Path) -> Parts:
     text = text_task(recipe, run)
     freeze(text, recipe.text.optimiser, run / "text")
     return build_parts(recipe, text.text, decode)
+
+
+def _reader(recipe: Recipe, run: Path) -> Callable[[Tensor], Tensor]:
+    """What turns latents into pictures, for previews."""
+    if recipe.autoencoder.learned:
+        return BaseLatents(fixed_autoencoder(recipe, run)).decode
+    code, patch = load_code(run), recipe.autoencoder.patch
+    return lambda latents: code.decode(functional.pixel_shuffle(latents, patch))
 
 
 def load_code(run: Path) -> BlockCode:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
+from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from instancediffusion.adapter import InstanceAdapter
@@ -44,27 +45,34 @@ def base_folder(name: str) -> Path:
 
 
 class BaseLatents:
-    """The latents a base works on: the middle of its autoencoder's posterior, shifted and scaled as it says."""
+    """The latents of a finished autoencoder: the middle of its posterior, shifted and scaled as it says.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: holds it as `vae/`.
+        patch: neighbouring latents on each axis that make up one cell with patch^2 times the channels.
+    """
+
+    def __init__(self, folder: Path, patch: int = 1) -> None:
+        self._patch = patch
         self.vae: AutoencoderKL = _frozen(AutoencoderKL, folder, "vae")
         self._scale = float(self.vae.config.scaling_factor)
         self._shift = float(self.vae.config.get("shift_factor") or 0.0)
 
     @property
     def side(self) -> int:
-        """Pixels along a latent."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        """Pixels along a cell."""
+        return self._patch * int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in -1..1 -> (B, C, h, w)."""
         latents: Tensor = (self.vae.encode(images).latent_dist.mode() - self._shift) * self._scale
-        return latents
+        return functional.pixel_unshuffle(latents, self._patch)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """The way back."""
+        latents = functional.pixel_shuffle(latents, self._patch)
         images: Tensor = self.vae.decode(latents / self._scale + self._shift).sample
         return images
 

@@ -59,10 +59,11 @@ class AutoencoderConfig:
         adversary_warmup: steps over which both weights grow from 0.
         optimiser: the run of encoder and decoder together.
         decoder: the run of the decoder.
-        patch: neighbouring latents on each axis that the UNet sees as one cell with patch^2 times the channels; of
-            a measured code only, as are `whitening` (1 scales every number of the code to one variance, 0 keeps their
-            proportions; see `BlockCode`) and `crop_px` (side of the crops, a multiple of a block's side; 0 = whole
-            pictures).
+        patch: neighbouring latents on each axis that the UNet sees as one cell with patch^2 times the channels.
+        whitening: of a measured code: 1 scales every number of it to one variance, 0 keeps their proportions; see
+            `BlockCode`.
+        crop_px: side of the crops that a measured code's decoder learns from, a multiple of a block's side; 0 = whole
+            pictures.
     """
 
     learned: bool = False

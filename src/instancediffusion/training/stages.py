@@ -112,13 +112,13 @@ def fixed_autoencoder(recipe: Recipe, run: Path) -> Path:
 
 
 def latents(recipe: Recipe, run: Path) -> None:
-    """Fix the autoencoder, or the latents' code (once), then encode every shard that is not, at every size asked for."""
+    """Fix the autoencoder, or the latents' code (once); encode every shard that is not, at every size asked for."""
     cache, config = SceneCache(run / "scenes"), recipe.autoencoder
     sizes = [stage.sample_size for stage in recipe.diffusion.stages]
     if recipe.diffusion.base:
         base = BaseLatents(base_folder(recipe.diffusion.base))
     elif config.learned:
-        base = BaseLatents(fixed_autoencoder(recipe, run))
+        base = BaseLatents(fixed_autoencoder(recipe, run), config.patch)
     else:
         base = None
     if base:
@@ -248,7 +248,7 @@ def _parts(recipe: Recipe, run: Path) -> Parts:
 def _reader(recipe: Recipe, run: Path) -> Callable[[Tensor], Tensor]:
     """What turns latents into pictures, for previews."""
     if recipe.autoencoder.learned:
-        return BaseLatents(fixed_autoencoder(recipe, run)).decode
+        return BaseLatents(fixed_autoencoder(recipe, run), recipe.autoencoder.patch).decode
     code, patch = load_code(run), recipe.autoencoder.patch
     return lambda latents: code.decode(functional.pixel_shuffle(latents, patch))
 

@@ -72,7 +72,7 @@ def start_as_chain(model: AutoencoderKL) -> None:
         for module in part.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
-                nn.init.zeros_(module.bias)
+                _bias(module).zero_()
         for module in part.modules():
             if isinstance(module, ResnetBlock2D):
                 nn.init.zeros_(module.conv2.weight)
@@ -88,11 +88,16 @@ def start_as_chain(model: AutoencoderKL) -> None:
     model.encoder.conv_out.bias[latents:] = -6.0  # a narrow posterior
     for conv in (model.quant_conv, model.post_quant_conv):
         nn.init.dirac_(conv.weight)
-        nn.init.zeros_(conv.bias)
+        _bias(conv).zero_()
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None  # all of a stock autoencoder's have one
+    return conv.bias
 
 
 def _refer(conv: nn.Conv2d, groups: int) -> None:
-    grouped = conv.bias.view(groups, -1)
+    grouped = _bias(conv).view(groups, -1)
     if grouped.shape[1] > 2:
         grouped[:, 0], grouped[:, 1] = REFERENCE, -REFERENCE
 

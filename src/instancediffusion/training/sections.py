@@ -38,12 +38,12 @@ class AutoencoderConfig:
     """A stock `AutoencoderKL` without attention.
 
     Attributes:
-        learned: whether encoder and decoder are learned together (stage "autoencoder"), and the decoder then sharpened
-            (stage "decoder"). Otherwise the code is measured and the decoder trained by itself.
         block_out_channels: channels at 1/1, 1/2, ... of the resolution; their number sets how many pixels a latent has.
         layers_per_block: residual blocks per level.
         latent_channels: numbers in a latent.
         norm_num_groups: groups of the group norms. Few: narrow groups lose a picture's overall colour.
+        learned: whether encoder and decoder are learned together (stage "autoencoder"), and the decoder then sharpened
+            (stage "decoder"). Otherwise the code is measured and the decoder trained by itself.
         gradient_weight: of the L1 distance of finite differences at several scales, beside that of values: keeps edges.
         latent_noise: standard deviation of what is added to the scaled latents that the decoder learns from, so that
             it forgives a denoiser's small errors. For a learned autoencoder the mean over pictures, drawn up to twice.
@@ -66,11 +66,11 @@ class AutoencoderConfig:
             pictures.
     """
 
-    learned: bool = False
     block_out_channels: tuple[int, ...] = (16, 32, 64, 160)
     layers_per_block: int = 1
     latent_channels: int = 8
     norm_num_groups: int = 2
+    learned: bool = False
     gradient_weight: float = 1.0
     latent_noise: float = 0.1
     crops: tuple[int, ...] = ()

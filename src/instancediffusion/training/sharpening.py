@@ -68,7 +68,7 @@ class SharpeningTask(SceneTask):
         self.config = config
         self.model = model.to(memory_format=torch.channels_last).requires_grad_(False)
         torch.manual_seed(config.decoder.seed)
-        self.discriminator = PatchDiscriminator(config.discriminator_channels).to(memory_format=torch.channels_last)
+        self.discriminator = PatchDiscriminator(config.discriminator_channels)
         self.crops = Crops(cache, config.crops, 2 ** (len(config.block_out_channels) - 1), config.recolour)
         self.modules: Mapping[str, nn.Module] = {
             "decoder": model.decoder.requires_grad_(True),

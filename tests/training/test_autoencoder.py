@@ -122,6 +122,21 @@ def test_an_autoencoder_that_latents_were_made_with_is_not_trained_on(run, learn
         stages.autoencoder(learned, run)
 
 
+def test_a_run_goes_on_from_a_learned_autoencoder(run, learned, tmp_path):
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "vae").symlink_to(run / "autoencoder" / "vae")
+    (tmp_path / "scenes").symlink_to(run / "scenes")
+    going_on = replace(learned, start=str(tmp_path / "start"))
+    assert stages.names(going_on) == ("scenes", "latents", "decoder", "diffusion", "export")
+    (tmp_path / "autoencoder").mkdir()
+    stages.decoder(going_on, tmp_path, stop_after=1)
+    old, new = (AutoencoderKL.from_pretrained(folder / "autoencoder" / "vae") for folder in (run, tmp_path))
+    assert old.config.scaling_factor == new.config.scaling_factor != 1
+    assert all(torch.equal(value, new.state_dict()[name]) for name, value in old.state_dict().items())
+    with pytest.raises(SettingsError, match=r"config\.json is missing; give the folder of an export"):
+        stages.decoder(replace(going_on, start=str(tmp_path / "nowhere")), tmp_path / "other")
+
+
 @pytest.mark.parametrize("stage", ["autoencoder", "decoder"])
 def test_a_stage_that_was_stopped_ends_with_the_same_bits(run, learned, tmp_path, stage):
     (tmp_path / "scenes").symlink_to(run / "scenes")

@@ -145,7 +145,9 @@ def _networks(task: DiffusionTask, vae: AutoencoderKL) -> dict[str, nn.Module]:
 
 def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -> dict[str, Any]:
     """What a person wants to know of a model before using it."""
-    before = json.loads((start_folder(recipe.start) / "card.json").read_text("utf-8")) if recipe.start else {}
+    before = (
+        json.loads((start_folder(recipe.start, "card.json") / "card.json").read_text("utf-8")) if recipe.start else {}
+    )
     schedules = {
         "autoencoder": Schedule(recipe.autoencoder.optimiser),
         "decoder": Schedule(recipe.autoencoder.decoder),
@@ -170,7 +172,7 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
 
 def _added(before: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     """What the start had behind it, and this run; older cards tell of an encoder that was learned and is gone."""
-    known = ("autoencoder",) * ("autoencoder" in more) + ("decoder", "diffusion")
+    known = ("autoencoder",) * ("autoencoder" in {**before, **more}) + ("decoder", "diffusion")
     return {stage: before.get(stage, 0) + more.get(stage, 0) for stage in known}
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
@@ -57,6 +58,8 @@ CORPUS = 5_000
 """Scenes whose texts tokenizer and text model are made from; enough to meet every word of the world many times."""
 ENCODED_TOGETHER = 8
 """Pictures that a base's or a learned autoencoder encodes at once; its maps are large."""
+MEASURED = 256
+"""Pictures that the scale of a learned autoencoder's latents is measured on."""
 VAE = "vae"
 """Where the fixed autoencoder stands in the folder of its stage."""
 
@@ -96,17 +99,20 @@ def autoencoder_task(recipe: Recipe, run: Path) -> AutoencoderTask:
 
 
 def fixed_autoencoder(recipe: Recipe, run: Path) -> Path:
-    """Fix the autoencoder of a run (once): the running mean of its weights, its latents scaled.
+    """Fix the autoencoder of a run (once): the running mean of its weights, its latents scaled; or the start's.
 
     Returns:
         The folder that holds it as `vae/`.
     """
     folder = run / "autoencoder"
     if not (folder / VAE).exists():
-        task = autoencoder_task(recipe, run)
-        freeze(task, recipe.autoencoder.optimiser, folder)
-        normalise_latents(task.model, sample_images(task.cache))
-        task.model.save_pretrained(folder / f".{VAE}")
+        if recipe.start:
+            model = AutoencoderKL.from_pretrained(_start(recipe) / VAE, torch_dtype=torch.float32)
+        else:
+            task = autoencoder_task(recipe, run)
+            freeze(task, recipe.autoencoder.optimiser, folder)
+            normalise_latents(model := task.model, sample_images(task.cache, MEASURED))
+        model.save_pretrained(folder / f".{VAE}")
         (folder / f".{VAE}").rename(folder / VAE)  # a folder that can be seen is whole
     return folder
 
@@ -223,6 +229,10 @@ def diffusion_parts(recipe: Recipe, run: Path) -> Parts:
     return parts
 
 
+def _start(recipe: Recipe) -> Path:
+    return start_folder(recipe.start, f"{VAE}/config.json" if recipe.autoencoder.learned else CODE)
+
+
 def uses_own(recipe: Recipe, run: Path, stage: str) -> bool:
     """Whether a run's own weights of a stage are used: always without a start; with one, if it trained on them."""
     return not recipe.start or (run / stage / CHECKPOINT).exists()
@@ -235,7 +245,7 @@ def _parts(recipe: Recipe, run: Path) -> Parts:
         return load_parts(recipe, folder, BaseLatents(folder).decode)
     decode = _reader(recipe, run)
     if recipe.start:
-        folder = start_folder(recipe.start)
+        folder = _start(recipe)
         parts = build_parts(recipe, load_text(folder), decode)
         load_start(parts.unet, folder, "unet")
         load_start(parts.adapter, folder, "adapter")

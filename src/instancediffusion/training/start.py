@@ -23,15 +23,19 @@ WIDENED = ("conv_in", "conv_out", "quant_conv", "post_quant_conv")
 """Layers next to the latents, in UNets and autoencoders."""
 
 
-def start_folder(name: str) -> Path:
+def start_folder(name: str, needed: str = LATENT_CODE) -> Path:
     """Find a start: the name of a card, or the folder of an export.
+
+    Args:
+        name: of the start.
+        needed: a file that the run goes on from.
 
     Raises:
         SettingsError: it is no model of this project's training.
     """
     folder = model_folder(name) if name in CARDS else Path(name).expanduser()
-    if not (folder / LATENT_CODE).is_file():
-        raise SettingsError(f"start = {name!r}: {folder / LATENT_CODE} is missing; give the folder of an export")
+    if not (folder / needed).is_file():
+        raise SettingsError(f"start = {name!r}: {folder / needed} is missing; give the folder of an export")
     return folder
 
 

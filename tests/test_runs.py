@@ -230,6 +230,26 @@ def test_the_manifest_is_whole_when_the_run_is_let_go(tmp_path: Path) -> None:
     assert (manifest["version"], manifest["kind"]) == (1, "generate")
 
 
+def test_what_a_killed_run_did_not_live_to_tell_is_told_by_the_next(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from instancediffusion.runs import RunDirectory
+run = RunDirectory(sys.argv[1], "generate")
+for index in range(27):
+    run.put(f"item{index}", "f", {f"item{index}.png": b"x"})
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False).returncode == 9
+    assert len(json.loads((tmp_path / runs.MANIFEST).read_text())["items"]) < 27
+    run = RunDirectory(tmp_path, "generate")
+    assert len(run.items()) == 27
+    run.settle()
+    assert len(json.loads((tmp_path / runs.MANIFEST).read_text())["items"]) == 27
+    before = (tmp_path / runs.MANIFEST).stat().st_mtime_ns
+    run.settle()
+    assert (tmp_path / runs.MANIFEST).stat().st_mtime_ns == before
+
+
 def test_a_damaged_view_is_derived_anew(tmp_path: Path) -> None:
     RunDirectory(tmp_path, "generate").put("a", "f", {"a.png": b"x"})
     (tmp_path / runs.MANIFEST).write_text("{")

@@ -319,6 +319,7 @@ class _Records:
                 "finished = excluded.finished",
                 row,
             )
+            database.execute("UPDATE facts SET value = value + 1 WHERE name = 'changes'")
             (count,) = database.execute("SELECT count(*) FROM items").fetchone()
         self._unsettled += 1
         # Written anew each time the folder has grown by a tenth, deriving the file costs a constant for each item.
@@ -327,8 +328,9 @@ class _Records:
 
     def settle(self) -> None:
         """Derive `manifest.json`, if there is anything new to tell."""
-        if self._unsettled == 0:
-            return
+        with self._reading() as database:  # also what another process put, and did not live to tell
+            if database is None or not self._is_stale(database):
+                return
         # Inside a transaction, so that of two writers the one who is last has seen what the other put.
         with self._writing() as database:
             self._derive(database)
@@ -355,6 +357,15 @@ class _Records:
         head = f'{{\n  "version": {MANIFEST_VERSION},\n  "kind": {_json_text(self._kind)},\n  "pending": {{}},\n'
         write_atomic(self._manifest, head + '  "items": {\n' + ",\n".join(lines) + "\n  }\n}\n")
         database.execute("INSERT OR REPLACE INTO facts VALUES ('manifest', ?)", (self._manifest_stamp(),))
+        database.execute(
+            "UPDATE facts SET value = (SELECT value FROM facts WHERE name = 'changes') WHERE name = 'derived'"
+        )
+
+    @staticmethod
+    def _is_stale(database: sqlite3.Connection) -> bool:
+        """Whether items were put since `manifest.json` was derived."""
+        facts = dict(database.execute("SELECT name, value FROM facts"))
+        return bool(facts.get("changes") != facts.get("derived"))
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
@@ -399,7 +410,7 @@ class _Records:
         if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'pending'").fetchone() is None:
             for statement in _TABLES:
                 database.execute(statement)
-            facts = [("version", str(MANIFEST_VERSION)), ("kind", self._kind)]
+            facts = [("version", str(MANIFEST_VERSION)), ("kind", self._kind), ("changes", "0"), ("derived", "0")]
             database.executemany("INSERT INTO facts VALUES (?, ?)", facts)
 
     def _check(self, database: sqlite3.Connection) -> None:

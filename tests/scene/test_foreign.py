@@ -274,7 +274,7 @@ def test_fractions_are_told_in_every_kind_of_place():
             "instances": [{"caption": "a", **place} for place in places]}  # fmt: skip
     check = read(data)
     assert len(check.problems) == 3 and all("--units fractions" in problem.fix for problem in check.problems)
-    scene = only(data, units="fractions", boxes="xyxy").scene
+    scene = only(data, units="fractions").scene
     assert scene.instances[1].point.y == 0.5 and scene.instances[2].scribble.points[1] == pytest.approx((0.3, 0.4))
 
 

@@ -211,7 +211,7 @@ def test_warnings_are_called_warnings_also_beside_an_error(tmp_path):
     result = run("convert", tmp_path / "coco.json", tmp_path / "out")
     assert result.exit_code == 2
     kinds = [line.partition(":")[0] for line in result.stderr.splitlines()]
-    assert kinds == ["warning", "warning", "error"]
+    assert kinds == ["warning", "error"]
 
 
 def test_lists_of_boxes_are_read_as_they_are_said_to_be(tmp_path):

@@ -106,6 +106,8 @@ def check_source_bytes(
         return SourceCheck((), "", tuple(report.problems))
     found = recognise(content, report, format)
     if found.format in ("native", "official") and (options.units or options.boxes):
+        written = "xyxy" if found.format == "native" else "xywh"  # what the format says, unless it is said otherwise
+        options = replace(options, units=options.units or "pixels", boxes=options.boxes or written)
         found = Recognised("boxes", found.content)
     elif found.format not in ("boxes", "") and (options.units or options.boxes):
         told = f"is {READ[found.format]}, whose boxes and units are known"

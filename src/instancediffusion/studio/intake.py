@@ -67,8 +67,8 @@ def read_file(
     if content.startswith(_JPEG) or (content.startswith(_WEBP) and content[8:12] == b"WEBP"):
         _check_picture(content, limits)
         return {"kind": "reference", "reason": "it is a photograph"}
-    if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
-        raise RefusedError("file: it is neither a scene (JSON) nor a PNG, JPEG or WebP picture")
+    if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"[", b"<"):
+        raise RefusedError("file: it is neither a scene (JSON, XML) nor a PNG, JPEG or WebP picture")
     return _scene(check(content, limits, vocabulary))
 
 

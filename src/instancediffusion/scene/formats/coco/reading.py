@@ -274,14 +274,19 @@ def _read_image(
 
 
 def _canvas(report: Report, path: str, image: Mapping[str, Any]) -> Canvas | None:
-    sides = []
-    for key in ("width", "height"):
-        side = whole_number(image.get(key))
-        if key not in image:
-            report.error(child(path, key), "is missing", "give the picture's size")
-        elif side is None or not MIN_SIDE_PX <= side <= MAX_SIDE_PX:
-            fix = f"write a whole number in {MIN_SIDE_PX}..{MAX_SIDE_PX}"
-            report.error(child(path, key), f"is {show(image[key])}, no side of a picture that can be made", fix)
-        else:
-            sides.append(side)
-    return Canvas(sides[0], sides[1]) if len(sides) == 2 else None
+    width, height = (whole_number(image.get(key)) for key in ("width", "height"))
+    if width is None or height is None or not all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in (width, height)):
+        missing = [key for key in ("width", "height") if key not in image]
+        told = f"states no {' and '.join(missing)}"
+        if not missing:
+            told = f"is {show(image['width'])} x {show(image['height'])} pixels, no size of a picture that can be made"
+        fix = f"give the picture's size; sides are whole numbers in {MIN_SIDE_PX}..{MAX_SIDE_PX}"
+        report.error(path, f"({_name_of(image)}) {told}", fix)
+        return None
+    return Canvas(width, height)
+
+
+def _name_of(image: Mapping[str, Any]) -> str:
+    """What a message calls a picture: its file, else its id."""
+    name = image.get("file_name")
+    return name[:60] if isinstance(name, str) and name else f"image {show(image.get('id'))}"

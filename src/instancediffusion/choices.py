@@ -11,6 +11,13 @@ InstanceMaskRule = Literal["none", "grounding", "full", "visibility", "published
 
 INSTANCE_MASK_RULES: tuple[str, ...] = get_args(InstanceMaskRule)
 
+AbsentLocations = Literal["null", "published"]
+SegmentationOrder = Literal["area", "published"]
+"""Two details of the published inference; `GenerationSettings` says what each means."""
+
+ABSENT_LOCATIONS: tuple[str, ...] = get_args(AbsentLocations)
+SEGMENTATION_ORDERS: tuple[str, ...] = get_args(SegmentationOrder)
+
 _KARRAS: dict[str, Any] = {"use_karras_sigmas": True}
 _MULTISTEP = "DPMSolverMultistepScheduler"
 _SDE: dict[str, Any] = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}

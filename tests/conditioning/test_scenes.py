@@ -73,6 +73,14 @@ def test_largest_mask_takes_the_first_channel():
     assert few.segmentation_channel[0].tolist() == [-1, -1, 0]
 
 
+def test_channels_in_the_order_of_the_file_as_published():
+    options = {"segmentation_size": 64, "segmentation_order": "published"}
+    locations = locations_from_scenes([scene(SMALL, BOX, LARGE)], **options)
+    assert locations.segmentation_channel[0].tolist() == [0, -1, 2]
+    few = locations_from_scenes([scene(SMALL, BOX, LARGE)], segmentation_channels=2, **options)
+    assert few.segmentation_channel[0].tolist() == [0, -1, -1]
+
+
 def test_bitmaps_are_row_first():
     locations = locations_from_scenes([scene(LARGE)], segmentation_size=64)
     assert locations.segmentations[0, 0, 40, 40] == 1  # y = 30 of 48, x = 40 of 64

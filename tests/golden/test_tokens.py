@@ -1,6 +1,7 @@
 """UniFusion against the published class: five settings, sixteen drop patterns, one to thirty instances."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,6 +56,37 @@ def test_tokens_with_all_thirty_slots_used(components, golden):
     expected = golden("tokens/scene30/scribble/tokens")
     # Its bitmaps were not kept, so the 64 segmentation tokens at the end cannot be compared.
     torch.testing.assert_close(found[:, :120], expected[:, :120], atol=TOLERANCE, rtol=0)
+
+
+def test_absent_locations_as_published(components, golden):
+    """A used slot without a kind, in a kept group, is fed the features of zeros; padding is fed the null feature."""
+    places = locations(golden, "scene", "0000")
+    captions = golden("scene/text_embeddings")
+    absent = {"scribble": 1, "mask": 0}
+    present = {kind: flags.clone() for kind, flags in places.present.items()}
+    for kind, slot in absent.items():
+        present[kind][:, slot] = False
+    partial = replace(places, present=present)
+    kept = torch.tensor([[True, True, True, True]])
+    net = components.adapter.unifusion
+    with torch.no_grad():
+        tokens = components.adapter.tokens(partial, captions, kept).tokens
+        null = components.adapter.tokens(partial, captions, ~kept).tokens
+        for kind, values in (("scribble", places.scribbles.flatten(2)), ("mask", places.mask_points.flatten(2))):
+            # Written out as published, on 30 slots: values of absent slots are zeros, and the gate is an OR.
+            padded = torch.nn.functional.pad(values * present[kind][..., None], (0, 0, 0, 27))
+            masks = torch.tensor([[1.0] * 3 + [0.0] * 27])[..., None]
+            gate = ((padded.sum(-1, keepdim=True) + masks) > 0).float()
+            features = gate * fourier_features(padded, 16) + (1 - gate) * net.null_locations[kind]
+            texts = torch.nn.functional.pad(captions, (0, 0, 0, 27)) * masks + (1 - masks) * net.null_caption
+            expected = net.mlps[kind](torch.cat([texts, features], dim=-1))
+            start = 4 * KINDS.index(kind)
+            torch.testing.assert_close(tokens[:, start : start + 4], expected[:, :4], atol=TOLERANCE, rtol=0)
+            slot = start + absent[kind]
+            assert (null[:, slot] - tokens[:, slot]).abs().max() > 1e-2
+    assert torch.equal(
+        components.adapter.tokens(partial, captions).tokens, components.adapter.tokens(partial, captions, ~kept).tokens
+    )
 
 
 def test_segmentation_rows(components, golden):

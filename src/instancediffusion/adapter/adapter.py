@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from instancediffusion.adapter.card import ADAPTER_SUMMARY, ADAPTER_USAGE, model_card, publish
 from instancediffusion.adapter.cells import CellFeatures
 from instancediffusion.adapter.gated_attention import GatedSelfAttention
 from instancediffusion.adapter.graft import decoder_steps, graft, transformer_blocks
@@ -18,6 +20,7 @@ from instancediffusion.adapter.grounding import Grounding
 from instancediffusion.adapter.mask_encoder import MaskEncoder
 from instancediffusion.adapter.scaleu import ScaleU
 from instancediffusion.adapter.unifusion import GroundingTokens, UniFusion
+from instancediffusion.choices import SegmentationOrder
 from instancediffusion.conditioning import (
     INSTANCE_MASK_RULES,
     InstanceMaskRule,
@@ -147,8 +150,13 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         """Whether it is this very UNet that uses this adapter."""
         return self.grafted and self._unet is not None and self._unet() is unet
 
-    def locations(self, scenes: Sequence[Scene]) -> LocationTensors:
-        """`LocationTensors` of scenes, prepared as this adapter was trained, on its device."""
+    def locations(self, scenes: Sequence[Scene], *, segmentation_order: SegmentationOrder = "area") -> LocationTensors:
+        """`LocationTensors` of scenes, prepared as this adapter was trained, on its device.
+
+        Args:
+            scenes: one per image.
+            segmentation_order: see `locations_from_scenes`.
+        """
         encoder = self.unifusion.mask_encoder
         if (self.config.scribble_points, self.config.mask_points) != (SCRIBBLE_POINTS, MASK_POINTS):
             raise ModelError(
@@ -161,12 +169,13 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             published_mask_points=self.config.published_mask_points,
             segmentation_size=64 if encoder is None else encoder.size,
             segmentation_channels=0 if encoder is None else encoder.channels,
+            segmentation_order=segmentation_order,
         )
         return tensors.to(self.device)
 
-    def tokens(self, locations: LocationTensors, captions: Tensor) -> GroundingTokens:
+    def tokens(self, locations: LocationTensors, captions: Tensor, kept: Tensor | None = None) -> GroundingTokens:
         """Grounding tokens; see `UniFusion.forward`."""
-        result: GroundingTokens = self.unifusion(locations, captions)
+        result: GroundingTokens = self.unifusion(locations, captions, kept)
         return result
 
     def forward(
@@ -176,6 +185,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         *,
         instance_mask: InstanceMaskRule | None = None,
         extents: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> Grounding:
         """Everything the UNet needs of B scenes, computed once for all steps and both guidance halves.
 
@@ -185,6 +195,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             instance_mask: attention mask rule, see `conditioning.attention_mask`; None takes the adapter's own.
             extents: (B, N, 4) xyxy, fractions of the canvas: how far the instances reach, for adapters with cell
                 features, in training on pictures of which all is known. None guesses what the locations leave open.
+            kept: (B, 4) bool, for the published inference, see `UniFusion.forward`.
 
         Raises:
             SettingsError: unknown attention mask rule.
@@ -192,7 +203,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         rule = self.config.default_instance_mask if instance_mask is None else instance_mask
         if rule not in INSTANCE_MASK_RULES:
             raise SettingsError(f"instance_mask: unknown rule {rule!r}; choose one of {', '.join(INSTANCE_MASK_RULES)}")
-        tokens = self.tokens(locations, captions)
+        tokens = self.tokens(locations, captions, kept)
         if self.cells is not None and extents is None:
             extents = self.cells.extents_of(locations, captions)
         if self.cells is None and rule in ("none", "published"):  # neither looks at bitmaps, which are large
@@ -213,6 +224,42 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: it is not grafted anywhere, whatever this one is."""
         return {**self.__dict__, "_remove": None, "_unet": None}
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        subfolder: str | None = None,
+    ) -> str:
+        """Publish the adapter, with a card that tells how to use it; arguments as in diffusers.
+
+        Returns:
+            The address of the commit.
+        """
+        facts = [
+            ("parameters", f"{sum(p.numel() for p in self.parameters()) / 1e6:.0f} M"),
+            ("layers", f"{len(self.layers)} gated self-attention layers, {len(self.scaleu)} decoder steps"),
+            ("caption features", str(self.config.caption_dim)),
+            ("instance mask", str(self.config.default_instance_mask)),
+        ]
+        card = model_card(repo_id, ADAPTER_SUMMARY, ADAPTER_USAGE.format(name=repo_id), facts, None)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
+            return publish(
+                folder,
+                repo_id,
+                card,
+                token=token,
+                private=private,
+                create_pr=create_pr,
+                commit_message=commit_message,
+                subfolder=subfolder,
+            )
 
     def gates(self) -> dict[str, tuple[float, float]]:
         """By layer, tanh of the attention and feed-forward gates: how far training has opened them."""

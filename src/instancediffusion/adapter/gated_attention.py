@@ -71,6 +71,8 @@ class GatedSelfAttention(nn.Module):
         Returns:
             (B, L, C), the difference to the new x.
         """
+        given = x.dtype
+        x = x.to(self.norm1.weight.dtype)  # the adapter may be of another type than the UNet it is in
         placed: Tensor | float = 0.0
         if self.cells is not None and cells is not None:
             placed = scale * self.cells(cells.to(self.cells.weight.dtype)).to(x.dtype)
@@ -84,7 +86,8 @@ class GatedSelfAttention(nn.Module):
         attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
         attended = self.to_out(attended.transpose(1, 2).flatten(2))
         change = scale * self.alpha_attn.tanh() * attended
-        return placed + change + scale * self.alpha_dense.tanh() * self.ff(self.norm2(x + change))
+        whole: Tensor = placed + change + scale * self.alpha_dense.tanh() * self.ff(self.norm2(x + change))
+        return whole.to(given)
 
     def _split(self, rows: Tensor) -> Tensor:
         """(B, S, C) -> (B, heads, S, C / heads)."""

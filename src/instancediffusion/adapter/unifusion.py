@@ -90,12 +90,15 @@ class UniFusion(nn.Module):
         self.mask_encoder = mask_encoder
         self.segmentation_mlp = None if mask_encoder is None else _mlp(mask_encoder.features, hidden_dim, token_dim)
 
-    def forward(self, locations: LocationTensors, captions: Tensor) -> GroundingTokens:
+    def forward(self, locations: LocationTensors, captions: Tensor, kept: Tensor | None = None) -> GroundingTokens:
         """Tokens of B images with N slots.
 
         Args:
             locations: where the instances are.
             captions: (B, N, caption_dim) pooled text features; rows of unused slots are ignored.
+            kept: (B, 4) bool, by kind in the order of `KINDS`: in these groups a used slot without a location of the
+                kind is fed the features of coordinates that are all zero, as in the published inference (its gate is
+                `sum(values) + mask > 0`), and not the null feature. None means no group.
         """
         used = locations.used
         batch, slots = used.shape
@@ -112,8 +115,12 @@ class UniFusion(nn.Module):
             ("mask", locations.mask_points.flatten(2)),
         ):
             null = self.null_locations[kind]
+            present = locations.present[kind]
+            if kept is not None:
+                coordinates = coordinates * present[..., None]
+                present = present | (used & kept[:, KINDS.index(kind), None])
             features = fourier_features(coordinates, self.frequencies).to(dtype)
-            features = torch.where(locations.present[kind][..., None], features, null)
+            features = torch.where(present[..., None], features, null)
             rows = self.mlps[kind](torch.cat([captions, features], dim=-1)) + added
             padding = self.mlps[kind](torch.cat([self.null_caption, null])).expand(batch, 1, -1)
             groups += [rows, padding.to(rows.dtype)]

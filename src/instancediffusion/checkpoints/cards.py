@@ -92,8 +92,15 @@ def mini_folder() -> Path:
 
 
 def weights_sha256(folder: Path) -> str:
-    """One hash for all weights of a model folder: over the names and hashes of its safetensors files."""
+    """One hash for all weights of a model folder: over the names and hashes of its safetensors files.
+
+    Of a model in one file it is the hash of the file; without safetensors, that of the checkpoints there are.
+    """
+    if folder.is_file():
+        return file_sha256(folder)
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
+    files = sorted(folder.rglob("*.safetensors"))
+    files = files or sorted(path for path in folder.iterdir() if path.suffix in (".ckpt", ".pth", ".pt", ".bin"))
+    for path in files:
         digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
     return digest.hexdigest()

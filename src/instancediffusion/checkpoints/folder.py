@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
 from transformers import CLIPTokenizer
 
-from instancediffusion.checkpoints.cards import CARDS, mini_folder
-from instancediffusion.checkpoints.official import OfficialComponents, load_official, official_scheduler
+from instancediffusion.adapter import InstanceAdapter
+from instancediffusion.checkpoints.cards import CARDS, ModelCard, mini_folder
+from instancediffusion.checkpoints.hub import download_file, download_parts
+from instancediffusion.checkpoints.official import OfficialComponents, load_official
+from instancediffusion.checkpoints.single_file import SingleFileComponents
 from instancediffusion.errors import CheckpointError, ModelError
 from instancediffusion.runs import cache_folder, file_sha256
 
@@ -27,6 +34,7 @@ COMPONENTS = {
 """What a model folder's index says of every component but the scheduler: library and class."""
 
 PIPELINE_CLASS = ["instancediffusion.pipeline", "InstanceDiffusionPipeline"]
+_STOCK = {False: "StableDiffusionPipeline", True: "StableDiffusionXLPipeline"}
 
 
 def check_new_folder(out: Path) -> None:
@@ -36,49 +44,65 @@ def check_new_folder(out: Path) -> None:
 
 
 def write_folder(
-    components: OfficialComponents,
+    components: OfficialComponents | SingleFileComponents,
     out: Path,
     *,
-    adapter_only: bool = False,
+    adapter: InstanceAdapter | None = None,
     tokenizer: CLIPTokenizer | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write components as a diffusers-style folder of safetensors; all of it appears at once or not at all.
 
     Args:
-        components: what `load_official` returned; cast in place where `dtype` is given.
+        components: what `load_official` or `load_single_file` returned; cast in place where `dtype` is given.
         out: the folder; must not exist yet, or be empty.
-        adapter_only: write the adapter's `config.json` and weights alone.
-        tokenizer: written along; without it the folder asks for one when it is loaded.
+        adapter: written in place of the one that the model brings, or along with one that brings none; without any, the
+            folder is that of a stock model.
+        tokenizer: written along; without it the folder asks for one when it is loaded. The second tokenizer of XL is
+            made of it.
         dtype: type of the written weights; None keeps theirs.
 
     Raises:
-        CheckpointError: `out` holds something.
+        CheckpointError: `out` holds something, or the tokenizer is not that of the text encoder.
+        ModelError: the adapter does not fit the UNet.
     """
     check_new_folder(out)
+    modules: dict[str, Any] = components.modules()
+    if adapter is not None:
+        if (brought := modules.get("adapter")) is not None:
+            brought.remove()
+        adapter.graft(components.unet)  # refuses one of another shape
+        modules["adapter"] = adapter
+    for module in modules.values() if dtype is not None else ():
+        module.to(dtype)
+    with new_folder(out) as work:
+        parts = {**modules, "scheduler": components.scheduler, **tokenizers_for(modules, tokenizer)}
+        for name, part in parts.items():
+            part.save_pretrained(work / name)
+        named: dict[str, list[str | None]] = {name: _library_and_class(part) for name, part in parts.items()}
+        for name in ["tokenizer"] + (["tokenizer_2"] if "text_encoder_2" in modules else []):
+            named.setdefault(name, [None, None])
+        stock = _STOCK["text_encoder_2" in modules] if "adapter" not in modules else PIPELINE_CLASS
+        index = {"_class_name": stock, "_diffusers_version": diffusers.__version__, **named}
+        (work / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def write_adapter(adapter: InstanceAdapter, out: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write an adapter alone; see `write_folder`."""
+    check_new_folder(out)
+    if dtype is not None:
+        adapter.to(dtype)
+    with new_folder(out) as work:
+        adapter.save_pretrained(work)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill; it takes the place of `out` (absent, or empty) when all is well, and else vanishes."""
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        modules = {name: getattr(components, name) for name in ("unet", "adapter", "vae", "text_encoder")}
-        if dtype is not None:
-            for module in modules.values():
-                module.to(dtype)
-        if adapter_only:
-            components.adapter.save_pretrained(work)
-        else:
-            for name, module in modules.items():
-                module.save_pretrained(work / name)
-            official_scheduler().save_pretrained(work / "scheduler")
-            if tokenizer is not None:
-                tokenizer.save_pretrained(work / "tokenizer")
-            index: dict[str, Sequence[str | None]] = {
-                "_class_name": PIPELINE_CLASS,
-                **COMPONENTS,
-                "scheduler": ["diffusers", "PNDMScheduler"],
-            }
-            if tokenizer is None:
-                index["tokenizer"] = [None, None]
-            (work / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        yield work
         work.chmod(0o755)
         if out.exists():
             out.rmdir()
@@ -86,6 +110,39 @@ def write_folder(
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+def tokenizers_for(modules: Mapping[str, Any], tokenizer: CLIPTokenizer | None) -> dict[str, CLIPTokenizer]:
+    """The tokenizers of a model's text encoders, made of the one that all CLIP models share.
+
+    They differ in what they pad with: the second of XL, and that of 2.x, with `!`. The text encoders are told which
+    token ends a text, since that is where their pooled features are read.
+
+    Raises:
+        CheckpointError: it knows more tokens than a text encoder.
+    """
+    if tokenizer is None:
+        return {}
+    made = {}
+    for name, of in (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")):
+        if (encoder := modules.get(of)) is None:
+            continue
+        if len(tokenizer) > encoder.config.vocab_size:
+            raise CheckpointError(
+                f"tokenizer: it has {len(tokenizer)} tokens and the {of} {encoder.config.vocab_size}; take that of the "
+                "model this file was made from"
+            )
+        encoder.config.eos_token_id = tokenizer.eos_token_id
+        made[name] = copy.deepcopy(tokenizer)
+        if encoder.config.hidden_act == "gelu" and "!" in tokenizer.get_vocab():  # OpenCLIP
+            made[name].pad_token = "!"
+    return made
+
+
+def _library_and_class(part: Any) -> list[str | None]:
+    if isinstance(part, InstanceAdapter):
+        return [*COMPONENTS["adapter"]]
+    return [type(part).__module__.split(".")[0], type(part).__name__]
 
 
 def model_folder(name: str) -> Path:
@@ -105,20 +162,43 @@ def model_folder(name: str) -> Path:
     folder = cache_folder() / name
     if (folder / "model_index.json").is_file():
         return folder
-    from huggingface_hub import hf_hub_download  # not needed by models in the package
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     try:
-        source = hf_hub_download(card.adapter.repository, card.adapter.file, revision=card.adapter.revision)
-        tokenizer = CLIPTokenizer.from_pretrained(
-            card.base.repository, subfolder="tokenizer", revision=card.base.revision
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        source = download_file(card.adapter.repository, card.adapter.file, revision=card.adapter.revision)
+        base = base_files(card)
+    except ModelError as error:
         raise ModelError(
-            f"model {name}: {card.adapter.repository} could not be downloaded ({type(error).__name__}); check the "
-            "network, or convert a downloaded file with `instancediffusion convert` and pass the folder"
-        ) from None
-    if card.adapter.sha256 is not None and file_sha256(Path(source)) != card.adapter.sha256:
+            f"{str(error).replace('model:', f'model {name}:', 1)}; or convert a downloaded file with "
+            "`instancediffusion convert` and pass the folder"
+        ) from error
+    if card.adapter.sha256 is not None and file_sha256(source) != card.adapter.sha256:
         raise ModelError(f"model {name}: {source} does not match the card's hash; delete it and try again")
-    write_folder(load_official(source), folder, tokenizer=tokenizer)
+    components = load_official(source, base=base)
+    write_folder(components, folder, tokenizer=CLIPTokenizer.from_pretrained(base / "tokenizer"))
     return folder
+
+
+def base_files(card: ModelCard) -> Path:
+    """The local folder of a card's base model with its tokenizer and configurations, not its weights.
+
+    Raises:
+        ModelError: they cannot be downloaded.
+    """
+    if card.base is None:
+        raise ModelError(f"model: {card.name} has no base model")
+    parts = ["tokenizer/*", "unet/config.json", "text_encoder/config.json"]
+    anchor = "tokenizer/tokenizer_config.json"
+    return download_parts(card.base.repository, anchor, parts, revision=card.base.revision)
+
+
+def shared_tokenizer() -> CLIPTokenizer:
+    """The tokenizer of all Stable Diffusion models, from the converted `sd15`, the hub or its cache.
+
+    Raises:
+        ModelError: it is in none of them.
+    """
+    converted = cache_folder() / "sd15" / "tokenizer"
+    try:
+        folder = converted if converted.is_dir() else base_files(CARDS["sd15"]) / "tokenizer"
+    except ModelError as error:
+        raise ModelError(f"tokenizer: files of weights hold none; pass tokenizer= (--tokenizer). {error}") from error
+    return CLIPTokenizer.from_pretrained(folder)

@@ -1,8 +1,9 @@
-"""Reading the published `.pth` without running anything in it.
+"""Reading checkpoints of PyTorch (`.pth`, `.ckpt`) without running anything in them.
 
-The file is a pickle that holds, beside tensors, configuration objects of OmegaConf. PyTorch's own restricted
-unpickler reads it: it calls nothing but tensor rebuilding and what is listed here, and the listed classes are
-inert stand-ins. Any other global is refused by name.
+They are pickles that hold, beside tensors, what their training code left: configuration objects of OmegaConf in the
+published file, counters of numpy and names of PyTorch Lightning in those of Stable Diffusion. PyTorch's own restricted
+unpickler reads them: it calls nothing but tensor rebuilding and what is listed here, and the listed names are inert
+stand-ins. Any other global is refused by name.
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ _INERT = (
     "omegaconf.nodes.FloatNode",
     "omegaconf.nodes.BooleanNode",
     "typing.Any",
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "_codecs.encode",
 )
 
 
@@ -35,32 +44,32 @@ def _inert_class(qualified: str) -> type:
     """A class of the given name that keeps its state as plain attributes and does nothing else."""
     module, _, name = qualified.rpartition(".")
 
+    def __init__(self: Any, *_: Any) -> None:  # noqa: N807 - what it would be made of is of no use here
+        del self
+
     def __setstate__(self: Any, state: Any) -> None:  # noqa: N807 - the name pickle calls
         self.__dict__["state"] = state
 
-    return type(name, (), {"__module__": module, "__qualname__": name, "__setstate__": __setstate__})
+    return type(
+        name, (), {"__module__": module, "__qualname__": name, "__init__": __init__, "__setstate__": __setstate__}
+    )
 
 
 _STAND_INS = [_inert_class(name) for name in _INERT]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The top-level dictionary of a `torch.save` zip file, tensors on the CPU and mapped from disk.
+    """The top-level dictionary of a file of `torch.save`, tensors on the CPU and (but for old files) mapped from disk.
 
     Raises:
-        CheckpointError: no such file, another kind of file, or one that asks for a global beyond tensors and
-            plain containers; it is named, and nothing of the file has been executed.
+        CheckpointError: it asks for a global beyond tensors and plain containers; it is named, and nothing of the file
+            has been executed. Or it is no checkpoint at all; see `contents.container`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give the path of a downloaded checkpoint (.pth)")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path}: not a PyTorch checkpoint (a zip archive); was the download interrupted, or a web page saved?"
-        )
+    zipped = zipfile.is_zipfile(path)
     try:
         with torch.serialization.safe_globals([*_STAND_INS, defaultdict, dict, list, int]):
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # noqa: BLE001 - the unpickler raises many types on hostile files
         raise CheckpointError(f"{path}: refused: {_reason(error)}") from None
     if not isinstance(loaded, dict):

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from instancediffusion.choices import INSTANCE_MASK_RULES, SCHEDULERS, scheduler_name
+from instancediffusion.choices import (
+    ABSENT_LOCATIONS,
+    INSTANCE_MASK_RULES,
+    SCHEDULERS,
+    SEGMENTATION_ORDERS,
+    scheduler_name,
+)
 from instancediffusion.errors import SettingsError
 
 from .collector import uncollected
@@ -73,8 +79,11 @@ class _SchedulerName(click.Choice[str]):
 @click.option("--negative-prompt", help="What not to show. Default: each scene's own.")
 @click.option("--height", type=_COUNT, help="Height in pixels. Default: the model's, in the scene's shape.")
 @click.option("--width", type=_COUNT, help="Width in pixels. Default: the model's, in the scene's shape.")
-@click.option("--model", default="mini", show_default=True, help="mini, sd15, a folder or a hub id.")
-@click.option("--adapter", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Adapter folder to use.")
+@click.option("--absent-locations", type=click.Choice(ABSENT_LOCATIONS), help="What stands in for missing locations.")
+@click.option("--segmentation-order", type=click.Choice(SEGMENTATION_ORDERS), help="Which mask gets which channel.")
+@click.option("--model", default="mini", show_default=True, help="mini, sd15, a folder, a file or a hub id.")
+@click.option("--adapter", help="Adapter to use: a folder, a file or a hub id.")
+@click.option("--variant", help="Variant of the weights, such as fp16. Default: the plain ones, or the only one.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -99,7 +108,8 @@ def generate(
     seeds: tuple[int, ...],
     num_images: int | None,
     model: str,
-    adapter: Path | None,
+    adapter: str | None,
+    variant: str | None,
     dtype: str,
     device: str | None,
     refiner: str | None,
@@ -133,7 +143,7 @@ def generate(
         click.echo(f"error: {source}: {problem}", err=True)
     outcome = Outcome(unread=len({source for source, _ in inputs.problems}))
     if inputs.found:
-        run = _Run(inputs.found, seeds, num_images, model, adapter, dtype, device, refiner, options)
+        run = _Run(inputs.found, seeds, num_images, model, adapter, variant, dtype, device, refiner, options)
         single = str(output) == STANDARD or output.suffix.lower() == ".png"
         if single:
             _one_picture(run, outcome, output, overwrite)
@@ -179,7 +189,8 @@ class _Run:
     seeds: tuple[int, ...]
     num_images: int | None
     model: str
-    adapter: Path | None
+    adapter: str | None
+    variant: str | None
     dtype: str
     device: str | None
     refiner: str | None
@@ -189,14 +200,15 @@ class _Run:
         """Make what is missing in a folder. The model is opened before anything is written."""
         with uncollected():
             quieten_libraries(bars=say.watched)
-            from instancediffusion.checkpoints import weights_sha256
+            from instancediffusion.checkpoints import local_adapter, weights_sha256
             from instancediffusion.pipeline.folder import PictureFolder
             from instancediffusion.pipeline.loading import local_model, model_defaults
 
-        folder = local_model(self.model)
+        folder = local_model(self.model, variant=self.variant)
+        adapter = None if self.adapter is None else local_adapter(self.adapter, variant=self.variant)
         defaults = model_defaults(folder)
         facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": self.dtype}
-        facts |= {"adapter": weights_sha256(self.adapter)} if self.adapter is not None else {}
+        facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
         jobs = []
         for settings, pictures in self._pictures(defaults):
             told = facts | ({"refiner": self.refiner} if settings.refiner_strength else {})
@@ -204,7 +216,7 @@ class _Run:
             jobs.append((run, settings, pictures, *run.pending(pictures)))
         self._tell(jobs, outcome, say)
         total = sum(len(pending) for *_, pending, _ in jobs)
-        pipeline, record = self._open(folder, jobs) if total else (None, {})
+        pipeline, record = self._open(folder, adapter, jobs) if total else (None, {})
         for run, settings, pictures, pending, taken in jobs:
             refused = {picture.name for picture, _ in taken}
             for name, scene in {picture.name: picture.scene for picture in pictures}.items():
@@ -252,9 +264,9 @@ class _Run:
         if there:
             say.line(f"{there} of {count} pictures are there already")
 
-    def _open(self, folder: Path, jobs: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    def _open(self, folder: Path, adapter: Path | None, jobs: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         start = time.perf_counter()
-        pipeline = load_pipeline(folder, self.adapter, self.dtype, self.device)
+        pipeline = load_pipeline(folder, adapter, self.dtype, self.device, self.variant)
         if any(settings.refiner_strength for _, settings, _, pending, _ in jobs if pending):
             pipeline.load_refiner(self.refiner, torch_dtype=pipeline.dtype)
         _check_sizes(pipeline, jobs)
@@ -337,10 +349,13 @@ def _prompt_canvas(options: Mapping[str, Any]) -> tuple[int, int]:
     return 512, 512
 
 
-def load_pipeline(folder: Path, adapter: Path | None, dtype: str, device: str | None) -> Any:
+def load_pipeline(
+    folder: Path, adapter: Path | None, dtype: str, device: str | None, variant: str | None = None
+) -> Any:
     """Load the model onto a device."""
     place = device or _fastest_device()
-    given = {} if adapter is None else {"adapter": adapter}
+    given: dict[str, Any] = {"adapter": adapter, "variant": variant}
+    given = {name: value for name, value in given.items() if value is not None}
     with uncollected():
         import torch
 

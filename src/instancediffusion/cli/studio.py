@@ -13,8 +13,9 @@ from .progress import quieten_libraries
 
 
 @click.command()
-@click.option("--model", default="mini", show_default=True, help="mini, sd15, a folder or a hub id.")
-@click.option("--adapter", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Adapter folder to use.")
+@click.option("--model", default="mini", show_default=True, help="mini, sd15, a folder, a file or a hub id.")
+@click.option("--adapter", help="Adapter to use: a folder, a file or a hub id.")
+@click.option("--variant", help="Variant of the weights, such as fp16. Default: the plain ones, or the only one.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -41,7 +42,8 @@ from .progress import quieten_libraries
 @click.option("--max-pictures", type=click.IntRange(min=1, max=64), help="Most pictures of one request; 16.")
 def studio(
     model: str,
-    adapter: Path | None,
+    adapter: str | None,
+    variant: str | None,
     dtype: str,
     device: str | None,
     output: Path,
@@ -61,7 +63,7 @@ def studio(
     _check_host(host, user is not None, no_auth)
     with uncollected():
         quieten_libraries(bars=False)
-        from instancediffusion.checkpoints import weights_sha256
+        from instancediffusion.checkpoints import local_adapter, weights_sha256
         from instancediffusion.pipeline.loading import local_model
         from instancediffusion.studio import Engine, RunStore, Studio
         from instancediffusion.studio.app import load_gradio, serve
@@ -70,10 +72,11 @@ def studio(
 
         load_gradio()  # first, so that its absence is told before a model is loaded
     click.echo(f"loading {model} ...", err=True)
-    folder = local_model(model)
+    folder = local_model(model, variant=variant)
+    own = None if adapter is None else local_adapter(adapter, variant=variant)
     facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
-    facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
-    pipeline = load_pipeline(folder, adapter, dtype, device)
+    facts |= {"adapter": weights_sha256(own)} if own is not None else {}
+    pipeline = load_pipeline(folder, own, dtype, device, variant)
     engine = Engine(pipeline, facts, model, _limits(bounds), RunStore(output))
 
     def started(url: str) -> None:

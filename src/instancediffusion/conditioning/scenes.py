@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from instancediffusion.choices import SegmentationOrder
 from instancediffusion.conditioning.locations import LocationTensors
 from instancediffusion.geometry import mask_points, resample_scribble
 from instancediffusion.scene import Box, Instance, Mask, Point, Scene
@@ -20,6 +21,7 @@ def locations_from_scenes(
     published_mask_points: bool = False,
     segmentation_size: int | None = None,
     segmentation_channels: int = 30,
+    segmentation_order: SegmentationOrder = "area",
 ) -> LocationTensors:
     """Tensors of the locations of B scenes.
 
@@ -32,10 +34,11 @@ def locations_from_scenes(
         published_mask_points: sample mask points as the published code does, with its one-pixel offset.
         segmentation_size: side S of the bitmaps, in pixels; None leaves them out, and then the region of a mask
             instance in the attention mask is that of its box.
-        segmentation_channels: channels of the whole-image segmentation input. They go to the masks in order
-            of falling box area, as in training; masks beyond that number keep their mask points and their
-            region in the attention mask, but are not drawn into the segmentation input. With 0 the bitmaps
-            serve as regions only, and are shrunk so that thin parts stay.
+        segmentation_channels: channels of the whole-image segmentation input; masks beyond that number keep their mask
+            points and their region in the attention mask, but are not drawn into the segmentation input. With 0 the
+            bitmaps serve as regions only, and are shrunk so that thin parts stay.
+        segmentation_order: which mask gets which channel. `"area"`: in order of falling box area, as in the published
+            training; `"published"`: each that of its instance's place in the scene, as in the published inference.
 
     Returns:
         `LocationTensors` on the CPU. What is random (the choice of interior mask points) is seeded by the mask
@@ -72,8 +75,9 @@ def locations_from_scenes(
                 if bitmaps is not None:
                     bitmaps[row, slot] = _resized(array, bitmaps.shape[-1], keep_thin=segmentation_channels == 0)
         largest_first = sorted(areas, key=lambda area_slot: -area_slot[0])
-        for channel, (_, slot) in enumerate(largest_first[:segmentation_channels]):
-            out.segmentation_channel[row, slot] = channel
+        for channel, (_, slot) in enumerate(largest_first):
+            own = slot if segmentation_order == "published" else channel
+            out.segmentation_channel[row, slot] = own if own < segmentation_channels else -1
     if bitmaps is None:
         return out
     return LocationTensors(**{**vars(out), "segmentations": bitmaps})

@@ -4,63 +4,105 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from instancediffusion.adapter import InstanceAdapter
-from instancediffusion.checkpoints import CARDS, model_folder
+from instancediffusion.checkpoints import CARDS, AdapterSource, model_folder, read_adapter
+from instancediffusion.checkpoints.adapters import looks_like_path
+from instancediffusion.checkpoints.families import check_family
+from instancediffusion.checkpoints.hub import (
+    CHECKPOINTS,
+    HUB_OPTIONS,
+    INDEX,
+    components_of,
+    download_file,
+    download_pipeline,
+)
+from instancediffusion.checkpoints.variants import choose_variant
 from instancediffusion.errors import ModelError
 from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.scene import Noun
 
 DEFAULT_MODEL = "mini"
+_HUB_URL = re.compile(r"https://[^/]+/(?P<repository>[^/]+/[^/]+)/(?:blob|resolve)/[^/]+/(?P<file>[^?]+)(?:\?.*)?")
+# Arguments of a loading call, beside the hub's and the type, that the adapter's own takes, too.
+_MODEL_OPTIONS = ("variant", "use_safetensors", "low_cpu_mem_usage", "disable_mmap")
 
 
 def find_model(name: str | os.PathLike[str]) -> str:
-    """A local folder, or a hub id as it is.
+    """A local folder or file, or what is to be looked up on the hub.
 
     Args:
-        name: a card's name (a folder of that name has to be written `./name`), a folder, or a hub id `owner/name`.
+        name: a card's name (a folder or file of that name has to be written `./name`); a folder; a model in one file; a
+            hub id `owner/name`; or `owner/name/file` for one file of a repository. The disk is asked first.
 
     Raises:
-        ModelError: it looks like a folder and there is none, or is neither a card nor a hub id.
+        ModelError: it looks like a folder or file and there is none, it is no model, or neither a card nor a hub id.
     """
     text = os.fspath(name)
     if text in CARDS:
         return str(model_folder(text))
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise ModelError(f"model: {text} holds no model_index.json; give the folder of a whole pipeline")
-        return str(folder)
-    if text.count("/") != 1 or text.startswith((".", "/", "~")):
-        raise ModelError(f"model: there is no folder {text!r}, and models known by name are {', '.join(CARDS)}")
+    path = Path(text).expanduser()
+    if path.is_file():
+        return str(path)
+    if path.is_dir():
+        if not (path / INDEX).is_file():
+            raise ModelError(f"model: {text} holds no {INDEX}{_what_folder(path)}")
+        return str(path)
+    if text.startswith("https://") and (file := _HUB_URL.fullmatch(text)):
+        return f"{file['repository']}/{file['file']}"
+    if looks_like_path(text):
+        raise ModelError(f"model: there is no folder or file {text!r}, and models known by name are {', '.join(CARDS)}")
+    if text.count("/") > 1 and not text.endswith(CHECKPOINTS):
+        raise ModelError(f"model: {text!r} is neither a folder, a file nor a hub id (owner/name)")
     return text
 
 
-def local_model(name: str | os.PathLike[str], **hub: Any) -> Path:
-    """The local folder of a model; one on the hub is downloaded.
+def _what_folder(folder: Path) -> str:
+    """What a folder without an index is instead, and how to use it."""
+    if (folder / "config.json").is_file():
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", "one component")
+        return f" but an {kind}; pass it as adapter= (--adapter)" if kind == "InstanceAdapter" else f" but {kind}"
+    weights = sorted(path.name for path in folder.iterdir() if path.name.endswith(CHECKPOINTS))
+    return (
+        f"; to load a file of it, name the file: {folder / weights[0]}"
+        if weights
+        else ("; give the folder of a whole pipeline")
+    )
+
+
+def local_model(
+    name: str | os.PathLike[str], *, variant: str | None = None, given: Collection[str] = (), **hub: Any
+) -> Path:
+    """The local folder or file of a model; one on the hub is downloaded.
 
     Args:
         name: see `find_model`.
-        hub: arguments of `DiffusionPipeline.download`, such as `revision`.
+        variant: such as `fp16`; see `choose_variant`.
+        given: components the caller has, which are not downloaded.
+        hub: where and how to download: `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`.
 
     Raises:
         ModelError: it does not exist, or cannot be downloaded.
     """
     found = find_model(name)
-    if Path(found).is_dir():
+    if Path(found).exists():
         return Path(found)
-    from diffusers import DiffusionPipeline
+    owner, repository, *inside = found.split("/", 2)
+    if inside:
+        return download_file(f"{owner}/{repository}", inside[0], **hub)
+    return download_pipeline(found, variant=variant, given=given, **hub)
 
-    try:
-        return Path(DiffusionPipeline.download(found, **hub))
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"model: {found} cannot be downloaded ({reason}); give a folder, or check the name") from error
+
+def folder_variant(folder: Path, asked: str | None, given: Collection[str], where: str) -> str | None:
+    """The variant to load a model's folder in; see `choose_variant`."""
+    components = [name for name in components_of(_index(folder)) if name not in given and (folder / name).is_dir()]
+    return choose_variant({name: os.listdir(folder / name) for name in components}, asked, where)
 
 
 def model_defaults(folder: str | os.PathLike[str]) -> GenerationSettings:
@@ -78,6 +120,9 @@ def known_objects(folder: str | os.PathLike[str]) -> tuple[dict[str, Noun], tupl
 
 
 def _index(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `model_index.json` states; nothing for a model in one file."""
+    if Path(folder).is_file():
+        return {}
     index: dict[str, Any] = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
     return index
 
@@ -88,37 +133,49 @@ def arrangement_words(stated: Mapping[str, Any]) -> tuple[dict[str, Noun], tuple
     return nouns, tuple(stated.get("grounds", ()))
 
 
-def load_adapter(
-    source: InstanceAdapter | str | os.PathLike[str] | None, folder: str, **options: Any
-) -> InstanceAdapter:
-    """The adapter to go with the model in `folder`.
+def load_adapter(source: InstanceAdapter | AdapterSource, **options: Any) -> InstanceAdapter:
+    """The adapter that a loading call names.
 
     Args:
-        source: an adapter, a folder or hub id of one, or None for the one in the model's folder.
-        folder: local folder of the model.
-        options: arguments of `InstanceAdapter.from_pretrained`.
+        source: an adapter, or what `read_adapter` reads.
+        options: arguments of the pipeline's loading call; those that concern the adapter are handed on.
 
     Raises:
-        ModelError: the folder has none and none is given.
+        ModelError: there is no such adapter.
     """
+    dtype = options.get("torch_dtype", options.get("dtype"))
+    if isinstance(dtype, Mapping):
+        dtype = dtype.get("adapter", dtype.get("default", torch.float32))
     if isinstance(source, InstanceAdapter):
-        dtype = options.get("torch_dtype", options.get("dtype"))
-        if isinstance(dtype, torch.dtype):
-            source.to(dtype)
-        return source
-    if source is None:
-        if not (Path(folder) / "adapter").is_dir():
-            raise ModelError(f"adapter: {folder} has none; pass adapter= (an InstanceAdapter, or a folder of one)")
-        source = Path(folder) / "adapter"
-    adapter: InstanceAdapter = InstanceAdapter.from_pretrained(source, **options)
-    return adapter
+        return source.to(dtype) if isinstance(dtype, torch.dtype) else source
+    own = {name: options[name] for name in (*HUB_OPTIONS, *_MODEL_OPTIONS) if options.get(name) is not None}
+    # A repository of its own: `revision` is that of the model.
+    own.pop("revision", None)
+    if (revision := options.get("adapter_revision")) is not None:
+        own["revision"] = revision
+    quantisation = options.get("quantization_config")
+    if quantisation is not None and (chosen := quantisation._resolve_quant_config(True, "adapter")) is not None:
+        own["quantization_config"] = chosen
+    return read_adapter(source, torch_dtype=dtype, **own)
 
 
-def check_complete(folder: str, options: Mapping[str, Any]) -> None:
-    """Raise `ModelError` if a model folder was written without a tokenizer and `options` hold none."""
-    index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+def check_complete(folder: str | os.PathLike[str], options: Mapping[str, Any], where: str) -> None:
+    """Raise `ModelError` if a model folder is of another architecture, or lacks an adapter or tokenizer.
+
+    Args:
+        folder: the folder.
+        options: components by name, which take the place of the folder's.
+        where: the model's name, for messages.
+    """
+    index = _index(folder)
+    check_family(index, where)
+    if options.get("adapter") is None and not (Path(folder) / "adapter").is_dir():
+        raise ModelError(
+            f"adapter: {where} has none; pass adapter= (--adapter): an InstanceAdapter, or a folder, file or hub id "
+            "of one"
+        )
     if index.get("tokenizer", [None])[0] is None and options.get("tokenizer") is None:
-        raise ModelError(f"tokenizer: {folder} has none; pass tokenizer= (that of the base model)")
+        raise ModelError(f"tokenizer: {where} has none; pass tokenizer= (that of the base model)")
 
 
 def graft_once(adapter: InstanceAdapter, unet: Any) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import (
@@ -27,6 +26,7 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.errors import FailureWarning, ModelError, PicturesError, SettingsError
+from instancediffusion.pipeline.compatibility import check_components, check_inputs, latent_channels
 from instancediffusion.pipeline.completion import complete_requests
 from instancediffusion.pipeline.decoding import (
     NOT_FINITE,
@@ -37,8 +37,9 @@ from instancediffusion.pipeline.decoding import (
     to_images,
 )
 from instancediffusion.pipeline.encoding import EncodingMethods
+from instancediffusion.pipeline.hub import HubMixin
 from instancediffusion.pipeline.image_prompts import UNetInputs, guidance_embedding, image_prompts
-from instancediffusion.pipeline.loading import DEFAULT_MODEL, check_complete, graft_once, load_adapter, local_model
+from instancediffusion.pipeline.loading import graft_once
 from instancediffusion.pipeline.output import GenerationOutput
 from instancediffusion.pipeline.refiner import SDXL_REFINER, check_refiner, load_refiner, refine
 from instancediffusion.pipeline.requests import NO_PROMPT, ImageRequest, asked_scenes, image_requests, resolve_seeds
@@ -54,7 +55,7 @@ from instancediffusion.scene.emphasis import warn_of_foreign_syntax
 
 
 class InstanceDiffusionPipeline(
-    DiffusionPipeline,
+    HubMixin,
     EncodingMethods,
     StableDiffusionMixin,
     TextualInversionLoaderMixin,
@@ -115,6 +116,8 @@ class InstanceDiffusionPipeline(
         self.default_settings = GenerationSettings.from_dict(defaults)
         if safety_checker is not None and feature_extractor is None:
             raise ModelError("feature_extractor: there is none, and the safety checker needs one")
+        if unet is not None:
+            check_components(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer)
         if adapter is not None and unet is not None:
             graft_once(adapter, unet)
         self.register_modules(
@@ -149,42 +152,6 @@ class InstanceDiffusionPipeline(
         if name == "scheduler" and value is not None:
             keep_latents(value)
         super().__setattr__(name, value)
-
-    @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str] = DEFAULT_MODEL, **options: Any) -> InstanceDiffusionPipeline:
-        """Load a model.
-
-        Args:
-            name: `"mini"` (in the package; the default), `"sd15"`, a folder, or a hub id.
-            options: arguments of `DiffusionPipeline.from_pretrained`, such as `torch_dtype`, or components that take
-                the place of the folder's. `adapter` may also be a folder or hub id.
-
-        Raises:
-            ModelError: no such model, or a component is missing.
-        """
-        hub = {k: options[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in options}
-        folder = str(local_model(name, **hub))
-        check_complete(folder, options)
-        if "dtype" not in options:
-            # Stated, because diffusers and transformers read half-precision files into different types.
-            options.setdefault("torch_dtype", torch.float32)
-        kept = {key: options[key] for key in ("torch_dtype", "dtype") if key in options}
-        options["adapter"] = load_adapter(options.get("adapter"), folder, **kept)
-        pipeline: InstanceDiffusionPipeline = super().from_pretrained(folder, **options)
-        return pipeline
-
-    @classmethod
-    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """Read `model_index.json`, as diffusers does, and say where the adapter's class is.
-
-        diffusers wants the module a class is defined in, since it looks for the base class there, too; folders name
-        the package, which may be cut anew.
-        """
-        loaded = super().load_config(*args, **kwargs)
-        config = loaded[0] if isinstance(loaded, tuple) else loaded
-        if config.get("adapter"):
-            config["adapter"] = [InstanceAdapter.__module__, InstanceAdapter.__name__]
-        return loaded
 
     @property
     def interrupt(self) -> bool:
@@ -229,7 +196,7 @@ class InstanceDiffusionPipeline(
     def latent_px(self) -> int:
         """Pixels in the side of one latent cell."""
         side = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return int(side * latent_patch(self.unet.config.in_channels, self.vae))
+        return int(side * latent_patch(latent_channels(self.unet), self.vae))
 
     def load_refiner(self, name: str = SDXL_REFINER, **options: Any) -> None:
         """Load a refiner onto this pipeline's device; see `pipeline.refiner.load_refiner`. It is not saved along."""
@@ -380,7 +347,7 @@ class InstanceDiffusionPipeline(
         )
         given = None if latents is None else list(latents)
         if given is not None:
-            channels, cell = int(self.unet.config.in_channels), self.latent_px
+            channels, cell = latent_channels(self.unet), self.latent_px
             check_noise(given, [(channels, r.size[0] // cell, r.size[1] // cell) for r in requests])
         watch = Watch(self, callback_on_step_end, callback_on_step_end_tensor_inputs, preview, preview_every)
         scheduler = scheduler_for(chosen, self.scheduler)
@@ -450,6 +417,7 @@ class InstanceDiffusionPipeline(
             )
         if self.adapter is None:
             raise ModelError("adapter: there is none; pass adapter= (an InstanceAdapter) to the pipeline")
+        check_inputs(self.unet)
         if settings.refiner_strength > 0 and output_type != "latent":
             if self.refiner is None:
                 raise ModelError("refiner: none is loaded; call load_refiner(), or set refiner_strength to 0")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from instancediffusion.errors import ModelError, SettingsError
+from instancediffusion.pipeline.compatibility import latent_channels
 from instancediffusion.pipeline.denoiser import Contexts, UNetDenoiser
 from instancediffusion.pipeline.encoding import lora_scaled
 from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit
@@ -208,6 +209,8 @@ class Run:
                 texts,
                 self.pipeline.adapter,
                 instance_mask=self.settings.instance_mask,
+                keep_groups=self.settings.absent_locations == "published",
+                segmentation_order=self.settings.segmentation_order,
                 max_rows=self.settings.max_batch_rows,
                 swapped=swapped,
             )
@@ -272,7 +275,7 @@ class Run:
         """By image, start noise (C, h, w) that was given, or comes from generators that were given."""
         if self.given is not None:
             return {r.index: self.given[r.index].detach().float().cpu() for r in self.requests}
-        channels = int(self.pipeline.unet.config.in_channels)
+        channels = latent_channels(self.pipeline.unet)
         found: dict[int, Tensor] = {}
         for r in self.requests:
             if r.generator is not None:
@@ -295,7 +298,7 @@ class Run:
         seeded = generators_for([r.seed for r in group])
         generators = [own if r.generator is None else r.generator for r, own in zip(group, seeded, strict=True)]
         # Drawn also where it is replaced, so that a scheduler's own noise does not depend on who gave the start.
-        own_noise = start_noise(seeded, (int(pipeline.unet.config.in_channels), *self._cells(group[0])))
+        own_noise = start_noise(seeded, (latent_channels(pipeline.unet), *self._cells(group[0])))
         noise = torch.stack([given.get(r.index, own) for r, own in zip(group, own_noise, strict=True)])
         places = [r.index for r in group]
         result = sample(

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from instancediffusion.adapter import Grounding
-from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
+from instancediffusion.choices import SegmentationOrder
+from instancediffusion.conditioning import KINDS, InstanceMaskRule, LocationTensors, locations_from_scenes
+from instancediffusion.pipeline.compatibility import check_captions
 from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit, framed
 from instancediffusion.pipeline.text import TextBank
 from instancediffusion.sampling import Branch
@@ -58,6 +60,8 @@ def build_scene_bank(
     instance_mask: InstanceMaskRule | None,
     max_rows: int,
     swapped: Collection[int] = (),
+    keep_groups: bool = False,
+    segmentation_order: SegmentationOrder = "area",
 ) -> SceneBank:
     """Compute the groundings of the scenes and of the instances that will run alone.
 
@@ -70,18 +74,32 @@ def build_scene_bank(
         instance_mask: attention mask rule, or None for the adapter's own.
         max_rows: most scenes tokenised in one call, to bound memory (bitmaps are large).
         swapped: the scenes (from 0) that are needed in the reversed depth order, too.
+        keep_groups: see `absent_locations` in `GenerationSettings`; the groups of a scene are those of its instances
+            alone, too.
+        segmentation_order: see `locations_from_scenes`.
     """
+    check_captions(adapter, texts.pooled.shape[1])
     pairs = [(scene, number) for scene, numbers in enumerate(alone) for number in numbers]
     singles = [_instance_alone(scenes[scene], number, alone[scene][number]) for scene, number in pairs]
-    told = partial(_groundings, texts=texts, adapter=adapter, instance_mask=instance_mask, max_rows=max_rows)
-    groundings = told(scenes)
+    told = partial(
+        _groundings,
+        texts=texts,
+        adapter=adapter,
+        instance_mask=instance_mask,
+        max_rows=max_rows,
+        segmentation_order=segmentation_order,
+    )
+    groups: Sequence[Tensor | None] = [None] * len(scenes)
+    if keep_groups:
+        groups = _groups(scenes, derive=adapter.config.derive_locations)
+    groundings = told(scenes, kept=groups)
     reach = [_reach(groundings[scene], number, alone[scene][number]) for scene, number in pairs]
-    groundings += told(singles, reach)
+    groundings += told(singles, reach, kept=[groups[scene] for scene, _ in pairs])
     for scene in swapped:
         # Guesses of extents depend on the order; the two are to differ in who is in front alone.
         known = groundings[scene].extents
         same = None if known is None else known[0, : len(scenes[scene].instances)]
-        groundings += told([_reversed(scenes[scene])], [same])
+        groundings += told([_reversed(scenes[scene])], [same], kept=[groups[scene]])
     nothing = LocationTensors.empty(1).to(adapter.device)
     no_caption = torch.zeros(1, 0, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype)
     null = adapter(nothing, no_caption, instance_mask=instance_mask)
@@ -129,10 +147,18 @@ def _reach(grounding: Grounding, number: int, frame: BoxUnit) -> Tensor | None:
     return ((on_canvas - corner) / sides).clamp(0, 1)
 
 
+def _groups(scenes: Sequence[Scene], *, derive: bool) -> Sequence[Tensor | None]:
+    """For each scene, (4,) bool: whether any of its instances has the kind, in the order of `KINDS`."""
+    locations = locations_from_scenes(scenes, derive=derive)
+    return list(torch.stack([locations.present[kind].any(1) for kind in KINDS], dim=1))
+
+
 def _groundings(
     scenes: Sequence[Scene],
     reach: Sequence[Tensor | None] = (),
     *,
+    kept: Sequence[Tensor | None],
+    segmentation_order: SegmentationOrder,
     texts: TextBank,
     adapter: Any,
     instance_mask: InstanceMaskRule | None,
@@ -142,7 +168,8 @@ def _groundings(
     for start in range(0, len(scenes), max_rows):
         group = scenes[start : start + max_rows]
         known = [extents for extents in reach[start : start + max_rows] if extents is not None]
-        locations: LocationTensors = adapter.locations(group)
+        groups = [flags.to(adapter.device) for flags in kept[start : start + max_rows] if flags is not None]
+        locations: LocationTensors = adapter.locations(group, segmentation_order=segmentation_order)
         captions = torch.zeros(
             len(group), locations.slots, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype
         )
@@ -150,6 +177,12 @@ def _groundings(
             for slot, instance in enumerate(scene.instances):
                 captions[row, slot] = texts.pooled[texts.row[instance.caption]].to(captions)
         extents = torch.stack(known) if known else None
-        joined: Grounding = adapter(locations, captions, instance_mask=instance_mask, extents=extents)
+        joined: Grounding = adapter(
+            locations,
+            captions,
+            instance_mask=instance_mask,
+            extents=extents,
+            kept=torch.stack(groups) if groups else None,
+        )
         found += [joined.select([row]) for row in range(joined.batch_size)]
     return found

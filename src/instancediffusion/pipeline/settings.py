@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from instancediffusion.choices import INSTANCE_MASK_RULES, SCHEDULERS, InstanceMaskRule, scheduler_name
+from instancediffusion.choices import (
+    ABSENT_LOCATIONS,
+    INSTANCE_MASK_RULES,
+    SCHEDULERS,
+    SEGMENTATION_ORDERS,
+    AbsentLocations,
+    InstanceMaskRule,
+    SegmentationOrder,
+    scheduler_name,
+)
 from instancediffusion.errors import SettingsError
 from instancediffusion.sampling import StepRounding, Steps
 
@@ -45,6 +54,12 @@ class GenerationSettings:
         step_rounding: how the two grounding shares become step counts; `"published"` truncates.
         instance_mask: attention mask rule (`"none"`, `"grounding"`, `"full"`, `"visibility"`, `"published"`), or
             None for the adapter's own.
+        absent_locations: what an instance without a kind of location that others of its scene have is fed for it.
+            `"null"`: the null feature, as if no instance had that kind; `"published"`: the features of coordinates that
+            are all zero, as in the published inference.
+        segmentation_order: which mask gets which channel of the segmentation input. `"area"`: in order of falling box
+            area, as in the published training; `"published"`: that of the instance's place in the scene, as in the
+            published inference.
         order_guidance_scale: counterfactual order guidance: how far to push away from the reversed depth order, where
             instances of stated order overlap; 0 = off.
         order_guidance_fraction: share of the steps, from the start, in which it acts.
@@ -77,6 +92,8 @@ class GenerationSettings:
     mis_compat: MultiInstanceRule = "none"
     step_rounding: StepRounding = "nearest"
     instance_mask: InstanceMaskRule | None = None
+    absent_locations: AbsentLocations = "null"
+    segmentation_order: SegmentationOrder = "area"
     order_guidance_scale: float = 0.0
     order_guidance_fraction: float = 0.4
     complete_captions: bool = True
@@ -214,6 +231,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "mis_compat": ("none", "published"),
     "step_rounding": ("nearest", "published"),
     "instance_mask": INSTANCE_MASK_RULES,
+    "absent_locations": ABSENT_LOCATIONS,
+    "segmentation_order": SEGMENTATION_ORDERS,
 }
 _OPTIONAL = ("scheduler", "instance_mask")
 

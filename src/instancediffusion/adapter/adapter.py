@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,7 +14,15 @@ from torch import Tensor, nn
 from instancediffusion.adapter.card import ADAPTER_SUMMARY, ADAPTER_USAGE, model_card, publish
 from instancediffusion.adapter.cells import CellFeatures
 from instancediffusion.adapter.gated_attention import GatedSelfAttention
-from instancediffusion.adapter.graft import decoder_steps, graft, transformer_blocks
+from instancediffusion.adapter.graft import (
+    GraftOwner,
+    check_grafted,
+    core_unet,
+    decoder_steps,
+    graft,
+    graft_on,
+    transformer_blocks,
+)
 from instancediffusion.adapter.grounding import Grounding
 from instancediffusion.adapter.mask_encoder import MaskEncoder
 from instancediffusion.adapter.scaleu import ScaleU
@@ -40,6 +47,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
     """
 
     config_name = "config.json"
+    _no_split_modules = ["UniFusion", "GatedSelfAttention", "ScaleU", "CellFeatures"]  # noqa: RUF012
 
     @register_to_config
     def __init__(
@@ -106,8 +114,7 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             }
         )
         self.scaleu = nn.ModuleList(ScaleU(channels) for channels in scaleu_channels)
-        self._remove: Callable[[], None] | None = None
-        self._unet: weakref.ref[UNet2DConditionModel] | None = None
+        self._owner = GraftOwner(self)
         # One mapping for the life of the adapter, so groundings can tell that they belong together.
         self._layers_by_path: dict[str, GatedSelfAttention] = {
             name: cast(GatedSelfAttention, self.layers[key]) for key, name in self.layer_names.items()
@@ -125,30 +132,49 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         """Make `unet` use this adapter.
 
         From then on ScaleU acts in every call, and grounding when
-        `cross_attention_kwargs={"grounding": adapter(...)}` is passed.
+        `cross_attention_kwargs={"grounding": adapter(...)}` is passed. What the copy of a grafted UNet carries, without
+        an adapter of its own, makes way.
+
+        Args:
+            unet: a stock UNet; `torch.compile`, PEFT or a data-parallel trainer may be around it.
 
         Raises:
             ModelError: the UNet has another shape, carries an adapter, or this adapter is grafted elsewhere.
         """
-        if self._remove is not None:
+        if self.grafted:
             raise ModelError("adapter: it is grafted on a UNet already; call remove() first")
-        self._remove = graft(unet, self._layers_by_path, [cast(ScaleU, module) for module in self.scaleu])
-        self._unet = weakref.ref(unet)
+        carried = graft_on(unet)
+        if carried is not None and carried.owner.adapter is None:
+            carried.remove()
+        scaleu = [cast(ScaleU, module) for module in self.scaleu]
+        graft(core_unet(unet), self._layers_by_path, scaleu, self._owner)
 
     def remove(self) -> None:
         """Take the graft off; the UNet is stock again. Does nothing where there is no graft."""
-        if self._remove is not None:
-            self._remove()
-            self._remove = self._unet = None
+        unet = self._owner.unet() if self._owner.unet is not None else None
+        carried = graft_on(unet)
+        if carried is not None and carried.owner is self._owner:
+            carried.remove()
 
     @property
     def grafted(self) -> bool:
         """Whether a UNet uses this adapter."""
-        return self._remove is not None
+        return self._owner.unet is not None and self.grafted_on(self._owner.unet())
 
-    def grafted_on(self, unet: UNet2DConditionModel) -> bool:
-        """Whether it is this very UNet that uses this adapter."""
-        return self.grafted and self._unet is not None and self._unet() is unet
+    def grafted_on(self, unet: Any) -> bool:
+        """Whether it is this very UNet that uses this adapter; see `graft` for what may be around it."""
+        carried = graft_on(unet)
+        return carried is not None and carried.owner is self._owner
+
+    def check_on(self, unet: Any) -> None:
+        """Raise `ModelError` unless this UNet uses this adapter in all its layers."""
+        if not self.grafted_on(unet):
+            carried = graft_on(unet)
+            named = "no adapter" if carried is None else "another adapter"
+            raise ModelError(
+                f"unet: it carries {named}, so the places of instances would be ignored; call adapter.graft(unet)"
+            )
+        check_grafted(unet, self._layers_by_path)
 
     def locations(self, scenes: Sequence[Scene], *, segmentation_order: SegmentationOrder = "area") -> LocationTensors:
         """`LocationTensors` of scenes, prepared as this adapter was trained, on its device.
@@ -221,9 +247,10 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
             extents=None if self.cells is None else extents,
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets: it is not grafted anywhere, whatever this one is."""
-        return {**self.__dict__, "_remove": None, "_unet": None}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy is grafted where its UNet was copied with it, and nowhere else."""
+        super().__setstate__(state)
+        self._owner.adopt(self)
 
     def push_to_hub(
         self,

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
 from instancediffusion.conditioning.attention_mask import attention_bias
+from instancediffusion.errors import ModelError
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,8 @@ class Grounding:
         cells: makes the cell features, for adapters that have them; see `CellFeatures`.
         captions: (B, N, caption_dim) pooled caption features, kept for `cells` only.
         extents: (B, N, 4) how far the instances reach, told or guessed, for `cells` only.
-        latent_size: (height, width) of the latents of the current call; set by the UNet hook.
+        map_size: (height, width) of the feature map of the current layer; handed down by its transformer.
+        ran: takes the names of the gated layers as they run, for a caller who wants to know; None = nobody does.
     """
 
     layers: Mapping[str, nn.Module]
@@ -46,7 +48,8 @@ class Grounding:
     cells: nn.Module | None = None
     captions: Tensor | None = None
     extents: Tensor | None = None
-    latent_size: tuple[int, int] | None = None
+    map_size: tuple[int, int] | None = None
+    ran: list[str] | None = field(default=None, repr=False)
     # Attention biases by feature map size and type, cell features by size; filled on first use, shared by copies of the
     # same rows.
     _biases: dict[tuple[Any, ...], Tensor | None] = field(default_factory=dict, repr=False)
@@ -61,9 +64,13 @@ class Grounding:
         """The same grounding at another scale; shares all tensors."""
         return replace(self, scale=float(scale))
 
-    def for_latents(self, height: int, width: int) -> Grounding:
-        """The same grounding for latents of (height, width); shares all tensors."""
-        return replace(self, latent_size=(height, width))
+    def for_map(self, height: int, width: int) -> Grounding:
+        """The same grounding for a feature map of (height, width); shares all tensors."""
+        return replace(self, map_size=(height, width))
+
+    def noting(self) -> Grounding:
+        """The same grounding with an empty list for the names of the layers that run."""
+        return replace(self, ran=[])
 
     def select(self, rows: Sequence[int] | Tensor) -> Grounding:
         """The images `rows`, in that order, without token columns that none of them uses."""
@@ -144,15 +151,15 @@ class Grounding:
         return self._features[size]
 
     def _map_size(self, cells: int) -> tuple[int, int]:
-        """(height, width) of the level of the UNet that has `cells` cells; each level halves, rounding up."""
-        if self.latent_size is None:
-            raise ValueError("grounding: latent_size is unknown; graft the adapter on the UNet that is called")
-        height, width = self.latent_size
-        while height * width > cells:
-            height, width = (height + 1) // 2, (width + 1) // 2
-        if height * width != cells:
-            raise ValueError(f"grounding: no level of latents of {self.latent_size} has {cells} cells")
-        return height, width
+        """(height, width) of the current feature map, which has to have `cells` cells."""
+        if self.map_size is None:
+            raise ModelError("grounding: the size of the feature map is unknown; graft the adapter on the UNet")
+        if self.map_size[0] * self.map_size[1] != cells:
+            raise ModelError(
+                f"grounding: a layer sees {cells} cells of a map of {self.map_size}, as token merging makes it; "
+                "take that patch off"
+            )
+        return self.map_size
 
 
 def _cat_slots(parts: Sequence[Tensor | None]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from instancediffusion.adapter import Grounding
+from instancediffusion.errors import ModelError
 from instancediffusion.sampling import Branch, Prediction
 
 Extras = Callable[[Sequence[Branch]], Mapping[str, Any]]
@@ -48,6 +49,16 @@ class Contexts:
 
 def _widened(values: Tensor, length: int) -> Tensor:
     return functional.pad(values, (0, 0, 0, length - values.shape[1]))
+
+
+def check_ran(grounding: Grounding) -> None:
+    """Raise `ModelError` unless every gated layer ran in the call that was handed `grounding.noting()`."""
+    missing = set(grounding.layers) - set(grounding.ran or ())
+    if missing:
+        raise ModelError(
+            f"unet: {len(missing)} of {len(grounding.layers)} gated layers did not run (the first: {min(missing)}), so "
+            "the places of instances would be ignored; something has patched the UNet's blocks, take that off"
+        )
 
 
 class UNetDenoiser:
@@ -90,16 +101,24 @@ class UNetDenoiser:
         if counts is not None:
             extras["encoder_attention_mask"] = counts
         unet, attention = self._unet, self._attention
+        checked = False
 
         def predict(sample: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
+            nonlocal checked
+            told = grounding.scaled(grounding_scale)
+            if not checked and grounding_scale:
+                told = told.noting()
             predicted: Tensor = unet(
                 sample.to(context.dtype),
                 timestep,
                 encoder_hidden_states=context,
-                cross_attention_kwargs={**attention, "grounding": grounding.scaled(grounding_scale)},
+                cross_attention_kwargs={**attention, "grounding": told},
                 return_dict=False,
                 **extras,
             )[0]
+            if told.ran is not None:
+                check_ran(told)
+                checked = True
             return predicted
 
         return predict

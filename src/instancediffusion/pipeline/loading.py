@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from instancediffusion.adapter import InstanceAdapter
+from instancediffusion.adapter.graft import graft_on
 from instancediffusion.checkpoints import CARDS, AdapterSource, model_folder, read_adapter
 from instancediffusion.checkpoints.adapters import looks_like_path
 from instancediffusion.checkpoints.families import check_family
@@ -185,4 +186,12 @@ def graft_once(adapter: InstanceAdapter, unet: Any) -> None:
         ModelError: it is grafted on another UNet, or does not fit this one.
     """
     if not adapter.grafted_on(unet):
+        discard_forsaken_graft(unet)
         adapter.graft(unet)
+
+
+def discard_forsaken_graft(unet: Any) -> None:
+    """Take off a graft whose adapter is gone, as of a pipeline that was deleted; nobody else can."""
+    carried = graft_on(unet)
+    if carried is not None and carried.owner.adapter is not None and carried.owner.adapter() is None:
+        carried.remove()

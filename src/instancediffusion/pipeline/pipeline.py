@@ -39,7 +39,7 @@ from instancediffusion.pipeline.decoding import (
 from instancediffusion.pipeline.encoding import EncodingMethods
 from instancediffusion.pipeline.hub import HubMixin
 from instancediffusion.pipeline.image_prompts import UNetInputs, guidance_embedding, image_prompts
-from instancediffusion.pipeline.loading import graft_once
+from instancediffusion.pipeline.loading import discard_forsaken_graft, graft_once
 from instancediffusion.pipeline.output import GenerationOutput
 from instancediffusion.pipeline.refiner import SDXL_REFINER, check_refiner, load_refiner, refine
 from instancediffusion.pipeline.requests import NO_PROMPT, ImageRequest, asked_scenes, image_requests, resolve_seeds
@@ -148,10 +148,32 @@ class InstanceDiffusionPipeline(
         self._cross_attention_kwargs: dict[str, Any] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Take over a component."""
+        """Take over a component. Another UNet, or another adapter, is grafted at once.
+
+        Raises:
+            ModelError: the adapter does not fit the UNet, or the UNet carries that of another pipeline.
+        """
         if name == "scheduler" and value is not None:
             keep_latents(value)
+        if name in ("unet", "adapter") and name in self.__dict__:
+            self._regraft(name, value)
         super().__setattr__(name, value)
+
+    def _regraft(self, name: str, value: Any) -> None:
+        """Graft what takes the place of the UNet or the adapter; if that fails all is as it was."""
+        unet, adapter = (value, self.adapter) if name == "unet" else (self.unet, value)
+        if unet is None or adapter is None or adapter.grafted_on(unet):
+            return
+        before = self.adapter if self.adapter is not None and self.adapter.grafted_on(self.unet) else None
+        if before is not None:
+            before.remove()
+        try:
+            discard_forsaken_graft(unet)
+            adapter.graft(unet)
+        except ModelError:
+            if before is not None:
+                before.graft(self.unet)
+            raise
 
     @property
     def interrupt(self) -> bool:
@@ -418,6 +440,7 @@ class InstanceDiffusionPipeline(
         if self.adapter is None:
             raise ModelError("adapter: there is none; pass adapter= (an InstanceAdapter) to the pipeline")
         check_inputs(self.unet)
+        self.adapter.check_on(self.unet)
         if settings.refiner_strength > 0 and output_type != "latent":
             if self.refiner is None:
                 raise ModelError("refiner: none is loaded; call load_refiner(), or set refiner_strength to 0")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from instancediffusion.adapter.graft import core_unet
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.pipeline.compatibility import latent_channels
 from instancediffusion.pipeline.denoiser import Contexts, UNetDenoiser
@@ -146,10 +148,12 @@ class Run:
             ordered=sum(bool(region.any()) for region in regions),
             order_steps=self._order_steps,
         )
+        self._check_reuse(alone)
         contexts = Contexts(bank.texts.contexts.to(self.pipeline.unet.dtype), bank.texts.lengths)
         noise = self._noise()
         finished: dict[int, tuple[Tensor, Tensor]] = {}
-        with self.watch.timed("sampling"), self.pipeline.progress_bar(total=total) as self.watch.bar:
+        timed, told = self.watch.timed("sampling"), self._timesteps_told()
+        with timed, told, self.pipeline.progress_bar(total=total) as self.watch.bar:
             for size in dict.fromkeys(r.size for r in self.requests):
                 group = [r for r in self.requests if r.size == size]
                 steering = Steering(
@@ -191,6 +195,37 @@ class Run:
         if self._order_steps == 0:
             return [torch.zeros(size) for size in sizes]
         return [order_region(r.scene, size) for r, size in zip(self.requests, sizes, strict=True)]
+
+    def _check_reuse(self, alone: Sequence[Mapping[int, BoxUnit]]) -> None:
+        """Refuse what keeps features of one network call for the next, unless all calls are of the same rows."""
+        wrapper = getattr(vars(core_unet(self.pipeline.unet)).get("forward"), "__module__", "")
+        if not wrapper.startswith("DeepCache"):
+            return
+        rows = len(self.requests) * (1 + (is_guided(self.settings.guidance_scale) and not self._distilled))
+        reasons = {
+            "mis_fraction=0": any(alone),
+            "order_guidance_scale=0": self._order_steps > 0,
+            f"max_batch_rows={rows}": rows > self.settings.max_batch_rows,
+            "pictures of one size": len({r.size for r in self.requests}) > 1,
+        }
+        needed = [remedy for remedy, applies in reasons.items() if applies]
+        if needed:
+            raise SettingsError(
+                "unet: DeepCache reuses features of one network call in the next, and here calls differ; "
+                f"it needs {', '.join(needed)}"
+            )
+
+    @contextmanager
+    def _timesteps_told(self) -> Iterator[None]:
+        """Let the pipeline's own scheduler tell the timesteps of the run, for helpers that look them up there."""
+        own, running = self.pipeline.scheduler, copy.deepcopy(self.scheduler)
+        self.settings.steps.set_on(running)
+        before = own.timesteps
+        own.timesteps = running.timesteps
+        try:
+            yield
+        finally:
+            own.timesteps = before
 
     @property
     def _distilled(self) -> bool:

@@ -229,6 +229,7 @@ def test_prompts_files_folders_and_standard_input(model, scenes, tmp_path):
     folder.mkdir()
     (folder / "coco.json").write_text(json.dumps(data))
     (folder / "notes.txt").write_text("to do")
+    (folder / "package.json").write_text('{"name": "x", "scripts": {}}')
     Image.new("RGB", (8, 8)).save(folder / "photo.png")
     out = tmp_path / "out"
     text = Path(scenes[1]).read_bytes()
@@ -238,6 +239,11 @@ def test_prompts_files_folders_and_standard_input(model, scenes, tmp_path):
     assert {path.name for path in out.glob("*_0.png")} == {
         "a_red_dog_of_sorts_0.png", "x_1_0.png", "y_1_0.png", "one_0.png", "stdin_0.png",
     }  # fmt: skip
+    (folder / "cut.json").write_text('{"version": 1, "prom')
+    again = generate(folder, "-o", out, "--model", model, "--height", 64, "--width", 64)
+    assert (
+        again.exit_code == 2 and "cut.json: $: is not JSON" in again.stderr and "2 pictures are there" in again.stdout
+    )
     record = manifest(out)["a_red_dog_of_sorts_0"]["record"]
     assert record["scene"]["prompt"] == "A red dog, of sorts!" and record["scene"]["instances"] == []
 
@@ -254,6 +260,8 @@ def test_one_picture_to_a_file_or_to_standard_output(model, scenes, tmp_path):
     assert (tmp_path / "a.png").read_bytes() == made.stdout_bytes
     assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json", "a.png"}
     assert generate(*scenes, "-o", "-", "--model", model).exit_code == 2
+    taken = generate(scenes[0], "-o", scenes[1], "--model", model)
+    assert taken.exit_code == 2 and "two.json is a file" in taken.stderr
 
 
 def test_a_name_that_the_terminal_cannot_show_does_not_end_the_work(model, scenes, tmp_path):
@@ -271,7 +279,7 @@ def test_a_name_that_the_terminal_cannot_show_does_not_end_the_work(model, scene
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--model", "/no/such/model"], 1, "there is no folder '/no/such/model'"),
+        (["--model", "/no/such/model"], 1, "'/no/such/model'"),
         (["--steps", "0"], 2, "--steps"),
         (["--scheduler", "ddimm"], 2, "ddimm"),
         (["--seed", "1", "--seed", "2", "--num-images", "3"], 2, "seed"),

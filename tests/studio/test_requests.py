@@ -1,6 +1,9 @@
 """Options of a request: read, bounded, costed; presets and grids."""
 
 import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -37,6 +40,20 @@ def test_seeds_of_64_bits_come_and_go_exactly(seed):
     assert plan({"seed": seed}).seeds == plan({"seed": str(seed)}).seeds == (seed,)
     shown = json.loads(json.dumps(exact_seed(seed)), parse_int=float)  # as JavaScript reads numbers
     assert int(shown) == seed
+
+
+def test_the_page_keeps_every_digit_of_a_seed():
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs node")
+    page = Path(controls.__file__).parent / "editor" / "settings.js"
+    texts = ["7", " 12 ", "9007199254740993", "18446744073709551615", "99999999999999999999999", "-3", ""]
+    program = (
+        f"import({json.dumps(page.as_uri())})"
+        f".then((page) => console.log(JSON.stringify({json.dumps(texts)}.map(page.exactSeed))))"
+    )
+    shown = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True).stdout
+    assert json.loads(shown) == [7, 12, "9007199254740993", str(2**64 - 1), str(2**64 - 1), 0, 0]
 
 
 def test_a_preset_goes_below_what_is_set_by_hand():

@@ -133,6 +133,9 @@ def generate(
 
     Settings left out are those the model is best run with.
     """
+    single = str(output) == STANDARD or output.suffix.lower() == ".png"
+    if not single and output.exists() and not output.is_dir():
+        raise click.BadParameter(f"{output} is a file; name a folder, or a .png for one picture", param_hint="--output")
     if len(seeds) > 1 and num_images is not None:
         raise SettingsError("seed: several seeds and --num-images are given; leave one of them out")
     if refiner is None and refiner_strength:
@@ -144,7 +147,6 @@ def generate(
     outcome = Outcome(unread=len({source for source, _ in inputs.problems}))
     if inputs.found:
         run = _Run(inputs.found, seeds, num_images, model, adapter, variant, dtype, device, refiner, options)
-        single = str(output) == STANDARD or output.suffix.lower() == ".png"
         if single:
             _one_picture(run, outcome, output, overwrite)
         else:

@@ -221,8 +221,8 @@ def _add_file(inputs: Inputs, path: Path, reading: Reading, listed: bool) -> Non
         reason = (error.strerror or str(error)).lower()
         inputs.problems.append((label, Problem("$", reason, "correct the path, or quote a prompt of several words")))
         return
-    if listed and not check.format:
-        return  # folders hold other files, too
+    if listed and not check.format and not any("is not JSON" in problem.message for problem in check.problems):
+        return  # folders hold other files, too; one that is a scene no more is told
     for problem in check.problems:
         if NOT_UNDERSTOOD in problem.message:
             continue  # the pipeline tells it of the texts it reads

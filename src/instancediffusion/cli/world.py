@@ -6,6 +6,7 @@ import click
 
 from .groups import Group
 
+_SHEETS = ("objects.png", "colours.png", "facings.png", "parts.png", "backgrounds.png", "samples.png", "orders.png")
 _CACHE_HELP = "Folder of the sprites. Default: $INSTANCEDIFFUSION_CACHE, else the user's cache folder."
 
 
@@ -55,10 +56,23 @@ def build(cache: Path | None, art: tuple[Path, ...], force: bool) -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first sample.")
 @click.option("--all", "every", is_flag=True, help="All kinds of the catalogue, not only its core.")
-def sheet(output: Path, cache: Path | None, size: int, count: int, max_objects: int, seed: int, every: bool) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace sheets that are there.")
+def sheet(
+    output: Path,
+    cache: Path | None,
+    size: int,
+    count: int,
+    max_objects: int,
+    seed: int,
+    every: bool,
+    overwrite: bool,
+) -> None:
     """Draw contact sheets: objects, colours, facings, parts, backgrounds, samples, orders (scenes both ways)."""
     from instancediffusion.worlds import KINDS, World, WorldSpec, sheets
 
+    there = next((output / name for name in _SHEETS if (output / name).exists()), None)
+    if there is not None and not overwrite:
+        raise click.BadParameter(f"{there} is there; add --overwrite to replace the sheets", param_hint="--output")
     names = tuple(kind.name for kind in KINDS) if every else ()
     opened = World.load(cache, WorldSpec(size=size, max_objects=max_objects, objects=names))
     output.mkdir(parents=True, exist_ok=True)

@@ -204,4 +204,5 @@ def mini_vocabulary() -> dict[str, list[str]]:
     folder = model_folder("mini")
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    return {**{kind: card[kind] for kind in ("objects", "colours", "backgrounds")}, "words": index["vocabulary"]}
+    known = {kind: card[kind] for kind in ("objects", "colours", "backgrounds")}
+    return {**known, "words": index.get("vocabulary", [])}

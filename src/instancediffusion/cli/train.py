@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from instancediffusion.training.config import Recipe
     from instancediffusion.training.scoring import Scorer
 
-STAGES = ("scenes", "autoencoder", "latents", "decoder", "text", "cells", "diffusion", "export")
+STAGES = ("scenes", "autoencoder", "latents", "decoder", "words", "text", "cells", "diffusion", "export")
 _BY_ONE = ("scenes", "latents", "export")
 """Stages that one process does for all."""
 
@@ -96,6 +96,8 @@ def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output
         run_stage.latents(settings, run)
     elif stage == "decoder":
         run_stage.decoder(settings, run, stop_after=stop_after)
+    elif stage == "words":
+        run_stage.words(settings, run, stop_after=stop_after)
     elif stage == "text":
         run_stage.text(settings, run, stop_after=stop_after)
     elif stage == "cells":

@@ -37,6 +37,7 @@ from instancediffusion.pipeline.decoding import (
     to_images,
 )
 from instancediffusion.pipeline.encoding import EncodingMethods
+from instancediffusion.pipeline.familiar import Familiar
 from instancediffusion.pipeline.hub import HubMixin
 from instancediffusion.pipeline.image_prompts import UNetInputs, guidance_embedding, image_prompts
 from instancediffusion.pipeline.loading import discard_forsaken_graft, graft_once
@@ -84,6 +85,8 @@ class InstanceDiffusionPipeline(
             left out take the library's defaults. Kept in the folder's `model_index.json`.
         vocabulary: every word the model was trained on, for models of a small world; texts with other words give a
             warning. None for models that may know any. Kept in `model_index.json`, too.
+        familiar: captions of what the model can draw, and how unlike them a caption has to be for a warning, see
+            `pipeline.familiar`. None for models that may know anything. Kept in `model_index.json`, too.
         caption_choices: what a picture has to choose where a caption leaves it open, by noun, see
             `scene.completion`. None leaves captions alone. Kept in `model_index.json`, too.
     """
@@ -110,6 +113,7 @@ class InstanceDiffusionPipeline(
         vocabulary: Sequence[str] | None = None,
         caption_choices: Mapping[str, Any] | None = None,
         known_objects: Mapping[str, Any] | None = None,
+        familiar: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         defaults = dict(default_settings or {})
@@ -137,8 +141,10 @@ class InstanceDiffusionPipeline(
             vocabulary=list(vocabulary or ()),
             caption_choices=dict(caption_choices or {}),
             known_objects=dict(known_objects or {}),
+            familiar=dict(familiar or {}),
         )
         self.vocabulary = frozenset(vocabulary or ())
+        self.familiar = Familiar.read(familiar)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self.refiner: Any = None
@@ -361,7 +367,7 @@ class InstanceDiffusionPipeline(
         )
         attention = dict(cross_attention_kwargs or {})
         prompts = self._prompts(scenes, len(requests), prompt_embeds, negative_prompt_embeds, attention)
-        self._warn([*prompts.texts, *(instance.caption for s in scenes for instance in s.instances)])
+        self._warn(prompts.texts, [instance.caption for s in scenes for instance in s.instances])
         told, told_requests = complete_requests(
             requests,
             self.config.caption_choices if chosen.complete_captions else {},
@@ -472,9 +478,11 @@ class InstanceDiffusionPipeline(
         texts = ["" if s.prompt == NO_PROMPT else s.prompt for s in scenes]
         return Prompts(texts, embeds, negatives, attention.get("scale"))
 
-    def _warn(self, texts: Sequence[str]) -> None:
-        warn_of_foreign_syntax(texts, stacklevel=3)
-        warn_of_unknown_words(texts, self.vocabulary, stacklevel=3)
+    def _warn(self, prompts: Sequence[str], captions: Sequence[str]) -> None:
+        warn_of_foreign_syntax([*prompts, *captions], stacklevel=3)
+        warn_of_unknown_words([*prompts, *captions], self.vocabulary, stacklevel=3)
+        if self.text_encoder is not None:
+            self.familiar.warn(captions, self.tokenizer, self.text_encoder, self._execution_device, stacklevel=3)
 
     def _unet_inputs(
         self, settings: GenerationSettings, image: Any, embeds: Any, images: int, scenes: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ import torch
 
 from instancediffusion.errors import CheckpointError
 from instancediffusion.runs import atomic_path
+from instancediffusion.training.run_sections import OptimiserConfig
 
 FORMAT = 1
 
-_FREE = frozenset({"steps", "scenes", "checkpoint_every", "log_every", "preview_every", "score_every"})
-"""Settings that change only how long, how often and on how much more data; a run continues whatever they say."""
+_FREE = frozenset(
+    {"steps", "scenes", "checkpoint_every", "log_every", "preview_every", "score_every", "wordnet", "likeness"}
+)
+"""Settings that change only how long, how often, on how much more data, where files lie and what an export says; a run
+continues whatever they say."""
 
 _BEFORE = {
     "algorithm": "adamw",
@@ -35,6 +40,9 @@ _BEFORE = {
     "crop_px": 0,
     "up_block_types": [],
     "object_weight": 0.0,
+    "teacher": "",
+    "nouns": 20_000,
+    "words": json.loads(json.dumps(asdict(OptimiserConfig()))),
 }
 """What a setting was before there was one, so that older runs go on."""
 

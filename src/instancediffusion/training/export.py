@@ -30,6 +30,7 @@ from instancediffusion.training.schedule import Schedule
 from instancediffusion.training.stages import CODE, decoder_task, diffusion_task, load_code, uses_own
 from instancediffusion.training.start import start_folder
 from instancediffusion.worlds import World
+from instancediffusion.worlds.words import with_article
 
 
 def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) -> None:
@@ -67,7 +68,7 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
             **COMPONENTS,
             "scheduler": ["diffusers", recipe.export.scheduler],
             "default_settings": recipe.export.settings,
-            "vocabulary": list(world.vocabulary()),
+            **known_to(recipe, world),
             "caption_choices": world.caption_choices(),
             "known_objects": world.known_objects(),
         }
@@ -141,6 +142,14 @@ def make_scheduler(recipe: Recipe) -> Any:
 def _networks(task: DiffusionTask, vae: AutoencoderKL) -> dict[str, nn.Module]:
     task.adapter.remove()
     return {"vae": vae, "text_encoder": task.text.model, "unet": task.unet, "adapter": task.adapter}
+
+
+def known_to(recipe: Recipe, world: World) -> dict[str, Any]:
+    """What tells a user that a caption is beyond the model: its words, or with a teacher the things it can draw."""
+    if not recipe.text.teacher:
+        return {"vocabulary": list(world.vocabulary())}
+    captions = [with_article(kind.name) for kind in world.kinds]
+    return {"familiar": {"captions": captions, "likeness": recipe.text.likeness}}
 
 
 def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -> dict[str, Any]:

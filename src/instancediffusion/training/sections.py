@@ -93,7 +93,7 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The tokenizer and the CLIP text model, both trained from nothing.
+    """The tokenizer and the CLIP text model.
 
     Attributes:
         vocabulary: largest number of entries, 514 of which are the bytes (alone and at a word's end) and the two marks.
@@ -101,6 +101,13 @@ class TextConfig:
         width: channels of the context (cross-attention) and of the caption features.
         layers: transformer layers.
         heads: attention heads.
+        teacher: the sentence encoder whose sense of words is taken over, see `language.teacher_folder`; "" = none, the
+            model then knows the words of the world alone.
+        wordnet: folder of WordNet's database; "" looks in the usual places.
+        nouns: how many of the most frequent nouns are distilled.
+        likeness: to the nearest thing of the world, -1..1, under which a caption gives a warning, see
+            `pipeline.familiar`; with a teacher.
+        words: the run of the stage "words"; not read without a teacher.
         optimiser: the run of the stage "text".
     """
 
@@ -109,6 +116,11 @@ class TextConfig:
     width: int = 256
     layers: int = 3
     heads: int = 4
+    teacher: str = ""
+    wordnet: str = ""
+    nouns: int = 20_000
+    likeness: float = 0.45
+    words: OptimiserConfig = field(default_factory=OptimiserConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
 

@@ -4,7 +4,8 @@ RUN/scenes/00000/ ...       drawn once, then encoded
 RUN/autoencoder/            checkpoint, metrics, previews; vae/: what the latents were made with, fixed from then on
 RUN/latents.safetensors     without a learned autoencoder: the code of the latents
 RUN/decoder/                checkpoint, metrics, previews of the autoencoder's decoder
-RUN/text/                   checkpoint, metrics; tokenizer/
+RUN/words/                  checkpoint, metrics; tokenizer/, lessons.safetensors; with a teacher only
+RUN/text/                   checkpoint, metrics; tokenizer/ or grammar.json
 RUN/cells/                  checkpoint, metrics; for adapters with cell features only
 RUN/diffusion/              checkpoint, metrics, previews
 
@@ -37,6 +38,9 @@ from instancediffusion.training.decoder import DecoderTask, build_measured
 from instancediffusion.training.diffusion import DiffusionTask
 from instancediffusion.training.encoder import write_encoder
 from instancediffusion.training.frozen import freeze
+from instancediffusion.training.language.prepare import load_grammar, load_lessons, prepare_grammar, prepare_lessons
+from instancediffusion.training.language.reading import ReadingTask
+from instancediffusion.training.language.words import WordsTask
 from instancediffusion.training.latents import encode_scenes, sample_images
 from instancediffusion.training.loop import CHECKPOINT, fit
 from instancediffusion.training.naming import NamingTask
@@ -49,8 +53,8 @@ from instancediffusion.training.start import LATENT_CODE, load_start, load_text,
 from instancediffusion.training.tokenizer import train_tokenizer
 from instancediffusion.worlds import World
 
-LEARNED_STAGES = ("scenes", "autoencoder", "latents", "text", "cells", "diffusion", "decoder", "export")
-STAGES = ("scenes", "latents", "decoder", "text", "cells", "diffusion", "export")
+LEARNED_STAGES = ("scenes", "autoencoder", "latents", "words", "text", "cells", "diffusion", "decoder", "export")
+STAGES = ("scenes", "latents", "decoder", "words", "text", "cells", "diffusion", "export")
 ADAPTER_STAGES = ("scenes", "latents", "cells", "diffusion", "export")
 STARTED_STAGES = ("scenes", "latents", "decoder", "cells", "diffusion", "export")
 CODE = LATENT_CODE
@@ -68,7 +72,8 @@ def names(recipe: Recipe) -> tuple[str, ...]:
     """The stages of a recipe, in order."""
     whole = LEARNED_STAGES if recipe.autoencoder.learned else STAGES
     stages = STARTED_STAGES if recipe.start else ADAPTER_STAGES if recipe.diffusion.base else whole
-    return stages if recipe.adapter.get("cell_features") else tuple(name for name in stages if name != "cells")
+    asked = {"cells": recipe.adapter.get("cell_features"), "words": recipe.text.teacher}
+    return tuple(name for name in stages if asked.get(name, True))
 
 
 def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
@@ -170,13 +175,37 @@ def decoder_task(recipe: Recipe, run: Path) -> DecoderTask | SharpeningTask:
     return task
 
 
-def text(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
-    """Train the text model by itself."""
-    fit(text_task(recipe, run), recipe.text.optimiser, run / "text", _part(recipe, "text"), stop_after=stop_after)
+def words(recipe: Recipe, run: Path, *, stop_after: int | None = None, world: World | None = None) -> None:
+    """Distil the text model from the recipe's teacher."""
+    world = world or open_world(recipe.world)
+    with open_accelerator().main_process_first():
+        prepare_lessons(recipe.text, world, run / "words")
+    depends = _part(recipe, "text")
+    fit(words_task(recipe, run), recipe.text.words, run / "words", depends, stop_after=stop_after)
 
 
-def text_task(recipe: Recipe, run: Path) -> NamingTask:
-    """Put the text stage together; the tokenizer is made the first time."""
+def words_task(recipe: Recipe, run: Path) -> WordsTask:
+    """Put the stage together, from what `words` has prepared."""
+    return WordsTask(recipe.text, *load_lessons(run / "words"))
+
+
+def text(recipe: Recipe, run: Path, *, stop_after: int | None = None, world: World | None = None) -> None:
+    """Train the text model by itself: with a teacher on from the stage "words", else from nothing."""
+    if recipe.text.teacher:
+        with open_accelerator().main_process_first():
+            prepare_grammar(recipe.text, world or open_world(recipe.world), run / "text")
+    task = text_task(recipe, run)
+    if isinstance(task, ReadingTask) and not (run / "text" / CHECKPOINT).exists():
+        before = words_task(recipe, run)
+        freeze(before, recipe.text.words, run / "words")
+        task.take_over(before)
+    fit(task, recipe.text.optimiser, run / "text", _part(recipe, "text"), stop_after=stop_after)
+
+
+def text_task(recipe: Recipe, run: Path) -> NamingTask | ReadingTask:
+    """Put the text stage together; without a teacher, the tokenizer is made the first time."""
+    if recipe.text.teacher:
+        return ReadingTask(recipe.text, *load_lessons(run / "words"), load_grammar(run / "text"))
     folder = run / "text" / "tokenizer"
     texts = SceneCache(run / "scenes").all_texts(CORPUS)
     with open_accelerator().main_process_first():

@@ -42,7 +42,7 @@ class TextSide:
 
     def context(self, prompts: list[str]) -> Tensor:
         """(B, length, width) features of every token of the prompts."""
-        tokens = self._tokens(prompts, "max_length")
+        tokens = self.tokens(prompts, "max_length")
         features: Tensor = self.model(tokens).last_hidden_state
         return features
 
@@ -56,14 +56,36 @@ class TextSide:
         out = torch.zeros(len(captions), slots, self.model.config.hidden_size, device=self.model.device)
         if not distinct:
             return out
-        pooled = self.model(self._tokens(distinct, "longest")).pooler_output
+        pooled = self.model(self.tokens(distinct, "longest")).pooler_output
         number = {caption: row for row, caption in enumerate(distinct)}
         where = [(row, slot, number[c]) for row, group in enumerate(captions) for slot, c in enumerate(group)]
         rows, columns, sources = torch.tensor(where, device=out.device).T
         return out.to(pooled.dtype).index_put((rows, columns), pooled[sources])
 
-    def _tokens(self, texts: list[str], padding: str) -> Tensor:
-        length = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
-        read = self.tokenizer(texts, padding=padding, max_length=length, truncation=True, return_tensors="pt")
+    def pooled(self, texts: list[str], parts: int = 3) -> Tensor:
+        """(N, width) pooled features; texts of like length go through the model together, in so many parts."""
+        ids = self.tokenizer(texts, max_length=self.length, truncation=True).input_ids
+        order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
+        size = -(-len(order) // parts)
+        found = [
+            self.model(self._padded([ids[i] for i in order[start : start + size]])).pooler_output
+            for start in range(0, len(order), size)
+        ]
+        place = torch.empty(len(order), dtype=torch.long)
+        place[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(found)[place.to(self.model.device)]
+
+    def _padded(self, ids: list[list[int]]) -> Tensor:
+        tokens: Tensor = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt")["input_ids"]
+        return tokens.to(self.model.device)
+
+    @property
+    def length(self) -> int:
+        """Tokens that are read of a text, marks included."""
+        return min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+
+    def tokens(self, texts: list[str], padding: str) -> Tensor:
+        """(B, L) entries, padded to the "longest" or to "max_length"."""
+        read = self.tokenizer(texts, padding=padding, max_length=self.length, truncation=True, return_tensors="pt")
         tokens: Tensor = read.input_ids.to(self.model.device)
         return tokens

@@ -6,8 +6,9 @@ entry for each merge, the two marks. Any text can be encoded; words of the world
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 from tokenizers import Regex, pre_tokenizers
@@ -21,11 +22,11 @@ MARKS = ("<|startoftext|>", "<|endoftext|>")
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def train_tokenizer(texts: Iterable[str], *, vocabulary: int, length: int) -> CLIPTokenizer:
+def train_tokenizer(texts: Iterable[str] | Mapping[str, int], *, vocabulary: int, length: int) -> CLIPTokenizer:
     """Learn a vocabulary.
 
     Args:
-        texts: the corpus; its order does not matter.
+        texts: the corpus, or texts with how often each occurs; their order does not matter.
         vocabulary: largest number of entries; fewer are made when every word has become one.
         length: tokens of a text, marks included; longer texts are cut.
 
@@ -51,7 +52,7 @@ def _byte_letters() -> list[str]:
     return letters
 
 
-def _words(texts: Iterable[str]) -> Counter[str]:
+def _words(texts: Iterable[str] | Mapping[str, int]) -> Counter[str]:
     """Count the words as the tokenizer will see them: lower case, bytes as letters."""
     split = pre_tokenizers.Sequence(
         [
@@ -70,19 +71,32 @@ def _words(texts: Iterable[str]) -> Counter[str]:
 def _learn(words: Counter[str], room: int) -> list[tuple[str, str]]:
     """Merge the most frequent pair, again and again; ties go to the pair that sorts first."""
     spelled = {word: [*word[:-1], word[-1] + WORD_END] for word in words}
+    pairs: Counter[tuple[str, str]] = Counter()
+    holders: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for word, parts in spelled.items():
+        for pair in pairwise(parts):
+            pairs[pair] += words[word]
+            holders[pair].add(word)
+    queue = [(-count, pair) for pair, count in pairs.items()]
+    heapify(queue)
     merges: list[tuple[str, str]] = []
-    while len(merges) < room:
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, parts in spelled.items():
-            for pair in pairwise(parts):
-                pairs[pair] += words[word]
-        if not pairs:
-            break
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+    while queue and len(merges) < room:
+        count, best = heappop(queue)
+        if pairs[best] != -count or not count:
+            continue  # its count has changed since, and stands elsewhere in the queue
         merges.append(best)
-        for word, parts in spelled.items():
-            if len(parts) > 1:
-                spelled[word] = _merged(parts, best)
+        changed = set()
+        for word in holders.pop(best):
+            before, after = spelled[word], _merged(spelled[word], best)
+            for parts, sign in ((before, -1), (after, 1)):
+                for pair in pairwise(parts):
+                    pairs[pair] += sign * words[word]
+                    changed.add(pair)
+                    if sign > 0:
+                        holders[pair].add(word)
+            spelled[word] = after
+        for pair in changed:
+            heappush(queue, (-pairs[pair], pair))
     return merges
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import pickle
+import random
 import re
 import struct
 import warnings
@@ -199,7 +200,7 @@ def test_yolo_takes_names_and_size_from_beside_it(tmp_path):
 @pytest.mark.parametrize("names", ["names: [barn, 'hen']", "names: {0: barn, 1: hen}", "nc: 2\nnames:\n- barn\n- hen"])
 def test_yolo_names_in_every_yaml(tmp_path, names):
     (tmp_path / "data.yaml").write_text(names)
-    (tmp_path / "a.txt").write_text("1 0.35 0.5 0.5 0.5 0.93\n")
+    (tmp_path / "a.txt").write_text("1.0 0.35 0.5 0.5 0.5 0.93\n")
     with pytest.warns(SceneWarning):
         assert load_scene(tmp_path / "a.txt").prompt == "hen"
 
@@ -429,3 +430,63 @@ def test_the_formats_are_told_apart_by_content_alone():
     samples = {"labelme": LABELME, "label-studio": STUDIO, "voc": VOC, "cvat": CVAT, "boxes": GEMINI}
     for format, content in samples.items():
         assert read(content).format == format in READ
+
+
+@pytest.mark.parametrize("wanted", READ)
+def test_a_file_that_is_not_what_it_is_said_to_be_is_an_error(wanted):
+    for content in (b"<annotation><object/></annotation>", b"[1, 2]", b"{}", b"words", picture(), GEMINI, b"\xff\x00"):
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        check = check_source_bytes(content, format=wanted)
+        assert check.scenes or any(problem.severity == "error" for problem in check.problems)
+
+
+def spoilt(value, rng):
+    """A copy of JSON data with something odd in one place."""
+    odd = (None, True, -1, 1e400, 0.5, "", "x", "7", [], {}, [[]], [None] * 4, [0, 0, 0, 0], {"a": 1}, 10**30, "\ud800")
+    data, places = json.loads(json.dumps(value)), []
+
+    def walk(parent):
+        for key in parent if isinstance(parent, dict) else range(len(parent)):
+            places.append((parent, key))
+            if isinstance(parent[key], dict | list):
+                walk(parent[key])
+
+    walk(data)
+    for parent, key in rng.sample(places, min(len(places), rng.choice([1, 1, 2, 4]))):
+        if rng.random() < 0.2 and isinstance(parent, dict):
+            parent.pop(key, None)
+        elif key in parent or isinstance(parent, list):
+            parent[key] = rng.choice(odd)
+    return data
+
+
+@pytest.mark.parametrize(
+    "kind", ["labelme", "studio", "short", "gemini", "pairs", "coco", "voc", "cvat", "yolo", "lmd"]
+)
+def test_spoilt_files_are_read_in_part_or_refused(kind):
+    """No file of another program, however it is spoilt, ends in anything but scenes or problems."""
+    rng = random.Random(kind)
+    coco = {"images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "iscrowd": 0,
+                             "segmentation": [[1, 2, 30, 4, 30, 40]]}],
+            "categories": [{"id": 1, "name": "hen"}]}  # fmt: skip
+    data = {"labelme": LABELME, "studio": STUDIO, "short": STUDIO_SHORT, "gemini": GEMINI, "coco": coco,
+            "pairs": {"prompt": "p", "phrases": ["hen"], "boxes": [[0.1, 0.2, 0.3, 0.4]]}}  # fmt: skip
+    texts = {"voc": VOC, "cvat": CVAT, "yolo": "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.3 0.1 0.3 0.3\n",
+             "lmd": "Objects: [('a hen', [51, 128, 256, 256])]\nBackground prompt: a farm\n"}  # fmt: skip
+    outcomes = set()
+    for _ in range(400):
+        if kind in data:
+            content = json.dumps(spoilt(data[kind], rng)).encode()
+        else:
+            content = bytearray(texts[kind].encode())
+            for _ in range(rng.choice([1, 2, 6])):
+                at = rng.randrange(len(content))
+                content[at : at + rng.choice([0, 1, 5])] = rng.choice(
+                    [b"", b"9", b"-", b"nan", b"[", b"'", b"<", b"\xff", b"\0"]
+                )
+        check = check_source_bytes(bytes(content), options=ReadOptions(labels=["hen", "cow"], boxes=None))
+        failed = any(problem.severity == "error" for problem in check.problems)
+        assert bool(check.scenes) != failed
+        outcomes.add(failed)
+    assert outcomes == {True, False} or kind in ("yolo", "pairs")

@@ -57,6 +57,14 @@ def recognise(data: bytes, report: Report, wanted: str | None = None) -> Recogni
         report: takes the problems.
         wanted: the format it is to be read as, whatever it looks like; one of `READ`.
     """
+    found = _recognised(data, report, wanted)
+    if wanted is not None and found.format not in ("", wanted):
+        report.error("$", f"is {READ[found.format]}, not {READ[wanted]}", "leave --from out, or give another file")
+        return Recognised("")
+    return found
+
+
+def _recognised(data: bytes, report: Report, wanted: str | None) -> Recognised:
     found = _pictures(data, report) or _binaries(data, report)
     if found is not None:
         return found
@@ -212,7 +220,9 @@ def _json(written: bytes, data: bytes, report: Report, wanted: str | None) -> Re
         report.problems.clear()
         report.error_count = 0
         value = several
-    if wanted is not None:
+    if wanted is not None and wanted not in ("voc", "cvat", "picture"):
+        if wanted == "labelme" and not isinstance(value, Mapping):
+            return _named(report, f"{show(value)[:60]}, not {READ[wanted]}", "leave --from out, or give another file")
         return Recognised(wanted, value)
     found = json_format(value)
     if found in READ:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from ...canvas import Canvas
-from ...checks import is_array
+from ...checks import check_text, is_array
 from ...limits import MAX_INSTANCES, MAX_SIDE_PX, MIN_SIDE_PX
 from ...locations import Box, Mask, Point, Scribble
 from ...model import Instance, Scene
@@ -165,6 +165,8 @@ def make_instance(report: Report, path: str, caption: object, **places: Any) -> 
     if not isinstance(caption, str) or not caption.strip():
         report.fault(path, f"has no label ({show(caption)})", "give the object a name")
         return None
+    if check_text(report, path, caption, what="label") is None:
+        return None
     kept = {name: place for name, place in places.items() if place is not None}
     if not any(isinstance(place, Box | Point | Scribble | Mask) for place in kept.values()):
         if not report.problems:
@@ -177,12 +179,13 @@ def make_scene(
     report: Report, prompt: object, instances: Sequence[Instance], canvas: Canvas, negative: object = None
 ) -> Scene | None:
     """A scene; without a prompt of its own, the captions are its prompt. One without a word is a fault."""
-    given = prompt.strip() if isinstance(prompt, str) else ""
+    given = prompt.strip() if isinstance(prompt, str) and check_text(Report(), "$", prompt, what="prompt") else ""
     text = given or ", ".join(dict.fromkeys(instance.caption for instance in instances))
     if not text:
         report.fault("$", "has neither a prompt nor an object that can be used", "see the lines above")
         return None
-    avoided = negative if isinstance(negative, str) and negative.strip() else None
+    readable = isinstance(negative, str) and check_text(Report(), "$", negative, what="negative prompt")
+    avoided = negative if isinstance(negative, str) and readable else None
     return Scene(text, tuple(instances), canvas.width, canvas.height, avoided)
 
 

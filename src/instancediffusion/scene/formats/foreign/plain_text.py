@@ -24,6 +24,7 @@ from .entries import (
     polygon_of,
     read_entries,
     scene_name,
+    whole_number,
 )
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -50,7 +51,7 @@ def read_yolo(text: str, report: Report, options: ReadOptions) -> list[NamedScen
     """
     labels = options.labels if options.labels is not None else _labels_near(options.folder)
     lines = [(f"line {number}", line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if labels is None and any(words[0].isdigit() for _, words in lines):
+    if labels is None and any(whole_number(words[0]) is not None for _, words in lines):
         report.error(
             "$",
             "is a YOLO label file, whose classes are numbers",
@@ -67,15 +68,15 @@ def read_yolo(text: str, report: Report, options: ReadOptions) -> list[NamedScen
 
 def _yolo(report: Report, path: str, words: list[str], labels: Sequence[str], canvas: Canvas) -> Instance | None:
     caption: str | None = words[0]
-    if words[0].isdigit():
-        index = int(words[0]) if len(words[0]) < 9 else len(labels)
-        caption = labels[index] if index < len(labels) else None
+    index = whole_number(words[0])  # tools that keep all numbers in one array write 16.0
+    if index is not None:
+        caption = labels[index] if 0 <= index < len(labels) else None
         if caption is None:
             report.fault(path, f"has the class {words[0][:20]}, and {len(labels)} are named", "name every class")
             return None
     values = plain_numbers(words[1:])
-    if values is None:
-        report.fault(path, "holds something that is no number", "write a class and its numbers")
+    if values is None or len(values) < 4:
+        report.fault(path, "holds too few numbers, or something that is none", "write a class and its numbers")
         return None
     if any(not -0.5 <= value <= 1.5 for value in values[:4]):
         report.fault(path, "leaves the picture by far", "lengths are fractions of the picture in 0..1")

@@ -192,7 +192,8 @@ class Generate:
         output = pipeline(
             scene, seed=[seed + k for k in range(batch_size)], callback_on_step_end=_progress(count), **chosen
         )
-        images = _image(output.images)
+        made = [image for image in output.images if image is not None]  # one that failed is told on the console
+        images = _image(made)
         drawn = output.drawn[0] if getattr(output, "drawn", None) else scene
         masks = layout.instance_masks(drawn, (images.shape[1], images.shape[2]), visible=visible_masks)
         if not len(masks):  # a socket carries at least one mask

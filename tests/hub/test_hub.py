@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from instancediffusion import load_scene
 from instancediffusion.checkpoints import load_official, official_scheduler
+from instancediffusion.checkpoints.folder import set_end_of_text
 from instancediffusion.pipeline import InstanceDiffusionPipeline
 from tests.golden.checkpoint import published_checkpoint
 from tests.hub.client import FAST, draw, from_cache_too, refusal
@@ -151,7 +152,7 @@ def test_the_published_checkpoint_by_name(hub, tmp_path, monkeypatch):
         drawn = np.asarray(picture.convert("RGB")).astype(int)
 
     parts = load_official(weights, num_heads=2).modules()
-    parts["text_encoder"].config.eos_token_id = tokenizer.eos_token_id
+    set_end_of_text(parts["text_encoder"], tokenizer)
     by_hand = InstanceDiffusionPipeline(**parts, tokenizer=tokenizer, scheduler=official_scheduler())
     monkeypatch.setenv("INSTANCEDIFFUSION_CACHE", str(tmp_path / "cache"))
     asked = len(hub.requests)
@@ -160,5 +161,5 @@ def test_the_published_checkpoint_by_name(hub, tmp_path, monkeypatch):
     for pipe in (by_hand, offline):
         pipe.set_progress_bar_config(disable=True)
         found = np.asarray(pipe(scene, seed=0, num_inference_steps=2, height=64, width=64).images[0]).astype(int)
-        assert np.abs(found - drawn).mean() < 0.5  # rounding, which random weights and guidance make larger
+        assert np.abs(found - drawn).max() <= 1  # rounding
     assert len(hub.requests) == asked

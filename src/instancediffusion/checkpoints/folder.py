@@ -132,11 +132,19 @@ def tokenizers_for(modules: Mapping[str, Any], tokenizer: CLIPTokenizer | None) 
                 f"tokenizer: it has {len(tokenizer)} tokens and the {of} {encoder.config.vocab_size}; take that of the "
                 "model this file was made from"
             )
-        encoder.config.eos_token_id = tokenizer.eos_token_id
+        set_end_of_text(encoder, tokenizer)
         made[name] = copy.deepcopy(tokenizer)
         if encoder.config.hidden_act == "gelu" and "!" in tokenizer.get_vocab():  # OpenCLIP
             made[name].pad_token = "!"
     return made
+
+
+def set_end_of_text(encoder: Any, tokenizer: CLIPTokenizer) -> None:
+    """Tell a text encoder which token ends a text: the state of the first one is its pooled feature."""
+    encoder.config.eos_token_id = tokenizer.eos_token_id
+    inner = getattr(encoder, "text_model", encoder)
+    if hasattr(inner, "eos_token_id"):  # what its configuration said when it was built
+        inner.eos_token_id = tokenizer.eos_token_id
 
 
 def _library_and_class(part: Any) -> list[str | None]:

@@ -160,11 +160,10 @@ def list_files(repository: str, **hub: Any) -> list[str]:
         raise UnreachableError(f"model: the files of {repository} cannot be listed without the hub")
     api = HfApi(token=hub.get("token"))
     revision = hub.get("revision")
-    try:
-        return _asked(repository, lambda: api.list_repo_files(repository, revision=revision))
-    except NoSuchFileError:  # a mirror without the newer way of listing
-        info = _asked(repository, lambda: api.model_info(repository, revision=revision))
-        return [sibling.rfilename for sibling in info.siblings or ()]
+    # One request that is not repeated: without a network, listing by pages would wait for half a minute.
+    info = _asked(repository, lambda: api.model_info(repository, revision=revision))
+    names = [sibling.rfilename for sibling in info.siblings or ()]
+    return names or _asked(repository, lambda: api.list_repo_files(repository, revision=revision))
 
 
 def _inside(files: Collection[str], prefix: str) -> list[str]:
@@ -178,7 +177,9 @@ def components_of(index: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name, value in index.items()
-        if not name.startswith("_") and isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+        # A class has a capital; the words of a small vocabulary, say, have none.
+        if not name.startswith("_") and value[1][:1].isupper()
     ]
 
 

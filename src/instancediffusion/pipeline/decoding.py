@@ -18,17 +18,24 @@ NOT_FINITE = "the picture holds values that are not finite numbers; use torch_dt
 _PROCESSOR = VaeImageProcessor()
 
 
-def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+def decode_latents(vae: Any, latents: Tensor, *, upcast: bool = False) -> Tensor:
     """Decode latents one image at a time, which bounds memory and keeps an image independent of its batch.
 
     Args:
         vae: an `AutoencoderKL`; its config gives the scaling (and shift) of latents.
         latents: (B, C, h, w), as sampled. Where C is p^2 times what the autoencoder reads, a cell holds p x p of its
             codes (see `latent_patch`).
+        upcast: compute in float32 where the autoencoder is of float16 and its config says that it overflows.
 
     Returns:
         (B, 3, H, W) float32 on the CPU, nominally -1 to 1; not finite where half precision overflowed.
     """
+    if upcast and vae.dtype == torch.float16 and vae.config.get("force_upcast"):
+        vae.to(torch.float32)
+        try:
+            return decode_latents(vae, latents)
+        finally:
+            vae.to(torch.float16)
     latents = functional.pixel_shuffle(latents, latent_patch(latents.shape[1], vae))
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     scaled = (latents / vae.config.scaling_factor + shift).to(vae.dtype)

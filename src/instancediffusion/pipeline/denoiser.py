@@ -23,10 +23,11 @@ class Contexts:
     Args:
         values: (K, L, D); what is beyond a row's length is not looked at.
         lengths: of each row.
+        projected: (K, P) the projected texts of rows, for UNets that take them beside the time step (XL).
     """
 
-    def __init__(self, values: Tensor, lengths: Sequence[int]) -> None:
-        self.values, self.lengths = values, list(lengths)
+    def __init__(self, values: Tensor, lengths: Sequence[int], projected: Tensor | None = None) -> None:
+        self.values, self.lengths, self.projected = values, list(lengths), projected
 
     def pick(self, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Rows as (R, L, D), and (R, L) bool of what counts in each; None if all does."""
@@ -38,8 +39,10 @@ class Contexts:
         places = torch.arange(longest, device=self.values.device)
         return picked, places < torch.tensor(lengths, device=self.values.device)[:, None]
 
-    def add(self, values: Tensor) -> list[int]:
-        """Add contexts (R, L, D); returns their rows."""
+    def add(self, values: Tensor, like: Sequence[int]) -> list[int]:
+        """Add contexts (R, L, D), with the projected texts of the rows `like`; returns their rows."""
+        if self.projected is not None:
+            self.projected = torch.cat([self.projected, self.projected[list(like)]])
         first, length = len(self.lengths), values.shape[1]
         longest = max(length, self.values.shape[1])
         self.values = torch.cat([_widened(self.values, longest), _widened(values.to(self.values), longest)])
@@ -72,6 +75,7 @@ class UNetDenoiser:
         rows: for a branch, its row of `contexts` and its place in `groundings`.
         attention: further `cross_attention_kwargs`, such as the scale of LoRA layers.
         extras: further arguments of the UNet for some branches.
+        time_ids: (6,) sizes that XL takes beside the time step, with the projected texts; None for other UNets.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class UNetDenoiser:
         rows: Callable[[Branch], tuple[int, int]],
         attention: Mapping[str, Any] | None = None,
         extras: Extras | None = None,
+        time_ids: Tensor | None = None,
     ) -> None:
         self._unet = unet
         if isinstance(contexts, Tensor):
@@ -91,6 +96,7 @@ class UNetDenoiser:
         self._rows = rows
         self._attention = dict(attention or {})
         self._extras = extras
+        self._time_ids = time_ids
 
     def bind(self, branches: Sequence[Branch]) -> Prediction:
         """Gather the conditioning of `branches`; see `Denoiser`."""
@@ -98,6 +104,11 @@ class UNetDenoiser:
         context, counts = self._contexts.pick([row for row, _ in picked])
         grounding = Grounding.cat([self._groundings[row] for _, row in picked])
         extras = {} if self._extras is None else dict(self._extras(branches))
+        if self._time_ids is not None and self._contexts.projected is not None:
+            added = dict(extras.get("added_cond_kwargs") or {})
+            added["text_embeds"] = self._contexts.projected[[row for row, _ in picked]]
+            added["time_ids"] = self._time_ids.to(context).expand(len(picked), -1)
+            extras["added_cond_kwargs"] = added
         if counts is not None:
             extras["encoder_attention_mask"] = counts
         unet, attention = self._unet, self._attention

@@ -14,6 +14,7 @@ from torch import Tensor
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.decoding import to_images
 from instancediffusion.pipeline.text import encode_texts
+from instancediffusion.pipeline.xl import encode_texts_twice, is_xl
 
 
 @contextmanager
@@ -90,14 +91,17 @@ class EncodingMethods:
         return prompt_embeds, negative_prompt_embeds
 
     def _encode(self, texts: Sequence[str], device: torch.device | str, clip_skip: int | None) -> Tensor:
-        bank = encode_texts(
-            texts,
-            self.tokenizer,
-            self.text_encoder,
-            device,
-            expand=lambda text: self.maybe_convert_prompt(text, self.tokenizer),
-            clip_skip=clip_skip,
-        )
+        if is_xl(self):
+            bank = encode_texts_twice(texts, self, clip_skip=clip_skip)
+        else:
+            bank = encode_texts(
+                texts,
+                self.tokenizer,
+                self.text_encoder,
+                device,
+                expand=lambda text: self.maybe_convert_prompt(text, self.tokenizer),
+                clip_skip=clip_skip,
+            )
         longest = max(bank.lengths)
         rows = [bank.row[text] for text in texts]
         whole = [bank.contexts[row : row + 1, : bank.lengths[row]] for row in rows]

@@ -59,6 +59,7 @@ class HubMixin(DiffusionPipeline):
             options["adapter"] = load_adapter(adapter, variant=variant, adapter_revision=revision, **options)
         options["variant"] = folder_variant(path, variant, given, str(name))
         pipeline = super().from_pretrained(str(path), **options)
+        pipeline.register_to_config(_name_or_path=str(name))
         _bring_together(pipeline)
         return pipeline
 
@@ -85,7 +86,7 @@ class HubMixin(DiffusionPipeline):
         expected, optional = cls._get_signature_keys(cls)
         own = {key: options.pop(key) for key in [*expected, *optional] if key in options}
         pipeline = cls(**components_from_file(file, own, options, optional))
-        pipeline.register_to_config(_name_or_path=str(file))
+        pipeline.register_to_config(_name_or_path=str(path))
         return pipeline
 
     @classmethod

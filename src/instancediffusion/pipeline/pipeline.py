@@ -22,7 +22,13 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionModelWithProjection,
+)
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.errors import FailureWarning, ModelError, PicturesError, SettingsError
@@ -50,6 +56,7 @@ from instancediffusion.pipeline.size import picture_size
 from instancediffusion.pipeline.steering import CALLBACK_TENSORS
 from instancediffusion.pipeline.vocabulary import warn_of_unknown_words
 from instancediffusion.pipeline.watch import PreviewCallback, StepCallback, Watch
+from instancediffusion.pipeline.xl import is_xl
 from instancediffusion.sampling import is_guided, keep_latents
 from instancediffusion.scene import Instance, Scene
 from instancediffusion.scene.emphasis import warn_of_foreign_syntax
@@ -80,7 +87,10 @@ class InstanceDiffusionPipeline(
         safety_checker: blackens pictures it takes for unsafe; None leaves them alone.
         feature_extractor: prepares pictures for `safety_checker` and `image_encoder`.
         image_encoder: reads the pictures of an IP-Adapter.
+        text_encoder_2: the second text encoder of Stable Diffusion XL, a `CLIPTextModelWithProjection`; None in others.
+        tokenizer_2: its tokenizer.
         requires_safety_checker: kept for the components of Stable Diffusion pipelines.
+        force_zeros_for_empty_prompt: with XL, no negative prompt means zeros in place of its text, not the empty text.
         default_settings: the settings this model is best run with, as `GenerationSettings.to_dict` writes them; fields
             left out take the library's defaults. Kept in the folder's `model_index.json`.
         vocabulary: every word the model was trained on, for models of a small world; texts with other words give a
@@ -91,10 +101,16 @@ class InstanceDiffusionPipeline(
             `scene.completion`. None leaves captions alone. Kept in `model_index.json`, too.
     """
 
-    model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae"
     # The adapter's layers run inside the UNet's, so it has to be where the UNet is while that runs.
     _exclude_from_cpu_offload = ["safety_checker", "adapter"]  # noqa: RUF012 - the name and type diffusers reads
-    _optional_components = ["safety_checker", "feature_extractor", "image_encoder"]  # noqa: RUF012
+    _optional_components = [  # noqa: RUF012
+        "safety_checker",
+        "feature_extractor",
+        "image_encoder",
+        "text_encoder_2",
+        "tokenizer_2",
+    ]
     _callback_tensor_inputs = list(CALLBACK_TENSORS)  # noqa: RUF012
 
     def __init__(
@@ -108,7 +124,10 @@ class InstanceDiffusionPipeline(
         safety_checker: StableDiffusionSafetyChecker = None,
         feature_extractor: CLIPImageProcessor = None,
         image_encoder: CLIPVisionModelWithProjection = None,
+        text_encoder_2: CLIPTextModelWithProjection = None,
+        tokenizer_2: CLIPTokenizer = None,
         requires_safety_checker: bool = False,
+        force_zeros_for_empty_prompt: bool = True,
         default_settings: Mapping[str, Any] | None = None,
         vocabulary: Sequence[str] | None = None,
         caption_choices: Mapping[str, Any] | None = None,
@@ -121,7 +140,14 @@ class InstanceDiffusionPipeline(
         if safety_checker is not None and feature_extractor is None:
             raise ModelError("feature_extractor: there is none, and the safety checker needs one")
         if unet is not None:
-            check_components(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer)
+            check_components(
+                unet=unet,
+                vae=vae,
+                text_encoder=text_encoder,
+                tokenizer=tokenizer,
+                text_encoder_2=text_encoder_2,
+                tokenizer_2=tokenizer_2,
+            )
         if adapter is not None and unet is not None:
             graft_once(adapter, unet)
         self.register_modules(
@@ -134,9 +160,12 @@ class InstanceDiffusionPipeline(
             safety_checker=safety_checker,
             feature_extractor=feature_extractor,
             image_encoder=image_encoder,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
         )
         self.register_to_config(
             requires_safety_checker=requires_safety_checker,
+            force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             default_settings=defaults,
             vocabulary=list(vocabulary or ()),
             caption_choices=dict(caption_choices or {}),
@@ -522,7 +551,7 @@ class InstanceDiffusionPipeline(
             return None, None, self._failures(requests, [latent for latent, _ in ends])
         device = self._execution_device
         with watch.timed("decoding"):
-            decoded = [decode_latents(self.vae, latent[None].to(device)) for _, latent in ends]
+            decoded = [decode_latents(self.vae, latent[None].to(device), upcast=is_xl(self)) for _, latent in ends]
             failures = self._failures(requests, decoded)
             flags: list[bool] = []
             pictures: list[Image.Image | Tensor | None] = []

@@ -26,6 +26,7 @@ from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.pipeline.steering import Steering
 from instancediffusion.pipeline.text import TextBank, encode_texts
 from instancediffusion.pipeline.watch import Watch
+from instancediffusion.pipeline.xl import encode_texts_twice, is_xl, time_ids, without_text
 from instancediffusion.sampling import (
     Merge,
     OrderGuidance,
@@ -149,7 +150,10 @@ class Run:
             order_steps=self._order_steps,
         )
         self._check_reuse(alone)
-        contexts = Contexts(bank.texts.contexts.to(self.pipeline.unet.dtype), bank.texts.lengths)
+        dtype, projected = self.pipeline.unet.dtype, bank.texts.projected
+        contexts = Contexts(
+            bank.texts.contexts.to(dtype), bank.texts.lengths, None if projected is None else projected.to(dtype)
+        )
         noise = self._noise()
         finished: dict[int, tuple[Tensor, Tensor]] = {}
         timed, told = self.watch.timed("sampling"), self._timesteps_told()
@@ -253,6 +257,8 @@ class Run:
 
     def _texts(self) -> tuple[TextBank, list[int], list[int]]:
         asked, skip = self.prompts, self.settings.clip_skip
+        if is_xl(self.pipeline) and (asked.embeds is not None or asked.negative_embeds is not None):
+            raise SettingsError("prompt_embeds: XL takes pooled ones, too, which are not supported; give texts")
         captions = [instance.caption for scene in self.scenes for instance in scene.instances]
         prompts = [] if asked.embeds is not None else [asked.texts[row] for row in self.asked_rows]
         negatives = [] if asked.negative_embeds is not None else [r.negative_prompt for r in self.requests]
@@ -277,7 +283,8 @@ class Run:
             row_of = dict(zip(own.row, rows, strict=True))
         else:
             row_of = bank.row
-        return bank, positive, [row_of[text] for text in negatives]
+        bank, nothing = without_text(bank, self.pipeline.config.get("force_zeros_for_empty_prompt", True))
+        return bank, positive, [row_of[text] if text or nothing is None else nothing for text in negatives]
 
     def _encoded(self, texts: Sequence[str], captions: Sequence[str], clip_skip: int | None) -> TextBank:
         pipeline = self.pipeline
@@ -286,6 +293,8 @@ class Run:
             nothing = torch.zeros(0, 0, int(pipeline.unet.config.cross_attention_dim), device=pipeline.unet.device)
             return TextBank(nothing, (), nothing.new_zeros(0, width), {})
         with lora_scaled(pipeline.text_encoder, self.prompts.lora_scale):
+            if is_xl(pipeline):
+                return encode_texts_twice(texts, pipeline, captions=captions, clip_skip=clip_skip)
             return encode_texts(
                 texts,
                 pipeline.tokenizer,
@@ -344,6 +353,7 @@ class Run:
                 lambda b: bank.rows(group[b.image].scene_row, steering.prompts(b.image), b),
                 self.attention,
                 lambda branches: self.inputs.of(branches, places),
+                time_ids(group[0].size) if is_xl(pipeline) else None,
             ),
             self.scheduler,
             noise.to(pipeline._execution_device),

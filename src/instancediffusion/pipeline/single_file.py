@@ -70,8 +70,11 @@ def components_from_file(
         folder = None if configs is None else configs / "tokenizer"
         tokenizer = CLIPTokenizer.from_pretrained(folder) if folder and folder.is_dir() else shared_tokenizer()
         parts |= tokenizers_for(parts, tokenizer)
-    elif "text_encoder_2" in parts and parts.get("tokenizer_2") is None:
-        parts["tokenizer_2"] = tokenizers_for(parts, parts["tokenizer"])["tokenizer_2"]
+    else:
+        # A tokenizer that was given is kept as it is; the encoders of the file are told where its texts end.
+        own = {name: part for name, part in parts.items() if name not in given}
+        made = tokenizers_for(own, parts["tokenizer"])
+        parts = {**made, **parts}
     if parts.get("scheduler") is None:
         parts["scheduler"] = official_scheduler() if scheduler is None else scheduler
     _cast(parts, options.get("torch_dtype", options.get("dtype")), [*given, *plain])

@@ -73,17 +73,18 @@ class Steering:
         if isinstance(prompts, Tensor) and prompts is not handed.get("prompt_embeds"):
             before = handed.get("prompt_embeds", self._rows(self.positive))
             if len(prompts) == 2 * images and was_guided:
-                self.negative, self.positive = self._add(prompts[:images]), self._add(prompts[images:])
+                self.negative = self._add(prompts[:images], self.negative)
+                self.positive = self._add(prompts[images:], self.positive)
             elif len(prompts) == images:
-                self.positive = self._add(prompts)
+                self.positive = self._add(prompts, self.positive)
             elif len(prompts) != 1:
                 raise SettingsError(f"callback_on_step_end: it returns {len(prompts)} prompt_embeds of {len(before)}")
             elif not torch.equal(prompts, before[-1:]):
-                self.positive = self._add(prompts.expand(images, -1, -1))
+                self.positive = self._add(prompts.expand(images, -1, -1), self.positive)
             # One row that is the last one's only says that the negative half is gone, as diffusers' own callbacks do.
         negatives = answer.get("negative_prompt_embeds")
         if isinstance(negatives, Tensor) and negatives is not handed.get("negative_prompt_embeds"):
-            self.negative = self._add(negatives.expand(images, -1, -1))
+            self.negative = self._add(negatives.expand(images, -1, -1), self.negative)
         latents: Tensor | None = answer.get("latents")
         return latents
 
@@ -94,6 +95,6 @@ class Steering:
     def _rows(self, rows: Sequence[int]) -> Tensor:
         return self.contexts.pick(rows)[0]
 
-    def _add(self, values: Tensor) -> list[int]:
+    def _add(self, values: Tensor, like: Sequence[int]) -> list[int]:
         self._epoch += 1
-        return self.contexts.add(values)
+        return self.contexts.add(values, like)

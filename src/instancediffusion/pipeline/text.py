@@ -30,12 +30,14 @@ class TextBank:
             normalised. It is what the captions of instances were trained with; padding does not change it, since
             attention is causal.
         row: the row of each text.
+        projected: (K, P) what goes beside the time step, for models that take it (XL).
     """
 
     contexts: Tensor
     lengths: tuple[int, ...]
     pooled: Tensor
     row: dict[str, int]
+    projected: Tensor | None = None
 
     def with_contexts(self, more: Sequence[Tensor]) -> tuple[TextBank, list[int]]:
         """The same bank with contexts (L, D) that were computed elsewhere, and their rows."""
@@ -45,6 +47,7 @@ class TextBank:
                 self,
                 contexts=_padded([*self.contexts, *(context.to(self.contexts) for context in more)]),
                 lengths=(*self.lengths, *(len(context) for context in more)),
+                projected=None if self.projected is None else functional.pad(self.projected, (0, 0, 0, len(more))),
             ),
             list(range(first, first + len(more))),
         )
@@ -119,6 +122,7 @@ def encode_texts(
     captions: Sequence[str] = (),
     expand: Callable[[str], str] | None = None,
     clip_skip: int | None = None,
+    before_last: bool = False,
 ) -> TextBank:
     """Encode texts, each distinct one once.
 
@@ -133,6 +137,8 @@ def encode_texts(
         captions: those of the texts whose `pooled` row is used, of which only the first window counts.
         expand: see `TextModel`.
         clip_skip: layers of the encoder to leave out of contexts, from the last on; the final norm stays. None = none.
+        before_last: take contexts from before the last layer and without the final norm, as XL does. Its second encoder
+            gives projected texts for `pooled`.
 
     Raises:
         ModelError: the encoder has no more than `clip_skip` layers.
@@ -148,7 +154,7 @@ def encode_texts(
     weighted = any(weight != 1 for text in windows for _, weights in text for weight in weights)
     if weighted:
         flat.append(model.windows("")[0][0])
-    states, pooled = _encode(flat, model, clip_skip)
+    states, pooled = _encode(flat, model, clip_skip, before_last)
     contexts: list[Tensor] = []
     summaries: list[Tensor] = []
     first = 0
@@ -171,7 +177,9 @@ def encode_texts(
     )
 
 
-def _encode(windows: Sequence[Sequence[int]], model: TextModel, clip_skip: int | None) -> tuple[Tensor, Tensor]:
+def _encode(
+    windows: Sequence[Sequence[int]], model: TextModel, clip_skip: int | None, before_last: bool
+) -> tuple[Tensor, Tensor]:
     """Hidden states (W, L, D) and pooled states (W, D) of windows of tokens."""
     layers = int(model.encoder.config.num_hidden_layers)
     if clip_skip is not None and clip_skip >= layers:
@@ -180,13 +188,15 @@ def _encode(windows: Sequence[Sequence[int]], model: TextModel, clip_skip: int |
     for start in range(0, len(windows), _TEXTS_PER_CALL):
         ids = torch.tensor(windows[start : start + _TEXTS_PER_CALL], device=model.device)
         # No attention mask: the published model was trained to see its padding.
-        encoded = model.encoder(ids, output_hidden_states=bool(clip_skip))
-        if clip_skip:
+        encoded = model.encoder(ids, output_hidden_states=before_last or bool(clip_skip))
+        if before_last:
+            states.append(encoded.hidden_states[-(2 + (clip_skip or 0))])
+        elif clip_skip:
             inner = getattr(model.encoder, "text_model", model.encoder)
             states.append(inner.final_layer_norm(encoded.hidden_states[-(clip_skip + 1)]))
         else:
             states.append(encoded.last_hidden_state)
-        pooled.append(encoded.pooler_output)
+        pooled.append(encoded.text_embeds if hasattr(encoded, "text_embeds") else encoded.pooler_output)
     return torch.cat(states), torch.cat(pooled)
 
 

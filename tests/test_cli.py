@@ -229,6 +229,11 @@ def test_shells_complete_commands_and_options(shell: str) -> None:
     assert "generate" in done.stdout
 
 
+def test_variables_of_other_programs_are_no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTANCEDIFFUSION_VERSION", "1.2")
+    assert "Usage" not in CliRunner().invoke(cli, ["scene", "formats"]).output
+
+
 def test_version_and_module_entry() -> None:
     command = [sys.executable, "-m", "instancediffusion", "--version"]
     assert __version__ in subprocess.run(command, check=True, capture_output=True, text=True).stdout

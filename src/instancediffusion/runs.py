@@ -248,6 +248,10 @@ class RunDirectory:
                 "choose another folder, or ask to replace it"
             )
 
+    def item(self, key: str) -> Item | None:
+        """Return one finished item, or None."""
+        return self._records.get(key)
+
     def items(self) -> dict[str, Item]:
         """Return every finished item by its key, in the order they were finished."""
         return self._records.all()

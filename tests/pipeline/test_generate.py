@@ -191,6 +191,23 @@ def test_a_picture_that_fails_leaves_its_batch(model, scenes, tmp_path, monkeypa
     assert len(list((tmp_path / "out").glob("*_?.png"))) == 8
 
 
+def test_pictures_of_a_version_that_knew_fewer_settings_are_not_made_again(model, scenes, tmp_path):
+    out = tmp_path / "out"
+    assert generate(scenes[0], "-o", out, "--model", model).exit_code == 0
+    (out / DATABASE).unlink()
+    old = json.loads((out / MANIFEST).read_text())
+    item = old["items"]["one_0"]
+    item["fingerprint"] = "of the fewer settings"
+    del item["record"]["settings"]["order_guidance_scale"]
+    (out / MANIFEST).write_text(json.dumps(old))
+    before = stamps(out)
+    again = generate(scenes[0], "-o", out, "--model", model)
+    assert again.exit_code == 0 and "1 of 1 pictures are there" in again.stdout and stamps(out) == before
+    assert generate(scenes[0], "-o", out, "--model", model, "--order-guidance-scale", 1).exit_code == 1
+    assert generate(scenes[0], "-o", out, "--model", model, "--steps", 1).exit_code == 1
+    assert stamps(out) == before
+
+
 def test_pictures_that_are_in_the_way_leave_the_others(model, scenes, tmp_path):
     out = tmp_path / "out"
     assert generate(scenes[0], "-o", out, "--model", model).exit_code == 0

@@ -419,6 +419,13 @@ def test_names_are_safe_and_unique():
     assert not re.search(r'[/\\:*?"<>|]', "".join(map(scene_name, ["a/b?c", "d|e", "f\\g:h"])))
 
 
+def test_a_key_given_twice_refuses_no_file_of_another_program():
+    text = json.dumps(LABELME).replace('"imageWidth"', '"imageWidth": 90, "imageWidth"')
+    check = read(text)
+    assert check.scenes[0].scene.width == 100
+    assert "$.imageWidth: is given twice; the last one is read" in str(check.problems[0])
+
+
 def test_pictures_of_one_name_lie_in_different_folders():
     images = [{"id": n, "file_name": f"{part}/1.jpg", "width": 64, "height": 64} for n, part in enumerate(("x", "y"))]
     annotations = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 9, 9]} for n in (0, 1)]

@@ -109,7 +109,7 @@ class LazyGroup(Group):
         "auto_envvar_prefix": PREFIX,
     },
 )
-@click.version_option(__version__, prog_name="instancediffusion")
+@click.version_option(__version__, prog_name="instancediffusion", allow_from_autoenv=False)
 @click.option(
     "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Take defaults from this TOML file."
 )

@@ -84,6 +84,7 @@ class Gallery:
 
     def summary(self) -> dict[str, Any]:
         """Say of the whole folder: seconds it took to make a picture, and warnings about scenes on the way."""
+        self.run.settle()
         records = [item.record for item in self.run.items().values() if "seconds" in item.record]
         pictures = sum(record["pictures"] for record in records)
         seconds = sum(record["seconds"] for record in records)

@@ -96,6 +96,7 @@ class _SchedulerName(click.Choice[str]):
 @click.option("--refiner-strength", type=_SHARE, help="How much it may change; 0.35 if a refiner is given.")
 @click.option("--refiner-steps", type=_COUNT, help="Steps of the refiner's whole schedule.")
 @click.option("--refiner-guidance-scale", type=click.FloatRange(min=0), help="Default: the refiner's own.")
+@click.option("--font", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Typeface of the overlays.")
 @click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
 @click.option("--max-batch-rows", type=_COUNT, help="Bound on the rows of one network call, and so on memory.")
 @click.option("--overwrite", is_flag=True, help="Replace pictures that are there with other settings.")
@@ -114,6 +115,7 @@ def generate(
     device: str | None,
     refiner: str | None,
     refiner_strength: float | None,
+    font: Path | None,
     batch_size: int,
     overwrite: bool,
     as_json: bool,
@@ -146,7 +148,7 @@ def generate(
         click.echo(f"error: {source}: {problem}", err=True)
     outcome = Outcome(unread=len({source for source, _ in inputs.problems}))
     if inputs.found:
-        run = _Run(inputs.found, seeds, num_images, model, adapter, variant, dtype, device, refiner, options)
+        run = _Run(inputs.found, seeds, num_images, model, adapter, variant, dtype, device, refiner, font, options)
         if single:
             _one_picture(run, outcome, output, overwrite)
         else:
@@ -196,6 +198,7 @@ class _Run:
     dtype: str
     device: str | None
     refiner: str | None
+    font: Path | None
     options: Mapping[str, Any]
 
     def into(self, output: Path, outcome: Outcome, say: Reporter, *, batch_size: int, overwrite: bool) -> None:
@@ -223,7 +226,7 @@ class _Run:
             refused = {picture.name for picture, _ in taken}
             for name, scene in {picture.name: picture.scene for picture in pictures}.items():
                 if name not in refused:
-                    say.wrote(run.put_overlay(name, scene))
+                    say.wrote(run.put_overlay(name, scene, self.font))
             run.run.settle()
             if pending:
                 self._make(pipeline, run, settings, pending, outcome, say, batch_size=batch_size, record=record)

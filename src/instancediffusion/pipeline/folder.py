@@ -74,7 +74,7 @@ class PictureFolder:
         missing, taken = list[Picture](), list[tuple[Picture, RunConflictError]]()
         for picture in pictures:
             mark = self._fingerprint(picture)
-            if self.run.is_complete(picture.key, mark):
+            if self.run.is_complete(picture.key, mark) or self._made_before(picture):
                 continue
             try:
                 self.run.check(picture.key, mark, [f"{picture.key}.png"], replace=self.replace)
@@ -85,17 +85,33 @@ class PictureFolder:
                 missing.append(picture)
         return missing, taken
 
+    def _made_before(self, picture: Picture) -> bool:
+        """Whether a version that knew fewer settings made this very picture: those it lacked have their defaults."""
+        item = self.run.item(picture.key)
+        if item is None or not self.run.is_complete(picture.key, item.fingerprint):
+            return False
+        record, usual = item.record, GenerationSettings().to_dict()
+        recorded = record.get("settings")
+        if not isinstance(recorded, Mapping) or not recorded.keys() < usual.keys():
+            return False
+        known = {**usual, **recorded}
+        return (
+            (record.get("seed"), record.get("model")) == (picture.seed, self.model)
+            and record.get("scene") == self._scene_data(picture.scene)
+            and all(known[name] == value for name, value in self._decisive.items())
+        )
+
     def _check_overlay(self, picture: Picture) -> None:
         key, mark = f"{picture.name}_overlay", fingerprint("overlay", self._scene_data(picture.scene))
         self.run.check(key, mark, [f"{key}.png"], replace=self.replace)
 
-    def put_overlay(self, name: str, scene: Scene) -> Path | None:
-        """Draw `<name>_overlay.png`; returns None if it is there."""
+    def put_overlay(self, name: str, scene: Scene, font: Path | None = None) -> Path | None:
+        """Draw `<name>_overlay.png`, lettered in a typeface; returns None if it is there, whatever its typeface."""
         key, mark = f"{name}_overlay", fingerprint("overlay", self._scene_data(scene))
         if self.run.is_complete(key, mark):
             return None
         buffer = io.BytesIO()
-        render_overlay(scene).save(buffer, "PNG")
+        render_overlay(scene, font=font).save(buffer, "PNG")
         self.run.put(key, mark, {f"{key}.png": buffer.getvalue()}, {"scene": scene.to_dict()}, replace=self.replace)
         return self.run.path / f"{key}.png"
 

@@ -220,6 +220,13 @@ def _json(written: bytes, data: bytes, report: Report, wanted: str | None) -> Re
         report.problems.clear()
         report.error_count = 0
         value = several
+    if (wanted or json_format(value)) not in ("native", "official") and report.failed:
+        # A key that some entry gives twice: of other programs' files the rest goes on.
+        twice = report.problems[:]
+        report.problems.clear()
+        report.error_count = 0
+        for problem in twice:
+            report.warn(problem.path, f"{problem.message}; the last one is read", problem.fix)
     if wanted is not None and wanted not in ("voc", "cvat", "picture"):
         if wanted == "labelme" and not isinstance(value, Mapping):
             return _named(report, f"{show(value)[:60]}, not {READ[wanted]}", "leave --from out, or give another file")

@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from instancediffusion import InstanceAdapter, InstanceDiffusionPipeline, Scene
 from instancediffusion.errors import ModelError, SettingsError
+from tests.ldm import single_file
 from tests.tiny import tiny_adapter, tiny_unet
 from tests.tiny_pipeline import TOKENS, scene_of, tiny_text_encoder, tiny_tokenizer, tiny_vae
 
@@ -108,6 +110,22 @@ def test_xl_with_instances(xl, caption_dim, tmp_path):
         with pytest.raises(SettingsError, match="prompt_embeds: XL"):
             pipe(prompt_embeds=torch.zeros(1, TOKENS, 80), **STEPS)
     adapter.remove()
+
+
+def test_xl_in_one_file(xl, tmp_path):
+    adapter = tiny_adapter(xl["unet"], caption_dim=32)
+    pipe = ours(xl, adapter)
+    pipe.save_pretrained(tmp_path / "folder")
+    expected = pipe(scene_of(3), seed=0, **STEPS).latents
+    adapter.remove()
+    tensors = single_file(xl["unet"], xl["vae"], xl["text_encoder"], xl["text_encoder_2"])
+    save_file(tensors, tmp_path / "xl.safetensors")
+    found = InstanceDiffusionPipeline.from_single_file(
+        tmp_path / "xl.safetensors", adapter=tmp_path / "folder", config=tmp_path / "folder"
+    )
+    found.set_progress_bar_config(disable=True)
+    assert (found.tokenizer.pad_token, found.tokenizer_2.pad_token) == (xl["tokenizer"].pad_token, "!")
+    close(found(scene_of(3), seed=0, **STEPS).latents, expected)
 
 
 def test_xl_needs_its_second_encoder(xl):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
+from huggingface_hub import ModelCard
 from torch import Tensor, nn
 
-from instancediffusion.adapter.card import ADAPTER_SUMMARY, ADAPTER_USAGE, model_card, publish
+from instancediffusion.adapter.card import ADAPTER_SUMMARY, ADAPTER_USAGE, PublishedWithCard, model_card
 from instancediffusion.adapter.cells import CellFeatures
 from instancediffusion.adapter.gated_attention import GatedSelfAttention
 from instancediffusion.adapter.graft import (
@@ -39,7 +39,7 @@ from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.scene import Scene
 
 
-class InstanceAdapter(ModelMixin, ConfigMixin):
+class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
     """UniFusion, gated self-attention and ScaleU (Wang et al., InstanceDiffusion, CVPR 2024).
 
     A component beside the UNet with its own weights: `graft(unet)` makes the UNet use it, `remove()` takes it
@@ -252,41 +252,14 @@ class InstanceAdapter(ModelMixin, ConfigMixin):
         super().__setstate__(state)
         self._owner.adopt(self)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        create_pr: bool = False,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-        subfolder: str | None = None,
-    ) -> str:
-        """Publish the adapter, with a card that tells how to use it; arguments as in diffusers.
-
-        Returns:
-            The address of the commit.
-        """
+    def _card(self, repository: str) -> ModelCard:
         facts = [
             ("parameters", f"{sum(p.numel() for p in self.parameters()) / 1e6:.0f} M"),
             ("layers", f"{len(self.layers)} gated self-attention layers, {len(self.scaleu)} decoder steps"),
             ("caption features", str(self.config.caption_dim)),
             ("instance mask", str(self.config.default_instance_mask)),
         ]
-        card = model_card(repo_id, ADAPTER_SUMMARY, ADAPTER_USAGE.format(name=repo_id), facts, None)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
-            return publish(
-                folder,
-                repo_id,
-                card,
-                token=token,
-                private=private,
-                create_pr=create_pr,
-                commit_message=commit_message,
-                subfolder=subfolder,
-            )
+        return model_card(repository, ADAPTER_SUMMARY, ADAPTER_USAGE.format(name=repository), facts, None)
 
     def gates(self) -> dict[str, tuple[float, float]]:
         """By layer, tanh of the attention and feed-forward gates: how far training has opened them."""

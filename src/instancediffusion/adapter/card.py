@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,44 @@ def model_card(
         *table,
     ]
     return ModelCard("\n".join(text) + "\n")
+
+
+class PublishedWithCard:
+    """`push_to_hub` for what has `save_pretrained` and a card of its own."""
+
+    def _card(self, repository: str) -> ModelCard:
+        raise NotImplementedError
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        subfolder: str | None = None,
+    ) -> str:
+        """Publish on the hub, with a card that tells how to load it; arguments as in diffusers.
+
+        Returns:
+            The address of the commit.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(  # type: ignore[attr-defined]
+                folder, safe_serialization=safe_serialization, variant=variant
+            )
+            return publish(
+                folder,
+                repo_id,
+                self._card(repo_id),
+                token=token,
+                private=private,
+                create_pr=create_pr,
+                commit_message=commit_message,
+                subfolder=subfolder,
+            )
 
 
 def publish(

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from huggingface_hub import ModelCard
 
 from instancediffusion.adapter import InstanceAdapter
-from instancediffusion.adapter.card import model_card, publish
+from instancediffusion.adapter.card import PublishedWithCard, model_card, publish
 from instancediffusion.checkpoints.hub import HUB_OPTIONS
 from instancediffusion.errors import ModelError
-from instancediffusion.pipeline.loading import DEFAULT_MODEL, check_complete, folder_variant, load_adapter, local_model
+from instancediffusion.pipeline.loading import (
+    DEFAULT_MODEL,
+    DTYPE,
+    check_complete,
+    folder_variant,
+    load_adapter,
+    local_model,
+)
 from instancediffusion.pipeline.single_file import components_from_file
 
 _SUMMARY = "Text-to-image generation in which every object has its own caption, its own place and its own layer."
@@ -26,7 +33,7 @@ image = pipe(load_scene("scene.json"), seed=0).images[0]
 """
 
 
-class HubMixin(DiffusionPipeline):
+class HubMixin(PublishedWithCard, DiffusionPipeline):
     """What `InstanceDiffusionPipeline` adds to diffusers' loading, saving and publishing."""
 
     @classmethod
@@ -118,36 +125,7 @@ class HubMixin(DiffusionPipeline):
             repository = hub.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
             publish(save_directory, repository, self._card(repository), **hub)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        create_pr: bool = False,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-        subfolder: str | None = None,
-    ) -> str:
-        """Publish the pipeline, with a card that tells how to load it; arguments as in diffusers.
-
-        Returns:
-            The address of the commit.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant)
-            return publish(
-                folder,
-                repo_id,
-                self._card(repo_id),
-                token=token,
-                private=private,
-                create_pr=create_pr,
-                commit_message=commit_message,
-                subfolder=subfolder,
-            )
-
-    def _card(self, repository: str) -> Any:
+    def _card(self, repository: str) -> ModelCard:
         unet, adapter = self.unet.config, self.adapter.config
         changed = {k: v for k, v in dict(self.config.get("default_settings") or {}).items() if v is not None}
         settings = ", ".join(f"{name} {value}" for name, value in changed.items())
@@ -165,8 +143,14 @@ class HubMixin(DiffusionPipeline):
 
 
 def _with_dtype(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with a type stated, because diffusers and transformers read half-precision files into different types."""
-    return {**options} if "dtype" in options else {"torch_dtype": torch.float32, **options}
+    """Options with a type stated, because diffusers and transformers read half-precision files into different types.
+
+    It may be given as `torch_dtype`, as all of the field says, or as `dtype`, as diffusers does now.
+    """
+    found = dict(options)
+    given = [found.pop(name) for name in ("dtype", "torch_dtype") if name in found]
+    known = [dtype for dtype in given if dtype is not None]
+    return {**found, DTYPE: known[0] if known else torch.float32}
 
 
 def _bring_together(pipeline: Any) -> None:

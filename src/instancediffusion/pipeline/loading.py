@@ -9,7 +9,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+from packaging.version import Version
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.adapter.graft import graft_on
@@ -30,6 +32,8 @@ from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.scene import Noun
 
 DEFAULT_MODEL = "mini"
+DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype"
+"""The name of the argument that diffusers takes types by; newer versions warn of the older one."""
 _HUB_URL = re.compile(r"https://[^/]+/(?P<repository>[^/]+/[^/]+)/(?:blob|resolve)/[^/]+/(?P<file>[^?]+)(?:\?.*)?")
 # Arguments of a loading call, beside the hub's and the type, that the adapter's own takes, too.
 _MODEL_OPTIONS = ("variant", "use_safetensors", "low_cpu_mem_usage", "disable_mmap")
@@ -157,7 +161,7 @@ def load_adapter(source: InstanceAdapter | AdapterSource, **options: Any) -> Ins
     quantisation = options.get("quantization_config")
     if quantisation is not None and (chosen := quantisation._resolve_quant_config(True, "adapter")) is not None:
         own["quantization_config"] = chosen
-    return read_adapter(source, torch_dtype=dtype, **own)
+    return read_adapter(source, **{DTYPE: dtype}, **own)
 
 
 def check_complete(folder: str | os.PathLike[str], options: Mapping[str, Any], where: str) -> None:

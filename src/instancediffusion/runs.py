@@ -333,7 +333,7 @@ class _Records:
     def settle(self) -> None:
         """Derive `manifest.json`, if there is anything new to tell."""
         with self._reading() as database:  # also what another process put, and did not live to tell
-            if database is None or not self._is_stale(database):
+            if database is None or (self._manifest.is_file() and not self._is_stale(database)):
                 return
         # Inside a transaction, so that of two writers the one who is last has seen what the other put.
         with self._writing() as database:

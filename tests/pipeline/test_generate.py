@@ -225,8 +225,11 @@ def test_a_picture_is_made_again_with_its_own_seed_and_settings(model, scenes, t
     assert first.exit_code == 0, first.output
     picture = tmp_path / "a" / f"two_{seed}.png"
     assert read_notes(picture)["seed"] == manifest(tmp_path / "a")[f"two_{seed}"]["record"]["seed"] == seed
-    assert generate(picture, "-o", tmp_path / "b", "--model", model).exit_code == 0
+    again = generate(picture, "-o", tmp_path / "b", "--model", model)
+    assert (again.exit_code, again.stderr) == (0, "")
     assert (tmp_path / "b" / picture.name).read_bytes() == picture.read_bytes()
+    other = generate(picture, "-o", tmp_path / "half", "--model", model, "--dtype", "bfloat16")
+    assert other.exit_code == 0 and "was made with other dtype" in other.stderr
     # A folder of pictures, each with what it was made with; what is typed wins.
     assert generate(scenes[0], "-o", tmp_path / "a", "--model", model, "--num-images", 2).exit_code == 0
     assert generate(tmp_path / "a", "-o", tmp_path / "c", "--model", model).exit_code == 0

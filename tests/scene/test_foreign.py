@@ -365,6 +365,14 @@ def test_what_is_not_read_is_named_in_one_line_with_a_way_on(kind):
     assert "did you mean" not in str(problem)
 
 
+def test_large_weights_are_told_from_how_they_begin(tmp_path, monkeypatch):
+    monkeypatch.setattr("instancediffusion.scene.sources.MAX_FILE_BYTES", 1 << 19)
+    for content, says in ((NAMED["safetensors"], "safetensors"), (b"{", "larger than")):
+        (tmp_path / "big").write_bytes(content + (b"\0" if says == "safetensors" else b" ") * (1 << 20))
+        (problem,) = check_source(tmp_path / "big").problems
+        assert says in problem.message
+
+
 def test_a_picture_of_ours_is_read_with_its_seed_and_settings(tmp_path):
     scene = load_scene("examples/panda_balloons.json")
     notes = {"scene": scene.to_dict(), "seed": 2**64 - 1, "settings": {"guidance_scale": 2.5}}

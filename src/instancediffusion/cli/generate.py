@@ -214,6 +214,7 @@ class _Run:
         defaults = model_defaults(folder)
         facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": self.dtype}
         facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
+        self._warn_of_models(facts)
         jobs = []
         for settings, pictures in self._pictures(defaults):
             told = facts | ({"refiner": self.refiner} if settings.refiner_strength else {})
@@ -230,6 +231,16 @@ class _Run:
             run.run.settle()
             if pending:
                 self._make(pipeline, run, settings, pending, outcome, say, batch_size=batch_size, record=record)
+
+    def _warn_of_models(self, facts: Mapping[str, Any]) -> None:
+        """Tell that a picture that is to be made again was made by another model, and so will be another."""
+        for item in self.inputs:
+            known = {name: value for name, value in item.model.items() if name in ("weights", "dtype", "adapter")}
+            other = [name for name, value in known.items() if facts.get(name) != value]
+            other += [name for name in ("adapter",) if name in facts and known and name not in known]
+            if other:
+                told = f"warning: {item.source}: was made with other {' and '.join(other)}: the picture will be another"
+                click.echo(told, err=True)
 
     def _pictures(self, defaults: GenerationSettings) -> list[tuple[GenerationSettings, list[Picture]]]:
         """The pictures, by the settings they are made with: a picture of ours brings its own."""

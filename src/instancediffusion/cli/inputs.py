@@ -152,6 +152,7 @@ class Input:
     source: str = ""
     seeds: tuple[int, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -235,7 +236,7 @@ def _add_file(inputs: Inputs, path: Path, reading: Reading, listed: bool) -> Non
 
 def _input(item: NamedScene, label: str) -> Input:
     seeds = () if item.seed is None else (item.seed,)
-    return Input(item.name, item.scene, label, seeds, dict(item.settings))
+    return Input(item.name, item.scene, label, seeds, dict(item.settings), dict(item.model))
 
 
 def _add_prompt(inputs: Inputs, prompt: str, size: tuple[int, int]) -> None:

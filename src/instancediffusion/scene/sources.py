@@ -35,6 +35,7 @@ from .limits import MAX_COCO_BYTES, MAX_FILE_BYTES
 from .model import Scene
 from .report import Report, child
 
+_HEAD_BYTES = 1 << 18
 _READERS = {
     "labelme": read_labelme,
     "label-studio": read_label_studio,
@@ -82,7 +83,10 @@ def check_source(
         OSError: a file cannot be opened.
     """
     with open(path, "rb") as file:
-        content = file.read(MAX_COCO_BYTES + 1)
+        content = file.read(_HEAD_BYTES)
+        # Weights and archives are told from how they begin; gigabytes of them are not read for that.
+        if b"\0" not in content or content.startswith(b"\x89PNG"):
+            content += file.read(MAX_COCO_BYTES + 1 - _HEAD_BYTES)
     where = Path(path)
     options = replace(options or ReadOptions(), folder=where.parent, name=where.name)
     return check_source_bytes(content, format=format, captions=captions, image_ids=image_ids, options=options)
@@ -119,7 +123,7 @@ def check_source_bytes(
     scenes = [] if report.failed else _read(found, report, captions, image_ids, options)
     if report.failed:
         scenes = []
-    elif not scenes and image_ids is not None:
+    elif not scenes and image_ids is not None and not report.problems:
         report.error("$.images", f"has no picture {', '.join(map(str, image_ids))}", "correct the id")
     elif not scenes:
         fix = "the lines above say why" if report.problems else "give a file with pictures and objects"
@@ -230,7 +234,7 @@ def _read_picture(notes: Mapping[str, Any], report: Report, options: ReadOptions
     scene = read_native(notes["scene"], report)
     if scene is None:
         return []
-    seed, settings = notes.get("seed"), notes.get("settings")
+    seed, settings, model = notes.get("seed"), notes.get("settings"), notes.get("model")
     stem = scene_name(Path(options.name).stem or "scene")
     if isinstance(seed, int) and not isinstance(seed, bool) and stem.endswith(f"_{seed}"):
         stem = stem.removesuffix(f"_{seed}") or stem  # as `generate` names its pictures
@@ -240,5 +244,6 @@ def _read_picture(notes: Mapping[str, Any], report: Report, options: ReadOptions
             scene,
             seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else None,
             settings=settings if isinstance(settings, Mapping) else {},
+            model=model if isinstance(model, Mapping) else {},
         )
     ]

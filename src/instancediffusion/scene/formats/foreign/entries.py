@@ -64,6 +64,7 @@ class NamedScene:
         file_name: the picture's file, as the file names it; empty if it names none.
         seed: the seed it was drawn with, if the file is a picture made from it.
         settings: the settings it was drawn with, likewise.
+        model: what it was drawn by, likewise: the hash of the weights, the type of the numbers.
     """
 
     name: str
@@ -72,6 +73,7 @@ class NamedScene:
     file_name: str = ""
     seed: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
 
 
 def scene_name(file_name: str) -> str:

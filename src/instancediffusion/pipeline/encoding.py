@@ -46,7 +46,7 @@ class EncodingMethods:
         self,
         prompt: str | Sequence[str] | None,
         device: torch.device | str | None,
-        num_images_per_prompt: int,
+        num_images_per_prompt: int | None,
         do_classifier_free_guidance: bool,
         negative_prompt: str | Sequence[str] | None = None,
         prompt_embeds: Tensor | None = None,
@@ -59,7 +59,7 @@ class EncodingMethods:
         Args:
             prompt: a prompt, or several.
             device: where to compute; None means where the pipeline is.
-            num_images_per_prompt: how often to repeat each.
+            num_images_per_prompt: how often to repeat each; None means once.
             do_classifier_free_guidance: whether negative prompts are wanted, too.
             negative_prompt: one for all, or one for each; None means empty ones.
             prompt_embeds: prompts that are encoded already.
@@ -85,9 +85,10 @@ class EncodingMethods:
                 longest = max(negative_prompt_embeds.shape[1], prompt_embeds.shape[1])
                 prompt_embeds = self._with_empty_windows(prompt_embeds, longest, place)
                 negative_prompt_embeds = self._with_empty_windows(negative_prompt_embeds, longest, place)
-        prompt_embeds = prompt_embeds.repeat_interleave(num_images_per_prompt, dim=0)
+        count = num_images_per_prompt or 1
+        prompt_embeds = prompt_embeds.repeat_interleave(count, dim=0)
         if do_classifier_free_guidance and negative_prompt_embeds is not None:
-            negative_prompt_embeds = negative_prompt_embeds.repeat_interleave(num_images_per_prompt, dim=0)
+            negative_prompt_embeds = negative_prompt_embeds.repeat_interleave(count, dim=0)
         return prompt_embeds, negative_prompt_embeds
 
     def _encode(self, texts: Sequence[str], device: torch.device | str, clip_skip: int | None) -> Tensor:

@@ -65,7 +65,7 @@ def image_prompts(pipeline: Any, image: Any, embeds: Any, guided: bool, images: 
     Raises:
         SettingsError: the UNet has IP-Adapters and no picture is given for them, or the other way round.
     """
-    wants = pipeline.unet.config.get("encoder_hid_dim_type") == "ip_image_proj"
+    wants = getattr(pipeline.unet.config, "encoder_hid_dim_type", None) == "ip_image_proj"
     if image is None and embeds is None:
         if wants:
             raise SettingsError("ip_adapter_image: the model has an IP-Adapter; give it a picture, or unload it")

@@ -20,6 +20,7 @@ from diffusers.loaders import (
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
+from diffusers.utils import USE_PEFT_BACKEND
 from PIL import Image
 from torch import Tensor
 from transformers import (
@@ -209,6 +210,16 @@ class InstanceDiffusionPipeline(
             if before is not None:
                 before.graft(self.unet)
             raise
+
+    def load_lora_weights(self, *args: Any, **options: Any) -> None:
+        """Load a LoRA file, as every Stable Diffusion pipeline of diffusers does.
+
+        Raises:
+            ModelError: PEFT is not installed.
+        """
+        if not USE_PEFT_BACKEND:
+            raise ModelError("peft: LoRA files need it; pip install 'instancediffusion[adapters]'")
+        super().load_lora_weights(*args, **options)
 
     @property
     def interrupt(self) -> bool:

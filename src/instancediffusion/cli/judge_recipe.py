@@ -69,19 +69,10 @@ def train_judge(
 
 
 def lesson_world(recipe: JudgeRecipe) -> World:
-    """Open the built-in world that a judge learns from, one drawing of each kind unless the recipe names art sets."""
+    """Open the built-in world that a judge learns from: objects in all their drawings, none of their parts."""
     options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.lessons.options.items()}
-    return World.load(
-        spec=WorldSpec(
-            **{
-                "objects": FIRST_CORE,
-                "art_sets": ("noto",),
-                "part_share": 0.0,
-                **options,
-                "size": recipe.network.side_px,
-            }
-        )
-    )
+    size = recipe.lessons.side_px or recipe.network.side_px
+    return World.load(spec=WorldSpec(**{"objects": FIRST_CORE, "part_share": 0.0, **options, "size": size}))
 
 
 def accuracy(judge: Judge, world: World, count: int) -> dict[str, Any]:

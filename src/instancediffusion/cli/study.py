@@ -9,6 +9,7 @@ import click
 
 from .groups import Group
 from .progress import Countdown, quieten_libraries
+from .study_ablation import ablation
 
 SUITES = ("seed", "grid", "flip")
 DETECTOR, SEGMENTER = "google/owlv2-base-patch16-ensemble", "facebook/sam-vit-base"
@@ -18,6 +19,9 @@ _COUNT = click.IntRange(min=1)
 @click.group(cls=Group)
 def study() -> None:
     """Measure a model in pictures made for one question."""
+
+
+study.add_command(ablation)
 
 
 @study.command()

@@ -44,11 +44,13 @@ class Seen:
         labels: (H, W) uint8: 0 where there is no object, k + 1 where instance k is seen.
         instances: the objects.
         features: (D,) float32, what the judge's last layer says of the whole picture, or None.
+        wholes: (n, H, W) bool, all of each instance, what nearer ones hide of it guessed; None if the judge guesses none.
     """
 
     labels: npt.NDArray[np.uint8]
     instances: tuple[SeenInstance, ...]
     features: npt.NDArray[np.float32] | None = None
+    wholes: npt.NDArray[np.bool_] | None = None
 
     def mask(self, index: int, size: tuple[int, int] | None = None) -> npt.NDArray[np.bool_]:
         """Return the visible part of an instance, (H, W) bool, at another size (height, width) if asked for."""

@@ -55,13 +55,13 @@ def grid_cells(world: World, count: int, kinds: Sequence[str] = KINDS) -> Iterat
 def both_orders(
     world: World, items: Sequence[Item], key: str, suite: str, seed: int, factors: dict[str, str], kinds: Sequence[str]
 ) -> Iterator[Cell]:
-    """Yield a layout in both orders of its first two objects, told by each kind of location."""
+    """Yield a layout in both orders of its first two objects, told by each kind of location, or "box+mask" by both."""
     ground = world.backgrounds[seed % len(world.backgrounds)].name
     others = list(range(2, len(items)))
     samples = [compose(world, items, [*ranks, *others], ground, seed=seed) for ranks in ((1, 0), (0, 1))]
     for kind in kinds:
         for front, sample in enumerate(samples):
-            scene = tell(sample, (kind,))
+            scene = tell(sample, tuple(kind.split("+")))
             name = f"{key}/{kind}"
             truth = truth_of(sample, scene, name)
             more = {"told": kind, **factors}

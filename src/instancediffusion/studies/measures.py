@@ -54,6 +54,10 @@ MEASURES: dict[str, Measure] = {
     "hidden_complete": Measure(
         "hidden one complete", "Share of what should be visible of the farther object that shows it."
     ),
+    "class": Measure("class of all", "Share of the instances that are there and of the class asked for."),
+    "colour": Measure("colour of all", "Share of those told a colour that are there and have it."),
+    "box_iou": Measure("box IoU", "Of the box of the whole object and the one that is seen; 0 if missed."),
+    "mask_iou": Measure("mask IoU", "Of what should be visible of an instance and what is seen of it; 0 if missed."),
     "clean": Measure("clean instances", "Share of the instances that are there as asked: place, class, colour, side."),
     "missed": Measure("missed", "Share of the instances that nothing stands for.", upwards=False),
     "merged": Measure(

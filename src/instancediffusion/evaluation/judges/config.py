@@ -24,6 +24,9 @@ class JudgeConfig:
         widths: channels at 1/4, 1/8, 1/16 and 1/32 of the picture's side.
         depths: residual blocks on the way down, at each of these.
         hidden: channels of the last layer, whose mean over the picture are its features.
+        crop_px: side of the windows a second network, the reader, looks at; it says what an object is, and the rims. A
+            multiple of 16; 0, no reader: cells say everything.
+        crop_widths: the reader's channels at 1/4, 1/8 and 1/16 of the window's side.
     """
 
     kinds: tuple[str, ...] = ()
@@ -33,6 +36,8 @@ class JudgeConfig:
     widths: tuple[int, ...] = (48, 96, 192, 192)
     depths: tuple[int, ...] = (1, 1, 2, 2)
     hidden: int = 128
+    crop_px: int = 0
+    crop_widths: tuple[int, ...] = (96, 192, 256)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -40,6 +45,15 @@ class JudgeConfig:
             raise SettingsError(f"side_px = {self.side_px}: expected a multiple of 32")
         if len(self.widths) != 4 or len(self.depths) != 4 or min(*self.widths, self.hidden) < 1 or min(self.depths) < 0:
             raise SettingsError(f"widths, depths = {self.widths}, {self.depths}: expected four numbers each")
+        if self.crop_px < 0 or self.crop_px % 16:
+            raise SettingsError(f"crop_px = {self.crop_px}: expected a multiple of 16, or 0")
+        if len(self.crop_widths) != 3 or min(self.crop_widths) < 1:
+            raise SettingsError(f"crop_widths = {self.crop_widths}: expected three numbers")
+
+    @property
+    def words(self) -> tuple[int, int, int]:
+        """How many answers there are to each question: kinds and "no object", colours, sides."""
+        return len(self.kinds) + 1, len(self.colours), len(self.facings)
 
     @property
     def grid(self) -> int:
@@ -69,7 +83,8 @@ class JudgeLessons:
     """The pictures a judge learns from.
 
     Attributes:
-        options: fields of the `WorldSpec`; the size is the judge's own.
+        options: fields of the `WorldSpec`; the size is `side_px`.
+        side_px: side of the pictures; 0, the judge's own.
         first_seed: world seed of the first picture.
         pool: pictures to choose from at any step; the window moves on as the steps go.
         fresh: pictures by which it moves in a step. Each is then learned from `batch_size / fresh` times or so.
@@ -77,9 +92,13 @@ class JudgeLessons:
         blur: share of pictures that are blurred.
         noise: largest standard deviation of added noise, fine and coarse, where pixels are -1..1.
         shade: largest change of brightness and contrast, per channel a third of it.
+        crops: windows a step, for judges with a reader.
+        empty: share of these that show no object.
+        jitter: standard deviation of what the reader is told of a box, in its sides, as the cells will err.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
+    side_px: int = 0
     first_seed: int = 40_000_000
     pool: int = 1000
     fresh: int = 2
@@ -87,6 +106,9 @@ class JudgeLessons:
     blur: float = 0.25
     noise: float = 0.08
     shade: float = 0.08
+    crops: int = 24
+    empty: float = 0.08
+    jitter: float = 0.06
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,11 @@ from ..truth import truth_of_sample
 from .config import JudgeConfig
 from .grouping import Group, group_cells, spread
 from .network import Answer, JudgeNetwork
+from .objects import read_objects
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+Floats = npt.NDArray[np.float64]
+
 BATCH = 8
 CERTAIN = 0.5
 
@@ -87,30 +90,36 @@ class Judge:
         found: list[Seen] = []
         for start in range(0, len(images), BATCH):
             batch = [as_rgb(image) for image in images[start : start + BATCH]]
-            pixels = torch.stack([self._input(image) for image in batch])
+            pixels = torch.stack([cells_input(image, self.config.side_px) for image in batch])
             answer = self.network(pixels.contiguous(memory_format=torch.channels_last))
             probability = answer.kind.softmax(1)
+            if self.network.reader is not None:
+                boxes = [self._proposed(answer, probability[row], row) for row in range(len(batch))]
+                objects = read_objects(self.network.reader, self.config, batch, boxes)
+                found += [one.seen(answer.hidden[row].mean((1, 2)).numpy()) for row, one in enumerate(objects)]
+                continue
             for row, image in enumerate(batch):
                 found.append(self._read(answer, probability[row], row, (image.height, image.width)))
         return found
 
-    def _input(self, image: Image.Image) -> Tensor:
-        """Bring a picture to (3, S, S), -1..1."""
-        side = self.config.side_px
-        if image.size != (side, side):
-            image = image.resize((side, side), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
-
-    def _read(self, answer: Answer, probability: Tensor, row: int, size: tuple[int, int]) -> Seen:
-        """Group the cells of one picture into objects."""
+    def _cells(self, answer: Answer, probability: Tensor, row: int) -> tuple[Tensor, Floats, list[Group]]:
+        """Group the cells of one picture; returns (cells,) bool: those that show an object, their boxes, and the groups."""
         on = (probability[0] < 1 - CERTAIN).flatten()
         boxes = answer.box[row].flatten(1).T[on].double().clamp(0, 1).numpy()
         trust = ((1 - probability[0]) * answer.quality[row].sigmoid()).flatten()[on].double().clamp(min=1e-6).numpy()
+        return on, boxes, group_cells(boxes, trust)
+
+    def _proposed(self, answer: Answer, probability: Tensor, row: int) -> list[tuple[Floats, float]]:
+        """Return the box and trust of each object of one picture, for the reader."""
+        return [(group.box, group.trust) for group in self._cells(answer, probability, row)[2]]
+
+    def _read(self, answer: Answer, probability: Tensor, row: int, size: tuple[int, int]) -> Seen:
+        """Turn the cells of one picture into objects."""
+        on, _, groups = self._cells(answer, probability, row)
         traits = [
             part.flatten(1).T[on].double().numpy()
             for part in (probability[1:], answer.colour[row].softmax(0), answer.facing[row].softmax(0))
         ]
-        groups = group_cells(boxes, trust)
         labels = np.zeros(on.numel(), np.uint8)
         where = np.flatnonzero(on.numpy())
         for number, group in enumerate(groups):
@@ -142,11 +151,24 @@ def check_judge(judge: Judge, world: World, count: int, first_seed: int) -> Scor
     return metrics.compute()
 
 
+def cells_input(image: Image.Image, side_px: int) -> Tensor:
+    """Bring a picture to (3, S, S), -1..1."""
+    if image.size != (side_px, side_px):
+        image = image.resize((side_px, side_px), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def colours_of(world: World) -> tuple[str, ...]:
+    """Return the named colours of a world's drawings, each once."""
+    drawings = [drawing for kind in world.kinds for drawing in kind.drawings]
+    named = (colour for one in drawings for colour in (one.colour, *one.colours) if colour is not None)
+    return tuple(dict.fromkeys(named))
+
+
 def unknown_words(judge: Judge, world: World) -> list[str]:
     """List the names and colours of a world that a judge has not learned."""
     words = [kind.name for kind in world.kinds if kind.name not in judge.config.kinds]
-    colours: Iterable[str] = dict.fromkeys(colour for kind in world.kinds for colour in kind.colours)
-    return words + [colour for colour in colours if colour not in judge.config.colours]
+    return words + [colour for colour in colours_of(world) if colour not in judge.config.colours]
 
 
 def _enlarged(cells: npt.NDArray[np.uint8], fine: Tensor, size: tuple[int, int]) -> npt.NDArray[np.uint8]:

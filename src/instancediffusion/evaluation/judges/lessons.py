@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from instancediffusion.worlds import World, WorldSample
 
-from .config import CELL_PX, JudgeConfig, JudgeLessons
+from .config import JudgeConfig, JudgeLessons
 
 UNKNOWN = -1
 """Label of what is not learned from, such as the colour of an object that has none."""
@@ -28,16 +28,18 @@ class Lesson:
         ids: (S, S) uint8: 0 no object, k + 1 instance k.
         traits: (n, 3) int64, kind, colour and facing of each instance, as numbers of the judge's words.
         boxes: (n, 4) float32, x0 y0 x1 y1 fractions.
+        wholes: (n, S, S) bool, each instance with what nearer ones hide of it.
     """
 
     image: npt.NDArray[np.uint8]
     ids: npt.NDArray[np.uint8]
     traits: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float32]
+    wholes: npt.NDArray[np.bool_]
 
 
 def lesson_of(sample: WorldSample, config: JudgeConfig) -> Lesson:
-    """Turn a sample of the judge's side into a lesson."""
+    """Turn a sample into a lesson."""
     ids = np.zeros(sample.image.shape[:2], np.uint8)
     for number, item in enumerate(sample.instances):
         ids[item.visible] = number + 1
@@ -50,6 +52,7 @@ def lesson_of(sample: WorldSample, config: JudgeConfig) -> Lesson:
         ids,
         np.array(traits, np.int64).reshape(-1, 3),
         np.array([item.box for item in sample.instances], np.float32).reshape(-1, 4),
+        np.array([item.amodal for item in sample.instances], bool).reshape(-1, *ids.shape),
     )
 
 
@@ -74,11 +77,12 @@ class Targets:
     object: Tensor
 
 
-def targets_of(lessons: Sequence[Lesson]) -> Targets:
+def targets_of(lessons: Sequence[Lesson], config: JudgeConfig) -> Targets:
     """Stack the label maps of some lessons; a cell belongs to what its middle pixel shows."""
     ids = torch.from_numpy(np.stack([lesson.ids for lesson in lessons])).long()
-    cells = ids[:, CELL_PX // 2 :: CELL_PX, CELL_PX // 2 :: CELL_PX]
-    fine = functional.avg_pool2d((ids > 0).float()[:, None], CELL_PX // 2)
+    middles = ((torch.arange(config.grid) + 0.5) * (ids.shape[-1] / config.grid)).long()
+    cells = ids[:, middles[:, None], middles]
+    fine = functional.adaptive_avg_pool2d((ids > 0).float()[:, None], 2 * config.grid)
     most = max(len(lesson.boxes) for lesson in lessons) + 1
     traits = torch.full((len(lessons), most, 3), UNKNOWN)
     boxes, weights = torch.zeros(len(lessons), most, 4), torch.zeros(len(lessons), most)
@@ -92,7 +96,8 @@ def targets_of(lessons: Sequence[Lesson]) -> Targets:
     kind, colour, facing = traits[rows, cells].unbind(-1)
     weight = weights[rows, cells]
     weight = weight * ((cells > 0).sum().clamp(min=1) / weight.sum().clamp(min=1e-6))
-    return Targets(kind + 1, colour, facing, boxes[rows, cells].permute(0, 3, 1, 2), weight, fine)
+    kind = (kind + 1).clamp(max=1) if config.crop_px else kind + 1
+    return Targets(kind, colour, facing, boxes[rows, cells].permute(0, 3, 1, 2), weight, fine)
 
 
 def pixels_of(images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
@@ -115,10 +120,11 @@ def worsened(x: Tensor, lessons: JudgeLessons, generator: torch.Generator) -> Te
     def normal(channels: int, side: int) -> Tensor:
         return torch.randn(len(x), channels, side, side, generator=generator)
 
-    side = x.shape[-1]
-    coarse = functional.interpolate(functional.avg_pool2d(x, 2), size=(side, side), mode="bicubic", align_corners=False)
-    x = torch.where(chance(lessons.coarse), coarse, x)
-    x = torch.where(chance(lessons.blur), functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False), x)
+    side, x = x.shape[-1], x.clone()
+    some = chance(lessons.coarse).flatten()
+    x[some] = functional.interpolate(functional.avg_pool2d(x[some], 2), size=(side, side), mode="bilinear")
+    some = chance(lessons.blur).flatten()
+    x[some] = functional.avg_pool2d(x[some], 3, 1, 1, count_include_pad=False)
     gain, offset = (lessons.shade * (normal(1, 1) + normal(3, 1) / 3).clamp(-1.5, 1.5) / 1.5 for _ in range(2))
     x = x * (1 + gain) + offset
     for cells in (side, 16):
@@ -138,7 +144,7 @@ class LessonPool:
     of the window anew, and sees the same pictures.
 
     Args:
-        world: its pictures have the judge's side.
+        world: draws the pictures.
         config: the judge's words.
         lessons: the window.
     """

@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from .lessons import UNKNOWN, Targets
 from .network import Answer
+from .reader import Reading
+from .windows import WindowTargets
 
 WEIGHTS = {"kind": 1.0, "colour": 0.5, "facing": 0.5, "box": 1.0, "sides": 2.0, "quality": 0.25, "object": 1.0}
 GROUND = 0.3
@@ -36,6 +38,26 @@ def judge_loss(answer: Answer, targets: Targets) -> tuple[Tensor, dict[str, floa
     with torch.no_grad():
         right = (answer.kind.argmax(1) == targets.kind).float()
         numbers |= {"right": _mean(right, targets.weight).item(), "iou": _mean(iou, targets.weight).item()}
+    return loss, numbers
+
+
+def reading_loss(reading: Reading, targets: WindowTargets) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss of a reading, and numbers to log; windows without object count for kind and mask only."""
+    on = (targets.kind > 0).float()
+    iou, generalised = box_overlap(reading.box, targets.box)
+    parts = {
+        "kind": functional.cross_entropy(reading.kind, targets.kind),
+        "colour": _entropy(reading.colour, targets.colour, on),
+        "facing": _entropy(reading.facing, targets.facing, on),
+        "box": _mean(1 - generalised, on),
+        "sides": _mean((reading.box - targets.box).abs().sum(1), on),
+        "object": functional.binary_cross_entropy_with_logits(reading.mask, targets.mask),
+    }
+    loss = torch.stack([WEIGHTS[name] * value for name, value in parts.items()]).sum()
+    numbers = {f"read_{name}": value.item() for name, value in parts.items()}
+    with torch.no_grad():
+        right = (reading.kind.argmax(1) == targets.kind).float().mean()
+        numbers |= {"read_right": right.item(), "read_iou": _mean(iou, on).item()}
     return loss, numbers
 
 

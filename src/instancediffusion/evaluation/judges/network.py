@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .blocks import ChannelNorm, Residual
 from .config import CELL_PX, JudgeConfig
+from .reader import ReaderNetwork
 
 START_SIDE = 0.15
 """Distance from a cell to the sides of its object's box that an untrained network guesses, share of the picture."""
@@ -20,9 +22,9 @@ class Answer:
     """What the network says of B pictures, for each cell of the (g, g) map.
 
     Attributes:
-        kind: (B, K + 1, g, g) logits; 0 is "no object".
-        colour: (B, C, g, g) logits.
-        facing: (B, F, g, g) logits.
+        kind: (B, K + 1, g, g) logits; 0 is "no object". With a reader K is 1: an object.
+        colour: (B, C, g, g) logits; C is 0 with a reader.
+        facing: (B, F, g, g) logits; F is 0 with a reader.
         box: (B, 4, g, g) x0 y0 x1 y1, fractions of the picture: the box of the whole object a cell belongs to.
         quality: (B, g, g) logit: how well that box will fit.
         object: (B, 1, 2g, 2g) logits: there is an object, at twice the resolution.
@@ -36,39 +38,6 @@ class Answer:
     quality: Tensor
     object: Tensor
     hidden: Tensor
-
-
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of each cell.
-
-    What is said of one object then depends on no other object's contrast, as it would with norms over the picture.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
-        y = functional.layer_norm(x.permute(0, 2, 3, 1).float(), self.weight.shape, self.weight, self.bias)
-        return y.to(x.dtype).permute(0, 3, 1, 2)
-
-
-class Residual(nn.Module):
-    """A residual block that starts as the identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = ChannelNorm(channels)
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        for parameter in self.second.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
-        y: Tensor = self.second(functional.silu(self.first(self.norm(x))))
-        return x + y
 
 
 class JudgeNetwork(nn.Module):
@@ -93,13 +62,15 @@ class JudgeNetwork(nn.Module):
         self.norm = ChannelNorm(widths[0])
         # The cell's own colour is told beside what was made of it.
         self.last = nn.Conv2d(widths[0] + 3, config.hidden, 1)
-        self.parts = (len(config.kinds) + 1, len(config.colours), len(config.facings), 4, 1, 4)
+        # Where a reader says what an object is, cells say that there is one.
+        self.parts = (*((2, 0, 0) if config.crop_px else config.words), 4, 1, 4)
         self.head = nn.Conv2d(config.hidden, sum(self.parts), 1)
         with torch.no_grad():
             self.head.weight.mul_(0.1)
         bias, first = torch.zeros(sum(self.parts)), sum(self.parts[:3])
         bias[first : first + 4] = torch.tensor(START_SIDE).expm1().log()
         self.head.bias = nn.Parameter(bias)
+        self.reader = ReaderNetwork(config) if config.crop_px else None
 
     def forward(self, images: Tensor) -> Answer:
         """Answer for pictures (B, 3, S, S), -1..1; S is a multiple of 32."""

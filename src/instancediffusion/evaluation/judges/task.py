@@ -21,10 +21,11 @@ from instancediffusion.rendering import contact_sheet
 from instancediffusion.worlds import COLOURS, World
 
 from .config import JudgeConfig, JudgeLessons
-from .judge import Judge
+from .judge import Judge, cells_input, colours_of
 from .lessons import LessonPool, pixels_of, targets_of, worsened
-from .losses import judge_loss
+from .losses import judge_loss, reading_loss
 from .network import JudgeNetwork
+from .windows import windows_of
 
 PREVIEWS = 8
 UNSEEN = 9_000_000
@@ -37,7 +38,7 @@ class JudgeTask:
     Args:
         config: the network; its words are taken from the world, so they may be left out.
         lessons: the pictures.
-        world: draws them; the side of its pictures is the judge's.
+        world: draws them; the side of its pictures is that of the lessons.
         batch_size: pictures in a step.
         seed: of the first weights and of every random draw.
         half: compute in bfloat16 where it is safe.
@@ -56,8 +57,8 @@ class JudgeTask:
         seed: int = 0,
         half: bool = True,
     ) -> None:
-        if world.spec.size != config.side_px:
-            raise SettingsError(f"the world's size is {world.spec.size}, the judge's side_px {config.side_px}")
+        if world.spec.size != (side := lessons.side_px or config.side_px):
+            raise SettingsError(f"the world's size is {world.spec.size}, the lessons' side_px {side}")
         self.config = with_words(config, world)
         self.lessons, self.batch_size, self.seed, self.half = lessons, batch_size, seed, half
         torch.manual_seed(seed)
@@ -71,9 +72,20 @@ class JudgeTask:
         generator = torch.Generator().manual_seed(int(words.view(np.uint64)[0] >> 1))
         chosen = self._pool.at(step, self.batch_size, generator)
         x = worsened(pixels_of([lesson.image for lesson in chosen]), self.lessons, generator)
+        images = _pictures(x) if self.config.crop_px or x.shape[-1] != self.config.side_px else []
+        if x.shape[-1] != self.config.side_px:
+            x = torch.stack([cells_input(image, self.config.side_px) for image in images])
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             answer = self.network(x.contiguous(memory_format=torch.channels_last))
-        return judge_loss(answer, targets_of(chosen))
+        loss, numbers = judge_loss(answer, targets_of(chosen, self.config))
+        if self.network.reader is None:
+            return loss, numbers
+        rng = np.random.Generator(np.random.PCG64([self.seed, step, 1]))
+        crops, targets = windows_of(chosen, images, self.config, self.lessons, rng)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            reading = self.network.reader(crops.contiguous(memory_format=torch.channels_last))
+        more, others = reading_loss(reading, targets)
+        return loss + more, numbers | others
 
     def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
         """Draw pictures that are in no lesson yet and what is seen in them."""
@@ -92,9 +104,15 @@ class JudgeTask:
         """Take nothing back."""
 
 
+def _pictures(x: Tensor) -> list[Image.Image]:
+    """(B, 3, S, S), -1..1 -> pictures."""
+    pixels = ((x + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(one) for one in pixels]
+
+
 def with_words(config: JudgeConfig, world: World) -> JudgeConfig:
     """Return the config with the names and colours of a world, where it names none."""
-    colours = {colour for kind in world.kinds for colour in kind.colours}
+    colours = colours_of(world)
     return dataclasses.replace(
         config,
         kinds=config.kinds or tuple(kind.name for kind in world.kinds),

@@ -1,0 +1,101 @@
+"""`instancediffusion study ablation`: what each part of a model does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .progress import Countdown, quieten_libraries
+
+_COUNT = click.IntRange(min=1)
+WORLD_PX = 256
+
+
+@click.command()
+@click.option("--model", default="mini", show_default=True, help="mini, a folder or a hub id.")
+@click.option(
+    "--judge",
+    "judge_folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the network that `instancediffusion judge train` wrote.",
+)
+@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
+@click.option("--layouts", type=_COUNT, default=10, show_default=True, help="Layouts of different and of the same class.")
+@click.option(
+    "--told",
+    multiple=True,
+    default=("box", "box+point+scribble+mask"),
+    show_default=True,
+    help="How places are told: a kind of location, or several joined by +; repeatable, a table for each.",
+)
+@click.option("--row", "names", multiple=True, help="One row beside the whole model; repeatable. Default: all.")
+@click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps in place of the model's own.")
+@click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
+@click.option("--overwrite", is_flag=True, help="Throw pictures of another model in the folder away.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def ablation(
+    model: str,
+    judge_folder: Path,
+    output: Path,
+    layouts: int,
+    told: tuple[str, ...],
+    names: tuple[str, ...],
+    num_inference_steps: int | None,
+    device: str,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Draw the same layouts without each part of a model, and with some parts alone.
+
+    OUTPUT gets the pictures, ablation.md (a table for each way of telling), ablation.json and the numbers of each
+    picture (rows.jsonl). Parts a model lacks are named and not measured. The same command again makes only what is
+    missing.
+    """
+    quieten_libraries(bars=False)
+    from instancediffusion.checkpoints import weights_sha256
+    from instancediffusion.evaluation import Judge
+    from instancediffusion.pipeline.loading import local_model, model_defaults
+    from instancediffusion.studies.ablation import AblationRun, rows_for
+    from instancediffusion.studies.ablation_report import write_ablation
+    from instancediffusion.studies.design import study_world
+    from instancediffusion.studies.flip_and_grid import flip_cells
+
+    tellings = tuple(dict.fromkeys(_telling(text) for text in told))
+    folder = local_model(model)
+    defaults = model_defaults(folder)
+    if num_inference_steps is not None:
+        defaults = defaults.replace(num_inference_steps=num_inference_steps)
+    pipeline = _pipeline(folder, device)
+    rows, left = rows_for(pipeline.adapter, defaults, names)
+    judge = Judge.load(judge_folder)
+    run = AblationRun(output, list(flip_cells(study_world(WORLD_PX), layouts, tellings)), rows, defaults, judge)
+    weights = weights_sha256(folder)
+    run.claim({"weights": weights}, replace=overwrite)
+    missing = run.missing()
+    if missing:
+        run.make(pipeline, missing, Countdown("pictures", len(missing), quiet=quiet).add)
+    facts: dict[str, Any] = {"model": model, "weights": weights, "layouts": layouts, "told": list(tellings)}
+    facts |= {"settings": defaults.to_dict(), "judge": judge.describe()}
+    for path in write_ablation(run, left, facts, lambda what, total: Countdown(what, total, quiet=quiet).add):
+        if not quiet:
+            click.echo(str(path))
+
+
+def _telling(text: str) -> str:
+    from instancediffusion.scene import KINDS
+
+    kinds = tuple(dict.fromkeys(kind.strip() for kind in text.split("+")))
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise click.BadParameter(f"{', '.join(unknown)!r}: choose from {', '.join(KINDS)}", param_hint="--told")
+    return "+".join(kinds)
+
+
+def _pipeline(folder: Path, device: str) -> Any:
+    from instancediffusion.pipeline import InstanceDiffusionPipeline
+
+    pipeline = InstanceDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)

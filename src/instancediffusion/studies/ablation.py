@@ -1,0 +1,241 @@
+"""The ablation: what a model draws without each of its parts, and with some of them alone.
+
+Layouts of the suite `flip` are drawn in both orders by every row. A part is switched off in the weights (`parts`) or by
+a setting; nothing is trained again, so a row says what this model uses, not what another could do without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from instancediffusion.adapter import InstanceAdapter
+from instancediffusion.errors import SettingsError
+from instancediffusion.evaluation import PictureJudge
+from instancediffusion.pipeline.settings import PUBLISHED_INFERENCE
+from instancediffusion.runs import RunConflictError, atomic_path, write_json
+
+from .cells import Cell
+from .metrics import Row
+from .parts import PARTS, lacking, switched_off
+from .seen_rows import measure_seen
+
+SETTINGS, SECONDS, JUDGED_TOGETHER = "settings.json", "seconds", 8
+COMPOSITES, OTHERS = "composites", "others"
+
+OWN_SEED = 1_000_003
+"""Added to the seed of the second order where each request has a seed of its own."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One row of the ablation.
+
+    Attributes:
+        title: for people.
+        off: parts that are switched off, of `PARTS`.
+        values: fields of `GenerationSettings` in place of the model's own.
+        order: whether the depth order is told.
+        own_seeds: draw both orders of a layout from noise of their own.
+    """
+
+    title: str
+    off: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+    order: bool = True
+    own_seeds: bool = False
+
+
+WHOLE = "whole"
+_TOKENS = tuple(name for name in PARTS if name.endswith("_tokens"))
+_OURS = ("relative_values", "order_embedding")
+_ALONE = {"mis_fraction": 0.36}
+
+ROWS: dict[str, Ablation] = {
+    WHOLE: Ablation("everything, the model's own settings"),
+    "no_gates": Ablation("without gated attention and feed-forward", ("attention", "feed_forward")),
+    "no_attention": Ablation("without gated attention", ("attention",)),
+    "no_feed_forward": Ablation("without the gated feed-forward", ("feed_forward",)),
+    "no_relative_values": Ablation("without box-relative values", ("relative_values",)),
+    "no_scaleu": Ablation("without ScaleU", ("scaleu",)),
+    "no_tokens": Ablation("without any token", _TOKENS),
+    **{f"no_{name}": Ablation(f"without {PARTS[name].title}", (name,)) for name in _TOKENS},
+    **{
+        f"only_{name}": Ablation(f"{PARTS[name].title} alone", tuple(other for other in _TOKENS if other != name))
+        for name in _TOKENS
+    },
+    **{
+        f"mask_{rule}": Ablation(title, values={"instance_mask": rule})
+        for rule, title in (
+            ("none", "no attention mask"),
+            ("grounding", "boolean mask on the tokens: no visibility"),
+            ("full", "boolean mask on all: no visibility"),
+            ("visibility", "visibility in the attention"),
+        )
+    },
+    "order_in_visibility": Ablation("order told to visibility alone", ("order_embedding",), {"instance_mask": "visibility"}),
+    "order_in_tokens": Ablation("order told to the tokens alone", values={"instance_mask": "grounding"}),
+    "order_nowhere": Ablation(
+        "order told to nobody: neither tokens nor visibility", ("order_embedding",), {"instance_mask": "grounding"}
+    ),
+    "order_withheld": Ablation("order not in the request, a seed for each request", order=False, own_seeds=True),
+    "order_guidance": Ablation("with order guidance 1.5", values={"order_guidance_scale": 1.5}),
+    **{
+        f"mis_{rule}": Ablation(f"Multi-instance Sampler, {rule} merge", values={"mis_merge": rule, **_ALONE})
+        for rule in ("mean", "crop", "layered")
+    },
+    "no_mis": Ablation("without the Multi-instance Sampler", values={"mis_fraction": 0.0}),
+    "no_guidance": Ablation("without guidance", values={"guidance_scale": 1.0}),
+    "published_parts": Ablation("the published parts alone", _OURS, {"instance_mask": "none"}),
+    "published": Ablation("the published parts and inference options", _OURS, PUBLISHED_INFERENCE),
+}
+"""Every row by name, the whole model first."""
+
+
+def rows_for(
+    adapter: InstanceAdapter, defaults: Any, names: Sequence[str] = ()
+) -> tuple[dict[str, Ablation], dict[str, str]]:
+    """Choose the rows that say something of a model.
+
+    Args:
+        adapter: the model's.
+        defaults: its own `GenerationSettings`.
+        names: of `ROWS`; none means all. The whole model is always among them.
+
+    Returns:
+        The rows, and of the others why they are not measured.
+
+    Raises:
+        SettingsError: a name that is no row.
+    """
+    if unknown := [name for name in names if name not in ROWS]:
+        raise SettingsError(f"row: {', '.join(unknown)} is none of {', '.join(ROWS)}")
+    chosen: dict[str, Ablation] = {}
+    left: dict[str, str] = {}
+    own = defaults.replace(instance_mask=defaults.instance_mask or adapter.config.default_instance_mask)
+    for name, row in ROWS.items():
+        if names and name not in (WHOLE, *names):
+            continue
+        reasons = {part: why for part in row.off if (why := lacking(adapter, part)) is not None}
+        kept = name.removeprefix("only_")
+        if name.startswith("only_") and (why := lacking(adapter, kept)) is not None:
+            left[name] = f"{PARTS[kept].title}: {why}"
+        elif row.off and len(reasons) == len(row.off):
+            left[name] = "; ".join(f"{PARTS[part].title}: {why}" for part, why in reasons.items())
+        elif name != WHOLE and not row.off and row.order and own.replace(**row.values) == own:
+            left[name] = "the model's own settings"
+        else:
+            chosen[name] = row
+    return chosen, left
+
+
+@dataclass(frozen=True, eq=False)
+class AblationRun:
+    """An ablation in a folder; each picture is one file, so what was stopped goes on.
+
+    Attributes:
+        path: the folder.
+        cells: what is drawn.
+        rows: by name.
+        defaults: the model's own `GenerationSettings`.
+        judge: says what pictures show, and is told nothing.
+    """
+
+    path: Path
+    cells: Sequence[Cell]
+    rows: Mapping[str, Ablation]
+    defaults: Any
+    judge: PictureJudge
+
+    def claim(self, decisive: Mapping[str, Any], *, replace: bool = False) -> None:
+        """Note what the folder's pictures depend on beside their cells.
+
+        Raises:
+            RunConflictError: it holds those of another model, and `replace` was not asked for.
+        """
+        noted = self.path / SETTINGS
+        if noted.exists() and json.loads(noted.read_text(encoding="utf-8")) != dict(decisive):
+            if not replace:
+                raise RunConflictError(
+                    f"{self.path} holds pictures of another model ({SETTINGS} there says which); choose another folder, "
+                    "or add --overwrite"
+                )
+            for picture in (self.path / "pictures").rglob("*.png"):
+                picture.unlink()
+        write_json(noted, dict(decisive))
+
+    def missing(self) -> list[tuple[str, Cell]]:
+        """List the pictures that are not there, as (row, cell), cell by cell: a part of them compares all rows."""
+        pairs = [(name, cell) for cell in self.cells for name in self.rows]
+        return [(name, cell) for name, cell in pairs if not self.picture_path(name, cell).exists()]
+
+    def make(self, pipeline: Any, missing: Sequence[tuple[str, Cell]], made: Callable[[int], None]) -> None:
+        """Draw pictures, one at a time, so that each has seconds of its own."""
+        for name, cell in missing:
+            row = self.rows[name]
+            with switched_off(pipeline.adapter, row.off):
+                start = time.perf_counter()
+                scene, settings = cell.asked(order=row.order), self._settings(name)
+                image = pipeline(scene, seed=self._seed(name, cell), settings=settings).images[0]
+                taken = time.perf_counter() - start
+            notes = PngInfo()
+            notes.add_text(SECONDS, f"{taken:.3f}")
+            with atomic_path(self.picture_path(name, cell)) as temporary:
+                image.save(temporary, "PNG", pnginfo=notes)
+            made(1)
+
+    def picture_path(self, name: str, cell: Cell) -> Path:
+        """Say where a picture is."""
+        row = self.rows[name]
+        values = {key: value for key, value in self._settings(name).to_dict().items() if key != "max_batch_rows"}
+        told = [cell.asked(order=row.order).to_dict(), self._seed(name, cell), values, list(row.off)]
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+        return self.path / "pictures" / name / f"{digest}.png"
+
+    def measured(self, name: str, added: Callable[[int], None]) -> Iterator[Row]:
+        """Measure every picture there is of a row; adds the `seconds` each took."""
+        there = [cell for cell in self.cells if self.picture_path(name, cell).exists()]
+        for batch in _batches(there):
+            opened = [_open(self.picture_path(name, cell)) for cell in batch]
+            seen = self.judge.look([image for image, _ in opened])
+            for cell, one, (_, seconds) in zip(batch, seen, opened, strict=True):
+                yield {**measure_seen(cell, one, name), "seconds": seconds}
+            added(len(batch))
+
+    def composites(self, added: Callable[[int], None]) -> Iterator[tuple[str, Row]]:
+        """Measure the world's own pictures of the cells (the most that can be reached), and of other layouts (what a
+        judge that sees nothing of what was asked for gives by chance); yields (`COMPOSITES` or `OTHERS`, row)."""
+        there = [cell for cell in self.cells if cell.truth.composite is not None]
+        half = len(there) // 2
+        for batch in _batches(range(len(there))):
+            images = [there[k].truth.composite for k in batch]
+            for number, seen in zip(batch, self.judge.look([one for one in images if one is not None]), strict=True):
+                yield COMPOSITES, measure_seen(there[number], seen, COMPOSITES)
+                if half:
+                    yield OTHERS, measure_seen(there[(number + half) % len(there)], seen, OTHERS)
+            added(len(batch))
+
+    def _settings(self, name: str) -> Any:
+        return self.defaults.replace(**self.rows[name].values)
+
+    def _seed(self, name: str, cell: Cell) -> int:
+        own = self.rows[name].own_seeds and cell.front == 1
+        return cell.seed + (OWN_SEED if own else 0)
+
+
+def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), JUDGED_TOGETHER):
+        yield items[start : start + JUDGED_TOGETHER]
+
+
+def _open(path: Path) -> tuple[Image.Image, float]:
+    with Image.open(path) as image:
+        return image.convert("RGB"), float(image.info.get(SECONDS, "nan"))

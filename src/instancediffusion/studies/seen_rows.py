@@ -1,0 +1,125 @@
+"""From what a judge sees to the numbers of one picture. The judge is told nothing of what was asked for.
+
+Who is in front is read from the region where both objects are: where their told silhouettes overlap if masks were told,
+else where the silhouettes overlap that the judge sees, with what is hidden of them guessed. Each of its pixels belongs to
+one of the two, or to neither (see `ownership.Overlap`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from instancediffusion.evaluation.matching import match, share_inside
+from instancediffusion.evaluation.scores import InstanceScore, mask_iou, score_picture
+from instancediffusion.evaluation.seen import Bools, Seen, resized
+from instancediffusion.evaluation.truth import TrueInstance
+from instancediffusion.geometry import box_iou
+
+from .cells import Cell
+from .metrics import Row, in_front, lower_and_larger, row_of
+from .photograph_rows import box_pixels, owned_overlap
+
+
+def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
+    """Measure what a judge sees in a picture of a cell.
+
+    Args:
+        cell: what was asked for.
+        seen: what is there.
+        settings: the name of what drew the picture.
+
+    Returns:
+        The measures of `measures.MEASURES`. Class, colour and place are of all instances that were asked for: a missed
+        one has none of them.
+    """
+    scores, _ = score_picture(seen, cell.truth)
+    pairs = match(seen, cell.truth).pairs
+    targets = cell.targets or tuple(range(len(scores)))
+    row = row_of(cell, settings)
+    for name, field in (("clean", "as_asked"), ("missed", "missed"), ("merged", "merged")):
+        row[name] = float(np.mean([getattr(scores[t], field) for t in targets]))
+    row |= _whole_picture(cell, seen, [scores[t] for t in targets], [pairs[t] for t in targets], targets)
+    row |= _of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
+    return row | _order(cell, seen, pairs)
+
+
+def _whole_picture(
+    cell: Cell,
+    seen: Seen,
+    scores: list[InstanceScore],
+    pairs: list[int | None],
+    targets: tuple[int, ...],
+) -> Row:
+    """Class, colour and place of all targets."""
+    wanted = [cell.truth.instances[t] for t in targets]
+    named = [bool(score.kind_right) for score, one in zip(scores, wanted, strict=True) if one.name is not None]
+    coloured = [bool(score.colour_right) for score, one in zip(scores, wanted, strict=True) if one.colour is not None]
+    boxes, masks = [], []
+    for index, one in zip(pairs, wanted, strict=True):
+        if one.box is not None:
+            boxes.append(0.0 if index is None else float(box_iou(seen.instances[index].box, one.box)[0, 0]))
+        if one.visible is not None:
+            masks.append(0.0 if index is None else mask_iou(seen.mask(index, one.visible.shape), one.visible))
+    found = {"class": named, "colour": coloured, "box_iou": boxes, "mask_iou": masks}
+    return {name: float(np.mean(values)) if values else None for name, values in found.items()}
+
+
+def _of_target(seen: Seen, wanted: TrueInstance, index: int | None) -> Row:
+    """Side, stroke and place of one instance."""
+    same = [item for item in seen.instances if item.name == wanted.name]
+    row: Row = {"doubled": float(len(same) > 1) if wanted.name is not None else None}
+    row["stroke"] = row["facing"] = row["x"] = row["y"] = row["side"] = None
+    if wanted.scribble is not None:
+        row["stroke"] = 0.0 if index is None else share_inside(seen.mask(index), wanted.scribble)
+    if index is None:
+        return row
+    found = seen.instances[index]
+    if wanted.facing is not None and found.facing is not None:
+        row["facing"] = float(found.facing == wanted.facing)
+    x0, y0, x1, y1 = (float(v) for v in found.box)
+    return row | {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "side": max((x1 - x0) * (y1 - y0), 0.0) ** 0.5}
+
+
+def _order(cell: Cell, seen: Seen, pairs: tuple[int | None, ...]) -> Row:
+    """Who of the pair is in front, how clean the overlap is, and what is seen of the pair's visible parts."""
+    if cell.pair is None:
+        return {}
+    wanted = [cell.truth.instances[index] for index in cell.pair]
+    found = [pairs[index] for index in cell.pair]
+    row: Row = lower_and_larger(wanted[0], wanted[1]) | _visible(cell, seen, wanted, found)
+    if found[0] is None or found[1] is None:
+        return row | in_front(cell, None)
+    regions = [_region(seen, one, index) for one, index in zip(wanted, found, strict=True) if index is not None]
+    overlap = owned_overlap(seen, found[0], found[1], regions[0] & regions[1])
+    if overlap is None and not any("mask" in one.told or "box" in one.told for one in wanted):
+        return row | {"apart": 1.0}  # nobody said that they overlap
+    apart: dict[str, Any] = {} if {"mask", "box"} & set(wanted[0].told) else {"apart": 0.0}
+    return row | apart | in_front(cell, overlap)
+
+
+def _region(seen: Seen, wanted: TrueInstance, index: int) -> Bools:
+    """All of an object, hidden parts too: as told by its mask, as the judge guesses it, or its box."""
+    size = (seen.labels.shape[0], seen.labels.shape[1])
+    if "mask" in wanted.told and wanted.whole is not None:
+        return resized(wanted.whole.astype(np.uint8), size) > 0
+    if seen.wholes is not None:
+        return seen.wholes[index] | seen.mask(index)
+    return box_pixels(seen.instances[index].box, size)
+
+
+def _visible(cell: Cell, seen: Seen, wanted: list[TrueInstance], found: list[int | None]) -> Row:
+    """How much of what should be visible of the pair is seen."""
+    if cell.front is None:
+        return {}
+    row: Row = {}
+    ious = []
+    for which, (one, index) in enumerate(zip(wanted, found, strict=True)):
+        if one.visible is None or not one.visible.any():
+            continue
+        mask = np.zeros_like(one.visible) if index is None else seen.mask(index, one.visible.shape)
+        ious.append(mask_iou(mask, one.visible))
+        if which == 1 - cell.front:
+            row["hidden_complete"] = float(mask[one.visible].mean())
+    return row | ({"visible_iou": float(np.mean(ious))} if ious else {})

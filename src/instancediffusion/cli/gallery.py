@@ -9,17 +9,29 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
 from instancediffusion.errors import SceneWarning
-from instancediffusion.evaluation import Layout
 from instancediffusion.runs import ItemState, RunConflictError, RunDirectory, fingerprint
 from instancediffusion.sampling import generators_for, start_noise
+from instancediffusion.scene import Scene
 
 CHUNK = 20
 SETTINGS = "settings.json"
+
+
+class Asked(Protocol):
+    """A picture to make, such as a `Layout`."""
+
+    @property
+    def scene(self) -> Scene:
+        """What the model is told."""
+
+    @property
+    def seed(self) -> int:
+        """Of the start noise."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,7 @@ class Gallery:
 
 
 def make_pictures(
-    pipeline: Any, layouts: Sequence[Layout], settings: Any, batch_size: int, made: Callable[[int], None]
+    pipeline: Any, layouts: Sequence[Asked], settings: Any, batch_size: int, made: Callable[[int], None]
 ) -> Made:
     """Generate one picture for each layout, each from the noise of its own seed.
 
@@ -132,5 +144,5 @@ def _shape(pipeline: Any, scene: Any, settings: Any) -> tuple[int, int, int]:
     return int(pipeline.unet.config.in_channels), height // cell, width // cell
 
 
-def _cut(layouts: Sequence[Layout], size: int) -> Iterator[Sequence[Layout]]:
+def _cut(layouts: Sequence[Asked], size: int) -> Iterator[Sequence[Asked]]:
     return (layouts[start : start + size] for start in range(0, len(layouts), size))

@@ -9,7 +9,8 @@ import click
 
 from .groups import Group
 from .progress import Countdown, quieten_libraries
-from .study_ablation import ablation
+from .study_ablation import ablation, open_pipeline
+from .study_objects import captions, seeds
 
 SUITES = ("seed", "grid", "flip")
 DETECTOR, SEGMENTER = "google/owlv2-base-patch16-ensemble", "facebook/sam-vit-base"
@@ -21,7 +22,8 @@ def study() -> None:
     """Measure a model in pictures made for one question."""
 
 
-study.add_command(ablation)
+for _command in (ablation, captions, seeds):
+    study.add_command(_command)
 
 
 @study.command()
@@ -111,7 +113,7 @@ def overlap(
     missing = run.missing(share - 1, parts)
     if missing:
         counter = Countdown("pictures", len(missing), quiet=quiet)
-        run.make(_pipeline(folder, device), missing, counter.add)
+        run.make(open_pipeline(folder, device), missing, counter.add)
     suites = suites or (SUITES if scenes == "world" else ("seed",))
     facts: dict[str, Any] = {"model": model, "weights": weights, "scenes": scenes, "suites": list(suites)}
     facts |= {"layouts": layouts, "seeds": seeds, "repeats": repeats, "kinds": kinds, "cells": len(cells)}
@@ -159,11 +161,3 @@ def _kinds(text: str) -> tuple[str, ...]:
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise click.BadParameter(f"{', '.join(unknown)!r}: choose from {', '.join(KINDS)}", param_hint="--kinds")
     return kinds
-
-
-def _pipeline(folder: Path, device: str) -> Any:
-    from instancediffusion.pipeline import InstanceDiffusionPipeline
-
-    pipeline = InstanceDiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)

@@ -68,7 +68,7 @@ def ablation(
     defaults = model_defaults(folder)
     if num_inference_steps is not None:
         defaults = defaults.replace(num_inference_steps=num_inference_steps)
-    pipeline = _pipeline(folder, device)
+    pipeline = open_pipeline(folder, device)
     rows, left = rows_for(pipeline.adapter, defaults, names)
     judge = Judge.load(judge_folder)
     run = AblationRun(output, list(flip_cells(study_world(WORLD_PX), layouts, tellings)), rows, defaults, judge)
@@ -93,7 +93,8 @@ def _telling(text: str) -> str:
     return "+".join(kinds)
 
 
-def _pipeline(folder: Path, device: str) -> Any:
+def open_pipeline(folder: Path, device: str) -> Any:
+    """Load a model's folder, without progress bars."""
     from instancediffusion.pipeline import InstanceDiffusionPipeline
 
     pipeline = InstanceDiffusionPipeline.from_pretrained(folder)

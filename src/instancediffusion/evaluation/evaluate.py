@@ -94,7 +94,9 @@ class Evaluator:
             pairs: pictures with what each was to show.
             judged: told of each picture when it is scored.
         """
-        made, best = _Side(self.reference), _Side(self.reference)
+        made, best, others = _Side(self.reference), _Side(self.reference), _Side(None)
+        first: Truth | None = None
+        last: Truth | None = None
         for batch in _batches(pairs, BATCH):
             seen = self._look([image for image, _ in batch], [truth for _, truth in batch])
             for (image, truth), one in zip(batch, seen, strict=True):
@@ -102,7 +104,18 @@ class Evaluator:
                 if judged is not None:
                     judged(Judged(image, truth, one, scores))
             self._add_composites(best, [truth for _, truth in batch])
-        return GroupReport(name, made.table(), best.table() if best.metrics.pictures else None)
+            for _, truth in batch:
+                if truth.composite is not None:
+                    self._add_other(others, last, truth)
+                    first, last = first or truth, truth
+        if first is not last and first is not None:
+            self._add_other(others, last, first)
+        return GroupReport(
+            name,
+            made.table(),
+            best.table() if best.metrics.pictures else None,
+            others.table() if others.metrics.pictures else None,
+        )
 
     def _look(self, images: Sequence[Picture], truths: Sequence[Truth]) -> list[Seen]:
         if isinstance(self.judge, InformedJudge):
@@ -120,6 +133,11 @@ class Evaluator:
         self._composites.update(zip(new, seen, strict=True))
         for key, truth, _ in known:
             side.update(self._composites[key], truth)
+
+    def _add_other(self, side: _Side, asked: Truth | None, other: Truth) -> None:
+        """Score the composite of one layout as if another had been asked for."""
+        if asked is not None and other.composite is not None and not isinstance(self.judge, InformedJudge):
+            side.update(self._composites[self._key(other, other.composite)], asked)
 
     def _key(self, truth: Truth, composite: npt.NDArray[np.uint8]) -> bytes:
         """Return what the verdict on a composite depends on."""

@@ -43,13 +43,19 @@ def _reading() -> str:
 
 
 def _group(group: GroupReport) -> list[str]:
-    made, best = group.generated, group.composites
+    made, best, others = group.generated, group.composites, group.others
     rows = [
-        [TITLES[name], _whole(made.scores[name]), _whole(best.scores.get(name)) if best else NONE, _count(made, name)]
+        [
+            TITLES[name],
+            _whole(made.scores[name]),
+            _whole(best.scores.get(name)) if best else NONE,
+            _whole(others.scores.get(name)) if others else NONE,
+            _count(made, name),
+        ]
         for name in TITLES
         if name in made.scores
     ]
-    parts = [_table(["score", "pictures", "composites", "observations"], rows)]
+    parts = [_table(["score", "pictures", "composites", "composites of other layouts", "observations"], rows)]
     for way, classes in made.by.items():
         if len(classes) < 2:
             continue

@@ -48,11 +48,14 @@ class GroupReport:
         generated: scores of the pictures.
         composites: scores the world's own pictures of the same layouts get from the same judge: the judge's accuracy,
             and the best a model can reach. None where there are none.
+        others: scores the world's own pictures of other layouts get: what a judge that is told nothing gives to pictures
+            of something else. None where there are none, or the judge is told what was asked for.
     """
 
     name: str
     generated: ScoreTable
     composites: ScoreTable | None = None
+    others: ScoreTable | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class EvaluationReport:
                     item["name"],
                     _table(item["generated"]),
                     _table(item["composites"]) if item["composites"] is not None else None,
+                    _table(item["others"]) if item.get("others") is not None else None,
                 )
                 for item in values["groups"]
             )

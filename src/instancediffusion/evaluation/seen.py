@@ -11,6 +11,9 @@ from PIL import Image
 Picture = Image.Image | npt.NDArray[np.uint8]
 """What judges look at: a PIL picture, or (H, W, 3) uint8."""
 
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
 
 def as_rgb(picture: Picture) -> Image.Image:
     """Return a picture as PIL's, in RGB."""

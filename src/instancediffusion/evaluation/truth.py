@@ -31,8 +31,8 @@ class TrueInstance:
         point: (x, y) fractions.
         scribble: (K, 2) fractions.
         visible: (H, W) bool, the part one is to see, told or not; None if nobody knows it.
+        amodal: (H, W) bool, all of it, hidden parts too, told or not; None if nobody knows it.
         hidden: share of it that nearer objects cover, 0..1.
-        whole: (H, W) bool, all of it, hidden parts too, told or not; None if nobody knows it.
     """
 
     name: str | None = None
@@ -43,8 +43,8 @@ class TrueInstance:
     point: tuple[float, float] | None = None
     scribble: npt.NDArray[np.float64] | None = None
     visible: npt.NDArray[np.bool_] | None = None
+    amodal: npt.NDArray[np.bool_] | None = None
     hidden: float = 0.0
-    whole: npt.NDArray[np.bool_] | None = None
 
     @property
     def size(self) -> float | None:
@@ -126,8 +126,8 @@ def _from_world(item: WorldInstance, asked: Instance, everything: bool) -> TrueI
         point=(asked.point.x, asked.point.y) if asked.point else None,
         scribble=np.array(asked.scribble.points) if asked.scribble else None,
         visible=item.visible,
+        amodal=item.amodal,
         hidden=1.0 - float(item.visible.sum()) / whole,
-        whole=item.amodal,
     )
 
 
@@ -150,7 +150,7 @@ def _from_scene(asked: Instance, kinds: Sequence[ObjectKind]) -> TrueInstance:
         point=(asked.point.x, asked.point.y) if asked.point else None,
         scribble=np.array(asked.scribble.points) if asked.scribble else None,
         visible=mask,
-        whole=mask,
+        amodal=mask,
     )
 
 

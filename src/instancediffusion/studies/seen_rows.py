@@ -21,7 +21,6 @@ from .cells import Cell
 from .metrics import Row, in_front, lower_and_larger, row_of
 from .photograph_rows import box_pixels, owned_overlap
 
-
 def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
     """Measure what a judge sees in a picture of a cell.
 
@@ -102,8 +101,8 @@ def _order(cell: Cell, seen: Seen, pairs: tuple[int | None, ...]) -> Row:
 def _region(seen: Seen, wanted: TrueInstance, index: int) -> Bools:
     """All of an object, hidden parts too: as told by its mask, as the judge guesses it, or its box."""
     size = (seen.labels.shape[0], seen.labels.shape[1])
-    if "mask" in wanted.told and wanted.whole is not None:
-        return resized(wanted.whole.astype(np.uint8), size) > 0
+    if "mask" in wanted.told and wanted.amodal is not None:
+        return resized(wanted.amodal.astype(np.uint8), size) > 0
     if seen.wholes is not None:
         return seen.wholes[index] | seen.mask(index)
     return box_pixels(seen.instances[index].box, size)

@@ -130,6 +130,8 @@ def test_composites_are_the_upper_bound(world):
     assert box.composites.scores["as_asked"].value == 1 and box.generated.scores["as_asked"].value < 1
     assert box.generated.pictures == box.composites.pictures == 6
     assert box.generated.distance > 0 and box.composites.distance > 0
+    # Pictures of other layouts say what is right by chance.
+    assert box.others.pictures == 6 and box.others.scores["as_asked"].value < 0.3 < box.others.scores["missed"].value
     assert oracle.looked_at == 6 + 6 + 6  # a composite that two groups share is judged once
 
 

@@ -180,16 +180,16 @@ def test_missed_objects_are_wrong_in_everything(cells):
 def test_an_ablation_goes_on_where_it_was_and_reports(tmp_path, cells, judge):
     pipe = tiny_pipeline(tmp_path)
     defaults = GenerationSettings(num_inference_steps=2, scheduler="ddim", mis_fraction=0.0)
-    names = ("no_gates", "no_segmentation_tokens", "order_withheld", "mask_visibility", "no_relative_values")
+    names = ("no_gates", "no_segmentation_tokens", "order_withheld", "no_relative_values")
     rows, left = rows_for(pipe.adapter, defaults, names)
-    run = AblationRun(tmp_path / "ablation", cells[:4], rows, defaults, judge)
+    run = AblationRun(tmp_path / "ablation", cells, rows, defaults, judge)
     run.claim({"weights": "a"})
     missing = run.missing()
-    assert len(missing) == 4 * len(rows) and "order_withheld" in rows
+    assert len(missing) == 8 * len(rows) and "order_withheld" in rows
     made: list[int] = []
     run.make(pipe, missing[:5], made.append)
     kept = bits(pipe.adapter)
-    again = AblationRun(tmp_path / "ablation", cells[:4], rows, defaults, judge)
+    again = AblationRun(tmp_path / "ablation", cells, rows, defaults, judge)
     again.claim({"weights": "a"})
     assert again.missing() == missing[5:]
     again.make(pipe, again.missing(), made.append)

@@ -40,15 +40,15 @@ DRAWINGS = "drawings"
 """Names the judge that needs no training."""
 
 
-def layout_world(max_objects: int, side_px: int = SIDE_PX) -> World:
-    """Open the world whose layouts are drawn: objects of the core, one drawing of each, as the judges know them."""
+def layout_world(max_objects: int, side_px: int = SIDE_PX, art_sets: tuple[str, ...] = ()) -> World:
+    """Open the world whose layouts are drawn: core objects, none of their parts; by default all drawings."""
     return World.load(
         spec=WorldSpec(
             size=side_px,
             min_objects=MIN_OBJECTS,
             max_objects=max_objects,
             objects=FIRST_CORE,
-            art_sets=("noto",),
+            art_sets=art_sets,
             part_share=0.0,
         )
     )
@@ -62,10 +62,10 @@ def open_judge(name: str, max_objects: int) -> tuple[Judge | DrawingsJudge, Worl
         SettingsError: the judge has not learned all words of the world.
     """
     if name == DRAWINGS:
-        world = layout_world(max_objects)
+        world = layout_world(max_objects, art_sets=("noto",))
         return DrawingsJudge(world.sprites, world.kinds), world
     judge = Judge.load(name)
-    world = layout_world(max_objects, judge.config.side_px)
+    world = layout_world(max_objects)
     check_words(judge, world)
     return judge, world
 

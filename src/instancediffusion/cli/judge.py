@@ -48,14 +48,11 @@ def train(recipe: Path, run: Path, output: Path | None, stop_after: int | None, 
 def check(folder: Path, count: int, max_objects: int) -> None:
     """Measure the judge in FOLDER on composites it has not seen, whose truth is known exactly."""
     from instancediffusion.evaluation import Judge, check_judge
-    from instancediffusion.evaluation.layouts import CHECK_SEED
+    from instancediffusion.evaluation.layouts import CHECK_SEED, SIDE_PX
     from instancediffusion.worlds import World, WorldSpec
 
     opened = Judge.load(folder)
-    objects = opened.config.kinds
-    spec = WorldSpec(
-        size=opened.config.side_px, max_objects=max_objects, objects=objects, art_sets=("noto",), part_share=0.0
-    )
+    spec = WorldSpec(size=SIDE_PX, max_objects=max_objects, objects=opened.config.kinds, part_share=0.0)
     world = World.load(spec=spec)
     for name, score in check_judge(opened, world, count, CHECK_SEED).items():
         click.echo(f"{name:14s} {score}")

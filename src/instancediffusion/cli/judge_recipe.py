@@ -43,7 +43,7 @@ def train_judge(
         recipe: what to train.
         run: folder of the run.
         output: folder to write the judge to.
-        world: another world than the built-in one; its pictures have the judge's side.
+        world: another world than the built-in one; its pictures have the lessons' side.
         checks: unseen composites to measure it on.
         stop_after: end after this many steps of this call.
     """
@@ -71,8 +71,8 @@ def train_judge(
 def lesson_world(recipe: JudgeRecipe) -> World:
     """Open the built-in world that a judge learns from: objects in all their drawings, none of their parts."""
     options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.lessons.options.items()}
-    size = recipe.lessons.side_px or recipe.network.side_px
-    return World.load(spec=WorldSpec(**{"objects": FIRST_CORE, "part_share": 0.0, **options, "size": size}))
+    mine = {"objects": FIRST_CORE, "part_share": 0.0, **options, "size": recipe.lessons.side_px}
+    return World.load(spec=WorldSpec(**mine))
 
 
 def accuracy(judge: Judge, world: World, count: int) -> dict[str, Any]:

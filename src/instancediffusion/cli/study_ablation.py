@@ -23,7 +23,9 @@ WORLD_PX = 256
     help="Folder of the network that `instancediffusion judge train` wrote.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
-@click.option("--layouts", type=_COUNT, default=10, show_default=True, help="Layouts of different and of the same class.")
+@click.option(
+    "--layouts", type=_COUNT, default=10, show_default=True, help="Layouts of different and of the same class."
+)
 @click.option(
     "--told",
     multiple=True,

@@ -50,9 +50,9 @@ def captions(
 ) -> None:
     """Draw captions in people's own words: is what they name there?
 
-    FILE is a JSON list of {"caption": "a sleepy kitten", "class": "cat"}, such as benchmarks/everyday_captions.json; the
-    class is a kind of the synthetic world. Each is drawn alone in a box. OUTPUT gets the pictures, report.json, report.md
-    and captions.jsonl, a line for each caption with what is seen in its place.
+    FILE is a JSON list of {"caption": "a sleepy kitten", "class": "cat"}, such as benchmarks/everyday_captions.json;
+    the class is a kind of the synthetic world. Each is drawn alone in a box. OUTPUT gets the pictures, report.json,
+    report.md and captions.jsonl, a line for each caption with what is seen in its place.
     """
     quieten_libraries(bars=False)
     from instancediffusion.evaluation import EvaluationReport, Evaluator, Judge, Judged, to_markdown
@@ -68,7 +68,9 @@ def captions(
     def judged(one: Judged) -> None:
         score = one.scores[0]
         right = bool(score.kind_right)
-        lines.append(json.dumps({"caption": one.truth.name, "class": score.name, "seen": score.seen_as, "right": right}))
+        lines.append(
+            json.dumps({"caption": one.truth.name, "class": score.name, "seen": score.seen_as, "right": right})
+        )
 
     pairs = ((gallery.picture("captions", k), request.truth) for k, request in enumerate(requests))
     group = Evaluator(judge).group("captions", pairs, judged)
@@ -122,8 +124,9 @@ def seeds(
 
 def _world() -> Any:
     from instancediffusion.worlds import World, WorldSpec
+    from instancediffusion.worlds.catalogue import FIRST_CORE
 
-    return World.load(spec=WorldSpec(size=WORLD_PX))
+    return World.load(spec=WorldSpec(size=WORLD_PX, objects=FIRST_CORE, part_share=0.0))
 
 
 def _drawn(

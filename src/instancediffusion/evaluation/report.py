@@ -48,8 +48,8 @@ class GroupReport:
         generated: scores of the pictures.
         composites: scores the world's own pictures of the same layouts get from the same judge: the judge's accuracy,
             and the best a model can reach. None where there are none.
-        others: scores the world's own pictures of other layouts get: what a judge that is told nothing gives to pictures
-            of something else. None where there are none, or the judge is told what was asked for.
+        others: scores the world's own pictures of other layouts get: what a judge that is told nothing gives to
+            pictures of something else. None where there are none, or the judge is told what was asked for.
     """
 
     name: str

@@ -47,7 +47,7 @@ class Seen:
         labels: (H, W) uint8: 0 where there is no object, k + 1 where instance k is seen.
         instances: the objects.
         features: (D,) float32, what the judge's last layer says of the whole picture, or None.
-        wholes: (n, H, W) bool, all of each instance, what nearer ones hide of it guessed; None if the judge guesses none.
+        wholes: (n, H, W) bool, all of each instance, what nearer ones hide of it guessed; None if that is not guessed.
     """
 
     labels: npt.NDArray[np.uint8]

@@ -81,7 +81,9 @@ ROWS: dict[str, Ablation] = {
             ("visibility", "visibility in the attention"),
         )
     },
-    "order_in_visibility": Ablation("order told to visibility alone", ("order_embedding",), {"instance_mask": "visibility"}),
+    "order_in_visibility": Ablation(
+        "order told to visibility alone", ("order_embedding",), {"instance_mask": "visibility"}
+    ),
     "order_in_tokens": Ablation("order told to the tokens alone", values={"instance_mask": "grounding"}),
     "order_nowhere": Ablation(
         "order told to nobody: neither tokens nor visibility", ("order_embedding",), {"instance_mask": "grounding"}
@@ -165,8 +167,8 @@ class AblationRun:
         if noted.exists() and json.loads(noted.read_text(encoding="utf-8")) != dict(decisive):
             if not replace:
                 raise RunConflictError(
-                    f"{self.path} holds pictures of another model ({SETTINGS} there says which); choose another folder, "
-                    "or add --overwrite"
+                    f"{self.path} holds pictures of another model ({SETTINGS} there says which); choose another "
+                    "folder, or add --overwrite"
                 )
             for picture in (self.path / "pictures").rglob("*.png"):
                 picture.unlink()
@@ -211,8 +213,10 @@ class AblationRun:
             added(len(batch))
 
     def composites(self, added: Callable[[int], None]) -> Iterator[tuple[str, Row]]:
-        """Measure the world's own pictures of the cells (the most that can be reached), and of other layouts (what a
-        judge that sees nothing of what was asked for gives by chance); yields (`COMPOSITES` or `OTHERS`, row)."""
+        """Measure the world's own pictures; yields (`COMPOSITES` or `OTHERS`, row).
+
+        Those of the cells are the most that can be reached. Those of other layouts say what is right by chance.
+        """
         there = [cell for cell in self.cells if cell.truth.composite is not None]
         half = len(there) // 2
         for batch in _batches(range(len(there))):

@@ -56,8 +56,8 @@ def to_markdown(report: StudyReport) -> str:
     if left:
         lines += ["Not measured:", "", *(f"- {ROWS[name].title}: {why}" for name, why in left.items()), ""]
     lines += [
-        "Class, colour and IoU are of all objects: a missed one has none of them. Pairs: both orders of a layout come out "
-        "as asked; .25 is chance where the order is not in the request. 95 % intervals in brackets.",
+        "Class, colour and IoU are of all objects: a missed one has none of them. Pairs: both orders of a layout come "
+        "out as asked; .25 is chance where the order is not in the request. 95 % intervals in brackets.",
         "",
     ]
     return "\n".join(lines)

@@ -15,7 +15,6 @@ from instancediffusion.adapter.unifusion import GroundingTokens
 from instancediffusion.conditioning import KINDS
 from instancediffusion.errors import SettingsError
 
-
 HIDDEN = -1e4
 """Logit of a hidden token: its weight is zero in every floating-point type, and finite, so its column stays."""
 

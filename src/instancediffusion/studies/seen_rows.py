@@ -1,8 +1,8 @@
 """From what a judge sees to the numbers of one picture. The judge is told nothing of what was asked for.
 
 Who is in front is read from the region where both objects are: where their told silhouettes overlap if masks were told,
-else where the silhouettes overlap that the judge sees, with what is hidden of them guessed. Each of its pixels belongs to
-one of the two, or to neither (see `ownership.Overlap`).
+else where the silhouettes overlap that the judge sees, with what is hidden of them guessed. Each of its pixels belongs
+to one of the two, or to neither (see `ownership.Overlap`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from instancediffusion.geometry import box_iou
 from .cells import Cell
 from .metrics import Row, in_front, lower_and_larger, row_of
 from .photograph_rows import box_pixels, owned_overlap
+
 
 def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
     """Measure what a judge sees in a picture of a cell.

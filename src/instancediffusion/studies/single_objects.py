@@ -114,9 +114,7 @@ def mean_distance(pictures: Sequence[Picture], box: npt.NDArray[np.float64]) -> 
     if len(pictures) < 2:
         raise SettingsError(f"{len(pictures)} picture has no distance to another; give two or more")
     small = np.stack([_small(as_rgb(picture), box) for picture in pictures])
-    found = [
-        float(np.sqrt(((small[i] - small[j]) ** 2).mean())) for i in range(len(small)) for j in range(i)
-    ]
+    found = [float(np.sqrt(((small[i] - small[j]) ** 2).mean())) for i in range(len(small)) for j in range(i)]
     return float(np.mean(found))
 
 
@@ -126,17 +124,13 @@ def _small(picture: Image.Image, box: npt.NDArray[np.float64]) -> npt.NDArray[np
     return np.asarray(cut, np.float64) / 255
 
 
-def _request(
-    world: World, kind: ObjectKind, rng: np.random.Generator, seed: int, caption: str, prompt: str
-) -> Request:
+def _request(world: World, kind: ObjectKind, rng: np.random.Generator, seed: int, caption: str, prompt: str) -> Request:
     ground = world.backgrounds[int(rng.integers(len(world.backgrounds)))]
     box = _box(world, kind, rng, float(rng.uniform(*SIZES)))
     return _drawn(world, kind, box, seed, caption, prompt, ground, None)
 
 
-def _box(
-    world: World, kind: ObjectKind, rng: np.random.Generator, size: float
-) -> npt.NDArray[np.float64]:
+def _box(world: World, kind: ObjectKind, rng: np.random.Generator, size: float) -> npt.NDArray[np.float64]:
     """Return a box of the shape of the kind's first drawing, anywhere on the canvas."""
     width, height = world.sprites.picture(kind.name).size
     sides = np.array([width, height]) / max(width, height) * size

@@ -14,30 +14,33 @@ CELL_PX = 4
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """The network, and the words it answers in.
+    """The networks, and the words they answer in.
+
+    A judge has two. One looks at the whole picture, made small, and says of each of its cells whether it shows an
+    object and how far that object reaches. The other, the reader, looks at a window around each object that was found
+    so, cut out of the picture itself, and says what the object is and which pixels are its own.
 
     Attributes:
         kinds: names of the objects it tells apart.
         colours: names of colours.
         facings: names of sides.
-        side_px: side of the picture it looks at; others are brought to that size first. A multiple of 32.
-        widths: channels at 1/4, 1/8, 1/16 and 1/32 of the picture's side.
+        side_px: side the picture is made small to. A multiple of 32.
+        widths: the first network's channels at 1/4, 1/8, 1/16 and 1/32 of the picture's side.
         depths: residual blocks on the way down, at each of these.
-        hidden: channels of the last layer, whose mean over the picture are its features.
-        crop_px: side of the windows a second network, the reader, looks at; it says what an object is, and the rims. A
-            multiple of 16; 0, no reader: cells say everything.
+        hidden: channels of its last layer, whose mean over the picture are the picture's features.
+        crop_px: side of the reader's windows. A multiple of 16.
         crop_widths: the reader's channels at 1/4, 1/8 and 1/16 of the window's side.
     """
 
     kinds: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
     facings: tuple[str, ...] = ("left", "right")
-    side_px: int = 256
-    widths: tuple[int, ...] = (48, 96, 192, 192)
-    depths: tuple[int, ...] = (1, 1, 2, 2)
-    hidden: int = 128
-    crop_px: int = 0
-    crop_widths: tuple[int, ...] = (96, 192, 256)
+    side_px: int = 96
+    widths: tuple[int, ...] = (40, 80, 128, 128)
+    depths: tuple[int, ...] = (1, 1, 1, 1)
+    hidden: int = 96
+    crop_px: int = 48
+    crop_widths: tuple[int, ...] = (80, 160, 192)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -45,8 +48,8 @@ class JudgeConfig:
             raise SettingsError(f"side_px = {self.side_px}: expected a multiple of 32")
         if len(self.widths) != 4 or len(self.depths) != 4 or min(*self.widths, self.hidden) < 1 or min(self.depths) < 0:
             raise SettingsError(f"widths, depths = {self.widths}, {self.depths}: expected four numbers each")
-        if self.crop_px < 0 or self.crop_px % 16:
-            raise SettingsError(f"crop_px = {self.crop_px}: expected a multiple of 16, or 0")
+        if self.crop_px < 16 or self.crop_px % 16:
+            raise SettingsError(f"crop_px = {self.crop_px}: expected a multiple of 16")
         if len(self.crop_widths) != 3 or min(self.crop_widths) < 1:
             raise SettingsError(f"crop_widths = {self.crop_widths}: expected three numbers")
 
@@ -57,7 +60,7 @@ class JudgeConfig:
 
     @property
     def grid(self) -> int:
-        """Cells in a row of its map."""
+        """Cells in a row of the small picture."""
         return self.side_px // CELL_PX
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,7 +87,7 @@ class JudgeLessons:
 
     Attributes:
         options: fields of the `WorldSpec`; the size is `side_px`.
-        side_px: side of the pictures; 0, the judge's own.
+        side_px: side of the pictures.
         first_seed: world seed of the first picture.
         pool: pictures to choose from at any step; the window moves on as the steps go.
         fresh: pictures by which it moves in a step. Each is then learned from `batch_size / fresh` times or so.
@@ -92,21 +95,21 @@ class JudgeLessons:
         blur: share of pictures that are blurred.
         noise: largest standard deviation of added noise, fine and coarse, where pixels are -1..1.
         shade: largest change of brightness and contrast, per channel a third of it.
-        crops: windows a step, for judges with a reader.
+        crops: windows a step.
         empty: share of these that show no object.
         jitter: standard deviation of what the reader is told of a box, in its sides, as the cells will err.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
-    side_px: int = 0
+    side_px: int = 192
     first_seed: int = 40_000_000
-    pool: int = 1000
+    pool: int = 500
     fresh: int = 2
     coarse: float = 0.5
     blur: float = 0.25
     noise: float = 0.08
     shade: float = 0.08
-    crops: int = 24
+    crops: int = 48
     empty: float = 0.08
     jitter: float = 0.06
 
@@ -114,3 +117,8 @@ class JudgeLessons:
         """Refuse what cannot be run."""
         if self.pool < 1 or self.fresh < 0:
             raise SettingsError(f"pool, fresh = {self.pool}, {self.fresh}: expected at least 1 and 0")
+        if self.crops < 1 or not 0 <= self.empty < 1 or self.jitter < 0:
+            raise SettingsError(
+                f"crops, empty, jitter = {self.crops}, {self.empty}, {self.jitter}: expected at least 1, a share below "
+                "1, and at least 0"
+            )

@@ -4,8 +4,8 @@ The rule. Every cell that more likely than not shows an object names the box of 
 trusted cell (probability of an object times the predicted quality of its box) proposes its box; cells whose boxes
 overlap it by IoU >= `ALIKE` are that object, and the next most trusted cell of the rest proposes the next. An object
 of fewer than `LEAST_CELLS` cells, or whose mean box is like that of an earlier one, is none. Then every cell goes to
-the object whose mean box is most like its own, if IoU >= `BELONGS`, and boxes are averaged anew. Kind, colour and side
-are those of the highest mean probability over an object's cells.
+the object whose mean box is most like its own, if IoU >= `BELONGS`, and boxes are averaged anew. The reader
+says what each object is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from instancediffusion.geometry import box_iou
 
-Floats = npt.NDArray[np.float64]
+from ..seen import Floats
 
 ALIKE = 0.55
 BELONGS = 0.3
@@ -85,17 +85,3 @@ def _group(cells: npt.NDArray[np.int64], boxes: Floats, trust: Floats) -> Group:
     if not len(cells):
         return Group(cells, np.zeros(4), 0.0)
     return Group(cells, np.average(boxes[cells], axis=0, weights=trust[cells]), float(trust[cells].mean()))
-
-
-def spread(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Let objects grow by one cell into cells of none, so that their rims at full resolution have an owner."""
-    padded = np.pad(labels, 1)
-    height, width = labels.shape
-    around = [padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width] for dy, dx in _AROUND]
-    result = labels.copy()
-    for neighbour in around:  # the four sides come before the corners
-        result = np.where(result == 0, neighbour, result)
-    return result
-
-
-_AROUND = ((0, -1), (0, 1), (-1, 0), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))

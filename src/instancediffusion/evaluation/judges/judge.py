@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional
 
 from instancediffusion.errors import CheckpointError
 from instancediffusion.runs import atomic_path, file_sha256, write_json
@@ -22,16 +20,14 @@ from instancediffusion.scene import KINDS
 from instancediffusion.worlds import World
 
 from ..metrics import InstanceMetrics, Scores
-from ..seen import Picture, Seen, SeenInstance, as_rgb
+from ..seen import Floats, Picture, Seen, as_rgb
 from ..truth import truth_of_sample
 from .config import JudgeConfig
-from .grouping import Group, group_cells, spread
+from .grouping import group_cells
 from .network import Answer, JudgeNetwork
 from .objects import read_objects
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-Floats = npt.NDArray[np.float64]
-
 BATCH = 8
 CERTAIN = 0.5
 
@@ -40,7 +36,7 @@ class Judge:
     """Says which objects a picture shows, where, in which colour and facing which side.
 
     Args:
-        network: the trained network.
+        network: the trained networks.
         card: what is known of it (training, own accuracy), JSON-like values.
         sha256: hash of its weights' file, if it has one.
     """
@@ -92,53 +88,18 @@ class Judge:
             batch = [as_rgb(image) for image in images[start : start + BATCH]]
             pixels = torch.stack([cells_input(image, self.config.side_px) for image in batch])
             answer = self.network(pixels.contiguous(memory_format=torch.channels_last))
-            probability = answer.kind.softmax(1)
-            if self.network.reader is not None:
-                boxes = [self._proposed(answer, probability[row], row) for row in range(len(batch))]
-                objects = read_objects(self.network.reader, self.config, batch, boxes)
-                found += [one.seen(answer.hidden[row].mean((1, 2)).numpy()) for row, one in enumerate(objects)]
-                continue
-            for row, image in enumerate(batch):
-                found.append(self._read(answer, probability[row], row, (image.height, image.width)))
+            boxes = [self._proposed(answer, row) for row in range(len(batch))]
+            objects = read_objects(self.network.reader, self.config, batch, boxes)
+            found += [one.seen(answer.hidden[row].mean((1, 2)).numpy()) for row, one in enumerate(objects)]
         return found
 
-    def _cells(self, answer: Answer, probability: Tensor, row: int) -> tuple[Tensor, Floats, list[Group]]:
-        """Group the cells of one picture; returns (cells,) bool: those that show an object, their boxes, and the groups."""
-        on = (probability[0] < 1 - CERTAIN).flatten()
+    def _proposed(self, answer: Answer, row: int) -> list[tuple[Floats, float]]:
+        """Return the box and trust of each object that the cells of a picture speak of."""
+        there = answer.there[row].softmax(0)[1]
+        on = (there > CERTAIN).flatten()
         boxes = answer.box[row].flatten(1).T[on].double().clamp(0, 1).numpy()
-        trust = ((1 - probability[0]) * answer.quality[row].sigmoid()).flatten()[on].double().clamp(min=1e-6).numpy()
-        return on, boxes, group_cells(boxes, trust)
-
-    def _proposed(self, answer: Answer, probability: Tensor, row: int) -> list[tuple[Floats, float]]:
-        """Return the box and trust of each object of one picture, for the reader."""
-        return [(group.box, group.trust) for group in self._cells(answer, probability, row)[2]]
-
-    def _read(self, answer: Answer, probability: Tensor, row: int, size: tuple[int, int]) -> Seen:
-        """Turn the cells of one picture into objects."""
-        on, _, groups = self._cells(answer, probability, row)
-        traits = [
-            part.flatten(1).T[on].double().numpy()
-            for part in (probability[1:], answer.colour[row].softmax(0), answer.facing[row].softmax(0))
-        ]
-        labels = np.zeros(on.numel(), np.uint8)
-        where = np.flatnonzero(on.numpy())
-        for number, group in enumerate(groups):
-            labels[where[group.cells]] = number + 1
-        return Seen(
-            _enlarged(labels.reshape(self.config.grid, -1), answer.object[row], size),
-            tuple(self._instance(group, traits) for group in groups),
-            answer.hidden[row].mean((1, 2)).numpy(),
-        )
-
-    def _instance(self, group: Group, traits: Sequence[npt.NDArray[np.float64]]) -> SeenInstance:
-        kind, colour, facing = (values[group.cells].mean(0) for values in traits)
-        return SeenInstance(
-            self.config.kinds[int(kind.argmax())],
-            self.config.colours[int(colour.argmax())] if len(colour) else None,
-            self.config.facings[int(facing.argmax())] if len(facing) else None,
-            group.box,
-            group.trust,
-        )
+        trust = (there * answer.quality[row].sigmoid()).flatten()[on].double().clamp(min=1e-6).numpy()
+        return [(group.box, group.trust) for group in group_cells(boxes, trust)]
 
 
 def check_judge(judge: Judge, world: World, count: int, first_seed: int) -> Scores:
@@ -169,13 +130,3 @@ def unknown_words(judge: Judge, world: World) -> list[str]:
     """List the names and colours of a world that a judge has not learned."""
     words = [kind.name for kind in world.kinds if kind.name not in judge.config.kinds]
     return words + [colour for colour in colours_of(world) if colour not in judge.config.colours]
-
-
-def _enlarged(cells: npt.NDArray[np.uint8], fine: Tensor, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Bring the map of cells to a picture's (height, width), with the rims the finer map shows."""
-    height, width = size
-    on = functional.interpolate(fine[None], size=size, mode="bilinear", align_corners=False)[0, 0] > 0
-    rows = ((np.arange(height) + 0.5) * cells.shape[0] / height).astype(int)
-    columns = ((np.arange(width) + 0.5) * cells.shape[1] / width).astype(int)
-    large: npt.NDArray[np.uint8] = spread(cells)[rows[:, None], columns] * on.numpy()
-    return large

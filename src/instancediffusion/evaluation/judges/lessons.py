@@ -58,20 +58,16 @@ def lesson_of(sample: WorldSample, config: JudgeConfig) -> Lesson:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the network should have said of B pictures.
+    """What the first network should have said of B pictures.
 
     Attributes:
-        kind: (B, g, g) int64; 0 is "no object".
-        colour: (B, g, g) int64, or `UNKNOWN`.
-        facing: (B, g, g) int64, or `UNKNOWN`.
+        there: (B, g, g) int64: 1 where there is an object.
         box: (B, 4, g, g), fractions; meaningless where there is no object.
         weight: (B, g, g): 0 without object, else 1/sqrt(visible area) so that small objects count, mean 1 over objects.
         object: (B, 1, 2g, 2g), share of the half cell that objects cover.
     """
 
-    kind: Tensor
-    colour: Tensor
-    facing: Tensor
+    there: Tensor
     box: Tensor
     weight: Tensor
     object: Tensor
@@ -84,20 +80,16 @@ def targets_of(lessons: Sequence[Lesson], config: JudgeConfig) -> Targets:
     cells = ids[:, middles[:, None], middles]
     fine = functional.adaptive_avg_pool2d((ids > 0).float()[:, None], 2 * config.grid)
     most = max(len(lesson.boxes) for lesson in lessons) + 1
-    traits = torch.full((len(lessons), most, 3), UNKNOWN)
     boxes, weights = torch.zeros(len(lessons), most, 4), torch.zeros(len(lessons), most)
     for row, lesson in enumerate(lessons):
         count = len(lesson.boxes)
-        traits[row, 1 : count + 1] = torch.from_numpy(lesson.traits)
         boxes[row, 1 : count + 1] = torch.from_numpy(lesson.boxes)
         area = torch.bincount(cells[row].flatten(), minlength=most)[1 : count + 1]
         weights[row, 1 : count + 1] = area.clamp(min=1).rsqrt()
     rows = torch.arange(len(lessons))[:, None, None]
-    kind, colour, facing = traits[rows, cells].unbind(-1)
     weight = weights[rows, cells]
     weight = weight * ((cells > 0).sum().clamp(min=1) / weight.sum().clamp(min=1e-6))
-    kind = (kind + 1).clamp(max=1) if config.crop_px else kind + 1
-    return Targets(kind, colour, facing, boxes[rows, cells].permute(0, 3, 1, 2), weight, fine)
+    return Targets((cells > 0).long(), boxes[rows, cells].permute(0, 3, 1, 2), weight, fine)
 
 
 def pixels_of(images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:

@@ -11,23 +11,28 @@ from .network import Answer
 from .reader import Reading
 from .windows import WindowTargets
 
-WEIGHTS = {"kind": 1.0, "colour": 0.5, "facing": 0.5, "box": 1.0, "sides": 2.0, "quality": 0.25, "object": 1.0}
+WEIGHTS = {
+    "there": 1.0,
+    "kind": 1.0,
+    "colour": 0.5,
+    "facing": 0.5,
+    "box": 1.0,
+    "sides": 2.0,
+    "quality": 0.25,
+    "object": 1.0,
+}
 GROUND = 0.3
-"""Weight of a cell without object in the loss of kinds, where one of an object has 1 on average."""
+"""Weight of a cell without object, where one of an object has 1 on average."""
 
 
 def judge_loss(answer: Answer, targets: Targets) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss, and numbers to log: its parts and the share of objects' cells whose kind is right."""
-    on = targets.kind > 0
-    weight = torch.where(on, targets.weight, GROUND)
+    """Return the loss of the cells, and numbers to log: its parts and the share of objects' cells that are found."""
+    weight = torch.where(targets.there > 0, targets.weight, GROUND)
     iou, generalised = box_overlap(answer.box, targets.box)
-    sides = (answer.box - targets.box).abs().sum(1)
     parts = {
-        "kind": _entropy(answer.kind, targets.kind, weight),
-        "colour": _entropy(answer.colour, targets.colour, targets.weight),
-        "facing": _entropy(answer.facing, targets.facing, targets.weight),
+        "there": _entropy(answer.there, targets.there, weight),
         "box": _mean(1 - generalised, targets.weight),
-        "sides": _mean(sides, targets.weight),
+        "sides": _mean((answer.box - targets.box).abs().sum(1), targets.weight),
         "quality": _mean(
             functional.binary_cross_entropy_with_logits(answer.quality, iou.detach(), reduction="none"), targets.weight
         ),
@@ -36,8 +41,8 @@ def judge_loss(answer: Answer, targets: Targets) -> tuple[Tensor, dict[str, floa
     loss = torch.stack([WEIGHTS[name] * value for name, value in parts.items()]).sum()
     numbers = {name: value.item() for name, value in parts.items()}
     with torch.no_grad():
-        right = (answer.kind.argmax(1) == targets.kind).float()
-        numbers |= {"right": _mean(right, targets.weight).item(), "iou": _mean(iou, targets.weight).item()}
+        found = (answer.there.argmax(1) == targets.there).float()
+        numbers |= {"found": _mean(found, targets.weight).item(), "iou": _mean(iou, targets.weight).item()}
     return loss, numbers
 
 

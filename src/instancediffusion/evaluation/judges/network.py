@@ -1,4 +1,4 @@
-"""The judge's network: a small U-net over cells of 4x4 pixels."""
+"""The judge's networks: a small U-net over cells of 4x4 pixels that finds objects, and the reader of each of them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,17 @@ START_SIDE = 0.15
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says of B pictures, for each cell of the (g, g) map.
+    """What the first network says of B pictures, for each cell of the (g, g) map.
 
     Attributes:
-        kind: (B, K + 1, g, g) logits; 0 is "no object". With a reader K is 1: an object.
-        colour: (B, C, g, g) logits; C is 0 with a reader.
-        facing: (B, F, g, g) logits; F is 0 with a reader.
+        there: (B, 2, g, g) logits: no object, an object.
         box: (B, 4, g, g) x0 y0 x1 y1, fractions of the picture: the box of the whole object a cell belongs to.
         quality: (B, g, g) logit: how well that box will fit.
         object: (B, 1, 2g, 2g) logits: there is an object, at twice the resolution.
         hidden: (B, D, g, g) the last layer.
     """
 
-    kind: Tensor
-    colour: Tensor
-    facing: Tensor
+    there: Tensor
     box: Tensor
     quality: Tensor
     object: Tensor
@@ -41,7 +37,7 @@ class Answer:
 
 
 class JudgeNetwork(nn.Module):
-    """Pictures to an `Answer`.
+    """Pictures to an `Answer`, and beside it the `reader`.
 
     Args:
         config: sizes and words.
@@ -62,15 +58,14 @@ class JudgeNetwork(nn.Module):
         self.norm = ChannelNorm(widths[0])
         # The cell's own colour is told beside what was made of it.
         self.last = nn.Conv2d(widths[0] + 3, config.hidden, 1)
-        # Where a reader says what an object is, cells say that there is one.
-        self.parts = (*((2, 0, 0) if config.crop_px else config.words), 4, 1, 4)
+        self.parts = (2, 4, 1, 4)
         self.head = nn.Conv2d(config.hidden, sum(self.parts), 1)
         with torch.no_grad():
             self.head.weight.mul_(0.1)
-        bias, first = torch.zeros(sum(self.parts)), sum(self.parts[:3])
-        bias[first : first + 4] = torch.tensor(START_SIDE).expm1().log()
+        bias = torch.zeros(sum(self.parts))
+        bias[2:6] = torch.tensor(START_SIDE).expm1().log()
         self.head.bias = nn.Parameter(bias)
-        self.reader = ReaderNetwork(config) if config.crop_px else None
+        self.reader = ReaderNetwork(config)
 
     def forward(self, images: Tensor) -> Answer:
         """Answer for pictures (B, 3, S, S), -1..1; S is a multiple of 32."""
@@ -86,10 +81,8 @@ class JudgeNetwork(nn.Module):
                 x = self.back[number](x)
         colour = functional.avg_pool2d(images, CELL_PX).to(x.dtype)
         hidden = functional.silu(self.last(torch.cat([self.norm(x), colour], 1)))
-        kind, colours, facing, sides, quality, fine = self.head(hidden).float().split(self.parts, 1)
-        return Answer(
-            kind, colours, facing, boxes_of(sides), quality[:, 0], functional.pixel_shuffle(fine, 2), hidden.float()
-        )
+        there, sides, quality, fine = self.head(hidden).float().split(self.parts, 1)
+        return Answer(there, boxes_of(sides), quality[:, 0], functional.pixel_shuffle(fine, 2), hidden.float())
 
 
 def boxes_of(sides: Tensor) -> Tensor:

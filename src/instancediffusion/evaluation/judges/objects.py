@@ -1,4 +1,4 @@
-"""From proposed boxes to objects: the reader looks twice, at the proposed window and at the one its own box asks for."""
+"""From proposed boxes to objects: the reader looks at the proposed window, then at that of the box it found there."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from instancediffusion.geometry import box_iou
 
-from ..seen import Seen, SeenInstance
+from ..seen import Floats, Seen, SeenInstance
 from .config import JudgeConfig
-from .reader import Floats, ReaderNetwork, Reading, crops_of
+from .reader import ReaderNetwork, Reading, crops_of
 
 LOOKS = 2
 SAME = 0.6
@@ -69,9 +69,7 @@ def read_objects(
         crops = torch.cat([crop for crop, _ in cut])
         reading = reader(crops.contiguous(memory_format=torch.channels_last))
         whole = np.split(reading.box.double().numpy(), np.cumsum([len(some) for some in boxes])[:-1])
-        boxes = [
-            _in_picture(some, window, image) for some, window, image in zip(whole, windows, images, strict=True)
-        ]
+        boxes = [_in_picture(some, window, image) for some, window, image in zip(whole, windows, images, strict=True)]
     found, start = [], 0
     for image, some, window, given in zip(images, boxes, windows, proposed, strict=True):
         part = slice(start, start + len(some))

@@ -1,25 +1,24 @@
-"""The reader: what one object is, from a crop around its box. It is told a box and nothing else of what was asked for."""
+"""The reader: what an object is, from a window around its box; it is told nothing else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..seen import Floats
 from .blocks import ChannelNorm, Residual
 from .config import CELL_PX, JudgeConfig
-
-Floats = npt.NDArray[np.float64]
 
 ROOM = 1.3
 """Side of the square window around a box, in longer sides of the box."""
 
 PLACED = 32
+"""Channels of the lowest level that are read place by place; of the others the mean is."""
 
 
 @dataclass(frozen=True)

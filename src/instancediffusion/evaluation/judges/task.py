@@ -57,8 +57,8 @@ class JudgeTask:
         seed: int = 0,
         half: bool = True,
     ) -> None:
-        if world.spec.size != (side := lessons.side_px or config.side_px):
-            raise SettingsError(f"the world's size is {world.spec.size}, the lessons' side_px {side}")
+        if world.spec.size != lessons.side_px:
+            raise SettingsError(f"the world's size is {world.spec.size}, the lessons' side_px {lessons.side_px}")
         self.config = with_words(config, world)
         self.lessons, self.batch_size, self.seed, self.half = lessons, batch_size, seed, half
         torch.manual_seed(seed)
@@ -72,14 +72,11 @@ class JudgeTask:
         generator = torch.Generator().manual_seed(int(words.view(np.uint64)[0] >> 1))
         chosen = self._pool.at(step, self.batch_size, generator)
         x = worsened(pixels_of([lesson.image for lesson in chosen]), self.lessons, generator)
-        images = _pictures(x) if self.config.crop_px or x.shape[-1] != self.config.side_px else []
-        if x.shape[-1] != self.config.side_px:
-            x = torch.stack([cells_input(image, self.config.side_px) for image in images])
+        images = _pictures(x)
+        x = torch.stack([cells_input(image, self.config.side_px) for image in images])
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             answer = self.network(x.contiguous(memory_format=torch.channels_last))
         loss, numbers = judge_loss(answer, targets_of(chosen, self.config))
-        if self.network.reader is None:
-            return loss, numbers
         rng = np.random.Generator(np.random.PCG64([self.seed, step, 1]))
         crops, targets = windows_of(chosen, images, self.config, self.lessons, rng)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from instancediffusion.geometry import box_iou
 
+from ..seen import Floats
 from .config import JudgeConfig, JudgeLessons
 from .lessons import UNKNOWN, Lesson
-from .reader import Floats, crops_of
+from .reader import crops_of
 
 APART = 0.15
 """IoU with every object below which a window shows none."""

@@ -83,7 +83,7 @@ def test_windows_hold_the_box_they_are_told_and_the_truth_of_it(world, samples):
     y, x = (torch.arange(16) + 0.5).div(16)[:, None], (torch.arange(16) + 0.5).div(16)
     for mask, box in zip(whole, targets.box, strict=True):
         inside = (x > box[0] - 0.05) & (x < box[2] + 0.05) & (y > box[1] - 0.05) & (y < box[3] + 0.05)
-        assert mask[~inside].max() < 0.51 and mask.sum() > 0.4 * inside.sum()
+        assert mask[~inside].max() < 0.51 and mask.sum() > 0.3 * inside.sum()
 
 
 def test_windows_at_the_edge_are_grey_outside():

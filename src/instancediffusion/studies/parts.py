@@ -52,7 +52,7 @@ PARTS: dict[str, Part] = {
     "attention": Part("gated self-attention", lambda a: [layer.alpha_attn for layer in _layers(a)]),
     "feed_forward": Part("gated feed-forward", lambda a: [layer.alpha_dense for layer in _layers(a)]),
     "relative_values": Part("box-relative values", _relative),
-    "scaleu": Part("ScaleU", lambda a: [w for module in a.scaleu for w in (module.b, module.s)] or None),
+    "scaleu": Part("ScaleU", lambda a: [w for module in a.scaleu for w in module.parameters()] or None),
     "order_embedding": Part("order embedding", lambda a: [a.unifusion.z_order.weight]),
     **{f"{kind}_tokens": Part(f"{kind} tokens", lambda _: [], number) for number, kind in enumerate(KINDS)},
     "segmentation_tokens": Part("segmentation tokens", _segmentation, len(KINDS)),

@@ -119,8 +119,8 @@ def crops_of(image: Image.Image, boxes: Floats, side_px: int) -> tuple[Tensor, F
     wide.paste(image, (margin, margin))
     scaled = boxes * np.array([image.width, image.height] * 2)
     for crop, window, box in zip(crops, windows, scaled, strict=True):
-        corners = tuple(float(value) + margin for value in window)
-        small = wide.resize((side_px, side_px), Image.Resampling.BILINEAR, box=corners)
+        x0, y0, x1, y1 = (float(value) + margin for value in window)
+        small = wide.resize((side_px, side_px), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
         crop[:3] = torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 127.5 - 1
         inside = np.rint((box - np.tile(window[:2], 2)) / (window[2] - window[0]) * side_px).astype(int)
         crop[3, inside[1] : inside[3], inside[0] : inside[2]] = 1

@@ -86,7 +86,10 @@ ROWS: dict[str, Ablation] = {
     ),
     "order_in_tokens": Ablation("order told to the tokens alone", values={"instance_mask": "grounding"}),
     "order_nowhere": Ablation(
-        "order told to nobody: neither tokens nor visibility", ("order_embedding",), {"instance_mask": "grounding"}
+        "order in neither tokens nor visibility, a seed for each request",
+        ("order_embedding",),
+        {"instance_mask": "grounding"},
+        own_seeds=True,
     ),
     "order_withheld": Ablation("order not in the request, a seed for each request", order=False, own_seeds=True),
     "order_guidance": Ablation("with order guidance 1.5", values={"order_guidance_scale": 1.5}),

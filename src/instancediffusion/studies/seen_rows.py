@@ -1,7 +1,7 @@
 """From what a judge sees to the numbers of one picture. The judge is told nothing of what was asked for.
 
 Who is in front is read from the region where both objects are: where their told silhouettes overlap if masks were told,
-else where the silhouettes overlap that the judge sees, with what is hidden of them guessed. Each of its pixels belongs
+else where the silhouettes overlap that the judge sees, what is hidden of them guessed. Each of its pixels belongs
 to one of the two, or to neither (see `ownership.Overlap`).
 """
 
@@ -18,8 +18,9 @@ from instancediffusion.evaluation.truth import TrueInstance
 from instancediffusion.geometry import box_iou
 
 from .cells import Cell
+from .hulls import hull
 from .metrics import Row, in_front, lower_and_larger, row_of
-from .photograph_rows import box_pixels, owned_overlap
+from .photograph_rows import owned_overlap
 
 
 def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
@@ -100,13 +101,16 @@ def _order(cell: Cell, seen: Seen, pairs: tuple[int | None, ...]) -> Row:
 
 
 def _region(seen: Seen, wanted: TrueInstance, index: int) -> Bools:
-    """All of an object, hidden parts too: as told by its mask, as the judge guesses it, or its box."""
-    size = (seen.labels.shape[0], seen.labels.shape[1])
-    if "mask" in wanted.told and wanted.amodal is not None:
-        return resized(wanted.amodal.astype(np.uint8), size) > 0
-    if seen.wholes is not None:
+    """All of an object, hidden parts too: as told by its mask, or as the judge guesses it.
+
+    Where the judge guesses nothing, the world's own drawing in the told box stands in, or the convex hull of what is
+    seen: a bite out of the farther one is what shows that it is farther.
+    """
+    if seen.wholes is not None and "mask" not in wanted.told:
         return seen.wholes[index] | seen.mask(index)
-    return box_pixels(seen.instances[index].box, size)
+    if wanted.amodal is not None and {"box", "mask"} & set(wanted.told):
+        return resized(wanted.amodal.astype(np.uint8), (seen.labels.shape[0], seen.labels.shape[1])) > 0
+    return hull(seen.mask(index))
 
 
 def _visible(cell: Cell, seen: Seen, wanted: list[TrueInstance], found: list[int | None]) -> Row:

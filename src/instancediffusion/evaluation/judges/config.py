@@ -111,7 +111,7 @@ class JudgeLessons:
     shade: float = 0.08
     crops: int = 48
     empty: float = 0.08
-    jitter: float = 0.06
+    jitter: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +110,8 @@ def seeds(
     gallery, facts = _drawn(model, output, groups, batch_size, device, overwrite, quiet)
     rows: list[dict[str, Any]] = []
     for name, requests in groups.items():
-        wanted = requests[0].truth.instances[0]
-        own = mean_distance([gallery.picture(name, number) for number in range(len(requests))], wanted.box)
-        best = mean_distance([request.truth.composite for request in requests], wanted.box)
+        own = mean_distance([gallery.picture(name, number) for number in range(len(requests))], requests[0].box)
+        best = mean_distance([request.composite for request in requests], requests[0].box)
         rows.append({"caption": requests[0].truth.name, "model": own, "world": best, "ratio": own / best})
     mean = sum(row["ratio"] for row in rows) / len(rows)
     write_json(output / "seeds.json", {"facts": facts, "ratio": mean, "captions": rows})
@@ -132,7 +131,7 @@ def _world() -> Any:
 def _drawn(
     model: str,
     output: Path,
-    groups: dict[str, Sequence[Any]],
+    groups: Mapping[str, Sequence[Any]],
     batch_size: int,
     device: str,
     overwrite: bool,

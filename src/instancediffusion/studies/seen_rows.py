@@ -7,6 +7,7 @@ to one of the two, or to neither (see `ownership.Overlap`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,13 +58,14 @@ def _whole_picture(
     wanted = [cell.truth.instances[t] for t in targets]
     named = [bool(score.kind_right) for score, one in zip(scores, wanted, strict=True) if one.name is not None]
     coloured = [bool(score.colour_right) for score, one in zip(scores, wanted, strict=True) if one.colour is not None]
-    boxes, masks = [], []
+    boxes: list[float] = []
+    masks: list[float] = []
     for index, one in zip(pairs, wanted, strict=True):
         if one.box is not None:
             boxes.append(0.0 if index is None else float(box_iou(seen.instances[index].box, one.box)[0, 0]))
         if one.visible is not None:
             masks.append(0.0 if index is None else mask_iou(seen.mask(index, one.visible.shape), one.visible))
-    found = {"class": named, "colour": coloured, "box_iou": boxes, "mask_iou": masks}
+    found: dict[str, Sequence[float]] = {"class": named, "colour": coloured, "box_iou": boxes, "mask_iou": masks}
     return {name: float(np.mean(values)) if values else None for name, values in found.items()}
 
 
@@ -107,7 +109,8 @@ def _region(seen: Seen, wanted: TrueInstance, index: int) -> Bools:
     seen: a bite out of the farther one is what shows that it is farther.
     """
     if seen.wholes is not None and "mask" not in wanted.told:
-        return seen.wholes[index] | seen.mask(index)
+        whole: Bools = seen.wholes[index] | seen.mask(index)
+        return whole
     if wanted.amodal is not None and {"box", "mask"} & set(wanted.told):
         return resized(wanted.amodal.astype(np.uint8), (seen.labels.shape[0], seen.labels.shape[1])) > 0
     return hull(seen.mask(index))

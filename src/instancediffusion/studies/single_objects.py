@@ -37,11 +37,15 @@ class Request:
         scene: what the model is told.
         truth: what it is scored against, with the world's own picture of it.
         seed: of the start noise.
+        box: (4,) x0 y0 x1 y1 fractions, where the object is asked for.
+        composite: (H, W, 3) uint8, the world's own picture of it.
     """
 
     scene: Scene
     truth: Truth
     seed: int
+    box: npt.NDArray[np.float64]
+    composite: npt.NDArray[np.uint8]
 
 
 def read_captions(path: Path) -> list[tuple[str, str]]:
@@ -172,7 +176,7 @@ def _drawn(
     scene = Scene(prompt, (Instance(caption, box=Box(*(float(v) for v in box))),), width=side, height=side)
     wanted = TrueInstance(kind.name, colour, None, ("box",), box=box)
     composite = np.clip(image + 0.5, 0, 255).astype(np.uint8)
-    return Request(scene, Truth((wanted,), composite, caption, scene), seed)
+    return Request(scene, Truth((wanted,), composite, caption, scene), seed, box, composite)
 
 
 def _kind(world: World, name: str) -> ObjectKind:

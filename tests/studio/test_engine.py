@@ -6,9 +6,11 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from instancediffusion import Scene
+from instancediffusion.errors import PicturesError
 from instancediffusion.pipeline.picture import read_notes
 from instancediffusion.studio import Engine, Limits, RunStore, Studio
 from instancediffusion.studio.engine import CancelledError
@@ -150,6 +152,25 @@ def test_time_is_bounded(engine_of):
         engine.work(job_for(engine, {"settings": {"num_inference_steps": 200}}))
     assert time.monotonic() - start < 20
     assert engine.store.ids() == []
+
+
+def test_a_picture_that_overflows_leaves_the_others(engine_of, pipeline, monkeypatch):
+    """As float16 does on some seed."""
+    import instancediffusion.pipeline.run as run
+
+    def noise(generators, shape):
+        drawn = start_noise(generators, shape)
+        drawn[1] = torch.nan
+        return drawn
+
+    start_noise = run.start_noise
+    monkeypatch.setattr(run, "start_noise", noise)
+    engine = engine_of()
+    job = job_for(engine, {"seed": 5, "pictures": 3})
+    with pytest.raises(PicturesError, match=r"^scene_6: .*float32"):
+        engine.work(job)
+    (summary,) = engine.store.listing(5)
+    assert len(summary["pictures"]) == 2
 
 
 def test_a_grid_is_one_run_with_a_place_for_each_picture(engine_of):

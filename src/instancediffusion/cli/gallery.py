@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from instancediffusion.errors import SceneWarning
+from instancediffusion.errors import PicturesError, SceneWarning
 from instancediffusion.runs import ItemState, RunConflictError, RunDirectory, fingerprint
 from instancediffusion.sampling import generators_for, start_noise
 from instancediffusion.scene import Scene
@@ -132,7 +132,10 @@ def make_pictures(
                 start_noise(generators_for([layout.seed]), _shape(pipeline, layout.scene, settings))[0]
                 for layout in batch
             ]
-            images += pipeline(scenes, seed=0, latents=latents, settings=settings).images
+            output = pipeline(scenes, seed=0, latents=latents, settings=settings)
+            if output.failures:
+                raise PicturesError(next(iter(output.failures.values())))
+            images += output.images
             made(len(batch))
     texts = dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, SceneWarning))
     return Made(images, time.perf_counter() - start, list(texts))

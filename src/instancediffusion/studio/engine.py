@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from instancediffusion.errors import SceneWarning
+from instancediffusion.errors import FailureWarning, PicturesError, SceneWarning
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.pipeline.folder import Picture, PictureFolder, batches
 from instancediffusion.runs import fingerprint
@@ -90,6 +90,7 @@ class Engine:
 
         Raises:
             CancelledError: the job was told to stop; pictures that were finished stay.
+            PicturesError: some pictures could not be made; the others stay.
             RefusedError: it ran longer than it may.
         """
         plan: Plan = job.request
@@ -99,6 +100,8 @@ class Engine:
             with warnings.catch_warnings():
                 # The page has told already which words the model does not know.
                 warnings.simplefilter("ignore", SceneWarning)
+                # Pictures that failed are told at the end.
+                warnings.simplefilter("ignore", FailureWarning)
                 _Making(self, job, plan, run).all()
         finally:
             self._job = None
@@ -120,6 +123,7 @@ class _Making:
         self.total, self.done, self.made = plan.rows, 0, 0
 
     def all(self) -> None:
+        failed: list[str] = []
         for cell in self.plan.cells:
             pictures = [Picture(cell.name, cell.scene, seed) for seed in self.plan.seeds]
             folder = PictureFolder(self.folder, self.engine.model, cell.settings)
@@ -128,8 +132,13 @@ class _Making:
                 output = self._call(scenes, seeds, cell)
                 self._check()
                 for row, picture in enumerate(order):
-                    self._keep(folder, cell, picture, output, row)
+                    if row in output.failures:
+                        failed.append(f"{picture.key}: {output.failures[row]}")
+                    else:
+                        self._keep(folder, cell, picture, output, row)
         self.engine.note_speed(self.done, time.monotonic() - self.started)
+        if failed:
+            raise PicturesError("\n".join(failed))
 
     def _call(self, scenes: Sequence[Any], seeds: Sequence[int], cell: Cell) -> Any:
         rows = rows_of_steps(cell.scene, cell.settings)

@@ -25,6 +25,7 @@ from instancediffusion.adapter.graft import (
 )
 from instancediffusion.adapter.grounding import Grounding
 from instancediffusion.adapter.mask_encoder import MaskEncoder
+from instancediffusion.adapter.relative_values import RelativeFeatures
 from instancediffusion.adapter.scaleu import ScaleU
 from instancediffusion.adapter.unifusion import GroundingTokens, UniFusion
 from instancediffusion.choices import SegmentationOrder
@@ -65,6 +66,7 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         token_weight: float = 1.0,
         caption_shortcut: bool = False,
         cell_features: int = 0,
+        relative_values: int = 0,
         derive_locations: bool = False,  # noqa: ARG002 - read from the registered config
         published_mask_points: bool = False,  # noqa: ARG002
         default_instance_mask: InstanceMaskRule = "none",  # noqa: ARG002
@@ -86,6 +88,8 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
             caption_shortcut: a direct way from the caption to its tokens, see `UniFusion`.
             cell_features: width of what a small network makes of the sprites in each cell, its place in their
                 instances and the captions, see `CellFeatures`. 0, nothing of the kind, as published.
+            relative_values: width of the box-relative features that the gated layers read, see `RelativeValues`. 0,
+                nothing of the kind, as published.
             derive_locations: give instances the kinds of location their own imply, see `locations_from_scenes`.
             published_mask_points: sample mask points with the published one-pixel offset.
             default_instance_mask: attention mask rule where none is asked for.
@@ -106,10 +110,11 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         )
         self.cells = CellFeatures(caption_dim, hidden_dim, cell_features) if cell_features else None
         width = 0 if self.cells is None else self.cells.width
+        self.relative = RelativeFeatures(caption_dim, relative_values) if relative_values else None
         self.layer_names = {_key(name): name for name in layer_shapes}
         self.layers = nn.ModuleDict(
             {
-                _key(name): GatedSelfAttention(channels, token_dim, heads, width)
+                _key(name): GatedSelfAttention(channels, token_dim, heads, width, relative_values)
                 for name, (channels, heads) in layer_shapes.items()
             }
         )
@@ -243,7 +248,8 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
             locations=locations,
             instance_mask=rule,
             cells=self.cells,
-            captions=None if self.cells is None else captions,
+            relative=self.relative,
+            captions=None if self.cells is None and self.relative is None else captions,
             extents=None if self.cells is None else extents,
         )
 

@@ -97,9 +97,11 @@ class GroundedSelfAttention(Attention):
         x = residual + attended
         keys, values = grounding.keys_values[name]
         bias, cells = grounding.bias(x.shape[1], x.dtype), grounding.cell_features(x.shape[1])
+        relative = grounding.relative_features(x.shape[1])
         if grounding.ran is not None:
             grounding.ran.append(name)
-        change: Tensor = grounding.layers[name](x, keys, values, bias, grounding.scale, cells)
+        layer = grounding.layers[name]
+        change: Tensor = layer(x, keys, values, bias, grounding.scale, cells, relative, grounding.slot)
         return attended + change
 
 

@@ -31,7 +31,8 @@ class Grounding:
         instance_mask: the rule of the attention mask.
         scale: the grounding scale of this step; at 0 the layers are skipped altogether.
         cells: makes the cell features, for adapters that have them; see `CellFeatures`.
-        captions: (B, N, caption_dim) pooled caption features, kept for `cells` only.
+        relative: makes the box-relative features, for adapters that have them; see `RelativeFeatures`.
+        captions: (B, N, caption_dim) pooled caption features, kept for `cells` and `relative` only.
         extents: (B, N, 4) how far the instances reach, told or guessed, for `cells` only.
         map_size: (height, width) of the feature map of the current layer; handed down by its transformer.
         ran: takes the names of the gated layers as they run, for a caller who wants to know; None = nobody does.
@@ -46,6 +47,7 @@ class Grounding:
     instance_mask: InstanceMaskRule = "none"
     scale: float = 1.0
     cells: nn.Module | None = None
+    relative: nn.Module | None = None
     captions: Tensor | None = None
     extents: Tensor | None = None
     map_size: tuple[int, int] | None = None
@@ -54,6 +56,7 @@ class Grounding:
     # same rows.
     _biases: dict[tuple[Any, ...], Tensor | None] = field(default_factory=dict, repr=False)
     _features: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+    _relative: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def batch_size(self) -> int:
@@ -92,6 +95,7 @@ class Grounding:
             extents=None if self.extents is None else self.extents[index],
             _biases={},
             _features={},
+            _relative={},
         )
 
     @staticmethod
@@ -122,6 +126,7 @@ class Grounding:
             extents=None if first.extents is None else _cat_slots([p.extents for p in parts]),
             _biases={},
             _features={},
+            _relative={},
         )
 
     def bias(self, cells: int, dtype: torch.dtype) -> Tensor | None:
@@ -149,6 +154,15 @@ class Grounding:
         if size not in self._features:
             self._features[size] = self.cells(self.locations, self.captions, self.extents, size)
         return self._features[size]
+
+    def relative_features(self, tokens: int) -> Tensor | None:
+        """The box-relative features (B, N, L, F) of a feature map with L = `tokens`, if the adapter has them."""
+        if self.relative is None:
+            return None
+        size = self._map_size(tokens)
+        if size not in self._relative:
+            self._relative[size] = self.relative(self.locations, self.captions, size)
+        return self._relative[size]
 
     def _map_size(self, cells: int) -> tuple[int, int]:
         """(height, width) of the current feature map, which has to have `cells` cells."""

@@ -95,7 +95,30 @@ def drop_locations(full: LocationTensors, dropout: LocationDropout, generator: t
     half = torch.rand(shape, generator=generator) < 0.5
     stated = (luck >= dropout.no_order) & ((luck >= dropout.no_order + dropout.some_order) | half)
     known = full.z_known & used & stated
-    return replace(full, used=used, present=present, z_known=known, z_order=dense_ranks(full.z_order, known))
+    return replace(
+        full,
+        used=used,
+        present=present,
+        z_known=known,
+        z_order=dense_ranks(full.z_order, known),
+        segmentation_channel=channels_by_area(full.boxes, present["mask"]),
+    )
+
+
+def channels_by_area(boxes: Tensor, masked: Tensor) -> Tensor:
+    """Channel of each mask in the segmentation input: 0, 1, ... by falling area of its box, as published training does.
+
+    Args:
+        boxes: (B, N, 4) xyxy.
+        masked: (B, N) bool: the slot has a mask.
+
+    Returns:
+        (B, N) int64; -1 for slots without a mask.
+    """
+    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    area = torch.where(masked, area, -1.0)
+    place = area.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return torch.where(masked, place, -1)
 
 
 def dense_ranks(order: Tensor, known: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ class Recipe:
     unet: UNetConfig = field(default_factory=UNetConfig)
     adapter: dict[str, Any] = field(default_factory=dict)
     cells: OptimiserConfig = field(default_factory=OptimiserConfig)
+    relative: OptimiserConfig = field(default_factory=OptimiserConfig)
     locations: LocationDropout = field(default_factory=LocationDropout)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     export: ExportConfig = field(default_factory=ExportConfig)

@@ -72,6 +72,7 @@ class DiffusionTask(SceneTask):
         told = drop_locations(batch.locations, self.recipe.locations, generator)
         no_prompt, no_instances = self._dropped(len(rows), generator)
         told = _without(told, no_instances)
+        hard = bool(torch.rand((), generator=generator) < config.hard_mask) if config.hard_mask else False
         prompts = ["" if gone else prompt for prompt, gone in zip(batch.prompts, no_prompt.tolist(), strict=True)]
         noise = torch.randn((size, *batch.latents.shape[1:]), generator=generator)
         t = self.objective.timesteps(size, generator)
@@ -86,7 +87,8 @@ class DiffusionTask(SceneTask):
             context = self.text.context(prompts[mine])
             told = told.select(torch.arange(len(rows))[mine]).to(device)
             # The true extents, also of instances told by a point alone; see `CellsTask.loss`.
-            grounding = self.ground(told, batch.captions[mine], batch.locations.boxes[mine].to(device))
+            rule = "grounding" if hard else config.instance_mask
+            grounding = self.ground(told, batch.captions[mine], batch.locations.boxes[mine].to(device), rule)
             if draws > 1:
                 each = torch.arange(len(x_t), device=device) // draws
                 context, grounding = context[each], grounding.select(each)
@@ -97,12 +99,18 @@ class DiffusionTask(SceneTask):
             weights = self.objective.weights(covered)[mine].repeat_interleave(draws, 0).to(device)
         return self.objective.loss(predicted, target.to(device), t[own], weights), self._gates()
 
-    def ground(self, locations: LocationTensors, captions: list[list[str]], extents: Tensor | None = None) -> Grounding:
-        """Grounding of a batch; captions of unused slots are ignored."""
+    def ground(
+        self,
+        locations: LocationTensors,
+        captions: list[list[str]],
+        extents: Tensor | None = None,
+        instance_mask: str | None = None,
+    ) -> Grounding:
+        """Grounding of a batch; captions of unused slots are ignored. Without a mask rule, it has the recipe's."""
         grounding: Grounding = self.adapter(
             locations,
             self.text.captions(captions, locations.slots),
-            instance_mask=self.config.instance_mask,
+            instance_mask=instance_mask or self.config.instance_mask,
             extents=extents,
         )
         return grounding

@@ -54,16 +54,17 @@ def build_parts(recipe: Recipe, text: TextSide, decode: Callable[[Tensor], Tenso
 
 
 def build_unet(config: UNetConfig, latent_channels: int, context_width: int) -> UNet2DConditionModel:
-    """Make a stock UNet with cross-attention at every level of its encoder."""
+    """Make a stock UNet with cross-attention where the recipe asks for it."""
     levels = len(config.block_out_channels)
     return UNet2DConditionModel(
         sample_size=config.sample_size,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        down_block_types=config.down_block_types or ("CrossAttnDownBlock2D",) * levels,
         up_block_types=config.up_block_types or ("CrossAttnUpBlock2D",) * levels,
         block_out_channels=config.block_out_channels,
         layers_per_block=config.layers_per_block,
+        transformer_layers_per_block=config.transformer_layers or 1,
         cross_attention_dim=context_width,
         # The stock name means the number of heads, not their width.
         attention_head_dim=tuple(channels // config.head_channels for channels in config.block_out_channels),

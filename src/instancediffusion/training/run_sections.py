@@ -104,6 +104,8 @@ class DiffusionConfig:
         train_text: whether the text model learns on. At the rate of the rest it was seen to forget most of what sets
             captions apart.
         instance_mask: rule of the attention between cells and instances, from the first step.
+        hard_mask: share of the steps in which the instance mask is "grounding", whatever `instance_mask`: no visibility
+            then says who is in front, so the order has to be learned from the order embedding of the tokens.
         object_weight: by how much more the error counts in a cell that objects cover than in bare background, which
             fills most of a picture and is learned first; 0 = all alike.
         stages: sizes to learn at, one after another; empty = the full size throughout.
@@ -126,6 +128,7 @@ class DiffusionConfig:
     dense_gate: float = 0.3
     train_text: bool = False
     instance_mask: str = "grounding"
+    hard_mask: float = 0.0
     object_weight: float = 0.0
     stages: tuple[ResolutionStage, ...] = ()
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

@@ -133,24 +133,31 @@ class UNetConfig:
         layers_per_block: residual blocks (and transformer blocks) per level.
         head_channels: channels per attention head.
         sample_size: side of the latent grid it is trained on.
+        down_block_types: stock names of the encoder's blocks, largest map first; none means attention in all of them.
         up_block_types: stock names of the decoder's blocks, deepest first; none means attention in all of them.
             Attention on the largest map is the dearest part of a step, and one block of it may be enough.
+        transformer_layers: transformer blocks, and with them gated layers, in each attention block of a level; none
+            means one.
     """
 
     block_out_channels: tuple[int, ...] = (128, 256)
     layers_per_block: int = 1
     head_channels: int = 32
     sample_size: int = 16
+    down_block_types: tuple[str, ...] = ()
     up_block_types: tuple[str, ...] = ()
+    transformer_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the names of the blocks."""
-        named, known = self.up_block_types, ("CrossAttnUpBlock2D", "UpBlock2D")
-        if named and (len(named) != len(self.block_out_channels) or not set(named) <= set(known)):
-            raise SettingsError(
-                f"unet.up_block_types: give one name for each of the {len(self.block_out_channels)} levels,"
-                f" {known[0]} or {known[1]}"
-            )
+        """Check the names of the blocks, and that there is one entry for each level."""
+        levels = len(self.block_out_channels)
+        for side in ("Down", "Up"):
+            name = f"{side.lower()}_block_types"
+            named, known = getattr(self, name), (f"CrossAttn{side}Block2D", f"{side}Block2D")
+            if named and (len(named) != levels or not set(named) <= set(known)):
+                raise SettingsError(f"unet.{name}: give one name for each of the {levels} levels, {' or '.join(known)}")
+        if self.transformer_layers and (len(self.transformer_layers) != levels or min(self.transformer_layers) < 1):
+            raise SettingsError(f"unet.transformer_layers: give a number from 1 for each of the {levels} levels")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""The relative stage: before they guide a denoiser, the box-relative features learn what clean latents look like.
+
+Through the denoiser they learn this slowly: most of a step's gradient speaks of noise. By themselves they learn in
+minutes that a linear reader must find the latents of a visual token in them, wherever an instance is. The reader is thrown
+away; W of `RelativeValues` still starts at zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from instancediffusion.conditioning.regions import covered_cells
+from instancediffusion.conditioning.visibility import visibility
+from instancediffusion.data import SceneCache, collate, drop_locations
+from instancediffusion.errors import SettingsError
+from instancediffusion.training.config import Recipe
+from instancediffusion.training.networks import Parts
+from instancediffusion.training.supply import SceneTask
+from instancediffusion.training.task import Place
+
+
+class RelativeTask(SceneTask):
+    """The `Task` of `RelativeFeatures`.
+
+    Args:
+        recipe: location dropout and run.
+        cache: scenes with latents.
+        parts: text side, and the adapter whose features are trained.
+
+    Raises:
+        SettingsError: the adapter has no box-relative features.
+    """
+
+    def __init__(self, recipe: Recipe, cache: SceneCache, parts: Parts) -> None:
+        super().__init__(cache, recipe.relative.seed)
+        if parts.adapter.relative is None:
+            raise SettingsError("adapter.relative_values = 0: the stage relative has nothing to train; give it a width")
+        self.recipe, self.config, self.text = recipe, recipe.relative, parts.text
+        self.features = parts.adapter.relative
+        torch.manual_seed(self.config.seed)
+        self.reader = nn.Linear(self.features.width, int(cache.rows("latents", [0]).shape[1]))
+        self.modules: Mapping[str, nn.Module] = {"relative": self.features, "reader": self.reader}
+
+    def place(self, place: Place) -> None:
+        """Compute there, and that share of every batch."""
+        self.where = place
+        for module in (self.text.model, *self.modules.values()):
+            module.to(place.device)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Squared error of the latents where instances are."""
+        rows, generator = self.draw(step, self.config.batch_size)
+        batch = collate(self.cache, rows, generator)
+        given = drop_locations(batch.locations, self.recipe.locations, generator)
+        mine, device = self.where.share(len(rows)), self.where.device
+        given = given.select(torch.arange(len(rows))[mine]).to(device)
+        latents = batch.latents[mine].to(device)
+        size = (latents.shape[2], latents.shape[3])
+        with torch.no_grad(), self.where.autocast(self.config.precision):
+            captions = self.text.captions(batch.captions[mine], given.slots).float()
+        seen = visibility(given, size).flatten(2)
+        with self.where.autocast(self.config.precision):
+            features = torch.einsum("bnl,bnlf->blf", seen, self.features(given, captions, size))
+        read = self.reader(features.float())
+        weight = covered_cells(given, size).flatten(1)[..., None]
+        total = weight.sum().clamp(min=1) * latents.shape[1]
+        flat = latents.flatten(2).transpose(1, 2)
+        error = ((read - flat).square() * weight).sum() / total
+        variance = ((flat - flat.mean((0, 1))).square() * weight).sum() / total
+        return error, {"unexplained": float(error.detach() / variance)}
+
+    def preview(self, step: int, path: Path) -> None:
+        """There is nothing to see yet; the diffusion stage has previews."""

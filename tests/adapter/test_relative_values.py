@@ -1,0 +1,152 @@
+"""Box-relative values: laws of what they may and may not do. What they are worth is measured on the trained model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from instancediffusion.adapter.relative_values import RelativeFeatures, RelativeValues
+from instancediffusion.conditioning import LocationTensors
+from instancediffusion.conditioning.relative import RELATIVE_FEATURES, relative_coordinates
+from tests.tiny import random_locations, tiny_adapter, tiny_unet
+
+WIDTH = 24
+
+
+def predict(unet, adapter, locations, captions, scale=1.0, rule="visibility"):
+    torch.manual_seed(5)
+    sample = torch.randn(locations.batch_size, 4, 16, 16)
+    context = torch.randn(1, 5, 32).expand(locations.batch_size, -1, -1)
+    with torch.no_grad():
+        grounding = adapter(locations, captions, instance_mask=rule).scaled(scale)
+        kwargs = {"grounding": grounding}
+        return unet(sample, 300, encoder_hidden_states=context, cross_attention_kwargs=kwargs).sample
+
+
+@pytest.fixture
+def model():
+    unet = tiny_unet()
+    adapter = tiny_adapter(unet, relative_values=WIDTH)
+    adapter.graft(unet)
+    return unet, adapter
+
+
+@pytest.fixture
+def scene():
+    return random_locations(2, 3), torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(3))
+
+
+def test_at_the_start_they_change_nothing(scene):
+    plain, placed = tiny_unet(), tiny_unet()
+    without = tiny_adapter(plain)
+    within = tiny_adapter(placed, relative_values=WIDTH)
+    own = within.state_dict()
+    own.update(without.state_dict())
+    within.load_state_dict(own)
+    for layer in within.layers.values():
+        for weight in (layer.relative.values.weight, layer.relative.logits.weight):
+            torch.nn.init.zeros_(weight)
+    without.graft(plain)
+    within.graft(placed)
+    torch.testing.assert_close(predict(placed, within, *scene), predict(plain, without, *scene), atol=2e-5, rtol=1e-4)
+
+
+def test_they_matter_once_trained_and_only_under_the_gates(model, scene):
+    unet, adapter = model
+    moved = torch.nn.init.normal_
+    before = predict(unet, adapter, *scene)
+    with torch.no_grad():
+        for layer in adapter.layers.values():
+            moved(layer.relative.values.weight, std=3.0)
+    assert (predict(unet, adapter, *scene) - before).abs().max() > 1e-3
+    with torch.no_grad():
+        for layer in adapter.layers.values():
+            layer.alpha_attn.zero_()
+    closed = predict(unet, adapter, *scene)
+    with torch.no_grad():
+        for layer in adapter.layers.values():
+            moved(layer.relative.values.weight, std=3.0)
+            moved(layer.relative.logits.weight, std=3.0)
+    assert torch.equal(predict(unet, adapter, *scene), closed)
+    assert torch.equal(predict(unet, adapter, *scene, scale=0.0), predict(unet, adapter, *scene, scale=0.0))
+
+
+def test_layers_without_attention_to_an_instance_get_none_of_its_values():
+    layer = RelativeValues(WIDTH, channels=16, heads=4)
+    torch.nn.init.normal_(layer.values.weight)
+    relative, slot = torch.randn(1, 2, 9, WIDTH), torch.tensor([[0, 0, 1, -1]])
+    weights = torch.rand(1, 4, 9, 4)
+    only_second = weights * torch.tensor([0.0, 0.0, 1.0, 1.0])
+    changed = relative.clone()
+    changed[:, 0] += 1
+    assert torch.equal(layer(relative, only_second, slot), layer(changed, only_second, slot))
+    assert not torch.equal(layer(relative, weights, slot), layer(changed, weights, slot))
+    by_hand = torch.zeros(9, WIDTH)
+    for p in range(9):
+        for head in range(4):
+            part = slice(head * WIDTH // 4, (head + 1) * WIDTH // 4)
+            for token, owner in enumerate([0, 0, 1]):
+                by_hand[p, part] += weights[0, head, p, token] * relative[0, owner, p, part]
+    torch.testing.assert_close(layer(relative, weights, slot)[0], layer.values(by_hand))
+
+
+def test_logits_go_to_the_tokens_of_their_instance():
+    layer = RelativeValues(WIDTH, channels=16, heads=4)
+    torch.nn.init.normal_(layer.logits.weight)
+    relative, slot = torch.randn(1, 2, 9, WIDTH), torch.tensor([[1, -1, 0]])
+    bias = layer.bias(relative, slot)
+    assert bias.shape == (1, 4, 9, 3)
+    assert not bias[..., 1].any()
+    torch.testing.assert_close(bias[0, :, :, 0].T, layer.logits(relative[0, 1]))
+    torch.testing.assert_close(bias[0, :, :, 2].T, layer.logits(relative[0, 0]))
+
+
+def test_instances_may_come_in_any_order_and_padding_changes_nothing(model, scene):
+    unet, adapter = model
+    locations, captions = scene
+    turned = [2, 0, 1]
+    other = LocationTensors(
+        **{
+            name: value[:, turned] if isinstance(value, torch.Tensor) else {k: v[:, turned] for k, v in value.items()}
+            for name, value in vars(locations).items()
+        }
+    )
+    reference = predict(unet, adapter, locations, captions)
+    torch.testing.assert_close(predict(unet, adapter, other, captions[:, turned]), reference, atol=2e-5, rtol=1e-4)
+    padded = torch.nn.functional.pad(captions, [0, 0, 0, 2])
+    torch.testing.assert_close(predict(unet, adapter, locations.pad(5), padded), reference, atol=2e-5, rtol=1e-4)
+
+
+def test_an_image_of_a_batch_is_the_image_alone(model, scene):
+    unet, adapter = model
+    locations, captions = scene
+    from instancediffusion.adapter import Grounding
+
+    with torch.no_grad():
+        joined = adapter(locations, captions)
+        again = Grounding.cat([adapter(locations.select([i]), captions[i : i + 1]) for i in range(2)])
+    for tokens in (256, 64):
+        both = [g.for_latents(16, 16).relative_features(tokens) for g in (joined, again)]
+        torch.testing.assert_close(*both)
+        torch.testing.assert_close(joined.select([1]).for_latents(16, 16).relative_features(tokens), both[0][1:])
+
+
+def test_coordinates_follow_the_box_and_tell_what_is_not_known():
+    locations = random_locations(1, 4)
+    only = lambda kind: {k: torch.full((1, 4), k == kind) for k in locations.present}  # noqa: E731
+    boxes = replace(locations, present=only("box"), boxes=torch.tensor([[[0.25, 0.25, 0.75, 0.75]] * 4]))
+    seen = relative_coordinates(boxes, (4, 4))
+    assert seen.shape == (1, 4, 16, RELATIVE_FEATURES)
+    # A box twice as large, seen from a map of half the canvas around the same middle: the same relative place.
+    large = replace(boxes, boxes=torch.tensor([[[0.0, 0.0, 1.0, 1.0]] * 4]))
+    wide = relative_coordinates(large, (2, 2))
+    torch.testing.assert_close(wide[0, 0, :, :16], seen[0, 0, [5, 6, 9, 10], :16])
+    for flag, kind in enumerate(("box", "scribble", "point")):
+        flags = relative_coordinates(replace(locations, present=only(kind)), (4, 4))[..., -3:]
+        assert torch.equal(flags, torch.eye(3)[flag].expand_as(flags))
+
+
+def test_unused_slots_have_no_features():
+    features = RelativeFeatures(8, WIDTH)
+    locations = random_locations(1, 2).pad(3)
+    assert not features(locations, torch.randn(1, 3, 8), (4, 4))[:, 2].any()

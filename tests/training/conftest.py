@@ -37,7 +37,12 @@ def tiny_recipe() -> Recipe:
         name="tiny",
         world=WorldConfig(scenes=20, shard=8, max_instances=4, region_px=16),
         autoencoder=AutoencoderConfig(
-            block_out_channels=(12, 12, 24), latent_channels=4, norm_num_groups=2, decoder=run
+            block_out_channels=(12, 12, 24),
+            latent_channels=4,
+            discriminator_channels=(8, 8),
+            adversary_warmup=1,
+            optimiser=run,
+            decoder=run,
         ),
         text=TextConfig(vocabulary=600, length=24, width=16, layers=1, heads=2, optimiser=run),
         unet=UNetConfig(block_out_channels=(32, 32), head_channels=16, sample_size=8),
@@ -58,9 +63,10 @@ def recipe():
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory, recipe, world):
-    """A run whose scenes are drawn and encoded, with its text model."""
+    """A run whose scenes are drawn and encoded, with its autoencoder and its text model."""
     run = tmp_path_factory.mktemp("run")
     stages.scenes(recipe, run, world)
+    stages.autoencoder(recipe, run)
     stages.latents(recipe, run)
     stages.text(recipe, run)
     return run
@@ -68,7 +74,7 @@ def drawn(tmp_path_factory, recipe, world):
 
 def shared(drawn, run):
     """Make `run` share what `drawn` holds."""
-    for name in ("scenes", stages.CODE, "text"):
+    for name in ("scenes", "autoencoder", "text"):
         (run / name).symlink_to(drawn / name)
     return run
 
@@ -77,8 +83,8 @@ def shared(drawn, run):
 def exported(drawn, recipe, world, tmp_path_factory):
     """A run whose stages are all trained, and its exported model."""
     run = shared(drawn, tmp_path_factory.mktemp("all"))
-    stages.decoder(recipe, run)
     stages.diffusion(recipe, run)
+    stages.decoder(recipe, run)
     export(recipe, run, run / "export", world)
     return run
 

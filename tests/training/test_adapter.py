@@ -47,8 +47,8 @@ def errors(task, steps=range(100, 108)):
 
 def test_stages_are_those_that_are_left(adapting, recipe):
     assert stages.names(adapting) == ("scenes", "latents", "diffusion", "export")
-    # Without cell features, there is nothing that the stage "cells" could train.
-    assert stages.names(recipe) == tuple(name for name in stages.STAGES if name != "cells")
+    # Without box-relative values, there is nothing that the stage "relative" could train.
+    assert stages.names(recipe) == tuple(name for name in stages.STAGES if name not in ("relative", "words"))
 
 
 def test_latents_are_the_bases(run, adapting, base):

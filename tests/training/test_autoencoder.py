@@ -20,10 +20,10 @@ from instancediffusion.training.autoencoder import (
     normalise_latents,
     picture_distance,
 )
-from instancediffusion.training.base import BaseLatents
 from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.config import AutoencoderConfig, OptimiserConfig
 from instancediffusion.training.export import finished_autoencoder
+from instancediffusion.training.latents import Latents
 from instancediffusion.training.optimisers import KernelMuon, orthogonalised
 
 from .test_resume import assert_same
@@ -42,7 +42,6 @@ def learned(recipe):
         preview_every=6,
     )
     config = AutoencoderConfig(
-        learned=True,
         block_out_channels=(16, 16, 32),
         latent_channels=4,
         patch=2,
@@ -82,7 +81,7 @@ def test_scenes_are_encoded_to_latents_of_variance_1(run, learned):
     with torch.no_grad():
         latents = vae.encode(x).latent_dist.mode() * vae.config.scaling_factor
     torch.testing.assert_close(kept[3], latents[0], atol=2e-3, rtol=0)
-    read = BaseLatents(run / "autoencoder", patch=2).decode(torch.pixel_unshuffle(latents, 2))
+    read = Latents(vae, patch=2).decode(torch.pixel_unshuffle(latents, 2))
     with torch.no_grad():
         torch.testing.assert_close(read, vae.decode(vae.encode(x).latent_dist.mode()).sample, atol=1e-4, rtol=1e-4)
 
@@ -123,17 +122,18 @@ def test_an_autoencoder_that_latents_were_made_with_is_not_trained_on(run, learn
 
 
 def test_a_run_goes_on_from_a_learned_autoencoder(run, learned, tmp_path):
-    (tmp_path / "start").mkdir()
+    for part in ("text_encoder", "tokenizer", "unet", "adapter"):
+        (tmp_path / "start" / part).mkdir(parents=True)
     (tmp_path / "start" / "vae").symlink_to(run / "autoencoder" / "vae")
     (tmp_path / "scenes").symlink_to(run / "scenes")
     going_on = replace(learned, start=str(tmp_path / "start"))
-    assert stages.names(going_on) == ("scenes", "latents", "decoder", "diffusion", "export")
+    assert stages.names(going_on) == ("scenes", "latents", "diffusion", "decoder", "export")
     (tmp_path / "autoencoder").mkdir()
     stages.decoder(going_on, tmp_path, stop_after=1)
     old, new = (AutoencoderKL.from_pretrained(folder / "autoencoder" / "vae") for folder in (run, tmp_path))
     assert old.config.scaling_factor == new.config.scaling_factor != 1
     assert all(torch.equal(value, new.state_dict()[name]) for name, value in old.state_dict().items())
-    with pytest.raises(SettingsError, match=r"config\.json is missing; give the folder of an export"):
+    with pytest.raises(SettingsError, match=r"has no vae.*; give the folder of an export"):
         stages.decoder(replace(going_on, start=str(tmp_path / "nowhere")), tmp_path / "other")
 
 

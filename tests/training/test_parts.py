@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +7,9 @@ from diffusers import DDIMScheduler
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from instancediffusion.data import SceneCache
 from instancediffusion.errors import SettingsError
-from instancediffusion.training import stages
 from instancediffusion.training.attention import WrittenOutAttention
-from instancediffusion.training.blocks import BlockCode
-from instancediffusion.training.config import DiffusionConfig, OptimiserConfig, Recipe, build, read_recipe
+from instancediffusion.training.config import DiffusionConfig, OptimiserConfig, Recipe, build
 from instancediffusion.training.ema import Ema
 from instancediffusion.training.naming import NamingTask
 from instancediffusion.training.networks import build_unet
@@ -172,32 +168,6 @@ def test_written_out_attention_is_attention():
     torch.testing.assert_close(causal, functional.scaled_dot_product_attention(q, q, q, is_causal=True))
 
 
-@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
-def test_block_code_is_the_best_linear_one_scaled_as_asked(drawn, whitening):
-    cache = SceneCache(drawn / "scenes")
-    images = torch.stack([torch.from_numpy(cache.image(i).copy()) for i in range(len(cache))])
-    x = images.permute(0, 3, 1, 2).double().float() / 127.5 - 1
-    code = BlockCode.measure(x, 6, 4, whitening)
-    z = code.encode(x)
-    assert z.shape == (len(cache), 6, 8, 8)
-    rows = z.permute(0, 2, 3, 1).reshape(-1, 6)
-    blocks = functional.pixel_unshuffle(x, 4).permute(0, 2, 3, 1).reshape(-1, 48).double()
-    variance = torch.linalg.eigvalsh(torch.cov(blocks.T))
-    expected = variance.flip(0)[:6] ** (1 - whitening)
-    expected = (expected / expected.mean()).float()
-    torch.testing.assert_close(torch.cov(rows.T), torch.diag(expected), atol=2e-2, rtol=0)
-    error = (code.decode(z) - x).square().mean()
-    torch.testing.assert_close(error.double(), variance[:-6].sum() / 48, rtol=0.01, atol=0)
-    torch.testing.assert_close(code.encode(code.decode(z)), z, atol=1e-3, rtol=1e-3)
-
-
-def test_cached_latents_are_the_code_of_the_pictures(drawn):
-    cache, code = SceneCache(drawn / "scenes", need_latents=True), stages.load_code(drawn)
-    x = torch.from_numpy(cache.image(13).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-    stored = torch.from_numpy(cache.rows("latents", [13])).float()
-    torch.testing.assert_close(stored, code.encode(x), atol=5e-3, rtol=2e-3)
-
-
 def test_learning_rate_rises_then_falls():
     config = OptimiserConfig(steps=100, warmup=10, learning_rate=1.0, final_rate=0.1)
     rates = [Schedule(config).learning_rate(step) for step in range(100)]
@@ -229,12 +199,6 @@ def test_decoder_blocks_without_attention_leave_the_encoder_to_read_the_scene(re
     unet = build_unet(config, latent_channels=4, context_width=16)
     read = [bool(getattr(block, "attentions", ())) for block in (*unet.down_blocks, *unet.up_blocks)]
     assert read == [True, True, True, False]
-
-
-def test_recipes_of_the_repository_can_be_read(repository):
-    for path in (repository / "recipes").glob("*.toml"):
-        if path.name != "judge.toml":  # another kind of recipe, read by tests of its own
-            json.dumps(read_recipe(path).to_dict())
 
 
 def test_what_a_recipe_reached_changes_nothing():

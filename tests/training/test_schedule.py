@@ -70,7 +70,7 @@ def own_scenes(drawn, tmp_path, recipe):
         (tmp_path / "scenes" / shard.name).mkdir()
         for file in shard.iterdir():
             (tmp_path / "scenes" / shard.name / file.name).symlink_to(file)
-    for name in (stages.CODE, "text"):
+    for name in ("autoencoder", "text"):
         (tmp_path / name).symlink_to(drawn / name)
     return tmp_path
 
@@ -79,7 +79,8 @@ def test_smaller_latents_are_those_of_smaller_pictures(own_scenes, recipe):
     with pytest.raises(SettingsError, match="latents stage first"):
         stages.diffusion_task(growing(recipe), own_scenes)
     stages.latents(growing(recipe), own_scenes)
-    cache, code = SceneCache(own_scenes / "scenes", need_latents=["latents-004"]), stages.load_code(own_scenes)
+    cache = SceneCache(own_scenes / "scenes", need_latents=["latents-004"])
+    code = stages.latents_of(recipe, own_scenes)
     small = np.asarray(Image.fromarray(cache.image(5)).resize((16, 16), Image.Resampling.BOX))
     expected = code.encode(torch.from_numpy(small.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1)
     stored = torch.from_numpy(cache.rows("latents-004", [5])).float()
@@ -116,7 +117,7 @@ def kept(recipe, step, **without):
     values = asdict(recipe)
     for name in without:
         del values["diffusion"][name]
-    for section, name in (("autoencoder", "crop_px"), ("autoencoder", "patch"), ("unet", "up_block_types")):
+    for section, name in (("autoencoder", "patch"), ("unet", "up_block_types")):
         del values[section][name]
     del values["start"], values["world"]["reversed_scenes"]
     return {"recipe": json.dumps(values), "step": step}

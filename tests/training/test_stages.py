@@ -5,16 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from instancediffusion.data import SceneCache
 from instancediffusion.errors import SettingsError
-from instancediffusion.scene.completion import CaptionCompletion
 from instancediffusion.training import stages
 from instancediffusion.training.frozen import freeze
-from instancediffusion.training.scenes import record
 
 
 def test_losses_are_logged(exported):
-    for stage in ("decoder", "text", "diffusion"):
+    for stage in ("autoencoder", "text", "decoder", "diffusion"):
         lines = [json.loads(line) for line in (exported / stage / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [2, 4, 6]
         assert all(np.isfinite(line["loss"]) and line["pictures"] == 3 * line["step"] for line in lines)
@@ -48,7 +45,6 @@ def test_card_tells_what_the_model_knows(exported, world):
     assert card["pictures_seen"]["diffusion"] == 18
     index = json.loads((exported / "export" / "model_index.json").read_text())
     assert index["vocabulary"] == list(world.vocabulary())
-    assert index["caption_choices"] == world.caption_choices()
 
 
 def test_covered_cells_weigh_more_in_a_step(exported, recipe):
@@ -59,12 +55,32 @@ def test_covered_cells_weigh_more_in_a_step(exported, recipe):
     assert torch.isfinite(one) and not torch.isclose(one, other, rtol=1e-3)
 
 
-def test_a_recipe_whose_autoencoder_is_too_narrow_is_refused_before_anything_is_encoded(drawn, recipe, tmp_path):
-    (tmp_path / "scenes").symlink_to(drawn / "scenes")
-    narrow = replace(recipe, autoencoder=replace(recipe.autoencoder, block_out_channels=(8, 8, 16)))
-    with pytest.raises(SettingsError, match=r"block_out_channels = \[8, 8, 16\]: 8 channels cannot hold"):
-        stages.latents(narrow, tmp_path)
-    assert not (tmp_path / stages.CODE).exists()
+def test_a_cell_of_the_unet_holds_the_latents_of_its_patch(recipe, drawn, run):
+    patched = replace(
+        recipe, autoencoder=replace(recipe.autoencoder, patch=2), unet=replace(recipe.unet, sample_size=4)
+    )
+    own = run.parent / "patched"
+    (own / "scenes").mkdir(parents=True)
+    (own / "autoencoder").symlink_to(drawn / "autoencoder")
+    (own / "text").symlink_to(drawn / "text")
+    for shard in sorted((drawn / "scenes").iterdir()):
+        (own / "scenes" / shard.name).mkdir()
+        for file in shard.iterdir():
+            if not file.name.startswith("latents"):
+                (own / "scenes" / shard.name / file.name).symlink_to(file)
+    stages.latents(patched, own)
+    fine, coarse = stages.diffusion_task(recipe, run), stages.diffusion_task(patched, own)
+    codes, cells = (torch.from_numpy(task.cache.rows("latents", [0, 5])).float() for task in (fine, coarse))
+    torch.testing.assert_close(torch.nn.functional.pixel_shuffle(cells, 2), codes, atol=2e-3, rtol=2e-3)
+    assert coarse.unet.config.in_channels == 16
+    torch.testing.assert_close(coarse.parts.decode(cells), fine.parts.decode(codes), atol=1e-2, rtol=0)
+    assert torch.isfinite(coarse.loss(0)[0])
+
+
+def test_a_picture_that_is_no_whole_number_of_cells_is_refused(recipe, run):
+    coarse = replace(recipe, autoencoder=replace(recipe.autoencoder, patch=3))
+    with pytest.raises(SettingsError, match="size = 32: expected a multiple of 12"):
+        stages.latents(coarse, run)
 
 
 def test_preview_is_drawn(exported, recipe, tmp_path):
@@ -76,16 +92,6 @@ def test_preview_is_drawn(exported, recipe, tmp_path):
 
 
 def test_stages_out_of_order_say_what_is_missing(recipe, tmp_path):
-    for stage in (stages.latents, stages.text, stages.diffusion):
+    for stage in (stages.autoencoder, stages.latents, stages.text, stages.diffusion):
         with pytest.raises(SettingsError, match="run the"):
             stage(recipe, tmp_path)
-
-
-def test_captions_to_learn_from_say_what_the_worlds_own_leave_open(drawn, world):
-    """A sprite learned from captions that leave the colour open is the mean of all colours."""
-    completion = CaptionCompletion({noun: {"colours": ["red", "blue"]} for noun in ("disc", "gem")})
-    sample = world.sample(0)
-    red = replace(sample, instances=tuple(replace(item, colour="red") for item in sample.instances))
-    kept = [instance.captions for instance in record(red, 8, completion).instances]
-    assert kept == [(f"a red {item.name}",) for item in sample.instances]
-    assert SceneCache(drawn / "scenes").texts(0)[1] == [[item.caption] for item in sample.instances]

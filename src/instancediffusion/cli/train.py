@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from instancediffusion.training.config import Recipe
     from instancediffusion.training.scoring import Scorer
 
-STAGES = ("scenes", "autoencoder", "latents", "decoder", "words", "text", "cells", "diffusion", "export")
+STAGES = ("scenes", "autoencoder", "words", "text", "latents", "relative", "diffusion", "decoder", "export")
 _BY_ONE = ("scenes", "latents", "export")
 """Stages that one process does for all."""
 
@@ -92,18 +92,18 @@ def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output
         run_stage.scenes(settings, run)
     elif stage == "autoencoder":
         run_stage.autoencoder(settings, run, stop_after=stop_after)
-    elif stage == "latents":
-        run_stage.latents(settings, run)
-    elif stage == "decoder":
-        run_stage.decoder(settings, run, stop_after=stop_after)
     elif stage == "words":
         run_stage.words(settings, run, stop_after=stop_after)
     elif stage == "text":
         run_stage.text(settings, run, stop_after=stop_after)
-    elif stage == "cells":
-        run_stage.cells(settings, run, stop_after=stop_after)
+    elif stage == "latents":
+        run_stage.latents(settings, run)
+    elif stage == "relative":
+        run_stage.relative(settings, run, stop_after=stop_after)
     elif stage == "diffusion":
         run_stage.diffusion(settings, run, stop_after=stop_after, scorer=_scorer(judge, settings))
+    elif stage == "decoder":
+        run_stage.decoder(settings, run, stop_after=stop_after)
     else:
         from instancediffusion.training.export import export
 

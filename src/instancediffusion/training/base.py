@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
-from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from instancediffusion.adapter import InstanceAdapter
@@ -17,6 +17,7 @@ from instancediffusion.checkpoints.cards import CARDS, weights_sha256
 from instancediffusion.checkpoints.folder import model_folder
 from instancediffusion.errors import ModelError
 from instancediffusion.training.config import Recipe
+from instancediffusion.training.latents import Latents
 from instancediffusion.training.networks import Parts
 from instancediffusion.training.objective import Objective
 from instancediffusion.training.text import TextSide
@@ -44,37 +45,11 @@ def base_folder(name: str) -> Path:
     return folder
 
 
-class BaseLatents:
-    """The latents of a finished autoencoder: the middle of its posterior, shifted and scaled as it says.
-
-    Args:
-        folder: holds it as `vae/`.
-        patch: neighbouring latents on each axis that make up one cell with patch^2 times the channels.
-    """
-
-    def __init__(self, folder: Path, patch: int = 1) -> None:
-        self._patch = patch
-        self.vae: AutoencoderKL = _frozen(AutoencoderKL, folder, "vae")
-        self._scale = float(self.vae.config.scaling_factor)
-        self._shift = float(self.vae.config.get("shift_factor") or 0.0)
-
-    @property
-    def side(self) -> int:
-        """Pixels along a cell."""
-        return self._patch * int(2 ** (len(self.vae.config.block_out_channels) - 1))
-
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in -1..1 -> (B, C, h, w)."""
-        latents: Tensor = (self.vae.encode(images).latent_dist.mode() - self._shift) * self._scale
-        return functional.pixel_unshuffle(latents, self._patch)
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """The way back."""
-        latents = functional.pixel_shuffle(latents, self._patch)
-        images: Tensor = self.vae.decode(latents / self._scale + self._shift).sample
-        return images
+def base_latents(folder: Path) -> Latents:
+    """What a base works on: the latents of its autoencoder, in patches if its UNet has more channels than they."""
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder / "vae")
+    channels = int(UNet2DConditionModel.load_config(folder / "unet")["in_channels"])
+    return Latents(vae, math.isqrt(max(channels // int(vae.config.latent_channels), 1)))
 
 
 def load_parts(recipe: Recipe, folder: Path, decode: Callable[[Tensor], Tensor]) -> Parts:

@@ -22,10 +22,13 @@ from instancediffusion.training.run_sections import OptimiserConfig
 FORMAT = 1
 
 _FREE = frozenset(
-    {"steps", "scenes", "checkpoint_every", "log_every", "preview_every", "score_every", "wordnet", "likeness"}
+    {
+        *("steps", "scenes", "checkpoint_every", "checkpoint_minutes", "log_every", "preview_every", "score_every"),
+        *("compile", "wordnet", "likeness"),
+    }
 )
-"""Settings that change only how long, how often, on how much more data, where files lie and what an export says; a run
-continues whatever they say."""
+"""Settings that change only how long, how often, how fast, on how much more data, where files lie and what an export
+says; a run continues whatever they say."""
 
 _BEFORE = {
     "algorithm": "adamw",
@@ -37,9 +40,11 @@ _BEFORE = {
     "start": "",
     "reversed_scenes": 0,
     "patch": 1,
-    "crop_px": 0,
     "up_block_types": [],
+    "down_block_types": [],
+    "transformer_layers": [],
     "object_weight": 0.0,
+    "hard_mask": 0.0,
     "teacher": "",
     "nouns": 20_000,
     "words": json.loads(json.dumps(asdict(OptimiserConfig()))),

@@ -60,7 +60,6 @@ class Recipe:
     text: TextConfig = field(default_factory=TextConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     adapter: dict[str, Any] = field(default_factory=dict)
-    cells: OptimiserConfig = field(default_factory=OptimiserConfig)
     relative: OptimiserConfig = field(default_factory=OptimiserConfig)
     locations: LocationDropout = field(default_factory=LocationDropout)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +46,7 @@ class DiffusionTask(SceneTask):
         self.modules: Mapping[str, nn.Module] = parts.trained
         self.schedule = Schedule(self.config.optimiser, self.config.stages)
         self.unet.to(memory_format=torch.channels_last)
+        self._denoise: Callable[..., Any] = self.unet
         self._full = int(cache.rows("latents", [0]).shape[-1])
         for stage in self.config.stages:
             if stage.sample_size > self._full:
@@ -59,6 +60,8 @@ class DiffusionTask(SceneTask):
         self.schedule.check_shares(place.count, self.config.noise_draws)
         for module in (self.text.model, self.unet, self.adapter):
             module.to(place.device)
+        if self.config.compile and place.device.type != "cpu":
+            self._denoise = torch.compile(self.unet)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Denoise a batch, with prompts, instances and kinds of location left out at random.
@@ -86,9 +89,8 @@ class DiffusionTask(SceneTask):
             stack.enter_context(self.where.autocast(config.optimiser.precision))
             context = self.text.context(prompts[mine])
             told = told.select(torch.arange(len(rows))[mine]).to(device)
-            # The true extents, also of instances told by a point alone; see `CellsTask.loss`.
             rule = "grounding" if hard else config.instance_mask
-            grounding = self.ground(told, batch.captions[mine], batch.locations.boxes[mine].to(device), rule)
+            grounding = self.ground(told, batch.captions[mine], rule)
             if draws > 1:
                 each = torch.arange(len(x_t), device=device) // draws
                 context, grounding = context[each], grounding.select(each)
@@ -103,7 +105,6 @@ class DiffusionTask(SceneTask):
         self,
         locations: LocationTensors,
         captions: list[list[str]],
-        extents: Tensor | None = None,
         instance_mask: str | None = None,
     ) -> Grounding:
         """Grounding of a batch; captions of unused slots are ignored. Without a mask rule, it has the recipe's."""
@@ -111,14 +112,13 @@ class DiffusionTask(SceneTask):
             locations,
             self.text.captions(captions, locations.slots),
             instance_mask=instance_mask or self.config.instance_mask,
-            extents=extents,
         )
         return grounding
 
     def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
         """What the objective asks for, (B, C, h, w)."""
         kwargs = {"grounding": grounding}
-        predicted: Tensor = self.unet(x, t, encoder_hidden_states=context, cross_attention_kwargs=kwargs).sample
+        predicted: Tensor = self._denoise(x, t, encoder_hidden_states=context, cross_attention_kwargs=kwargs).sample
         return predicted
 
     def preview(self, step: int, path: Path) -> None:  # noqa: ARG002

@@ -14,20 +14,19 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL
-from torch import nn
 
 from instancediffusion.checkpoints.cards import weights_sha256
 from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.config import Recipe
-from instancediffusion.training.diffusion import DiffusionTask
 from instancediffusion.training.frozen import freeze
 from instancediffusion.training.loop import CHECKPOINT
+from instancediffusion.training.networks import Parts
 from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.scenes import open_world
 from instancediffusion.training.schedule import Schedule
-from instancediffusion.training.stages import CODE, decoder_task, diffusion_task, load_code, uses_own
+from instancediffusion.training.stages import decoder_task, diffusion_task
 from instancediffusion.training.start import start_folder
 from instancediffusion.worlds import World
 from instancediffusion.worlds.words import with_article
@@ -55,13 +54,37 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
     vae, trained = finished_autoencoder(recipe, run)
     task = diffusion_task(recipe, run)
     trained["diffusion"] = freeze(task, recipe.diffusion.optimiser, run / "diffusion")
-    scheduler, world = make_scheduler(recipe), world or open_world(recipe.world)
+    write_model(recipe, output, task.parts, vae, trained, world or open_world(recipe.world))
+
+
+def write_model(
+    recipe: Recipe, output: Path, parts: Parts, vae: AutoencoderKL, trained: dict[str, int], world: World
+) -> None:
+    """Write a whole model.
+
+    Args:
+        recipe: what it was made by.
+        output: replaced if it is there.
+        parts: text model, UNet and adapter as they are to be written; they are in float16 afterwards.
+        vae: the autoencoder, likewise.
+        trained: by stage, the steps it was trained for, beside those of its start.
+        world: what the card lists the names of.
+
+    Raises:
+        SettingsError: the scheduler's class does not exist.
+    """
+    scheduler = make_scheduler(recipe)
+    parts.adapter.remove()
+    networks: dict[str, Any] = {
+        "vae": vae,
+        "text_encoder": parts.text.model,
+        "unet": parts.unet,
+        "adapter": parts.adapter,
+    }
     with _replaced(output) as work:
-        for name, module in _networks(task, vae).items():
-            module.to(torch.float16).save_pretrained(work / name)  # type: ignore[operator]
-        task.text.tokenizer.save_pretrained(work / "tokenizer")
-        if not recipe.autoencoder.learned:
-            load_code(run).save(work / CODE)
+        for name, module in networks.items():
+            module.to(torch.float16).save_pretrained(work / name)
+        parts.text.tokenizer.save_pretrained(work / "tokenizer")
         scheduler.save_pretrained(work / "scheduler")
         index: dict[str, Any] = {
             "_class_name": PIPELINE_CLASS,
@@ -69,8 +92,6 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
             "scheduler": ["diffusers", recipe.export.scheduler],
             "default_settings": recipe.export.settings,
             **known_to(recipe, world),
-            "caption_choices": world.caption_choices(),
-            "known_objects": world.known_objects(),
         }
         _write(work / "model_index.json", index)
         _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world))
@@ -110,21 +131,17 @@ def _replaced(output: Path) -> Iterator[Path]:
 
 
 def finished_autoencoder(recipe: Recipe, run: Path) -> tuple[AutoencoderKL, dict[str, int]]:
-    """Take the run's autoencoder with the decoder as far as it was trained, or the start's.
+    """Take the run's autoencoder, its decoder as far as it was sharpened.
 
     Returns:
-        The autoencoder, and the steps its parts were trained for; none if it is the start's.
+        The autoencoder, and the steps its parts were trained for in this run.
     """
     task = decoder_task(recipe, run)
-    if recipe.autoencoder.learned:
-        state = load_checkpoint(run / "autoencoder" / CHECKPOINT)
-        trained = {"autoencoder": int(state["step"])} if state else {}
-        if (run / "decoder" / CHECKPOINT).exists():
-            trained["decoder"] = freeze(task, recipe.autoencoder.decoder, run / "decoder")
-        return task.model, trained
-    if not uses_own(recipe, run, "decoder"):
-        return task.model, {}
-    return task.model, {"decoder": freeze(task, recipe.autoencoder.decoder, run / "decoder")}
+    state = load_checkpoint(run / "autoencoder" / CHECKPOINT)
+    trained = {"autoencoder": int(state["step"])} if state else {}
+    if (run / "decoder" / CHECKPOINT).exists():
+        trained["decoder"] = freeze(task, recipe.autoencoder.decoder, run / "decoder")
+    return task.model, trained
 
 
 def make_scheduler(recipe: Recipe) -> Any:
@@ -139,11 +156,6 @@ def make_scheduler(recipe: Recipe) -> Any:
     return kind(**scheduler_config(recipe.diffusion), **recipe.export.scheduler_options)
 
 
-def _networks(task: DiffusionTask, vae: AutoencoderKL) -> dict[str, nn.Module]:
-    task.adapter.remove()
-    return {"vae": vae, "text_encoder": task.text.model, "unet": task.unet, "adapter": task.adapter}
-
-
 def known_to(recipe: Recipe, world: World) -> dict[str, Any]:
     """What tells a user that a caption is beyond the model: its words, or with a teacher the things it can draw."""
     if not recipe.text.teacher:
@@ -154,9 +166,7 @@ def known_to(recipe: Recipe, world: World) -> dict[str, Any]:
 
 def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -> dict[str, Any]:
     """What a person wants to know of a model before using it."""
-    before = (
-        json.loads((start_folder(recipe.start, "card.json") / "card.json").read_text("utf-8")) if recipe.start else {}
-    )
+    before = json.loads((start_folder(recipe.start) / "card.json").read_text("utf-8")) if recipe.start else {}
     schedules = {
         "autoencoder": Schedule(recipe.autoencoder.optimiser),
         "decoder": Schedule(recipe.autoencoder.decoder),
@@ -180,9 +190,8 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
 
 
 def _added(before: dict[str, int], more: dict[str, int]) -> dict[str, int]:
-    """What the start had behind it, and this run; older cards tell of an encoder that was learned and is gone."""
-    known = ("autoencoder",) * ("autoencoder" in {**before, **more}) + ("decoder", "diffusion")
-    return {stage: before.get(stage, 0) + more.get(stage, 0) for stage in known}
+    """What the start had behind it, and this run."""
+    return {stage: before.get(stage, 0) + more.get(stage, 0) for stage in {**before, **more}}
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

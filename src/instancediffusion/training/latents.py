@@ -1,4 +1,4 @@
-"""Stage "latents": encode every scene once, at every size that will be learned from."""
+"""Latents: what a UNet denoises, and the stage that encodes every scene once, at every size that is learned from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,10 +19,51 @@ from instancediffusion.training.scenes import missing_latents
 
 log = logging.getLogger("instancediffusion.training")
 
+ENCODED_TOGETHER = 16
+"""Pictures that are encoded at once; the maps of an autoencoder are large."""
+
+
+class Latents:
+    """The middle of an autoencoder's posterior, shifted and scaled as it says; p x p of its cells in one of the UNet's.
+
+    Args:
+        vae: the autoencoder; it is not trained here.
+        patch: p. The UNet sees p^2 times the autoencoder's channels on a grid of 1 / p of its sides.
+    """
+
+    def __init__(self, vae: AutoencoderKL, patch: int = 1) -> None:
+        self.vae: AutoencoderKL = vae.float().eval().requires_grad_(False)
+        self.patch = patch
+        self._scale = float(self.vae.config.scaling_factor)
+        self._shift = float(self.vae.config.get("shift_factor") or 0.0)
+
+    @property
+    def side(self) -> int:
+        """Pixels along a cell of the UNet's grid."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1)) * self.patch
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in -1..1 -> (B, C p^2, H / side, W / side)."""
+        latents = (self.vae.encode(images).latent_dist.mode() - self._shift) * self._scale
+        return functional.pixel_unshuffle(latents, self.patch)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """The way back."""
+        images: Tensor = self.vae.decode(
+            functional.pixel_shuffle(latents, self.patch) / self._scale + self._shift
+        ).sample
+        return images
+
 
 @torch.no_grad()
 def encode_scenes(
-    encode: Callable[[Tensor], Tensor], folder: Path, full: int, sizes: Sequence[int] = (), batch: int = 100
+    encode: Callable[[Tensor], Tensor],
+    folder: Path,
+    full: int,
+    sizes: Sequence[int] = (),
+    batch: int = ENCODED_TOGETHER,
 ) -> None:
     """Encode the pictures of every shard that has no latents yet.
 

@@ -8,6 +8,7 @@ bit on one process, and several processes can share the batch of one.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,7 @@ def fit(
         _agree(task, accelerator)
     last = config.steps if stop_after is None else min(config.steps, first + stop_after)
     book = Logbook(schedule, folder, accelerator, first)
+    kept = time.monotonic()
     for step in range(first, last):
         for group in adam.param_groups:
             group["lr"] = schedule.learning_rate(step)
@@ -86,12 +88,23 @@ def fit(
         value, numbers = mean_numbers(accelerator, loss, numbers)
         book.add(step, value, float(norm), numbers)
         done = step + 1
-        if done % config.checkpoint_every == 0 or done == last:
+        if done % config.checkpoint_every == 0 or done == last or _due(config, kept, accelerator):
             _keep(task, adam, ema, folder, recipe, done, accelerator)
+            kept = time.monotonic()
         if accelerator.is_main_process:
             _look(task, config, ema, folder, done, book)
     book.close()
     return ema
+
+
+def _due(config: OptimiserConfig, kept: float, accelerator: Accelerator) -> bool:
+    """Whether the last checkpoint is old enough by the clock of the first process."""
+    if not config.checkpoint_minutes:
+        return False
+    old = [time.monotonic() - kept >= 60 * config.checkpoint_minutes]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(old)
+    return old[0]
 
 
 def _look(task: Task, config: OptimiserConfig, ema: Ema, folder: Path, done: int, book: Logbook) -> None:

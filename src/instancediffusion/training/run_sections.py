@@ -24,6 +24,8 @@ class OptimiserConfig:
         seed: of the initial weights and of every random draw.
         precision: "bf16" (autocast; weights stay float32) or "fp32".
         checkpoint_every: steps between checkpoints.
+        checkpoint_minutes: besides, minutes after which there is one; 0 = never. For machines that are lent by the
+            minute, where nobody knows how many steps one takes.
         log_every: steps between lines of the log.
         preview_every: steps between pictures; 0 = never.
         score_every: steps between scores, where whoever starts the run has a scorer; 0 = never.
@@ -42,6 +44,7 @@ class OptimiserConfig:
     seed: int = 0
     precision: str = "bf16"
     checkpoint_every: int = 250
+    checkpoint_minutes: float = 0.0
     log_every: int = 25
     preview_every: int = 0
     score_every: int = 0
@@ -108,6 +111,7 @@ class DiffusionConfig:
             then says who is in front, so the order has to be learned from the order embedding of the tokens.
         object_weight: by how much more the error counts in a cell that objects cover than in bare background, which
             fills most of a picture and is learned first; 0 = all alike.
+        compile: on a GPU, compile the UNet with its adapter (`torch.compile`); on a CPU there is nothing to gain.
         stages: sizes to learn at, one after another; empty = the full size throughout.
         optimiser: the run.
     """
@@ -130,6 +134,7 @@ class DiffusionConfig:
     instance_mask: str = "grounding"
     hard_mask: float = 0.0
     object_weight: float = 0.0
+    compile: bool = False
     stages: tuple[ResolutionStage, ...] = ()
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 

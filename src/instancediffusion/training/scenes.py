@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from instancediffusion.data import InstanceRecord, SceneCache, SceneRecord, write_shard
 from instancediffusion.geometry import mask_points, resample_scribble, scribble_from_mask
-from instancediffusion.scene.completion import CaptionCompletion
 from instancediffusion.training.config import WorldConfig
-from instancediffusion.worlds import World, WorldInstance, WorldSample, WorldSpec
+from instancediffusion.worlds import World, WorldSample, WorldSpec
 
 log = logging.getLogger("instancediffusion.training")
 
@@ -32,7 +31,6 @@ def draw_scenes(
     config: WorldConfig,
     folder: Path,
     world: World,
-    completion: CaptionCompletion | None = None,
     *,
     only: slice | None = None,
 ) -> None:
@@ -42,7 +40,6 @@ def draw_scenes(
         config: how many scenes, of which seeds.
         folder: holds the shards.
         world: draws them.
-        completion: see `record`.
         only: shards to draw, to share the work among processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +50,7 @@ def draw_scenes(
             continue
         start = time.monotonic()
         scenes = range(number * config.shard, min(count, (number + 1) * config.shard))
-        records = [record(_sample(world, config, k), config.region_px, completion) for k in scenes]
+        records = [record(_sample(world, config, k), config.region_px) for k in scenes]
         write_shard(folder, number, records, config.max_instances)
         rate = len(scenes) / (time.monotonic() - start)
         log.info("drew shard %d of %d, %.0f scenes/s", number + 1, len(numbers), rate)
@@ -65,7 +62,7 @@ def _sample(world: World, config: WorldConfig, number: int) -> WorldSample:
     return world.sample(config.first_seed + number % config.scenes, "reversed" if again else None)
 
 
-def record(sample: WorldSample, region_px: int, completion: CaptionCompletion | None = None) -> SceneRecord:
+def record(sample: WorldSample, region_px: int) -> SceneRecord:
     """Write down what training needs of a sample.
 
     Boxes, masks and scribbles of hidden parts are amodal (a user who plans a picture draws whole objects); points and
@@ -74,13 +71,11 @@ def record(sample: WorldSample, region_px: int, completion: CaptionCompletion | 
     Args:
         sample: what was drawn.
         region_px: side of the masks.
-        completion: tells the colour and side that the world's own caption leaves open, as a pipeline does before it
-            makes a picture; this is then the one caption. None keeps all captions of the sample.
     """
     rng = np.random.Generator(np.random.PCG64([17, sample.seed]))
     instances = tuple(
         InstanceRecord(
-            captions=_captions(item, completion),
+            captions=item.captions or (item.caption,),
             box=np.asarray(item.box, np.float32),
             point=point_inside(item.visible, rng),
             scribble=scribble_inside(item.visible, rng),
@@ -91,12 +86,6 @@ def record(sample: WorldSample, region_px: int, completion: CaptionCompletion | 
         for item in sample.instances
     )
     return SceneRecord(sample.image, sample.prompts or (sample.prompt,), instances)
-
-
-def _captions(item: WorldInstance, completion: CaptionCompletion | None) -> tuple[str, ...]:
-    if completion is not None:
-        return (completion.tell(item.caption, item.colour, item.facing),)
-    return item.captions or (item.caption,)
 
 
 def point_inside(mask: Mask, rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -35,18 +35,16 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """A stock `AutoencoderKL` without attention.
+    """A stock `AutoencoderKL` without attention: encoder and decoder learn together, then the decoder by itself.
 
     Attributes:
         block_out_channels: channels at 1/1, 1/2, ... of the resolution; their number sets how many pixels a latent has.
         layers_per_block: residual blocks per level.
         latent_channels: numbers in a latent.
         norm_num_groups: groups of the group norms. Few: narrow groups lose a picture's overall colour.
-        learned: whether encoder and decoder are learned together (stage "autoencoder"), and the decoder then sharpened
-            (stage "decoder"). Otherwise the code is measured and the decoder trained by itself.
         gradient_weight: of the L1 distance of finite differences at several scales, beside that of values: keeps edges.
         latent_noise: standard deviation of what is added to the scaled latents that the decoder learns from, so that
-            it forgives a denoiser's small errors. For a learned autoencoder the mean over pictures, drawn up to twice.
+            it forgives a denoiser's small errors: the mean over pictures, drawn up to twice.
         crops: sides of the squares that are cut out of pictures to learn from; empty = whole pictures.
         chroma_weight: of the L1 distance of colour differences, coarse and fine. Outlines pay sooner than colours, and
             a colour axis that is missing from the latents at first was seen to be found late or never.
@@ -60,17 +58,12 @@ class AutoencoderConfig:
         optimiser: the run of encoder and decoder together.
         decoder: the run of the decoder.
         patch: neighbouring latents on each axis that the UNet sees as one cell with patch^2 times the channels.
-        whitening: of a measured code: 1 scales every number of it to one variance, 0 keeps their proportions; see
-            `BlockCode`.
-        crop_px: side of the crops that a measured code's decoder learns from, a multiple of a block's side; 0 = whole
-            pictures.
     """
 
     block_out_channels: tuple[int, ...] = (16, 32, 64, 160)
     layers_per_block: int = 1
     latent_channels: int = 8
     norm_num_groups: int = 2
-    learned: bool = False
     gradient_weight: float = 1.0
     latent_noise: float = 0.1
     crops: tuple[int, ...] = ()
@@ -87,8 +80,6 @@ class AutoencoderConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     decoder: OptimiserConfig = field(default_factory=OptimiserConfig)
     patch: int = 1
-    whitening: float = 0.5
-    crop_px: int = 0
 
 
 @dataclass(frozen=True)

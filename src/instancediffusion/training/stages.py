@@ -1,85 +1,74 @@
 """The stages of a run, in order, and where each keeps its things.
 
 RUN/scenes/00000/ ...       drawn once, then encoded
-RUN/autoencoder/            checkpoint, metrics, previews; vae/: what the latents were made with, fixed from then on
-RUN/latents.safetensors     without a learned autoencoder: the code of the latents
-RUN/decoder/                checkpoint, metrics, previews of the autoencoder's decoder
+RUN/autoencoder/            checkpoint, metrics, previews; vae/: what the latents are made with, fixed from then on
 RUN/words/                  checkpoint, metrics; tokenizer/, lessons.safetensors; with a teacher only
 RUN/text/                   checkpoint, metrics; tokenizer/ or grammar.json
-RUN/cells/                  checkpoint, metrics; for adapters with cell features only
+RUN/relative/               checkpoint, metrics; for adapters with box-relative values only
 RUN/diffusion/              checkpoint, metrics, previews
+RUN/decoder/                checkpoint, metrics, previews of the autoencoder's decoder, which learns on by itself
 
-With a base there is nothing to learn but the adapter, so the stages decoder and text do not exist, and the
-latents are the base's. With a start there is no text stage, everything goes on from the start, and what is not trained
-on stays as it was; but for the autoencoder's encoder, which is always written anew.
+With a start, autoencoder, text model, UNet and adapter are the start's; UNet and adapter learn on, and the decoder if
+the recipe says how. With a base they are the base's and stay as they are; only a new adapter learns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
-from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from instancediffusion.data import SceneCache, latents_name
 from instancediffusion.errors import SettingsError
-from instancediffusion.scene.completion import CaptionCompletion
 from instancediffusion.training.autoencoder import AutoencoderTask, normalise_latents
-from instancediffusion.training.base import BaseLatents, base_folder, load_parts
-from instancediffusion.training.blocks import BlockCode
-from instancediffusion.training.cells import CellsTask
-from instancediffusion.training.config import Recipe
-from instancediffusion.training.decoder import DecoderTask, build_measured
+from instancediffusion.training.base import base_folder, base_latents, load_parts
+from instancediffusion.training.config import OptimiserConfig, Recipe
 from instancediffusion.training.diffusion import DiffusionTask
-from instancediffusion.training.encoder import write_encoder
 from instancediffusion.training.frozen import freeze
 from instancediffusion.training.language.prepare import load_grammar, load_lessons, prepare_grammar, prepare_lessons
 from instancediffusion.training.language.reading import ReadingTask
 from instancediffusion.training.language.words import WordsTask
-from instancediffusion.training.latents import encode_scenes, sample_images
+from instancediffusion.training.latents import Latents, encode_scenes, sample_images
 from instancediffusion.training.loop import CHECKPOINT, fit
 from instancediffusion.training.naming import NamingTask
 from instancediffusion.training.networks import Parts, build_parts
 from instancediffusion.training.processes import open_accelerator
+from instancediffusion.training.relative import RelativeTask
 from instancediffusion.training.scenes import draw_scenes, open_world
 from instancediffusion.training.scoring import Scorer
 from instancediffusion.training.sharpening import SharpeningTask
-from instancediffusion.training.start import LATENT_CODE, load_start, load_text, start_folder
+from instancediffusion.training.start import load_start, load_text, start_folder
+from instancediffusion.training.text import TextSide
 from instancediffusion.training.tokenizer import train_tokenizer
 from instancediffusion.worlds import World
 
-LEARNED_STAGES = ("scenes", "autoencoder", "latents", "words", "text", "cells", "diffusion", "decoder", "export")
-STAGES = ("scenes", "latents", "decoder", "words", "text", "cells", "diffusion", "export")
-ADAPTER_STAGES = ("scenes", "latents", "cells", "diffusion", "export")
-STARTED_STAGES = ("scenes", "latents", "decoder", "cells", "diffusion", "export")
-CODE = LATENT_CODE
+STAGES = ("scenes", "autoencoder", "words", "text", "latents", "relative", "diffusion", "decoder", "export")
+ADAPTER_STAGES = ("scenes", "latents", "relative", "diffusion", "export")
+STARTED_STAGES = ("scenes", "latents", "diffusion", "decoder", "export")
 CORPUS = 5_000
 """Scenes whose texts tokenizer and text model are made from; enough to meet every word of the world many times."""
-ENCODED_TOGETHER = 8
-"""Pictures that a base's or a learned autoencoder encodes at once; its maps are large."""
 MEASURED = 256
-"""Pictures that the scale of a learned autoencoder's latents is measured on."""
+"""Pictures that the scale of an autoencoder's latents is measured on."""
 VAE = "vae"
 """Where the fixed autoencoder stands in the folder of its stage."""
 
 
 def names(recipe: Recipe) -> tuple[str, ...]:
     """The stages of a recipe, in order."""
-    whole = LEARNED_STAGES if recipe.autoencoder.learned else STAGES
-    stages = STARTED_STAGES if recipe.start else ADAPTER_STAGES if recipe.diffusion.base else whole
-    asked = {"cells": recipe.adapter.get("cell_features"), "words": recipe.text.teacher}
-    return tuple(name for name in stages if asked.get(name, True))
+    stages = STARTED_STAGES if recipe.start else ADAPTER_STAGES if recipe.diffusion.base else STAGES
+    left_out = set() if recipe.text.teacher else {"words"}
+    if not recipe.adapter.get("relative_values"):
+        left_out.add("relative")
+    if recipe.start and recipe.autoencoder.decoder == OptimiserConfig():  # nothing says how it should learn on
+        left_out.add("decoder")
+    return tuple(name for name in stages if name not in left_out)
 
 
 def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
     """Draw the recipe's scenes, from another world than the built-in one if it is given."""
-    world = world or open_world(recipe.world)
-    draw_scenes(recipe.world, run / "scenes", world, CaptionCompletion(world.caption_choices()))
+    draw_scenes(recipe.world, run / "scenes", world or open_world(recipe.world))
 
 
 def autoencoder(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
@@ -103,76 +92,53 @@ def autoencoder_task(recipe: Recipe, run: Path) -> AutoencoderTask:
     return AutoencoderTask(recipe.autoencoder, SceneCache(run / "scenes"))
 
 
-def fixed_autoencoder(recipe: Recipe, run: Path) -> Path:
+def fixed_autoencoder(recipe: Recipe, run: Path) -> AutoencoderKL:
     """Fix the autoencoder of a run (once): the running mean of its weights, its latents scaled; or the start's.
 
     Returns:
-        The folder that holds it as `vae/`.
+        What is fixed; a decoder that learned on since is not in it.
     """
     folder = run / "autoencoder"
     if not (folder / VAE).exists():
         if recipe.start:
-            model = AutoencoderKL.from_pretrained(_start(recipe) / VAE, torch_dtype=torch.float32)
+            model = AutoencoderKL.from_pretrained(start_folder(recipe.start) / VAE).float()
         else:
             task = autoencoder_task(recipe, run)
             freeze(task, recipe.autoencoder.optimiser, folder)
             normalise_latents(model := task.model, sample_images(task.cache, MEASURED))
         model.save_pretrained(folder / f".{VAE}")
         (folder / f".{VAE}").rename(folder / VAE)  # a folder that can be seen is whole
-    return folder
+    fixed: AutoencoderKL = AutoencoderKL.from_pretrained(folder / VAE)
+    return fixed
 
 
 def latents(recipe: Recipe, run: Path) -> None:
-    """Fix the autoencoder, or the latents' code (once); encode every shard that is not, at every size asked for."""
-    cache, config = SceneCache(run / "scenes"), recipe.autoencoder
+    """Encode every shard that is not encoded yet, at the sizes of the recipe's stages."""
+    cache, code = SceneCache(run / "scenes"), latents_of(recipe, run)
     sizes = [stage.sample_size for stage in recipe.diffusion.stages]
+    if cache.image_px % code.side:
+        raise SettingsError(
+            f"world.options.size = {cache.image_px}: expected a multiple of {code.side}, the side of a cell of latents"
+        )
+    encode_scenes(code.encode, run / "scenes", cache.image_px // code.side, sizes)
+
+
+def latents_of(recipe: Recipe, run: Path) -> Latents:
+    """What is denoised: the latents of the base, of the start, or of the run's own autoencoder, which is now fixed."""
     if recipe.diffusion.base:
-        base = BaseLatents(base_folder(recipe.diffusion.base))
-    elif config.learned:
-        base = BaseLatents(fixed_autoencoder(recipe, run), config.patch)
-    else:
-        base = None
-    if base:
-        encode_scenes(base.encode, run / "scenes", cache.image_px // base.side, sizes, ENCODED_TOGETHER)
-        return
-    if not (run / CODE).exists():
-        measured = _code(recipe, sample_images(cache))
-        write_encoder(build_measured(config, cache.image_px), measured)  # one that is too narrow is told at once
-        measured.save(run / CODE)
-    code = load_code(run)
-    patch = config.patch
-
-    def encode(images: Tensor) -> Tensor:
-        return functional.pixel_unshuffle(code.encode(images), patch)
-
-    encode_scenes(encode, run / "scenes", cache.image_px // (code.side * patch), sizes)
-
-
-def _code(recipe: Recipe, images: Tensor) -> BlockCode:
-    config = recipe.autoencoder
-    if recipe.start:
-        known = load_code(start_folder(recipe.start))
-        return known.widened(images, config.latent_channels, config.whitening)
-    side = 2 ** (len(config.block_out_channels) - 1)
-    return BlockCode.measure(images, config.latent_channels, side, config.whitening)
+        return base_latents(base_folder(recipe.diffusion.base))
+    return Latents(fixed_autoencoder(recipe, run), recipe.autoencoder.patch)
 
 
 def decoder(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
-    """Train the decoder; the diffusion stage does not need it."""
+    """Sharpen the decoder; no other stage needs it, and no latent changes by it."""
     config, depends = recipe.autoencoder.decoder, _part(recipe, "start", "world", "autoencoder")
     fit(decoder_task(recipe, run), config, run / "decoder", depends, stop_after=stop_after)
 
 
-def decoder_task(recipe: Recipe, run: Path) -> DecoderTask | SharpeningTask:
+def decoder_task(recipe: Recipe, run: Path) -> SharpeningTask:
     """Put the decoder's stage together."""
-    if recipe.autoencoder.learned:
-        model = AutoencoderKL.from_pretrained(fixed_autoencoder(recipe, run) / VAE)
-        return SharpeningTask(recipe.autoencoder, SceneCache(run / "scenes"), model)
-    task = DecoderTask(recipe.autoencoder, SceneCache(run / "scenes"), load_code(run))
-    if recipe.start:
-        load_start(task.model, start_folder(recipe.start), "vae")
-    write_encoder(task.model, task.code)
-    return task
+    return SharpeningTask(recipe.autoencoder, SceneCache(run / "scenes"), fixed_autoencoder(recipe, run))
 
 
 def words(recipe: Recipe, run: Path, *, stop_after: int | None = None, world: World | None = None) -> None:
@@ -216,15 +182,22 @@ def text_task(recipe: Recipe, run: Path) -> NamingTask | ReadingTask:
     return NamingTask(recipe.text, texts, CLIPTokenizer.from_pretrained(folder))
 
 
-def cells(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
-    """Train the adapter's cell features by themselves, on encoded scenes."""
-    depends = _part(recipe, "start", "world", "adapter", "locations", *(() if recipe.diffusion.base else ("text",)))
-    fit(cells_task(recipe, run), recipe.cells, run / "cells", depends, stop_after=stop_after)
+def finished_text(recipe: Recipe, run: Path) -> TextSide:
+    """The text model that the stage before left."""
+    task = text_task(recipe, run)
+    freeze(task, recipe.text.optimiser, run / "text")
+    return task.text
 
 
-def cells_task(recipe: Recipe, run: Path) -> CellsTask:
-    """Put the cells stage together."""
-    return CellsTask(recipe, SceneCache(run / "scenes", need_latents=True), _parts(recipe, run))
+def relative(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
+    """Train the adapter's box-relative features by themselves, on encoded scenes."""
+    depends = _part(recipe, "world", "adapter", "locations", *(() if recipe.diffusion.base else ("text",)))
+    fit(relative_task(recipe, run), recipe.relative, run / "relative", depends, stop_after=stop_after)
+
+
+def relative_task(recipe: Recipe, run: Path) -> RelativeTask:
+    """Put the relative stage together."""
+    return RelativeTask(recipe, SceneCache(run / "scenes", need_latents=True), _parts(recipe, run))
 
 
 def diffusion(recipe: Recipe, run: Path, *, stop_after: int | None = None, scorer: Scorer | None = None) -> None:
@@ -239,7 +212,7 @@ def diffusion(recipe: Recipe, run: Path, *, stop_after: int | None = None, score
 
 
 def diffusion_task(recipe: Recipe, run: Path, scorer: Scorer | None = None) -> DiffusionTask:
-    """Put the diffusion stage together, with the text model that the stage before it left, or with its base."""
+    """Put the diffusion stage together, with what the stages before it left, or with its base."""
     config, folder = recipe.diffusion, run / "scenes"
     whole = SceneCache(folder, need_latents=True)
     full = int(whole.rows("latents", [0]).shape[-1])
@@ -249,58 +222,27 @@ def diffusion_task(recipe: Recipe, run: Path, scorer: Scorer | None = None) -> D
 
 
 def diffusion_parts(recipe: Recipe, run: Path) -> Parts:
-    """Make what is to be trained, with the cell features that the stage before left."""
+    """Make what is to be trained, with the box-relative features that the stage before left."""
     parts = _parts(recipe, run)
-    if "cells" in names(recipe) and uses_own(recipe, run, "cells"):
-        task = CellsTask(recipe, SceneCache(run / "scenes", need_latents=True), parts)
-        freeze(task, recipe.cells, run / "cells")
-        task.cells.train().requires_grad_(True)
+    if "relative" in names(recipe):
+        task = RelativeTask(recipe, SceneCache(run / "scenes", need_latents=True), parts)
+        freeze(task, recipe.relative, run / "relative")
+        task.features.train().requires_grad_(True)
     return parts
 
 
-def _start(recipe: Recipe) -> Path:
-    return start_folder(recipe.start, f"{VAE}/config.json" if recipe.autoencoder.learned else CODE)
-
-
-def uses_own(recipe: Recipe, run: Path, stage: str) -> bool:
-    """Whether a run's own weights of a stage are used: always without a start; with one, if it trained on them."""
-    return not recipe.start or (run / stage / CHECKPOINT).exists()
-
-
 def _parts(recipe: Recipe, run: Path) -> Parts:
-    """Load a recipe's base, or the text model of an earlier stage, and make the rest with random weights."""
+    """Load a recipe's base or start, or the text model of an earlier stage, and make the rest with random weights."""
+    decode = latents_of(recipe, run).decode
     if recipe.diffusion.base:
-        folder = base_folder(recipe.diffusion.base)
-        return load_parts(recipe, folder, BaseLatents(folder).decode)
-    decode = _reader(recipe, run)
+        return load_parts(recipe, base_folder(recipe.diffusion.base), decode)
     if recipe.start:
-        folder = _start(recipe)
+        folder = start_folder(recipe.start)
         parts = build_parts(recipe, load_text(folder), decode)
         load_start(parts.unet, folder, "unet")
         load_start(parts.adapter, folder, "adapter")
         return parts
-    text = text_task(recipe, run)
-    freeze(text, recipe.text.optimiser, run / "text")
-    return build_parts(recipe, text.text, decode)
-
-
-def _reader(recipe: Recipe, run: Path) -> Callable[[Tensor], Tensor]:
-    """What turns latents into pictures, for previews."""
-    if recipe.autoencoder.learned:
-        return BaseLatents(fixed_autoencoder(recipe, run), recipe.autoencoder.patch).decode
-    code, patch = load_code(run), recipe.autoencoder.patch
-    return lambda latents: code.decode(functional.pixel_shuffle(latents, patch))
-
-
-def load_code(run: Path) -> BlockCode:
-    """Return the latents' code of a run.
-
-    Raises:
-        SettingsError: there is none yet.
-    """
-    if not (run / CODE).exists():
-        raise SettingsError(f"{run / CODE}: not there; run the stage latents first")
-    return BlockCode.load(run / CODE)
+    return build_parts(recipe, finished_text(recipe, run), decode)
 
 
 def _part(recipe: Recipe, *names: str) -> dict[str, Any]:

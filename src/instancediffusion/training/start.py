@@ -1,15 +1,11 @@
-"""A finished model as the start of a run: its weights, its text model, its latents.
-
-Latents may get more channels (`BlockCode.widened`). Weights that read or write latents are then filled up with zeros:
-the network begins as if the new channels were not there. (What is read here of an encoder is written over.)
-"""
+"""A finished model as the start of a run: its weights, its text model, its autoencoder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from instancediffusion.checkpoints.cards import CARDS
@@ -17,25 +13,19 @@ from instancediffusion.checkpoints.folder import model_folder
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.text import TextSide
 
-LATENT_CODE = "latents.safetensors"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-WIDENED = ("conv_in", "conv_out", "quant_conv", "post_quant_conv")
-"""Layers next to the latents, in UNets and autoencoders."""
+NEEDED = ("vae", "text_encoder", "tokenizer", "unet", "adapter")
 
 
-def start_folder(name: str, needed: str = LATENT_CODE) -> Path:
+def start_folder(name: str) -> Path:
     """Find a start: the name of a card, or the folder of an export.
 
-    Args:
-        name: of the start.
-        needed: a file that the run goes on from.
-
     Raises:
-        SettingsError: it is no model of this project's training.
+        SettingsError: it is no whole model.
     """
     folder = model_folder(name) if name in CARDS else Path(name).expanduser()
-    if not (folder / needed).is_file():
-        raise SettingsError(f"start = {name!r}: {folder / needed} is missing; give the folder of an export")
+    if missing := [part for part in NEEDED if not (folder / part).is_dir()]:
+        raise SettingsError(f"start = {name!r}: {folder} has no {', '.join(missing)}; give the folder of an export")
     return folder
 
 
@@ -46,10 +36,10 @@ def load_text(folder: Path) -> TextSide:
 
 
 def load_start(module: nn.Module, folder: Path, part: str) -> None:
-    """Put the weights of a component into a module of the same architecture, whose latents may have more channels.
+    """Put the weights of a component into a module of the same architecture.
 
     Raises:
-        SettingsError: the architectures differ in anything else.
+        SettingsError: the architectures differ.
     """
     weights = load_file(folder / part / WEIGHTS)
     own = module.state_dict()
@@ -58,18 +48,9 @@ def load_start(module: nn.Module, folder: Path, part: str) -> None:
         raise SettingsError(f"start: {folder / part} has another architecture than the recipe: {', '.join(differing)}")
     for name, value in own.items():
         found = weights[name].to(value)
-        if found.shape == value.shape:
-            value.copy_(found)
-        elif name.split(".")[-2] in WIDENED and found.dim() == value.dim():
-            _fill_up(value, found)
-        else:
+        if found.shape != value.shape:
             raise SettingsError(
                 f"start: {folder / part}: {name} has the shape {tuple(found.shape)}, the recipe asks for "
                 f"{tuple(value.shape)}"
             )
-
-
-def _fill_up(target: Tensor, source: Tensor) -> None:
-    """Copy into the first channels, zero the others."""
-    target.zero_()
-    target[tuple(slice(size) for size in source.shape)] = source
+        value.copy_(found)

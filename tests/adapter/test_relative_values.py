@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from instancediffusion.adapter import Grounding
 from instancediffusion.adapter.relative_values import RelativeFeatures, RelativeValues
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.relative import RELATIVE_FEATURES, relative_coordinates
@@ -118,17 +119,15 @@ def test_instances_may_come_in_any_order_and_padding_changes_nothing(model, scen
 
 
 def test_an_image_of_a_batch_is_the_image_alone(model, scene):
-    unet, adapter = model
+    _, adapter = model
     locations, captions = scene
-    from instancediffusion.adapter import Grounding
-
     with torch.no_grad():
         joined = adapter(locations, captions)
         again = Grounding.cat([adapter(locations.select([i]), captions[i : i + 1]) for i in range(2)])
-    for tokens in (256, 64):
-        both = [g.for_latents(16, 16).relative_features(tokens) for g in (joined, again)]
+    for side in (16, 8):
+        both = [g.for_map(side, side).relative_features(side * side) for g in (joined, again)]
         torch.testing.assert_close(*both)
-        torch.testing.assert_close(joined.select([1]).for_latents(16, 16).relative_features(tokens), both[0][1:])
+        torch.testing.assert_close(joined.select([1]).for_map(side, side).relative_features(side * side), both[0][1:])
 
 
 def test_coordinates_follow_the_box_and_tell_what_is_not_known():

@@ -1,10 +1,10 @@
-"""Box-relative values: what an instance's tokens say differs from visual token to visual token (ours; not in the paper).
+"""Box-relative values: an instance says something else to each visual token (ours; not in the paper).
 
-In the published layer (paper, section 3.2) the value of a grounding token is the same wherever it is attended from. Here
-the value that visual token p gets from the tokens of instance i is v_i + W z_i(p), and its logit there gets w_h . z_i(p),
-with z_i(p) = f(place of p as seen from i) * g(caption of i), elementwise. W and w start at zero, so weights trained
-without them behave as before; they act inside the attention and under its gate: without attention to an instance's tokens,
-or with the gate closed, nothing of them is left.
+In the published layer (paper, section 3.2) the value of a grounding token is the same wherever it is attended from.
+Here the value that visual token p gets from the tokens of instance i is v_i + W z_i(p), and its logit there gets
+w_h . z_i(p), with z_i(p) = f(place of p as seen from i) * g(caption of i), elementwise. W and w start at zero, so
+weights trained without them behave as before; they act inside the attention and under its gate: without attention to an
+instance's tokens, or with the gate closed, nothing of them is left.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The relative stage: before they guide a denoiser, the box-relative features learn what clean latents look like.
 
 Through the denoiser they learn this slowly: most of a step's gradient speaks of noise. By themselves they learn in
-minutes that a linear reader must find the latents of a visual token in them, wherever an instance is. The reader is thrown
-away; W of `RelativeValues` still starts at zero.
+minutes that a linear reader must find the latents of a visual token in them, wherever an instance is. The reader is
+thrown away; W of `RelativeValues` still starts at zero.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def test_a_run_goes_on_from_a_learned_autoencoder(run, learned, tmp_path):
     assert old.config.scaling_factor == new.config.scaling_factor != 1
     assert all(torch.equal(value, new.state_dict()[name]) for name, value in old.state_dict().items())
     with pytest.raises(SettingsError, match=r"has no vae.*; give the folder of an export"):
-        stages.decoder(replace(going_on, start=str(tmp_path / "nowhere")), tmp_path / "other")
+        stages.latents_of(replace(going_on, start=str(tmp_path / "nowhere")), tmp_path / "other")
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "decoder"])

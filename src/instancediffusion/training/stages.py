@@ -98,10 +98,10 @@ def fixed_autoencoder(recipe: Recipe, run: Path) -> AutoencoderKL:
     Returns:
         What is fixed; a decoder that learned on since is not in it.
     """
-    folder = run / "autoencoder"
+    folder, start = run / "autoencoder", start_folder(recipe.start) if recipe.start else None
     if not (folder / VAE).exists():
-        if recipe.start:
-            model = AutoencoderKL.from_pretrained(start_folder(recipe.start) / VAE).float()
+        if start:
+            model = AutoencoderKL.from_pretrained(start / VAE).float()
         else:
             task = autoencoder_task(recipe, run)
             freeze(task, recipe.autoencoder.optimiser, folder)

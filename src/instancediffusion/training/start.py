@@ -45,7 +45,10 @@ def load_start(module: nn.Module, folder: Path, part: str) -> None:
     own = module.state_dict()
     if weights.keys() != own.keys():
         differing = sorted(weights.keys() ^ own.keys())
-        raise SettingsError(f"start: {folder / part} has another architecture than the recipe: {', '.join(differing)}")
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise SettingsError(
+            f"start: {folder / part} has another architecture than the recipe: {', '.join(differing[:3])}{more} differ"
+        )
     for name, value in own.items():
         found = weights[name].to(value)
         if found.shape != value.shape:

@@ -3,7 +3,12 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from instancediffusion.scene import Box, Instance, Mask, Point, Scene, Scribble
+from PIL import Image
+
+from instancediffusion.scene import Box, Instance, Mask, Point, Reference, Scene, Scribble
+
+LOOKS = ("negative", "reference")
+REFERENCE = Reference.from_image(Image.new("RGB", (3, 2), (9, 200, 30)))
 
 captions = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.strip)
 fractions = st.one_of(
@@ -40,7 +45,8 @@ def scenes(draw):
         sources = {"box": boxes(), "point": points, "scribble": scribbles, "mask": masks(height, width)}
         places = {kind: draw(sources[kind]) for kind in sorted(kinds)}
         layer = draw(st.none() | st.integers(-100, 100))
-        instances.append(Instance(draw(captions), **places, z_order=layer))
+        looks = {"negative": draw(st.none() | st.just("blur")), "reference": draw(st.none() | st.just(REFERENCE))}
+        instances.append(Instance(draw(captions), **places, z_order=layer, **looks))
     negative = draw(st.none() | st.text(st.characters(codec="utf-8"), max_size=10))
     return Scene(draw(captions), tuple(instances), width, height, negative)
 
@@ -55,7 +61,7 @@ def alike(first, second, tolerance=1e-12):
 
 
 def _alike(a, b, tolerance):
-    if (a.caption, a.kinds, a.mask, a.z_order) != (b.caption, b.kinds, b.mask, b.z_order):
+    if any(getattr(a, name) != getattr(b, name) for name in ("caption", "kinds", "mask", "z_order", *LOOKS)):
         return False
     return np.allclose(_lengths(a), _lengths(b), rtol=0, atol=tolerance)
 

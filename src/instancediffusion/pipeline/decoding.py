@@ -42,6 +42,24 @@ def decode_latents(vae: Any, latents: Tensor, *, upcast: bool = False) -> Tensor
     return torch.cat([vae.decode(row[None], return_dict=False)[0].float().cpu() for row in scaled])
 
 
+def encode_pictures(vae: Any, pictures: Tensor, channels: int) -> Tensor:
+    """Encode pictures one at a time: the mean of what the encoder says, so that the same picture gives the same latents.
+
+    Args:
+        vae: an `AutoencoderKL`.
+        pictures: (B, 3, H, W), -1 to 1.
+        channels: of a cell of the latents; see `latent_patch`.
+
+    Returns:
+        (B, channels, h, w) float32 on the CPU, as `decode_latents` takes them.
+    """
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    codes = [vae.encode(row[None].to(vae.dtype)).latent_dist.mode().float().cpu() for row in pictures]
+    return functional.pixel_unshuffle(
+        (torch.cat(codes) - shift) * vae.config.scaling_factor, latent_patch(channels, vae)
+    )
+
+
 def latent_patch(channels: int, vae: Any) -> int:
     """Codes of the autoencoder on each side of a cell of latents with so many channels; 1 in the published model."""
     return math.isqrt(max(channels // vae.config.latent_channels, 1))

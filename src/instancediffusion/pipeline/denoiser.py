@@ -16,6 +16,9 @@ from instancediffusion.sampling import Branch, Prediction
 Extras = Callable[[Sequence[Branch]], Mapping[str, Any]]
 """For the branches of a call, further keyword arguments of the UNet, such as `added_cond_kwargs`."""
 
+StepInputs = Callable[[Tensor, Tensor, Tensor, Sequence[int], Mapping[str, Any]], Mapping[str, Any]]
+"""From sample, timestep, texts, their lengths and the other arguments of the UNet to further ones."""
+
 
 class Contexts:
     """Text contexts of different lengths, of which calls pick rows.
@@ -74,8 +77,9 @@ class UNetDenoiser:
             to the widest.
         rows: for a branch, its row of `contexts` and its place in `groundings`.
         attention: further `cross_attention_kwargs`, such as the scale of LoRA layers.
-        extras: further arguments of the UNet for some branches.
+        extras: further arguments of the UNet for some branches; its `cross_attention_kwargs` join `attention`.
         time_ids: (6,) sizes that XL takes beside the time step, with the projected texts; None for other UNets.
+        control: for the branches of a call, what computes further arguments at each step (see `pipeline.control`).
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class UNetDenoiser:
         attention: Mapping[str, Any] | None = None,
         extras: Extras | None = None,
         time_ids: Tensor | None = None,
+        control: Callable[[Sequence[Branch]], StepInputs] | None = None,
     ) -> None:
         self._unet = unet
         if isinstance(contexts, Tensor):
@@ -97,6 +102,7 @@ class UNetDenoiser:
         self._attention = dict(attention or {})
         self._extras = extras
         self._time_ids = time_ids
+        self._control = control
 
     def bind(self, branches: Sequence[Branch]) -> Prediction:
         """Gather the conditioning of `branches`; see `Denoiser`."""
@@ -111,11 +117,14 @@ class UNetDenoiser:
             extras["added_cond_kwargs"] = added
         if counts is not None:
             extras["encoder_attention_mask"] = counts
-        unet, attention = self._unet, self._attention
+        unet, attention = self._unet, {**self._attention, **extras.pop("cross_attention_kwargs", {})}
+        lengths = [self._contexts.lengths[row] for row, _ in picked]
+        control = None if self._control is None else self._control(branches)
         checked = False
 
         def predict(sample: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
             nonlocal checked
+            inputs = {} if control is None else control(sample, timestep, context, lengths, extras)
             told = grounding.scaled(grounding_scale)
             if not checked and grounding_scale:
                 told = told.noting()
@@ -126,6 +135,7 @@ class UNetDenoiser:
                 cross_attention_kwargs={**attention, "grounding": told},
                 return_dict=False,
                 **extras,
+                **inputs,
             )[0]
             if told.ran is not None:
                 check_ran(told)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from instancediffusion.errors import ModelError, SettingsError
+from instancediffusion.pipeline.framing import BoxUnit
+from instancediffusion.pipeline.references import References
 from instancediffusion.sampling import Branch
 
 
@@ -21,24 +23,39 @@ class UNetInputs:
         pictures: for each IP-Adapter, features of its pictures (1 or B, ...).
         no_pictures: the same for the unconditional half; empty where there is none.
         guidance: (D,) the embedding of the guidance scale, for a UNet that was distilled to take it.
+        references: the pictures of single instances.
     """
 
     pictures: Sequence[Tensor] = ()
     no_pictures: Sequence[Tensor] = ()
     guidance: Tensor | None = None
+    references: References = field(default_factory=References)
 
-    def of(self, branches: Sequence[Branch], images: Sequence[int]) -> dict[str, Any]:
-        """The keyword arguments of the UNet for some branches; `images` are the places of the group's images."""
+    def of(self, branches: Sequence[Branch], images: Sequence[int], frames: Sequence[BoxUnit]) -> dict[str, Any]:
+        """The keyword arguments of the UNet for some branches.
+
+        Args:
+            branches: the branches.
+            images: the places of the group's images in the run.
+            frames: for each branch, the part of the canvas it is computed on.
+        """
         inputs: dict[str, Any] = {}
-        if self.pictures:
-            inputs["added_cond_kwargs"] = {"image_embeds": [self._rows(k, branches, images) for k in self._adapters]}
+        shown = [self._rows(k, branches, images) for k in range(len(self.pictures))]
+        if self.references:
+            own = [self.references.rows(k, branches, images, frames) for k in range(len(self.references.features))]
+            masks = [mask for _, mask in own]
+            if shown:  # pictures of the whole call act everywhere
+                masks = [
+                    torch.cat([torch.ones(len(mask), given.shape[1], *mask.shape[2:]), mask], 1)
+                    for given, mask in zip(shown, masks, strict=True)
+                ]
+            shown = [torch.cat([shown[k], features], 1) if shown else features for k, (features, _) in enumerate(own)]
+            inputs["cross_attention_kwargs"] = {"ip_adapter_masks": masks}
+        if shown:
+            inputs["added_cond_kwargs"] = {"image_embeds": shown}
         if self.guidance is not None:
             inputs["timestep_cond"] = self.guidance.expand(len(branches), -1)
         return inputs
-
-    @property
-    def _adapters(self) -> range:
-        return range(len(self.pictures))
 
     def _rows(self, adapter: int, branches: Sequence[Branch], images: Sequence[int]) -> Tensor:
         rows = []
@@ -50,7 +67,9 @@ class UNetInputs:
         return torch.stack(rows)
 
 
-def image_prompts(pipeline: Any, image: Any, embeds: Any, guided: bool, images: int, scenes: int) -> UNetInputs:
+def image_prompts(
+    pipeline: Any, image: Any, embeds: Any, guided: bool, images: int, scenes: int, references: References
+) -> UNetInputs:
     """Features of the pictures that a call gives to its IP-Adapters.
 
     Args:
@@ -61,15 +80,16 @@ def image_prompts(pipeline: Any, image: Any, embeds: Any, guided: bool, images: 
         guided: whether there is an unconditional half.
         images: of the run.
         scenes: of the run.
+        references: the pictures of single instances.
 
     Raises:
         SettingsError: the UNet has IP-Adapters and no picture is given for them, or the other way round.
     """
     wants = getattr(pipeline.unet.config, "encoder_hid_dim_type", None) == "ip_image_proj"
     if image is None and embeds is None:
-        if wants:
+        if wants and not references:
             raise SettingsError("ip_adapter_image: the model has an IP-Adapter; give it a picture, or unload it")
-        return UNetInputs()
+        return UNetInputs(references=references)
     if image is not None and embeds is not None:
         raise SettingsError("ip_adapter_image: ip_adapter_image_embeds are given, too; leave one of them out")
     if not wants:
@@ -82,7 +102,7 @@ def image_prompts(pipeline: Any, image: Any, embeds: Any, guided: bool, images: 
     halves = [tuple(one.to(dtype).chunk(2)) if guided else (None, one.to(dtype)) for one in found]
     pictures = [_for_images(own, images, scenes) for _, own in halves]
     nothing = [_for_images(none, images, scenes) for none, _ in halves if none is not None]
-    return UNetInputs(pictures, nothing)
+    return UNetInputs(pictures, nothing, references=references)
 
 
 def _for_images(values: Tensor, images: int, scenes: int) -> Tensor:

@@ -33,9 +33,7 @@ def layered_merge(scene: Scene, latent_size: tuple[int, int], factor: int) -> La
     instances = tuple(range(1, len(scene.instances) + 1))
     if not instances:
         return LayeredMerge((), {}, torch.ones(1, *latent_size))
-    shown = visibility(locations, latent_size)[0]
-    # The floors are made for logarithms; here they would let every instance speak everywhere.
-    shown = torch.where(shown > _floor(locations), shown, 0.0)
+    shown = _shown(locations, latent_size)
     rest = (1 - shown.amax(0, keepdim=True)).clamp(min=0)
     weights = torch.cat([rest, shown])
     crops = {}
@@ -48,6 +46,11 @@ def layered_merge(scene: Scene, latent_size: tuple[int, int], factor: int) -> La
     return LayeredMerge(instances, crops, weights / weights.sum(0, keepdim=True).clamp(min=1e-6))
 
 
+def shown_regions(scene: Scene, latent_size: tuple[int, int]) -> Tensor:
+    """Where each instance is to be seen, (N, height, width), 0..1: its region less what hides it; see `visibility`."""
+    return _shown(_locations(scene, latent_size), latent_size)
+
+
 def order_region(scene: Scene, latent_size: tuple[int, int]) -> Tensor:
     """Where instances of stated order overlap, (height, width) of the latent, 0..1."""
     return stated_overlaps(_locations(scene, latent_size), latent_size)[0]
@@ -55,6 +58,12 @@ def order_region(scene: Scene, latent_size: tuple[int, int]) -> Tensor:
 
 def _locations(scene: Scene, latent_size: tuple[int, int]) -> LocationTensors:
     return locations_from_scenes([scene], segmentation_size=max(latent_size), segmentation_channels=0)
+
+
+def _shown(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
+    shown = visibility(locations, size)[0]
+    # The floors are made for logarithms; here they would let every instance speak everywhere.
+    return torch.where(shown > _floor(locations), shown, 0.0)
 
 
 def _floor(locations: LocationTensors) -> Tensor:

@@ -11,10 +11,10 @@ from instancediffusion.scene import Instance, Scene
 BoxUnit = tuple[float, float, float, float]
 
 
-def steps_before_merge(settings: GenerationSettings) -> int:
-    """Number of steps in which instances run alone."""
+def steps_before_merge(settings: GenerationSettings, num_steps: int | None = None) -> int:
+    """Number of steps in which instances run alone, of `num_steps` that are made (None = all of the settings)."""
     rounding: StepRounding = "published" if settings.mis_compat == "published" else "nearest"
-    return steps_in_fraction(settings.mis_fraction, settings.num_inference_steps, rounding)
+    return steps_in_fraction(settings.mis_fraction, num_steps or settings.num_inference_steps, rounding)
 
 
 def extent(instance: Instance) -> BoxUnit | None:

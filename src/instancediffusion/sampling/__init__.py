@@ -9,6 +9,7 @@ from instancediffusion.sampling.grounding import StepRounding, grounding_schedul
 from instancediffusion.sampling.guidance import GuidedBatch, chunk_bounds, guide, is_guided
 from instancediffusion.sampling.loop import Guidance, Observer, SampleResult, StepReport, count_rows, sample
 from instancediffusion.sampling.multi_instance import Crop, CropMerge, LastMerge, LayeredMerge, MeanMerge, Merge, Window
+from instancediffusion.sampling.negatives import NegativeCaptions
 from instancediffusion.sampling.noise import copy_generator, generators_for, start_noise
 from instancediffusion.sampling.order_guidance import OrderGuidance
 from instancediffusion.sampling.schedulers import (
@@ -22,6 +23,7 @@ from instancediffusion.sampling.schedulers import (
     keep_latents,
     zero_snr_betas,
 )
+from instancediffusion.sampling.start import Start, steps_made
 
 __all__ = [
     "SCHEDULERS",
@@ -35,11 +37,13 @@ __all__ = [
     "LayeredMerge",
     "MeanMerge",
     "Merge",
+    "NegativeCaptions",
     "Observer",
     "OrderGuidance",
     "Prediction",
     "SampleResult",
     "Scheduler",
+    "Start",
     "StepReport",
     "StepRounding",
     "Steps",
@@ -60,5 +64,6 @@ __all__ = [
     "sample",
     "start_noise",
     "steps_in_fraction",
+    "steps_made",
     "zero_snr_betas",
 ]

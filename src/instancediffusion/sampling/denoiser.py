@@ -19,12 +19,14 @@ class Branch:
         conditional: True for the half that sees prompt and instances, False for the half that sees the negative
             prompt and no instance.
         swapped: the scene is told in the reversed depth order, see `OrderGuidance`.
+        negative: in an unconditional half, the instance (from 1) whose negative caption it sees; 0 = the scene's.
     """
 
     image: int
     trajectory: int = 0
     conditional: bool = True
     swapped: bool = False
+    negative: int = 0
 
 
 class Prediction(Protocol):

@@ -62,6 +62,7 @@ class GuidedBatch:
         guidance_scale: 1 or less switches guidance off, and the unconditional half is not computed.
         max_rows: most rows in one network call, 1 or more.
         rescaled: share of `rescale`.
+        halves: the halves to compute, in place of those that the scale asks for; of one alone all results are its own.
     """
 
     def __init__(
@@ -71,9 +72,10 @@ class GuidedBatch:
         guidance_scale: float,
         max_rows: int,
         rescaled: float = 0.0,
+        halves: tuple[bool, ...] | None = None,
     ) -> None:
         self._scale, self._rescaled = guidance_scale, rescaled
-        self._halves = (True, False) if is_guided(guidance_scale) else (True,)
+        self._halves = halves or ((True, False) if is_guided(guidance_scale) else (True,))
         # One half after the other, not row by row: rows of a kind carry tokens of about the same number, and a call
         # pads all of its rows to the widest.
         rows = [replace(b, conditional=half) for half in self._halves for b in branches]
@@ -83,7 +85,7 @@ class GuidedBatch:
         self.rows = len(rows)
         """Rows the network computes at each call."""
 
-    def __call__(self, sample: Tensor, timestep: Tensor, grounding_scale: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, sample: Tensor, timestep: Tensor, grounding_scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """Predict for every trajectory.
 
         Args:
@@ -92,7 +94,8 @@ class GuidedBatch:
             grounding_scale: 0 to 1, for the unconditional half too (as published: it then sees null tokens).
 
         Returns:
-            The guided prediction and that of the conditional half, (T, C, H, W) float32 each.
+            The guided prediction and those of the conditional and the unconditional half, (T, C, H, W) float32 each;
+            without guidance all three are the same.
         """
         rows = sample.repeat(len(self._halves), 1, 1, 1)
         predicted = torch.cat(
@@ -102,9 +105,10 @@ class GuidedBatch:
             ]
         )
         if len(self._halves) == 1:
-            return predicted.float(), predicted.float()
+            only = predicted.float()
+            return only, only, only
         conditional, unconditional = predicted.chunk(2)
         guided = guide(conditional, unconditional, self._scale)
         if self._rescaled:
             guided = rescale(guided, conditional, self._rescaled)
-        return guided, conditional.float()
+        return guided, conditional.float(), unconditional.float()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,18 +13,20 @@ from torch import Tensor
 from instancediffusion.sampling.denoiser import Branch, Denoiser
 from instancediffusion.sampling.guidance import GuidedBatch, is_guided
 from instancediffusion.sampling.multi_instance import Crop, Merge
+from instancediffusion.sampling.negatives import NegativeBatch, NegativeCaptions
 from instancediffusion.sampling.noise import copy_generator
 from instancediffusion.sampling.order_guidance import OrderBatch, OrderGuidance
 from instancediffusion.sampling.schedulers import (
     Scheduler,
     Steps,
-    calls_of_steps,
     clean_estimate,
     forget_sample,
+    order_option,
     seed_noise,
     step_options,
     takes_generator,
 )
+from instancediffusion.sampling.start import Start, begin_at
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class SampleResult:
         steps_done: steps completed.
         rows_done: network rows computed.
         stopped: `should_stop` ended the run early.
+        parts: for each image, by instance, the latents (C, H, W) of those that were asked to run to the end.
     """
 
     latents: Tensor
@@ -91,6 +95,7 @@ class SampleResult:
     steps_done: int
     rows_done: float
     stopped: bool
+    parts: Sequence[Mapping[int, Tensor]] = field(default_factory=tuple)
 
 
 @dataclass
@@ -111,7 +116,8 @@ class _Trajectory:
 
     def advance(self, prediction: Tensor, timestep: Tensor) -> None:
         """Make one scheduler step; `prediction` is (1, C, H, W)."""
-        extra = {} if self.generator is None else {"generator": self.generator}
+        extra: dict[str, Any] = {} if self.generator is None else {"generator": self.generator}
+        extra |= order_option(self.scheduler)
         self.latent = self.scheduler.step(prediction, timestep, self.latent, **self.options, **extra).prev_sample
 
     def replace(self, latent: Tensor) -> None:
@@ -131,8 +137,11 @@ class _JointBatch:
         rescaled: float,
         max_batch_rows: int,
         order: OrderGuidance | None,
+        negatives: NegativeCaptions,
     ) -> None:
         self._active = active
+        away = is_guided(guidance_scale) and negatives.rows > 0
+        self._negatives = NegativeBatch(denoiser, negatives, guidance_scale, max_batch_rows) if away else None
         self._order = OrderBatch(denoiser, order, max_batch_rows) if order is not None and order.images else None
         groups: dict[tuple[int, ...], list[int]] = {}
         for row, moving in enumerate(active):  # the whole canvas comes first, since a whole scene does
@@ -144,6 +153,7 @@ class _JointBatch:
         ]
         self._scene = {moving.branch.image: row for row, moving in enumerate(active) if moving.branch.trajectory == 0}
         self._rows = (1 + is_guided(guidance_scale)) * sum(moving.share for moving in active)
+        self._rows += self._negatives.rows if self._negatives is not None else 0
 
     def rows(self, ordered: bool) -> float:
         """Network rows of a call, with order guidance or without."""
@@ -153,7 +163,7 @@ class _JointBatch:
         """Predict on the whole canvas; outside its crop a trajectory has the prediction of its scene.
 
         Args:
-            model_input: (T, C, H, W).
+            model_input: (T, C + E, H, W), the latents and what the network sees beside them.
             timestep: 0-dim.
             grounding_scale: 0 to 1.
             ordered: order guidance acts.
@@ -161,22 +171,26 @@ class _JointBatch:
         Returns:
             Guided predictions, (T, C, H, W) float32.
         """
-        guided = torch.zeros_like(model_input, dtype=torch.float32)
-        conditional = torch.zeros_like(guided)
+        channels = self._active[0].latent.shape[1]
+        guided = torch.zeros_like(model_input[:, :channels], dtype=torch.float32)
+        conditional, unconditional = torch.zeros_like(guided), torch.zeros_like(guided)
         for rows, batch in self._groups:
             crops = [self._active[row].crop for row in rows]
             shown = [
                 model_input[row] if crop is None else crop.cut(model_input[row])
                 for row, crop in zip(rows, crops, strict=True)
             ]
-            found, plain = batch(torch.stack(shown), timestep, grounding_scale)
+            found, plain, away = batch(torch.stack(shown), timestep, grounding_scale)
             for k, (row, crop) in enumerate(zip(rows, crops, strict=True)):
                 if crop is None:
-                    guided[row], conditional[row] = found[k], plain[k]
+                    guided[row], conditional[row], unconditional[row] = found[k], plain[k], away[k]
                 else:
                     guided[row] = crop.put(guided[self._scene[self._active[row].branch.image]], found[k])
+        scenes = list(self._scene.values())
+        added = self._negatives
+        if added is not None:
+            guided[scenes] += added(model_input[scenes], unconditional[scenes], timestep, grounding_scale)
         if ordered and self._order is not None:
-            scenes = list(self._scene.values())
             guided[scenes] += self._order(model_input[scenes], conditional[scenes], timestep, grounding_scale)
         return guided
 
@@ -193,6 +207,9 @@ def sample(
     merges: Sequence[Merge] = (),
     merge_after: int = 0,
     order: OrderGuidance | None = None,
+    negatives: NegativeCaptions = NegativeCaptions(),  # noqa: B008 - frozen
+    start: Start | None = None,
+    keep_parts: bool = False,
     generators: Sequence[torch.Generator] | None = None,
     max_batch_rows: int = 8,
     observe: Observer | None = None,
@@ -211,13 +228,16 @@ def sample(
         denoiser: the network.
         scheduler: any stock diffusers scheduler; only copies of it are used.
         noise: (B, C, H, W) standard normal start noise, on the device to sample on.
-        grounding_scales: the grounding scale of every step; its length is the number of steps.
+        grounding_scales: the grounding scale of every step that is made; its length is their number.
         guidance_scale: classifier-free guidance, 1 or less = off; as a `Guidance` it may change on the way.
-        steps: which steps to make; None = as many as there are grounding scales, spaced as the scheduler does.
+        steps: the steps of the schedule; None = as many as there are grounding scales, spaced as the scheduler does.
         eta: how much noise a scheduler that asks for it adds (Song et al. 2021, equation 16); 0 = none.
         merges: the merge rule of each image; empty = none.
         merge_after: number of steps before the merge; 0 = no instance is run alone.
         order: pushes the whole scenes towards their stated depth order; None = not.
+        negatives: negative captions of instances, in the whole scenes; instances alone have theirs by their branch.
+        start: pictures to go on from; the first `start.step` steps of the schedule are then left out.
+        keep_parts: the instances run on to the end, each on its crop, after the merge from the merged scene round it.
         generators: one for each image, for schedulers that draw noise. Images may share one; then they draw from it in
             turn. All trajectories of an image draw the same noise, because merging would average independent noise
             away.
@@ -231,47 +251,63 @@ def sample(
     num_steps = len(grounding_scales)
     guidance = guidance_scale if isinstance(guidance_scale, Guidance) else Guidance(guidance_scale)
     template = copy.deepcopy(scheduler)
-    (steps or Steps(num_steps)).set_on(template, noise.device)
-    step_of_call = calls_of_steps(template, num_steps)
-    joint_calls = sum(step < merge_after for step in step_of_call) if merges else 0
-    noisy = noise.float() * float(template.init_noise_sigma)
+    planned = (steps or Steps(num_steps + (start.step if start else 0))).set_on(template, noise.device)
+    timesteps, step_of_call = begin_at(template, planned, start.step if start else 0)
+    merge_call = sum(step < merge_after for step in step_of_call) if merges else 0
+    calls = len(step_of_call)
+    joint_calls = calls if keep_parts and merges else merge_call
+    noise = noise.float()
+    noisy = noise * float(template.init_noise_sigma) if start is None else start.noisy(template, noise, timesteps[0])
     whole, parts = _trajectories(
         template, noisy, merges if joint_calls else (), generators, step_options(template, eta)
     )
     active = [t for image in range(len(whole)) for t in (whole[image], *parts[image])]
 
     ordered_calls = 0 if order is None else sum(step < order.steps for step in step_of_call)
-    calls = len(step_of_call)
     halves = 1 + is_guided(guidance.now)
     rows_total = halves * (sum(t.share for t in active) * joint_calls + len(whole) * (calls - joint_calls))
     rows_total += 0 if order is None else len(order.images) * ordered_calls
+    rows_total += negatives.rows * calls if is_guided(guidance.now) else 0
     rows_done: float = 0
     batch: _JointBatch | None = None
     bound: tuple[float, int] | None = None
     estimate: Callable[[], Tensor] | None = None
-    for call, timestep in enumerate(template.timesteps):
+    for call, timestep in enumerate(timesteps):
         if should_stop is not None and should_stop():
             latents = _stack(whole)
             return SampleResult(latents, estimate() if estimate else latents, step_of_call[call], rows_done, True)
         step = step_of_call[call]
         if batch is None or bound != (guidance.now, guidance.epoch()):
             bound = (guidance.now, guidance.epoch())
-            batch = _JointBatch(denoiser, active, bound[0], guidance.rescaled, max_batch_rows, order)
+            batch = _JointBatch(denoiser, active, bound[0], guidance.rescaled, max_batch_rows, order, negatives)
         model_input = torch.cat([t.scheduler.scale_model_input(t.latent, timestep) for t in active])
-        predicted = batch(model_input, timestep, grounding_scales[step], call < ordered_calls)
+        seen = model_input
+        if start is not None and start.channels is not None:
+            beside = start.channels.to(model_input)[[t.branch.image for t in active]]
+            seen = torch.cat([model_input, beside], 1)
+        predicted = batch(seen, timestep, grounding_scales[step], call < ordered_calls)
         rows_done += batch.rows(call < ordered_calls)
         _advance(active, predicted, timestep)
         estimate = _estimator(template, model_input, predicted, timestep, active)
         if call + 1 < calls and step_of_call[call + 1] == step:
             continue  # the step is half-way
-        if call + 1 == joint_calls:
+        if start is not None:
+            following = timesteps[call + 1] if call + 1 < calls else None
+            for t in active:
+                # Its memory of samples stays: it is of latents in which this was done, too.
+                t.latent = start.put_back(t.latent, t.branch.image, t.scheduler, noise, following)
+        if call + 1 == merge_call:
             _join(whole, merges, parts)
-            active, batch = whole, None
+            if keep_parts:
+                _follow(whole, parts)
+            else:
+                active, batch = whole, None
         if observe is not None:
             report = StepReport(step, num_steps, timestep, _stack(whole), rows_done, rows_total, estimate)
             _put_back(whole, observe(report))
     latents = _stack(whole)
-    return SampleResult(latents, latents, num_steps, rows_done, False)
+    ends = [{t.branch.trajectory: t.latent[0] for t in own} for own in parts] if keep_parts else []
+    return SampleResult(latents, latents, num_steps, rows_done, False, ends)
 
 
 def _trajectories(
@@ -305,6 +341,13 @@ def _join(whole: Sequence[_Trajectory], merges: Sequence[Merge], parts: Sequence
             moving.replace(merge(moving.latent, {t.branch.trajectory: t.latent for t in alone}))
 
 
+def _follow(whole: Sequence[_Trajectory], parts: Sequence[Sequence[_Trajectory]]) -> None:
+    """Let the instances go on from the merged scene, in which each is as it was by itself."""
+    for moving, alone in zip(whole, parts, strict=True):
+        for part in alone:
+            part.replace(part.latent if part.crop is None else part.crop.put(moving.latent, part.crop.cut(part.latent)))
+
+
 def _advance(active: Sequence[_Trajectory], predicted: Tensor, timestep: Tensor) -> None:
     """Make one scheduler step of each trajectory; the instances of an image draw the noise its whole scene draws."""
     drawn = torch.empty(0)
@@ -325,6 +368,9 @@ def count_rows(
     *,
     ordered: int = 0,
     order_steps: int = 0,
+    first: int = 0,
+    negatives: int = 0,
+    keep_parts: bool = False,
 ) -> float:
     """Network rows of a run, which its cost is proportional to.
 
@@ -337,12 +383,16 @@ def count_rows(
         guidance_scale: 1 or less = off, which halves the rows.
         ordered: images with order guidance.
         order_steps: steps in which it acts.
+        first: the first step that is made.
+        negatives: negative captions of instances.
+        keep_parts: instances run to the end.
     """
     template = copy.deepcopy(scheduler)
     plan = Steps(steps) if isinstance(steps, int) else steps
-    step_of_call = calls_of_steps(template, plan.set_on(template))
-    apart = sum(step < merge_after for step in step_of_call)
+    _, step_of_call = begin_at(template, plan.set_on(template), first)
+    apart = len(step_of_call) if keep_parts else sum(step < merge_after for step in step_of_call)
     extra = ordered * sum(step < order_steps for step in step_of_call)
+    extra += negatives * len(step_of_call) if is_guided(guidance_scale) else 0
     return (1 + is_guided(guidance_scale)) * sum(len(step_of_call) + share * apart for share in shares) + extra
 
 

@@ -61,7 +61,7 @@ class OrderBatch:
         Returns:
             (B, C, H, W), 0 for images it does not act on.
         """
-        other, _ = self._swapped(sample[self._images], timestep, grounding_scale)
+        other, _, _ = self._swapped(sample[self._images], timestep, grounding_scale)
         where = self._guidance.where[self._images].to(other)[:, None]
         added = conditional.new_zeros(conditional.shape)
         added[self._images] = self._guidance.scale * where * (conditional[self._images] - other)

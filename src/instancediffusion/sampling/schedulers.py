@@ -190,6 +190,16 @@ def step_options(scheduler: Scheduler, eta: float) -> dict[str, float]:
     return {"eta": eta} if "eta" in inspect.signature(scheduler.step).parameters else {}
 
 
+def order_option(scheduler: Scheduler) -> dict[str, int]:
+    """The order of the next step, for a scheduler (LMS) that takes it from its place in the schedule.
+
+    A run that begins later in the schedule has fewer predictions behind it than that place would mean.
+    """
+    if "order" not in inspect.signature(scheduler.step).parameters:
+        return {}
+    return {"order": min(len(scheduler.derivatives) + 1, 4)}
+
+
 def seed_noise(scheduler: Scheduler, generator: torch.Generator, offset: int = 0) -> None:
     """Seed a scheduler that makes its noise without a generator (DPMSolverSDE), unless its config does.
 

@@ -8,6 +8,7 @@ from .formats.recognise import READ
 from .locations import Box, Mask, Point, Scribble
 from .mentions import Mention, Noun, mentions
 from .model import KINDS, Instance, Scene
+from .reference import Reference
 from .resizing import resize_scene
 from .schema import json_schema
 from .sources import SourceCheck, check_source, check_source_bytes, load_scenes
@@ -25,6 +26,7 @@ __all__ = [
     "Noun",
     "Point",
     "ReadOptions",
+    "Reference",
     "Scene",
     "SceneCheck",
     "Scribble",

@@ -9,4 +9,6 @@ MAX_POLYGON_POINTS = 20_000
 MAX_Z_ORDER = 1_000_000
 MAX_PROBLEMS = 10_000  # listed for one file
 MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_REFERENCE_BYTES = 16 * 1024 * 1024
+MAX_REFERENCE_PX = 4096  # on each side
 MAX_COCO_BYTES = 1024 * 1024 * 1024  # the annotations of COCO's own training set are 450 MB

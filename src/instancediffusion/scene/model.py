@@ -10,6 +10,7 @@ from typing import Any
 from .checks import check_integer, check_text, is_array
 from .limits import MAX_INSTANCES, MAX_SIDE_PX, MAX_Z_ORDER, MIN_SIDE_PX
 from .locations import Box, Mask, Point, Scribble
+from .reference import Reference
 from .report import Report, kind, show
 
 KINDS = ("box", "point", "scribble", "mask")
@@ -29,6 +30,9 @@ class Instance:
         scribble: a stroke over the object.
         mask: the object's pixels. At least one of the four is given; any mixture is allowed.
         z_order: layer; larger is nearer to the viewer, None states no order.
+        negative: what the object is not to look like, in words.
+        reference: a picture of what it is to look like, for models with an IP-Adapter. A PIL image is taken, and kept
+            as a `Reference`.
 
     Raises:
         SceneError: with every fault of the arguments.
@@ -40,6 +44,8 @@ class Instance:
     scribble: Scribble | None = None
     mask: Mask | None = None
     z_order: int | None = None
+    negative: str | None = None
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         report = Report()
@@ -54,6 +60,13 @@ class Instance:
         if self.z_order is not None:
             layer = check_integer(report, "$.z_order", self.z_order, -MAX_Z_ORDER, MAX_Z_ORDER)
             object.__setattr__(self, "z_order", layer)
+        if self.negative is not None:
+            check_text(report, "$.negative", self.negative, what="negative caption", blank=True)
+        given: Any = self.reference
+        if hasattr(given, "save") and hasattr(given, "getbands"):  # a PIL image, which is not imported for the test
+            object.__setattr__(self, "reference", Reference.from_image(given))
+        elif given is not None and not isinstance(given, Reference):
+            report.error("$.reference", f"is {kind(given)}, not a picture", "give a PIL image or a Reference")
         report.settle()
 
     @property

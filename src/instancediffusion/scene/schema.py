@@ -71,6 +71,10 @@ def _instance() -> _Schema:
         },
         "mask": _mask(),
         "z_order": _integer("Layer; larger is nearer to the viewer.", -MAX_Z_ORDER, MAX_Z_ORDER),
+        "negative": {"type": "string", "description": "What the object is not to look like, in words."},
+        "reference": _text(
+            "A PNG, JPEG or WebP file in the scene's folder of what it is to look like, or its data: URI."
+        ),
     }
     return {
         "type": "object",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from instancediffusion.errors import SceneError
@@ -18,10 +16,12 @@ from ..model import KINDS, Instance, Scene
 from ..read_boxes import read_box
 from ..read_places import read_point, read_rle, read_scribble
 from ..report import Report, child, kind, show
+from .beside import file_bytes
+from .looks import LOOKS, read_looks, write_looks
 
 REQUIRED_KEYS = ("version", "prompt", "width", "height", "instances")
 SCENE_KEYS = (*REQUIRED_KEYS, "negative_prompt", "$schema")
-INSTANCE_KEYS = ("caption", *KINDS, "z_order")
+INSTANCE_KEYS = ("caption", *KINDS, "z_order", *LOOKS)
 
 _PUBLISHED = "that is the published format: load it as such, or convert the file"
 _SCENE_HINTS = {"caption": 'the text of the whole picture is "prompt"', "annos": _PUBLISHED}
@@ -29,10 +29,14 @@ _INSTANCE_HINTS = {
     "bbox": 'write "box" with two corners [x0, y0, x1, y1]',
     "z": 'did you mean "z_order"?',
     "layer": 'did you mean "z_order"?',
+    "negative_prompt": 'that of an instance is "negative"',
+    "negative_caption": 'did you mean "negative"?',
+    "image": 'did you mean "reference"?',
+    "reference_image": 'did you mean "reference"?',
     "segmentation": 'did you mean "mask"?',
     "polygon": 'only bitmaps are read: write "mask"',
 }
-_DATA_URI = "data:image/png;base64,"
+_MASK_URIS = ("data:image/png;base64,",)
 
 
 def read_native(data: object, report: Report, folder: Path | None = None) -> Scene | None:
@@ -41,7 +45,7 @@ def read_native(data: object, report: Report, folder: Path | None = None) -> Sce
     Args:
         data: what `json.load` gives.
         report: takes every problem.
-        folder: where mask files named in the scene lie; without it none is read.
+        folder: where mask and reference files named in the scene lie; without it none is read.
 
     Returns:
         The scene, or None if the report holds an error.
@@ -115,9 +119,10 @@ def _read_instance(
     layer = None
     if "z_order" in data:
         layer = check_integer(report, child(path, "z_order"), data["z_order"], -MAX_Z_ORDER, MAX_Z_ORDER)
+    looks = read_looks(report, path, data, folder)
     if report.failed or caption is None:
         return None
-    return Instance(caption, **places, z_order=layer)
+    return Instance(caption, **places, z_order=layer, **looks)
 
 
 def _read_mask(report: Report, path: str, value: object, canvas: Canvas | None, folder: Path | None) -> Mask | None:
@@ -127,7 +132,7 @@ def _read_mask(report: Report, path: str, value: object, canvas: Canvas | None, 
     check_keys(report, path, value, ("png",))
     path = child(path, "png")
     source = check_text(report, path, value["png"], what="file name")
-    content = _png_bytes(report, path, source, folder) if source is not None else None
+    content = file_bytes(report, path, source, folder, "PNG", _MASK_URIS, MAX_FILE_BYTES) if source else None
     if content is None or canvas is None:
         return None
     try:
@@ -135,39 +140,6 @@ def _read_mask(report: Report, path: str, value: object, canvas: Canvas | None, 
     except SceneError as error:
         for problem in error.problems:
             report.error(path, problem.message, problem.fix)
-        return None
-
-
-def _png_bytes(report: Report, path: str, source: str, folder: Path | None) -> bytes | None:
-    """Return a PNG given in the scene itself or as a file beside it."""
-    if source.startswith("data:"):
-        if source.startswith(_DATA_URI):
-            try:
-                return base64.b64decode(source.removeprefix(_DATA_URI), validate=True)
-            except (binascii.Error, ValueError):
-                pass
-        report.error(path, "is not the text of a PNG", f'write "{_DATA_URI}..."')
-        return None
-    name = PurePosixPath(source)
-    if "\\" in source or "\0" in source or ":" in source or name.is_absolute() or ".." in name.parts:
-        fix = "put the PNG into the scene's folder and name it relative to that, with /"
-        report.error(path, f"{show(source)} may lie outside the scene's folder", fix)
-        return None
-    if folder is None:
-        report.error(path, f"names the file {show(source)}, but the scene has no folder", "load it from a file")
-        return None
-    try:
-        # A link may lead anywhere, so what counts is where it ends.
-        target = (folder / name).resolve()
-        if not target.is_relative_to(folder.resolve()) or not target.is_file():
-            report.error(path, f"{show(source)} is no file in the scene's folder", "correct the name")
-            return None
-        if target.stat().st_size > MAX_FILE_BYTES:
-            report.error(path, f"{show(source)} is larger than {MAX_FILE_BYTES >> 20} MB", "save it compressed")
-            return None
-        return target.read_bytes()
-    except OSError as error:
-        report.error(path, f"{show(source)} cannot be read ({error.strerror})", "correct the name")
         return None
 
 
@@ -183,4 +155,4 @@ def _write_instance(instance: Instance, canvas: Canvas) -> dict[str, Any]:
         data["mask"] = {"size": list(instance.mask.size), "counts": instance.mask.counts}
     if instance.z_order is not None:
         data["z_order"] = instance.z_order
-    return data
+    return data | write_looks(instance)

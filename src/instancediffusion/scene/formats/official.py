@@ -17,12 +17,13 @@ from ..model import Instance, Scene
 from ..read_boxes import looks_like_corners, read_box_xywh
 from ..read_places import read_point, read_rle, read_scribble
 from ..report import Report, child, kind
+from .looks import LOOKS, read_looks, write_looks
 
 # Keys that say nothing about the scene: where a file comes from and how it was run.
 _NOTES = ("name", "study", "source_file", "comment", "run", "units")
 _SCENE_KEYS = ("caption", "width", "height", "annos", "instances", "negative_prompt", *_NOTES)
 _ANNO_NOTES = ("category_name", "category", "note", "mask_bbox_xywh", "mask_area")
-_ANNO_KEYS = ("caption", "bbox", "box", "point", "scribble", "mask", "z_order", *_ANNO_NOTES)
+_ANNO_KEYS = ("caption", "bbox", "box", "point", "scribble", "mask", "z_order", *LOOKS, *_ANNO_NOTES)
 
 
 def read_official(data: object, report: Report) -> Scene | None:
@@ -67,8 +68,8 @@ def read_official(data: object, report: Report) -> Scene | None:
 def write_official(scene: Scene) -> dict[str, Any]:
     """Return a scene in the published spelling; `read_official` gives the same scene back.
 
-    `z_order` and `negative_prompt`, which the published code does not know, are written where they are stated; it
-    skips keys it does not know.
+    `z_order`, `negative_prompt`, `negative` and `reference`, which the published code does not know, are written
+    where they are stated; it skips keys it does not know.
     """
     canvas = Canvas(scene.width, scene.height)
     data: dict[str, Any] = {"caption": scene.prompt, "width": scene.width, "height": scene.height}
@@ -98,12 +99,13 @@ def _read_anno(report: Report, path: str, value: object, canvas: Canvas | None) 
     layer = None
     if "z_order" in data:
         layer = check_integer(report, child(path, "z_order"), data["z_order"], -MAX_Z_ORDER, MAX_Z_ORDER)
+    looks = read_looks(report, path, data)
     if canvas is not None and not any(places.values()) and report.error_count == errors:
         report.fault(path, "has no location that can be used", "give it a bbox, point, scribble or mask")
         return None
     if report.failed or caption is None:
         return None
-    return Instance(caption, **places, z_order=layer)
+    return Instance(caption, **places, z_order=layer, **looks)
 
 
 def _absent(data: Mapping[str, object], key: str) -> bool:
@@ -148,4 +150,4 @@ def _write_anno(instance: Instance, canvas: Canvas) -> dict[str, Any]:
         data["mask"] = {"size": list(instance.mask.size), "counts": instance.mask.counts}
     if instance.z_order is not None:
         data["z_order"] = instance.z_order
-    return data
+    return data | write_looks(instance)

@@ -14,6 +14,7 @@ from ...read_boxes import read_box_xywh
 from ...read_places import read_point, read_polygons, read_rle, read_scribble
 from ...report import Report, child, show
 from ..foreign.entries import plain_number, plain_numbers
+from ..looks import read_looks
 from .keys import Key, key_of
 
 
@@ -53,12 +54,14 @@ def read_annotation(
     layer = None
     if item.get("z_order") is not None:
         layer = check_integer(report, child(path, "z_order"), item["z_order"], -MAX_Z_ORDER, MAX_Z_ORDER)
+    # Files of other programs may mean something else by these keys; those written here also have `kinds`.
+    looks = read_looks(report, path, item) if "kinds" in item else {}
     if caption is None or report.failed:
         return None
     if not any(places.values()):
         report.fault(path, "has no location that can be used", "give it a bbox or a segmentation")
         return None
-    return Instance(caption, **places, z_order=layer)
+    return Instance(caption, **places, z_order=layer, **looks)
 
 
 def is_crowd(item: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from instancediffusion.geometry import mask_box, points_box, xyxy_to_xywh
 
 from ...canvas import Canvas, box_to_pixels, extent_to_pixels, point_to_pixels
 from ...model import Instance
+from ..looks import write_looks
 from .coco_scene import CocoScene
 
 
@@ -20,8 +21,8 @@ def write_coco(
     """Return an instances file and a captions file as JSON data; `read_coco` gives the same scenes back.
 
     What COCO has no key for is kept under keys of ours, which other readers skip: `caption`, `point`, `scribble`,
-    `z_order` and `kinds` (the kinds that were stated; `bbox` and `segmentation` are always filled in as well as can
-    be) of an annotation, `negative_prompt` of an image.
+    `z_order`, `negative`, `reference` and `kinds` (the kinds that were stated; `bbox` and `segmentation` are always
+    filled in as well as can be) of an annotation, `negative_prompt` of an image.
 
     Args:
         scenes: the scenes with their pictures, each with its own `image_id`.
@@ -64,7 +65,7 @@ def _write_annotation(instance: Instance, canvas: Canvas) -> dict[str, Any]:
         data["scribble"] = [point_to_pixels(x, y, canvas) for x, y in instance.scribble.points]
     if instance.z_order is not None:
         data["z_order"] = instance.z_order
-    return data
+    return data | write_looks(instance)
 
 
 def _bbox(instance: Instance, canvas: Canvas) -> list[float]:

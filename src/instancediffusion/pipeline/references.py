@@ -1,0 +1,123 @@
+"""Reference pictures of instances: IP-Adapter pictures that act where the instance is to be seen (`ip_adapter_masks`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instancediffusion.errors import ModelError, SettingsError
+from instancediffusion.pipeline.framing import BoxUnit
+from instancediffusion.pipeline.layers import shown_regions
+from instancediffusion.pipeline.requests import ImageRequest
+from instancediffusion.sampling import Branch
+
+
+@dataclass(frozen=True)
+class References:
+    """Features of the reference pictures of a run.
+
+    Attributes:
+        features: for each IP-Adapter, (P, ...) of all pictures that differ.
+        nothing: the same for the unconditional half, or empty.
+        places: for each image, by instance (from 1), the picture.
+        regions: for each image, by instance, (h, w) where it is to be seen in the scene, 0 to 1.
+        alone: the same where nothing stands before it.
+        sizes: of each image, (h, w) in cells.
+    """
+
+    features: Sequence[Tensor] = ()
+    nothing: Sequence[Tensor] = ()
+    places: Sequence[Mapping[int, int]] = ()
+    regions: Sequence[Mapping[int, Tensor]] = ()
+    alone: Sequence[Mapping[int, Tensor]] = ()
+    sizes: Sequence[tuple[int, int]] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.features)
+
+    @property
+    def most(self) -> int:
+        """Most pictures of one image; 0 if there are none."""
+        return max((len(own) for own in self.places), default=0)
+
+    def rows(
+        self, adapter: int, branches: Sequence[Branch], images: Sequence[int], frames: Sequence[BoxUnit]
+    ) -> tuple[Tensor, Tensor]:
+        """Features (R, P, ...) and masks (R, P, h, w) of some rows; places that a row has no picture for are masked."""
+        features: list[Tensor] = []
+        masks: list[Tensor] = []
+        known = self.features[adapter]
+        none = self.nothing[adapter] if self.nothing else torch.zeros_like(known)
+        for branch, frame in zip(branches, frames, strict=True):
+            image = images[branch.image]
+            own, blank = self.places[image], self.most - len(self.places[image])
+            picked = [(known if branch.conditional else none)[row] for row in own.values()]
+            features.append(torch.stack(picked + [torch.zeros_like(known[0])] * blank))
+            seen = [self._region(image, branch, number) for number in own]
+            masks.append(_cut(torch.stack(seen + [torch.zeros(self.sizes[image])] * blank), frame))
+        return torch.stack(features), torch.stack(masks)
+
+    def _region(self, image: int, branch: Branch, number: int) -> Tensor:
+        if branch.trajectory == 0:
+            return self.regions[image][number]
+        if branch.trajectory == number:
+            return self.alone[image][number]
+        return torch.zeros(self.sizes[image])
+
+
+def _cut(masks: Tensor, frame: BoxUnit) -> Tensor:
+    height, width = masks.shape[-2:]
+    x0, y0, x1, y1 = frame
+    return masks[:, round(y0 * height) : round(y1 * height), round(x0 * width) : round(x1 * width)]
+
+
+def read_references(pipeline: Any, requests: Sequence[ImageRequest], guided: bool) -> References:
+    """Features and regions of the references in the scenes of a run; empty if there are none.
+
+    Raises:
+        ModelError: there are some, and the model has no IP-Adapter.
+    """
+    pictures: dict[bytes, int] = {}
+    places: list[dict[int, int]] = []
+    images = []
+    for r in requests:
+        own: dict[int, int] = {}
+        for number, instance in enumerate(r.scene.instances, 1):
+            if instance.reference is not None:
+                data = instance.reference.data
+                if data not in pictures:
+                    pictures[data] = len(pictures)
+                    images.append(instance.reference.image)
+                own[number] = pictures[data]
+        places.append(own)
+    if not pictures:
+        return References()
+    first = next(number for own in places for number in own)
+    if pipeline.unet.config.get("encoder_hid_dim_type") != "ip_image_proj":
+        raise ModelError(
+            f"instances[{first - 1}].reference: the model has no IP-Adapter; call load_ip_adapter first (--ip-adapter), "
+            "or leave the picture out"
+        )
+    adapters = len(pipeline.unet.encoder_hid_proj.image_projection_layers)
+    try:
+        found = pipeline.prepare_ip_adapter_image_embeds(
+            [images] * adapters, None, pipeline._execution_device, 1, guided
+        )
+    except (ValueError, AttributeError) as error:
+        raise SettingsError(f"instances[{first - 1}].reference: {error}") from error
+    dtype = pipeline.unet.dtype
+    halves = [tuple(one.to(dtype).chunk(2)) if guided else (one[:0], one.to(dtype)) for one in found]
+    cells = [(r.size[0] // pipeline.latent_px, r.size[1] // pipeline.latent_px) for r in requests]
+    regions, alone = [], []
+    for r, own, size in zip(requests, places, cells, strict=True):
+        shown = shown_regions(r.scene, size) if own else torch.zeros(0)
+        regions.append({number: shown[number - 1] for number in own})
+        singles = {n: dataclasses.replace(r.scene, instances=(r.scene.instances[n - 1],)) for n in own}
+        alone.append({number: shown_regions(scene, size)[0] for number, scene in singles.items()})
+    nothing = [none[0] for none, _ in halves] if guided else []
+    return References([one[0] for _, one in halves], nothing, places, regions, alone, cells)

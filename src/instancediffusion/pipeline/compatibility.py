@@ -53,9 +53,9 @@ def check_captions(adapter: Any, width: int) -> None:
         )
 
 
-def check_inputs(unet: Any) -> None:
-    """Raise `ModelError` if a UNet needs more than a text and noise, which this call does not give."""
-    if is_inpainting(unet):
+def check_inputs(unet: Any, image: Any) -> None:
+    """Raise `ModelError` if a UNet draws into an image and the call gives none."""
+    if is_inpainting(unet) and image is None:
         raise ModelError(
             f"unet: it is one for inpainting ({unet.config.in_channels} channels) and draws into an image, where a "
             "mask says: give image= and mask_image="

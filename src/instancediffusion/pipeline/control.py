@@ -90,7 +90,7 @@ class BoundControl:
     control: Control
     images: tuple[int, ...]
     frames: tuple[BoxUnit, ...]
-    _shown: dict[int, Any] = field(default_factory=dict)
+    _shown: dict[Any, Any] = field(default_factory=dict)
 
     def __call__(
         self,

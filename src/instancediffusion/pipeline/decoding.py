@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
@@ -43,7 +44,7 @@ def decode_latents(vae: Any, latents: Tensor, *, upcast: bool = False) -> Tensor
 
 
 def encode_pictures(vae: Any, pictures: Tensor, channels: int) -> Tensor:
-    """Encode pictures one at a time: the mean of what the encoder says, so that the same picture gives the same latents.
+    """Encode pictures one at a time, without chance: the mean of what the encoder says.
 
     Args:
         vae: an `AutoencoderKL`.
@@ -101,6 +102,16 @@ def as_output(pictures: Sequence[Image.Image | Tensor | None], output_type: str)
         return torch.stack(whole) if same else whole
     arrays = [VaeImageProcessor.pt_to_numpy(p[None])[0] for p in whole]
     return VaeImageProcessor.pt_to_numpy(torch.stack(whole)) if same else arrays
+
+
+def as_picture(image: Any) -> Tensor:
+    """(3, H, W), -1 to 1, on the CPU, of a picture in any of the forms of `as_output`."""
+    if isinstance(image, Image.Image):
+        image = VaeImageProcessor.pil_to_numpy(image)[0]
+    if not isinstance(image, Tensor):
+        image = VaeImageProcessor.numpy_to_pt(np.asarray(image)[None])[0]
+    picture: Tensor = 2 * image.float().cpu() - 1
+    return picture
 
 
 def _unit(picture: Image.Image | Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class GivenPicture:
         latents: (C, h, w) clean latents.
         pixels: (3, H, W), -1 to 1; None if the picture was given as latents.
         mask: (1, H, W), 0 (the picture stays, to the pixel) to 1 (it is drawn anew); None = anew everywhere.
-        redrawn: (1, h, w), 0 or 1, the same in cells.
+        redrawn: (1, h, w), 0 or 1, the same in cells; an inpainting UNet draws all cells, as it was trained to.
         channels: (C + 1, h, w) what an inpainting UNet sees of mask and picture, or None.
     """
 
@@ -152,6 +152,7 @@ def _given(pipeline: Any, image: Any, mask_image: Any, size: tuple[int, int]) ->
         masked = torch.zeros(3, *size) if pixels is None else pixels * hidden
         kept = latents * (1 - shown) if pixels is None and image is not None else _encoded(pipeline, masked)
         beside = torch.cat([shown, kept])
+        redrawn = torch.ones(1, *cells)
     return GivenPicture(latents, pixels, mask, redrawn, beside)
 
 

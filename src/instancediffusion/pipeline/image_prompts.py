@@ -11,7 +11,7 @@ from torch import Tensor
 
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.pipeline.framing import BoxUnit
-from instancediffusion.pipeline.references import References
+from instancediffusion.pipeline.references import References, has_ip_adapter
 from instancediffusion.sampling import Branch
 
 
@@ -85,7 +85,7 @@ def image_prompts(
     Raises:
         SettingsError: the UNet has IP-Adapters and no picture is given for them, or the other way round.
     """
-    wants = getattr(pipeline.unet.config, "encoder_hid_dim_type", None) == "ip_image_proj"
+    wants = has_ip_adapter(pipeline.unet)
     if image is None and embeds is None:
         if wants and not references:
             raise SettingsError("ip_adapter_image: the model has an IP-Adapter; give it a picture, or unload it")

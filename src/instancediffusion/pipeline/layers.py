@@ -7,7 +7,13 @@ from torch import Tensor
 
 from instancediffusion.conditioning import LocationTensors, locations_from_scenes
 from instancediffusion.conditioning.extents import known_extents
-from instancediffusion.conditioning.visibility import POINT_RADIUS, STROKE_RADIUS, stated_overlaps, visibility
+from instancediffusion.conditioning.visibility import (
+    POINT_RADIUS,
+    STROKE_RADIUS,
+    memberships,
+    stated_overlaps,
+    visibility,
+)
 from instancediffusion.sampling import Crop, LayeredMerge, Window
 from instancediffusion.scene import Scene
 
@@ -18,7 +24,7 @@ LEAST_SHARE = 0.375
 """Least side of a crop, as a share of the canvas: models draw poorly on canvases far smaller than they know."""
 
 
-def layered_merge(scene: Scene, latent_size: tuple[int, int], factor: int) -> LayeredMerge:
+def layered_merge(scene: Scene, latent_size: tuple[int, int], factor: int, ground: bool = False) -> LayeredMerge:
     """The layers of a scene.
 
     Instances that hide each other are weighted by visibility, front to back; where two overlap whose order is not
@@ -28,6 +34,8 @@ def layered_merge(scene: Scene, latent_size: tuple[int, int], factor: int) -> La
         scene: the scene.
         latent_size: (height, width) in cells.
         factor: of the UNet: the sides of its input are multiples of it.
+        ground: one layer more, after the last instance, of the prompt without any instance, held where instances are.
+            It is of no weight in the merge.
     """
     locations = _locations(scene, latent_size)
     instances = tuple(range(1, len(scene.instances) + 1))
@@ -43,7 +51,12 @@ def layered_merge(scene: Scene, latent_size: tuple[int, int], factor: int) -> La
         window = Window.aligned((x0 - dx, y0 - dy, x1 + dx, y1 + dy), latent_size, factor, LEAST_SHARE)
         crops[number] = Crop(window, _hold(window, reach, latent_size))
         weights[number] *= _within(window, latent_size)
-    return LayeredMerge(instances, crops, weights / weights.sum(0, keepdim=True).clamp(min=1e-6))
+    weights = weights / weights.sum(0, keepdim=True).clamp(min=1e-6)
+    if not ground:
+        return LayeredMerge(instances, crops, weights)
+    last = len(instances) + 1
+    crops[last] = Crop(Window(0, 0, *latent_size), memberships(locations, latent_size)[0].amax(0).clamp(0, 1))
+    return LayeredMerge((*instances, last), crops, torch.cat([weights, torch.zeros(1, *latent_size)]))
 
 
 def shown_regions(scene: Scene, latent_size: tuple[int, int]) -> Tensor:

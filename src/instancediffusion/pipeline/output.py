@@ -10,6 +10,7 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from instancediffusion.pipeline.layered_output import Layer
 from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.rendering.notebook import images_html, images_png
 from instancediffusion.scene import Scene
@@ -37,6 +38,9 @@ class GenerationOutput(BaseOutput):
             the canvas counts as the share it is of it).
         interrupted: the run was stopped early; the images show the model's last estimate.
         failures: by the index of an image that could not be made, why.
+        layers: with `layers=True`, for each image its layers from back to front, see `pipeline.layered_output`; an
+            image that failed has none.
+        redrawn: of `edit`, what of the picture was drawn anew, white in a picture of mode L; else None.
     """
 
     images: Any
@@ -50,6 +54,8 @@ class GenerationOutput(BaseOutput):
     network_rows: float
     interrupted: bool = False
     failures: Mapping[int, str] = field(default_factory=dict)
+    layers: tuple[tuple[Layer, ...], ...] = ()
+    redrawn: Image.Image | None = None
 
     @property
     def captions(self) -> tuple[tuple[str, ...], ...]:

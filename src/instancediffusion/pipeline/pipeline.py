@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
@@ -35,20 +36,26 @@ from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.errors import FailureWarning, ModelError, PicturesError, SettingsError
 from instancediffusion.pipeline.compatibility import check_components, check_inputs, latent_channels
 from instancediffusion.pipeline.completion import complete_requests
+from instancediffusion.pipeline.control import read_control
 from instancediffusion.pipeline.decoding import (
     NOT_FINITE,
     OUTPUT_TYPES,
     as_output,
+    as_picture,
     decode_latents,
     latent_patch,
     to_images,
 )
+from instancediffusion.pipeline.edit_methods import EditMethods
 from instancediffusion.pipeline.encoding import EncodingMethods
 from instancediffusion.pipeline.familiar import Familiar
+from instancediffusion.pipeline.given import GivenPicture, given_pictures, picture_side
 from instancediffusion.pipeline.hub import HubMixin
 from instancediffusion.pipeline.image_prompts import UNetInputs, guidance_embedding, image_prompts
+from instancediffusion.pipeline.layered_output import Layer, take_apart
 from instancediffusion.pipeline.loading import discard_forsaken_graft, graft_once
 from instancediffusion.pipeline.output import GenerationOutput
+from instancediffusion.pipeline.references import read_references
 from instancediffusion.pipeline.refiner import SDXL_REFINER, check_refiner, load_refiner, refine
 from instancediffusion.pipeline.requests import NO_PROMPT, ImageRequest, asked_scenes, image_requests, resolve_seeds
 from instancediffusion.pipeline.run import Prompts, Run, check_noise, scheduler_for
@@ -66,6 +73,7 @@ from instancediffusion.scene.emphasis import warn_of_foreign_syntax
 class InstanceDiffusionPipeline(
     HubMixin,
     EncodingMethods,
+    EditMethods,
     StableDiffusionMixin,
     TextualInversionLoaderMixin,
     StableDiffusionLoraLoaderMixin,
@@ -306,6 +314,18 @@ class InstanceDiffusionPipeline(
         negative_prompt_embeds: Tensor | None = None,
         ip_adapter_image: Any = None,
         ip_adapter_image_embeds: Sequence[Tensor] | None = None,
+        image: Any = None,
+        mask_image: Any = None,
+        strength: float | None = None,
+        controlnet: Any = None,
+        control_image: Any = None,
+        controlnet_conditioning_scale: float | Sequence[float] = 1.0,
+        control_guidance_start: float | Sequence[float] = 0.0,
+        control_guidance_end: float | Sequence[float] = 1.0,
+        t2i_adapter: Any = None,
+        t2i_adapter_image: Any = None,
+        t2i_adapter_conditioning_scale: float | Sequence[float] = 1.0,
+        layers: bool = False,
         output_type: str | None = "pil",
         return_dict: bool = True,
         cross_attention_kwargs: Mapping[str, Any] | None = None,
@@ -349,6 +369,21 @@ class InstanceDiffusionPipeline(
             negative_prompt_embeds: (B, L, D) the same for negative prompts.
             ip_adapter_image: for each IP-Adapter that is loaded, a picture.
             ip_adapter_image_embeds: its features in place of it, see `prepare_ip_adapter_image_embeds`.
+            image: a picture to go on from, or one for each scene or image; it is brought to the size of the pictures,
+                which is its own (rounded down to what the model can draw) where none is asked for.
+            mask_image: what of it is drawn anew (white); the rest stays, to the pixel. An inpainting UNet needs both.
+            strength: how much of the noise schedule is made on it, 0 to 1; None means 0.8, and 1 with a mask.
+            controlnet: a `ControlNetModel`, or several; they see whole scenes and instances alone.
+            control_image: the picture of the ControlNet (of several, a list with that of each), at the size of the
+                pictures; for several scenes or images, a list.
+            controlnet_conditioning_scale: weight of the ControlNet, or of each.
+            control_guidance_start: share of the steps before it acts.
+            control_guidance_end: share of the steps after which it does not act any more.
+            t2i_adapter: a `T2IAdapter`, or several.
+            t2i_adapter_image: its picture, in the same way.
+            t2i_adapter_conditioning_scale: its weight.
+            layers: take the picture apart, see `output.layers`. Instances run to the end on layers of their own
+                (`mis_merge` is then `"layered"`), and so does the scene without any.
             output_type: `"pil"`, `"np"`, `"pt"`, or `"latent"` to leave the decoding (and refining) out.
             return_dict: False returns the tuple (images, nsfw_content_detected).
             cross_attention_kwargs: for the UNet's attention layers, such as `scale` of LoRA layers.
@@ -384,13 +419,24 @@ class InstanceDiffusionPipeline(
             "guidance_rescale": guidance_rescale,
             "eta": eta,
             "clip_skip": clip_skip,
+            "strength": strength,
+            "mis_merge": "layered" if layers else overrides.get("mis_merge"),
             "negative_prompt": negative_prompt if isinstance(negative_prompt, str) else None,
         }
         chosen = (settings or self.default_settings).replace(**{k: v for k, v in overrides.items() if v is not None})
+        side = 2 ** (len(self.unet.config.block_out_channels) - 1) * self.latent_px
+        sized = picture_side(image, mask_image, side)
+        if sized is not None and chosen.height is None and chosen.width is None:
+            chosen = chosen.replace(height=sized[0], width=sized[1])
         output_type = output_type or "pil"
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         self._check(chosen, output_type, preview_every, callback_on_step_end_tensor_inputs)
+        check_inputs(self.unet, image)
+        if image is None and (mask_image is not None or chosen.strength is not None):
+            raise SettingsError(f"{'strength' if mask_image is None else 'mask_image'}: there is no image; give image=")
+        if layers and output_type == "latent":
+            raise SettingsError("layers: they are pictures; choose another output_type than latent")
         scenes = asked_scenes(scene, prompt, instances, prompt_embeds, lambda: self._canvas_px(chosen))
         if seed is not None and generator is not None:
             raise SettingsError("generator: a seed is given, too; leave one of them out")
@@ -427,7 +473,21 @@ class InstanceDiffusionPipeline(
             # Not inference mode: weights that an offload hook moves in it could not be trained afterwards.
             with torch.no_grad():
                 inputs = self._unet_inputs(
-                    chosen, ip_adapter_image, ip_adapter_image_embeds, len(requests), len(scenes)
+                    chosen, ip_adapter_image, ip_adapter_image_embeds, told_requests, len(scenes)
+                )
+                pictures = [] if image is None else given_pictures(self, image, mask_image, requests, len(scenes))
+                control = read_control(
+                    self,
+                    controlnet=controlnet,
+                    control_image=control_image,
+                    controlnet_scale=controlnet_conditioning_scale,
+                    start=control_guidance_start,
+                    end=control_guidance_end,
+                    t2i_adapter=t2i_adapter,
+                    t2i_adapter_image=t2i_adapter_image,
+                    t2i_adapter_scale=t2i_adapter_conditioning_scale,
+                    requests=requests,
+                    scenes=len(scenes),
                 )
                 run = Run(
                     self,
@@ -442,10 +502,15 @@ class InstanceDiffusionPipeline(
                     watch,
                     inputs,
                     attention,
+                    pictures,
+                    control,
+                    layers,
                 )
+                self._num_timesteps = run.steps
                 ends = run.latents()
                 kept = [latent for latent, _ in ends]
-                images, flags, failures = self._images(requests, ends, chosen, watch, output_type)
+                images, flags, failures = self._images(requests, ends, chosen, watch, output_type, pictures)
+                apart = self._layers(run, images, failures) if layers else ()
         finally:
             self.maybe_free_model_hooks()
         stacked = torch.stack(kept) if len({latent.shape for latent in kept}) == 1 else kept
@@ -465,6 +530,7 @@ class InstanceDiffusionPipeline(
             network_rows=watch.rows,
             interrupted=watch.stopped,
             failures=failures,
+            layers=apart,
         )
 
     @classmethod
@@ -485,7 +551,6 @@ class InstanceDiffusionPipeline(
             )
         if self.adapter is None:
             raise ModelError("adapter: there is none; pass adapter= (an InstanceAdapter) to the pipeline")
-        check_inputs(self.unet)
         self.adapter.check_on(self.unet)
         if settings.refiner_strength > 0 and output_type != "latent":
             if self.refiner is None:
@@ -525,12 +590,25 @@ class InstanceDiffusionPipeline(
             self.familiar.warn(captions, self.tokenizer, self.text_encoder, self._execution_device, stacklevel=3)
 
     def _unet_inputs(
-        self, settings: GenerationSettings, image: Any, embeds: Any, images: int, scenes: int
+        self, settings: GenerationSettings, image: Any, embeds: Any, requests: Sequence[ImageRequest], scenes: int
     ) -> UNetInputs:
         guidance = guidance_embedding(self.unet, settings.guidance_scale)
         guided = is_guided(settings.guidance_scale) and guidance is None
-        found = image_prompts(self, image, embeds, guided, images, scenes)
-        return UNetInputs(found.pictures, found.no_pictures, guidance)
+        references = read_references(self, requests, guided)
+        found = image_prompts(self, image, embeds, guided, len(requests), scenes, references)
+        return dataclasses.replace(found, guidance=guidance)
+
+    def _layers(self, run: Run, images: Any, failures: Mapping[int, str]) -> tuple[tuple[Layer, ...], ...]:
+        """The layers of each image; none of one that failed or was stopped."""
+        found: list[tuple[Layer, ...]] = []
+        for r in run.requests:
+            if r.index in failures or r.index not in run.parts:
+                found.append(())
+                continue
+            device, parts = self._execution_device, run.parts[r.index]
+            drawn = {n: decode_latents(self.vae, latent[None].to(device))[0] for n, latent in parts.items()}
+            found.append(take_apart(r.scene, as_picture(images[r.index]), drawn))
+        return tuple(found)
 
     def _failures(self, requests: Sequence[ImageRequest], values: Sequence[Tensor]) -> dict[int, str]:
         """By the index of images whose values are not finite, why they failed.
@@ -552,8 +630,11 @@ class InstanceDiffusionPipeline(
         settings: GenerationSettings,
         watch: Watch,
         output_type: str,
+        given: Sequence[GivenPicture],
     ) -> tuple[Any, list[bool] | None, dict[int, str]]:
         """Decode clean latents, look at what they show, and refine the pictures if asked for.
+
+        What is to stay of given pictures is put back, also after refining.
 
         Returns:
             The images (None for `"latent"`), what the safety checker found, and failures by index.
@@ -564,6 +645,8 @@ class InstanceDiffusionPipeline(
         with watch.timed("decoding"):
             decoded = [decode_latents(self.vae, latent[None].to(device), upcast=is_xl(self)) for _, latent in ends]
             failures = self._failures(requests, decoded)
+            if given:
+                decoded = [own.kept_in(picture[0])[None] for own, picture in zip(given, decoded, strict=True)]
             flags: list[bool] = []
             pictures: list[Image.Image | Tensor | None] = []
             for k, picture in enumerate(decoded):
@@ -582,5 +665,6 @@ class InstanceDiffusionPipeline(
                     decoded_picture = pictures[k]
                     if isinstance(decoded_picture, Tensor):
                         drawn = to_images(decoded_picture[None])[0]
-                        pictures[k] = refine(self.refiner, drawn, r.scene.prompt, r.negative_prompt, r.seed, settings)
+                        refined = refine(self.refiner, drawn, r.scene.prompt, r.negative_prompt, r.seed, settings)
+                        pictures[k] = given[k].kept_in(as_picture(refined)) if given else refined
         return as_output(pictures, output_type), None if self.safety_checker is None else flags, failures

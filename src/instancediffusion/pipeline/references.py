@@ -1,4 +1,4 @@
-"""Reference pictures of instances: IP-Adapter pictures that act where the instance is to be seen (`ip_adapter_masks`)."""
+"""Reference pictures of instances: IP-Adapter pictures that act where the instance is to be seen."""
 
 from __future__ import annotations
 
@@ -76,6 +76,11 @@ def _cut(masks: Tensor, frame: BoxUnit) -> Tensor:
     return masks[:, round(y0 * height) : round(y1 * height), round(x0 * width) : round(x1 * width)]
 
 
+def has_ip_adapter(unet: Any) -> bool:
+    """Whether IP-Adapters are loaded; diffusers notes it as an attribute of the config, not as an item."""
+    return getattr(unet.config, "encoder_hid_dim_type", None) == "ip_image_proj"
+
+
 def read_references(pipeline: Any, requests: Sequence[ImageRequest], guided: bool) -> References:
     """Features and regions of the references in the scenes of a run; empty if there are none.
 
@@ -98,10 +103,10 @@ def read_references(pipeline: Any, requests: Sequence[ImageRequest], guided: boo
     if not pictures:
         return References()
     first = next(number for own in places for number in own)
-    if pipeline.unet.config.get("encoder_hid_dim_type") != "ip_image_proj":
+    if not has_ip_adapter(pipeline.unet):
         raise ModelError(
-            f"instances[{first - 1}].reference: the model has no IP-Adapter; call load_ip_adapter first (--ip-adapter), "
-            "or leave the picture out"
+            f"instances[{first - 1}].reference: the model has no IP-Adapter; call load_ip_adapter (--ip-adapter), or "
+            "leave the picture out"
         )
     adapters = len(pipeline.unet.encoder_hid_proj.image_projection_layers)
     try:

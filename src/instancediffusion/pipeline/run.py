@@ -14,11 +14,13 @@ from torch import Tensor
 from instancediffusion.adapter.graft import core_unet
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.pipeline.compatibility import latent_channels
+from instancediffusion.pipeline.control import Control
 from instancediffusion.pipeline.denoiser import Contexts, UNetDenoiser
 from instancediffusion.pipeline.encoding import lora_scaled
 from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit
+from instancediffusion.pipeline.given import GivenPicture, start_of
 from instancediffusion.pipeline.image_prompts import UNetInputs
-from instancediffusion.pipeline.layers import order_region
+from instancediffusion.pipeline.layers import layered_merge, order_region, shown_regions
 from instancediffusion.pipeline.merging import merge_rule, steps_before_merge
 from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.pipeline.scene_bank import SceneBank, build_scene_bank
@@ -28,9 +30,12 @@ from instancediffusion.pipeline.text import TextBank, encode_texts
 from instancediffusion.pipeline.watch import Watch
 from instancediffusion.pipeline.xl import encode_texts_twice, is_xl, time_ids, without_text
 from instancediffusion.sampling import (
+    Branch,
     Merge,
+    NegativeCaptions,
     OrderGuidance,
     Scheduler,
+    StepReport,
     build_scheduler,
     count_rows,
     generators_for,
@@ -39,6 +44,7 @@ from instancediffusion.sampling import (
     sample,
     start_noise,
     steps_in_fraction,
+    steps_made,
 )
 from instancediffusion.scene import Scene
 
@@ -107,6 +113,10 @@ class Run:
         watch: progress and clocks.
         inputs: what else the UNet is given.
         attention: further `cross_attention_kwargs`.
+        pictures: for each image the one it goes on from; empty = noise alone.
+        control: ControlNets and T2I-Adapters.
+        keep_parts: instances run to the end on layers of their own, and one more without any instance.
+        parts: then, by image, the clean latents (C, h, w) of each layer, by instance from 1; 0 = without instances.
     """
 
     pipeline: Any
@@ -121,6 +131,12 @@ class Run:
     watch: Watch
     inputs: UNetInputs = field(default_factory=UNetInputs)
     attention: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Sequence[GivenPicture] = ()
+    control: Control = field(default_factory=Control)
+    keep_parts: bool = False
+    parts: dict[int, dict[int, Tensor]] = field(default_factory=dict)
+    _frames: dict[tuple[int, int], BoxUnit] = field(default_factory=dict)
+    _away_rows: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def latents(self) -> list[tuple[Tensor, Tensor]]:
         """Sample every image.
@@ -128,16 +144,17 @@ class Run:
         Returns:
             For each, its latents and the model's estimate of the clean ones, (C, h, w) float32 on the CPU.
         """
-        merge_after = steps_before_merge(self.settings)
-        rules = [merge_rule(r.scene, self.settings, self._cells(r), self._factor) for r in self.requests]
+        merge_after = steps_before_merge(self.settings, self.steps)
+        rules = [self._rule(r) for r in self.requests]
         alone: list[dict[int, BoxUnit]] = [{} for _ in self.scenes]
         shares = [0.0 for _ in self.requests]
-        for r in self.requests if merge_after else ():
+        for r in self.requests if merge_after or self.keep_parts else ():
             crops, cells = rules[r.index].crops, self._cells(r)
             frames = {i: crops[i].window.unit(cells) if i in crops else WHOLE_CANVAS for i in rules[r.index].instances}
-            alone[r.scene_row] = frames
+            alone[r.scene_row] = {i: frame for i, frame in frames.items() if i <= len(r.scene.instances)}
             shares[r.index] = sum(crops[i].share(cells) if i in crops else 1 for i in frames)
         regions = self._order_regions()
+        self._frames = {(r.index, number): frame for r in self.requests for number, frame in alone[r.scene_row].items()}
         ordered = {r.scene_row for r in self.requests if regions[r.index].any()}
         bank, positive, negative = self._bank(alone, sorted(ordered))
         total = count_rows(
@@ -148,6 +165,9 @@ class Run:
             1.0 if self._distilled else self.settings.guidance_scale,
             ordered=sum(bool(region.any()) for region in regions),
             order_steps=self._order_steps,
+            first=self.first,
+            negatives=sum(len(own) for own in self._away.values()),
+            keep_parts=self.keep_parts,
         )
         self._check_reuse(alone)
         dtype, projected = self.pipeline.unet.dtype, bank.texts.projected
@@ -173,11 +193,31 @@ class Run:
                     bank,
                     steering,
                     noise,
-                    [rules[r.index] for r in group] if merge_after else [],
+                    [rules[r.index] for r in group] if merge_after or self.keep_parts else [],
                     merge_after,
                     [regions[r.index] for r in group],
                 )
         return [finished[r.index] for r in self.requests]
+
+    @property
+    def first(self) -> int:
+        """The first step of the schedule that is made."""
+        settings = self.settings
+        if not self.pictures:
+            return 0
+        whole = 1.0 if self.pictures[0].mask is not None else 0.8
+        strength = whole if settings.strength is None else settings.strength
+        return settings.num_inference_steps - steps_made(strength, settings.num_inference_steps)
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that are made."""
+        return self.settings.num_inference_steps - self.first
+
+    def _rule(self, request: ImageRequest) -> Merge:
+        if self.keep_parts:
+            return layered_merge(request.scene, self._cells(request), self._factor, ground=True)
+        return merge_rule(request.scene, self.settings, self._cells(request), self._factor)
 
     def _cells(self, request: ImageRequest) -> tuple[int, int]:
         return request.size[0] // self.latent_px, request.size[1] // self.latent_px
@@ -191,7 +231,7 @@ class Run:
         settings = self.settings
         if settings.order_guidance_scale == 0:
             return 0
-        return steps_in_fraction(settings.order_guidance_fraction, settings.num_inference_steps)
+        return steps_in_fraction(settings.order_guidance_fraction, self.steps)
 
     def _order_regions(self) -> list[Tensor]:
         """Where order guidance acts on each image; nowhere if it is off."""
@@ -241,6 +281,7 @@ class Run:
         """Groundings and contexts, and for each image the rows of its prompt and its negative prompt."""
         with self.watch.timed("text"):
             texts, positive, negative = self._texts()
+            texts = self._with_negative_captions(texts)
         with self.watch.timed("grounding"):
             bank = build_scene_bank(
                 self.scenes,
@@ -285,6 +326,38 @@ class Run:
             row_of = bank.row
         bank, nothing = without_text(bank, self.pipeline.config.get("force_zeros_for_empty_prompt", True))
         return bank, positive, [row_of[text] if text or nothing is None else nothing for text in negatives]
+
+    @property
+    def _away(self) -> dict[tuple[int, int], str]:
+        """By image and instance, negative captions, and with them the picture's; none without guidance."""
+        if self._distilled or not is_guided(self.settings.guidance_scale):
+            return {}
+        return {
+            (r.index, number): ", ".join(text for text in (instance.negative, r.negative_prompt) if text)
+            for r in self.requests
+            for number, instance in enumerate(r.scene.instances, 1)
+            if instance.negative
+        }
+
+    def _with_negative_captions(self, bank: TextBank) -> TextBank:
+        texts = list(dict.fromkeys(self._away.values()))
+        if not texts:
+            return bank
+        own = self._encoded(texts, (), None)
+        bank, rows = bank.with_contexts([own.contexts[own.row[text], : own.lengths[own.row[text]]] for text in texts])
+        row_of = dict(zip(texts, rows, strict=True))
+        self._away_rows = {place: row_of[text] for place, text in self._away.items()}
+        return bank
+
+    def _negative_captions(self, group: Sequence[ImageRequest]) -> NegativeCaptions:
+        """Where they act: where the instance is to be seen. Weights of several sum to 1 at most."""
+        where: list[dict[int, Tensor]] = []
+        for r in group:
+            numbers = [number for image, number in self._away if image == r.index]
+            shown = shown_regions(r.scene, self._cells(r)) if numbers else torch.zeros(0)
+            total = sum((shown[number - 1] for number in numbers), torch.zeros(())).clamp(min=1)
+            where.append({number: shown[number - 1] / total for number in numbers})
+        return NegativeCaptions(where)
 
     def _encoded(self, texts: Sequence[str], captions: Sequence[str], clip_skip: int | None) -> TextBank:
         pipeline = self.pipeline
@@ -345,20 +418,41 @@ class Run:
         own_noise = start_noise(seeded, (latent_channels(pipeline.unet), *self._cells(group[0])))
         noise = torch.stack([given.get(r.index, own) for r, own in zip(group, own_noise, strict=True)])
         places = [r.index for r in group]
+        control = self.control
+        control.step, control.steps = 0, self.steps
+
+        def frames(branches: Sequence[Branch]) -> list[BoxUnit]:
+            return [self._frames.get((places[b.image], b.trajectory), WHOLE_CANVAS) for b in branches]
+
+        def place(branch: Branch) -> tuple[int, int]:
+            request = group[branch.image]
+            context, grounding = bank.rows(request.scene_row, steering.prompts(branch.image), branch)
+            if not branch.conditional:
+                number = branch.negative or branch.trajectory
+                context = self._away_rows.get((request.index, number), context)
+            return context, grounding
+
+        def observe(report: StepReport) -> Tensor | None:
+            control.step = report.step + 1
+            return self.watch.step(report, steering)
+
         result = sample(
             UNetDenoiser(
                 pipeline.unet,
                 steering.contexts,
                 bank.groundings,
-                lambda b: bank.rows(group[b.image].scene_row, steering.prompts(b.image), b),
+                place,
                 self.attention,
-                lambda branches: self.inputs.of(branches, places),
+                lambda branches: self.inputs.of(branches, places, frames(branches)),
                 time_ids(group[0].size) if is_xl(pipeline) else None,
+                (lambda branches: control.bind([places[b.image] for b in branches], frames(branches)))
+                if control
+                else None,
             ),
             self.scheduler,
             noise.to(pipeline._execution_device),
             grounding_scales=grounding_schedule(
-                settings.steps.set_on(copy.deepcopy(self.scheduler)),
+                settings.steps.set_on(copy.deepcopy(self.scheduler)) - self.first,
                 settings.grounding_fraction,
                 decay_fraction=settings.grounding_decay_fraction,
                 rounding=settings.step_rounding,
@@ -371,9 +465,15 @@ class Run:
             order=OrderGuidance(settings.order_guidance_scale, self._order_steps, torch.stack(list(regions))),
             generators=generators,
             max_batch_rows=settings.max_batch_rows,
-            observe=lambda report: self.watch.step(report, steering),
+            negatives=self._negative_captions(group),
+            start=start_of([self.pictures[r.index] for r in group], self.first) if self.pictures else None,
+            keep_parts=self.keep_parts,
+            observe=observe,
             should_stop=lambda: bool(pipeline.interrupt),
         )
         self.watch.end_group(result)
+        for r, own in zip(group, result.parts, strict=False):
+            count = len(r.scene.instances)
+            self.parts[r.index] = {number if number <= count else 0: latent.cpu() for number, latent in own.items()}
         ends = zip(group, result.latents.cpu(), result.estimate.cpu(), strict=True)
         return {r.index: (latent, estimate) for r, latent, estimate in ends}

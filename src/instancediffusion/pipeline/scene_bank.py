@@ -48,7 +48,8 @@ class SceneBank:
             return positive, self.swapped[scene]
         if branch.trajectory == 0:
             return positive, scene
-        return self.alone[scene, branch.trajectory]
+        # A trajectory beyond the last instance is the scene without any.
+        return self.alone.get((scene, branch.trajectory), (positive, len(self.groundings) - 1))
 
 
 def build_scene_bank(

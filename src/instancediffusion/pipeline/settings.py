@@ -70,6 +70,8 @@ class GenerationSettings:
         negative_prompt: what the pictures are not to show; None takes each scene's own.
         height: height of the pictures in pixels; None derives it from the model and the scene.
         width: width of the pictures in pixels; None derives it from the model and the scene.
+        strength: of a picture to go on from (`image`), the share of the steps that are made on it, 0 to 1: at 1 hardly
+            anything of it is left. None means 0.8, and 1 with a mask. The other shares then count the steps made.
         refiner_strength: share of the refiner's noise schedule to redo, 0 (off) to 1.
         refiner_steps: steps of the refiner's whole schedule.
         refiner_guidance_scale: guidance of the refiner; None takes its own default.
@@ -101,6 +103,7 @@ class GenerationSettings:
     negative_prompt: str | None = None
     height: int | None = None
     width: int | None = None
+    strength: float | None = None
     refiner_strength: float = 0.0
     refiner_steps: int = 20
     refiner_guidance_scale: float | None = None
@@ -178,6 +181,8 @@ class GenerationSettings:
             "guidance_rescale",
         ):
             yield from _number(name, getattr(self, name), 0, 1)
+        if self.strength is not None:
+            yield from _number("strength", self.strength, 0, 1)
         # The published code takes shares beyond 1, and does something else there.
         yield from _number("mis_fraction", self.mis_fraction, 0, 1 if self.mis_compat == "none" else 10)
         for name in ("guidance_scale", "order_guidance_scale"):

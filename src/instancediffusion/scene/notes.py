@@ -49,11 +49,15 @@ def read_notes(path: str | os.PathLike[str] | BinaryIO) -> dict[str, Any]:
         OSError: the file cannot be opened.
     """
     try:
-        texts = png_texts(path)
-        return {name.removeprefix(PREFIX): json.loads(text) for name, text in texts.items() if name.startswith(PREFIX)}
+        return notes_of(png_texts(path))
     except (ValueError, RecursionError) as error:
         name = os.fspath(path) if isinstance(path, str | os.PathLike) else "the picture"
         raise InstanceDiffusionError(f"{name}: not a picture of ours ({error})") from None
+
+
+def notes_of(texts: Mapping[str, str]) -> dict[str, Any]:
+    """The notes among the text chunks of a picture; `ValueError` if they are damaged."""
+    return {name.removeprefix(PREFIX): json.loads(text) for name, text in texts.items() if name.startswith(PREFIX)}
 
 
 def png_texts(path: str | os.PathLike[str] | BinaryIO) -> dict[str, str]:

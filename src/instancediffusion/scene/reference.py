@@ -30,10 +30,11 @@ class Reference:
 
     def __post_init__(self) -> None:
         report = Report()
-        if not isinstance(self.data, bytes):
-            report.error("$.data", f"is {kind(self.data)}, not bytes", "give the bytes of a file, or use from_image")
+        data: object = self.data
+        if isinstance(data, bytes):
+            _check(report, data)
         else:
-            _check(report, self.data)
+            report.error("$.data", f"is {kind(data)}, not bytes", "give the bytes of a file, or use from_image")
         report.settle()
 
     @classmethod

@@ -2,7 +2,6 @@
 
 import numpy as np
 from hypothesis import strategies as st
-
 from PIL import Image
 
 from instancediffusion.scene import Box, Instance, Mask, Point, Reference, Scene, Scribble

@@ -22,6 +22,7 @@ from instancediffusion.choices import (
 )
 from instancediffusion.errors import SettingsError
 
+from .additions import Additions, additions_options
 from .collector import uncollected
 from .inputs import STANDARD, Input, Reading, read_inputs, reading_options
 from .progress import Reporter, quieten_libraries
@@ -100,6 +101,7 @@ class _SchedulerName(click.Choice[str]):
 @click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
 @click.option("--max-batch-rows", type=_COUNT, help="Bound on the rows of one network call, and so on memory.")
 @click.option("--overwrite", is_flag=True, help="Replace pictures that are there with other settings.")
+@additions_options
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print what was made, and what was not, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and warnings.")
@@ -120,6 +122,7 @@ def generate(
     overwrite: bool,
     as_json: bool,
     quiet: bool,
+    additions: Additions,
     reading: Reading,
     **options: Any,
 ) -> None:
@@ -148,12 +151,14 @@ def generate(
         click.echo(f"error: {source}: {problem}", err=True)
     outcome = Outcome(unread=len({source for source, _ in inputs.problems}))
     if inputs.found:
-        run = _Run(inputs.found, seeds, num_images, model, adapter, variant, dtype, device, refiner, font, options)
+        run = _Run(
+            inputs.found, seeds, num_images, model, adapter, variant, dtype, device, refiner, font, options, additions
+        )
         if single:
             _one_picture(run, outcome, output, overwrite)
         else:
             say = Reporter(quiet or as_json)
-            run.into(output, outcome, say, batch_size=batch_size, overwrite=overwrite)
+            run.into(output, outcome, say, batch_size=1 if additions.edit else batch_size, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(outcome.pictures, indent=2))
     if outcome.exit_code:
@@ -200,6 +205,7 @@ class _Run:
     refiner: str | None
     font: Path | None
     options: Mapping[str, Any]
+    additions: Additions
 
     def into(self, output: Path, outcome: Outcome, say: Reporter, *, batch_size: int, overwrite: bool) -> None:
         """Make what is missing in a folder. The model is opened before anything is written."""
@@ -215,6 +221,7 @@ class _Run:
         facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": self.dtype}
         facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
         self._warn_of_models(facts)
+        facts |= self.additions.facts()
         jobs = []
         for settings, pictures in self._pictures(defaults):
             told = facts | ({"refiner": self.refiner} if settings.refiner_strength else {})
@@ -252,12 +259,21 @@ class _Run:
         for item in self.inputs:
             known = {name: value for name, value in item.settings.items() if name in defaults.to_dict()}
             settings = defaults.replace(**known).replace(**given)
-            first = self.seeds or item.seeds or (0,)
+            first = self.seeds or item.seeds or self._edited_seed() or (0,)
             seeds = resolve_seeds(list(first) if len(first) > 1 else first[0], self.num_images)
             key = json.dumps(settings.to_dict(), sort_keys=True)
             pictures = groups.setdefault(key, (settings, []))[1]
             pictures += [Picture(item.name, item.scene, seed) for seed in seeds]
         return list(groups.values())
+
+    def _edited_seed(self) -> tuple[int, ...]:
+        """The seed of the picture that is edited: the part drawn anew then starts from the noise of the rest."""
+        if self.additions.edit is None or self.additions.redraw:
+            return ()
+        from instancediffusion.pipeline.editing import read_source
+
+        seed = read_source(self.additions.edit).seed
+        return () if seed is None else (seed,)
 
     @staticmethod
     def _tell(jobs: Sequence[Any], outcome: Outcome, say: Reporter) -> None:
@@ -285,14 +301,14 @@ class _Run:
         pipeline = load_pipeline(folder, adapter, self.dtype, self.device, self.variant)
         if any(settings.refiner_strength for _, settings, _, pending, _ in jobs if pending):
             pipeline.load_refiner(self.refiner, torch_dtype=pipeline.dtype)
+        self.additions.load(pipeline)
         _check_sizes(pipeline, jobs)
         seconds = round(time.perf_counter() - start, 3)
         return pipeline, {"asked_for": self.model, "device": str(pipeline.device), "loading_seconds": seconds}
 
-    @staticmethod
     def _make(
-        pipeline: Any, run: PictureFolder, settings: Any, pending: Sequence[Picture], outcome: Outcome, say: Reporter,
-        *, batch_size: int, record: Mapping[str, Any],
+        self, pipeline: Any, run: PictureFolder, settings: Any, pending: Sequence[Picture], outcome: Outcome,
+        say: Reporter, *, batch_size: int, record: Mapping[str, Any],
     ) -> None:  # fmt: skip
         from instancediffusion.pipeline.folder import generate_pictures
 
@@ -304,7 +320,12 @@ class _Run:
 
         with say.progress(pipeline, len(pending)):
             failed = generate_pictures(
-                pipeline, run, pending, settings, batch_size=batch_size, record=record, written=written
+                self.additions.maker(pipeline, settings),
+                run,
+                pending,
+                batch_size=batch_size,
+                record=record,
+                written=written,
             )
         reasons = {p.key: (str(error).strip() or type(error).__name__).splitlines()[0] for p, error in failed}
         for picture in pending:

@@ -43,17 +43,24 @@ def decode_latents(vae: Any, latents: Tensor, *, upcast: bool = False) -> Tensor
     return torch.cat([vae.decode(row[None], return_dict=False)[0].float().cpu() for row in scaled])
 
 
-def encode_pictures(vae: Any, pictures: Tensor, channels: int) -> Tensor:
+def encode_pictures(vae: Any, pictures: Tensor, channels: int, *, upcast: bool = False) -> Tensor:
     """Encode pictures one at a time, without chance: the mean of what the encoder says.
 
     Args:
         vae: an `AutoencoderKL`.
         pictures: (B, 3, H, W), -1 to 1.
         channels: of a cell of the latents; see `latent_patch`.
+        upcast: see `decode_latents`.
 
     Returns:
         (B, channels, h, w) float32 on the CPU, as `decode_latents` takes them.
     """
+    if upcast and vae.dtype == torch.float16 and vae.config.get("force_upcast"):
+        vae.to(torch.float32)
+        try:
+            return encode_pictures(vae, pictures, channels)
+        finally:
+            vae.to(torch.float16)
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     codes = [vae.encode(row[None].to(vae.dtype)).latent_dist.mode().float().cpu() for row in pictures]
     return functional.pixel_unshuffle(

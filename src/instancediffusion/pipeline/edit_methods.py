@@ -113,7 +113,7 @@ class EditMethods:
         known = self.default_settings.to_dict()
         stated = {name: value for name, value in source.settings.items() if name in known}
         try:
-            return self.default_settings.replace(**stated, strength=None) if stated else self.default_settings
+            return self.default_settings.replace(**{**stated, "strength": None})
         except (SettingsError, TypeError):  # of another version
             return self.default_settings
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from instancediffusion import __version__
 from instancediffusion.errors import PicturesError
+from instancediffusion.pipeline.layered_output import layer_files, openraster
 from instancediffusion.pipeline.output import GenerationOutput
 from instancediffusion.pipeline.picture import png_bytes
 from instancediffusion.pipeline.settings import GenerationSettings
@@ -141,10 +142,15 @@ class PictureFolder:
             "seconds": {stage: round(seconds, 4) for stage, seconds in output.timings.items()},
         }
         data = png_bytes(image, {**made, "version": __version__})
+        files = {f"{picture.key}.png": data}
+        if output.layers and output.layers[row]:
+            files[f"{picture.key}.ora"] = openraster(output.layers[row])
+            apart = layer_files(output.layers[row])
+            files |= {f"{picture.key}_layers/{name}": content for name, content in apart.items()}
         self.run.put(
             picture.key,
             self._fingerprint(picture),
-            {f"{picture.key}.png": data},
+            files,
             {**made, **told, "batch": batch, "versions": versions(), **record},
             replace=self.replace,
         )
@@ -186,10 +192,9 @@ def batches(pictures: Sequence[Picture], size: int) -> Iterator[tuple[list[Scene
 
 
 def generate_pictures(
-    pipeline: Any,
+    make: Callable[[Sequence[Scene], Sequence[int]], GenerationOutput],
     folder: PictureFolder,
     pictures: Sequence[Picture],
-    settings: GenerationSettings,
     *,
     batch_size: int,
     record: Mapping[str, Any],
@@ -200,10 +205,9 @@ def generate_pictures(
     A batch that fails is made again one picture at a time, so that one that cannot be made takes no other with it.
 
     Args:
-        pipeline: an `InstanceDiffusionPipeline`.
+        make: calls the pipeline with scenes and the seeds of each.
         folder: where they go.
         pictures: what to make, as `PictureFolder.pending` returned it.
-        settings: the settings of the run.
         batch_size: most pictures in one pipeline call.
         record: more to keep in the manifest, such as the device.
         written: told the path of each picture.
@@ -217,7 +221,7 @@ def generate_pictures(
     try:
         for scenes, seeds, order in calls:
             try:
-                output = pipeline(scenes, seed=seeds, settings=settings)
+                output = make(scenes, seeds)
             except Exception as error:  # noqa: BLE001  whatever it is, the other pictures do not depend on it
                 if len(order) == 1:
                     failed.append((order[0], error))

@@ -606,7 +606,7 @@ class InstanceDiffusionPipeline(
                 found.append(())
                 continue
             device, parts = self._execution_device, run.parts[r.index]
-            drawn = {n: decode_latents(self.vae, latent[None].to(device))[0] for n, latent in parts.items()}
+            drawn = {n: decode_latents(self.vae, x[None].to(device), upcast=is_xl(self))[0] for n, x in parts.items()}
             found.append(take_apart(r.scene, as_picture(images[r.index]), drawn))
         return tuple(found)
 

@@ -345,6 +345,8 @@ class Run:
             return bank
         own = self._encoded(texts, (), None)
         bank, rows = bank.with_contexts([own.contexts[own.row[text], : own.lengths[own.row[text]]] for text in texts])
+        if bank.projected is not None and own.projected is not None:
+            bank.projected[rows] = own.projected[[own.row[text] for text in texts]].to(bank.projected)
         row_of = dict(zip(texts, rows, strict=True))
         self._away_rows = {place: row_of[text] for place, text in self._away.items()}
         return bank

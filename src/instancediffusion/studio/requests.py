@@ -17,8 +17,8 @@ from instancediffusion.studio.limits import Limits, RefusedError
 from instancediffusion.studio.presets import PRESETS, preset
 
 OPTIONS = ("preset", "settings", "seed", "pictures", "grid")
-# They name other models, or bound this machine's memory: for whoever starts the studio to decide.
-_CLOSED = ("refiner_strength", "refiner_steps", "refiner_guidance_scale", "max_batch_rows")
+# They need a picture, name other models, or bound this machine's memory: for whoever starts the studio to decide.
+_CLOSED = ("strength", "refiner_strength", "refiner_steps", "refiner_guidance_scale", "max_batch_rows")
 
 
 @dataclass(frozen=True)

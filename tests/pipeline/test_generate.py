@@ -379,3 +379,46 @@ def test_bars_are_for_terminals_only(pipe, monkeypatch, capsys):
     quiet = Reporter(quiet=True)
     quiet.made(Path("a.png"))
     assert capsys.readouterr().out == ""
+
+
+def test_a_picture_is_edited_with_its_own_seed_and_settings(model, scenes, tmp_path):
+    first, second = scenes
+    generate(second, "-o", tmp_path / "out", "--model", model, "--seed", 5, "--steps", 3, "--layers")
+    made = tmp_path / "out" / "two_5.png"
+    assert sorted(path.name for path in (tmp_path / "out" / "two_5_layers").iterdir())[-1] == "composite.png"
+    assert (tmp_path / "out" / "two_5.ora").is_file()
+    result = generate(first, "--edit", made, "-o", tmp_path / "edited", "--model", model)
+    assert result.exit_code == 0, result.output
+    record = manifest(tmp_path / "edited")["one_5"]["record"]
+    assert record["settings"]["num_inference_steps"] == 3
+    assert record["model"]["edit"]["file"] == "two_5.png"
+    same = generate(second, "--edit", made, "-o", tmp_path / "same", "--model", model)
+    assert same.exit_code == 1
+    assert "it is that of the picture" in same.output
+    assert generate(second, "--edit", made, "--redraw", 1, "-o", tmp_path / "anew", "--model", model).exit_code == 0
+    assert "two_6" in manifest(tmp_path / "anew")
+    picture = [first, "--image", made, "--strength", 0.5, "-o", tmp_path / "over", "--model", model]
+    assert generate(*picture).exit_code == 0
+    assert generate(*picture).exit_code == 0  # there already
+    assert generate(*picture[:3], "--lora", "none.safetensors", *picture[5:]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--control", "{}"], "control: 1 pictures for 0 ControlNets"),
+        (["--mask", "{}"], "mask: there is no picture; add --image"),
+        (["--redraw", 1], "redraw: there is no picture; add --edit"),
+        (["--edit", "{}", "--layers"], "layers: it does not go with --edit"),
+        (["--lora", "{}"], "only .safetensors files are read"),
+        (["--textual-inversion", "none.bin"], "there is no such file or folder"),
+    ],
+)
+def test_additions_that_cannot_be_used_are_named(model, scenes, tmp_path, arguments, says):
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (64, 64)).save(picture)
+    given = [str(a).format(picture) for a in arguments]
+    result = generate(scenes[0], *given, "-o", tmp_path / "out", "--model", model)
+    assert result.exit_code != 0
+    assert says in result.output
+    assert not (tmp_path / "out").exists()

@@ -256,24 +256,30 @@ class _Run:
 
         given = {name: value for name, value in self.options.items() if value is not None}
         groups: dict[str, tuple[GenerationSettings, list[Picture]]] = {}
+        edited, edited_seeds = self._edited()
         for item in self.inputs:
-            known = {name: value for name, value in item.settings.items() if name in defaults.to_dict()}
+            stated = edited | item.settings
+            known = {name: value for name, value in stated.items() if name in defaults.to_dict()}
             settings = defaults.replace(**known).replace(**given)
-            first = self.seeds or item.seeds or self._edited_seed() or (0,)
+            first = self.seeds or item.seeds or edited_seeds or (0,)
             seeds = resolve_seeds(list(first) if len(first) > 1 else first[0], self.num_images)
             key = json.dumps(settings.to_dict(), sort_keys=True)
             pictures = groups.setdefault(key, (settings, []))[1]
             pictures += [Picture(item.name, item.scene, seed) for seed in seeds]
         return list(groups.values())
 
-    def _edited_seed(self) -> tuple[int, ...]:
-        """The seed of the picture that is edited: the part drawn anew then starts from the noise of the rest."""
-        if self.additions.edit is None or self.additions.redraw:
-            return ()
+    def _edited(self) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Settings and seed of the picture that is edited: the part drawn anew starts from the noise of the rest."""
+        if self.additions.edit is None:
+            return {}, ()
         from instancediffusion.pipeline.editing import read_source
 
-        seed = read_source(self.additions.edit).seed
-        return () if seed is None else (seed,)
+        source = read_source(self.additions.edit)
+        settings = {k: v for k, v in source.settings.items() if k not in ("height", "width", "strength")}
+        if source.seed is None:
+            return settings, ()
+        # What is to be drawn anew as it was told before would come out as it was.
+        return settings, ((source.seed + 1) % 2**64 if self.additions.redraw else source.seed,)
 
     @staticmethod
     def _tell(jobs: Sequence[Any], outcome: Outcome, say: Reporter) -> None:

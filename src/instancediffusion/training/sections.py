@@ -53,7 +53,7 @@ class AutoencoderConfig:
         recolour: probability that a picture's three colours are permuted: the drawings' favourite ones are not all.
         discriminator_channels: of the patch discriminator's maps.
         feature_weight: of the distance of its inner maps.
-        adversary_weight: of its opinion.
+        adversary_weight: of its opinion; too much of it draws rims around everything.
         adversary_warmup: steps over which both weights grow from 0.
         optimiser: the run of encoder and decoder together.
         decoder: the run of the decoder.
@@ -75,7 +75,7 @@ class AutoencoderConfig:
     recolour: float = 0.3
     discriminator_channels: tuple[int, ...] = (32, 64, 128)
     feature_weight: float = 1.0
-    adversary_weight: float = 0.05
+    adversary_weight: float = 0.012
     adversary_warmup: int = 200
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     decoder: OptimiserConfig = field(default_factory=OptimiserConfig)

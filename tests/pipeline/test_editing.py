@@ -149,6 +149,8 @@ def test_changes_are_found_by_what_can_be_seen():
     # Other numbers, the same order; another sequence in the file: nothing changed.
     renumbered = (others[1], dataclasses.replace(others[0], z_order=-3), dataclasses.replace(mask, z_order=0))
     assert not find_change(scene, dataclasses.replace(scene, instances=renumbered), size).region.any()
+    odd = Scene("odd", (Instance("a cat", box=Box(0.1, 0.3, 0.7, 0.9)),), 301, 97)
+    assert not find_change(Scene.from_dict(odd.to_dict()), odd, size).region.any()
     # What stands in front as a mask hides the change.
     gone = find_change(scene, dataclasses.replace(scene, instances=(mask, others[1])), size)
     assert (gone.region.numpy() == box_mask(others[0].box) & ~disc().array).all()

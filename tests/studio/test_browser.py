@@ -1,6 +1,7 @@
 """The page in Debian's Chromium: drawn on with a real mouse, against the real server and the real `mini`."""
 
 import base64
+import io
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from instancediffusion import Mask, Scene, load_scene
 from instancediffusion.scene import check_scene
@@ -482,6 +484,40 @@ def test_the_picture_comes_with_previews_and_follows_the_order(page, shots):
     swapped = page.generate()
     assert swapped != quick
     page.page.screenshot(path=shots / "studio_picture.png")
+
+
+def test_the_rest_is_kept_and_an_object_is_drawn_anew(page, shots):
+    def pixels(data):
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    def pressed(button):
+        page.page.click(button)
+        page.page.wait_for_selector('#panel-picture[data-state="working"]')
+        return pixels(page.picture())
+
+    page.box(*CASTLE, caption="a castle")
+    page.box(20, 300, 180, 500, caption="a panda")
+    page.seed(3)
+    page.steps(4)
+    first = pixels(page.generate())
+    share = first.shape[0] / 512
+    x0, y0, x1, y1 = (round(v * share) for v in (20, 300, 180, 500))
+    outside = np.ones(first.shape[:2], dtype=bool)
+    outside[y0 - 2 : y1 + 2, x0 - 2 : x1 + 2] = False
+    page.page.check("#seed-random")
+    anew = pressed("#redraw-object")
+    assert (anew[outside] == first[outside]).all()
+    assert (anew != first).any()
+    page.page.screenshot(path=shots / "studio_edit.png")
+    page.page.keyboard.press("Escape")
+    page.page.click("#redraw-object")
+    page.page.wait_for_selector("#say.shown")
+    assert "Choose an object" in page.page.inner_text("#say")
+    page.box(400, 410, 500, 500, caption="a ball")
+    kept = pressed("#keep-rest")
+    above = round(400 * share)
+    assert (kept[:above] == anew[:above]).all()
+    assert (kept[above:] != anew[above:]).any()
 
 
 def test_cancel_stops_soon_and_the_next_picture_comes(page):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from instancediffusion import Scene
-from instancediffusion.errors import PicturesError
+from instancediffusion.errors import PicturesError, SettingsError
 from instancediffusion.pipeline.picture import read_notes
 from instancediffusion.studio import Engine, Limits, RunStore, Studio
 from instancediffusion.studio.engine import CancelledError
@@ -216,3 +216,42 @@ def test_a_studio_as_a_whole(engine_of):
         assert checked["seconds"] > 0
     finally:
         studio.close()
+
+
+def test_a_picture_made_here_is_changed(engine_of):
+    studio = Studio(engine_of())
+    try:
+        scene = scene_of(2)
+        made = finished(studio, studio.submit(json.dumps(scene.to_dict()), {"seed": 3}, "s" * 20))
+        picture = studio.result(made)["pictures"][0]
+        edit = {"run": made, "file": picture["file"], "redraw": [0]}
+        changed = finished(studio, studio.submit(json.dumps(scene.to_dict()), {"edit": edit, "seed": 4}, "s" * 20))
+        after = studio.result(changed)["pictures"][0]
+        before, now = (
+            np.asarray(Image.open(studio.store.file(run, one["file"])))
+            for run, one in ((made, picture), (changed, after))
+        )
+        assert (before[32:] == now[32:]).all()
+        assert (before[:, 32:] == now[:, 32:]).all()
+        assert (before[:32, :32] != now[:32, :32]).any()
+        for wrong, says in (
+            ({**edit, "redraw": [2]}, "edit: redraw is a list of instances"),
+            ({**edit, "file": "../x.png"}, "file: "),
+            ({**edit, "run": "x"}, "run: "),
+            ({"path": "/"}, "edit: write"),
+        ):
+            with pytest.raises((SettingsError, RefusedError), match=says):
+                studio.submit(json.dumps(scene.to_dict()), {"edit": wrong}, "s" * 20)
+    finally:
+        studio.close()
+
+
+def finished(studio, job):
+    """The result of a job, once it is there."""
+    for _ in range(600):
+        shown = studio.job(job["job"])
+        if shown["state"] in ("done", "failed"):
+            break
+        time.sleep(0.1)
+    assert shown["state"] == "done", shown
+    return shown["result"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 from collections.abc import Sequence
@@ -182,11 +181,26 @@ def _pairs(old: Sequence[Instance], new: Sequence[Instance]) -> list[tuple[int, 
             if b in {j for _, j in pairs}:
                 continue
             for a, other in enumerate(old):
-                alike = other if exact else dataclasses.replace(other, z_order=instance.z_order)
-                if a not in {i for i, _ in pairs} and alike == instance:
+                same_layer = other.z_order == instance.z_order or not exact
+                if same_layer and a not in {i for i, _ in pairs} and _alike(other, instance):
                     pairs.append((a, b))
                     break
     return sorted(pairs)
+
+
+def _alike(first: Instance, second: Instance) -> bool:
+    """Whether all but the layer is the same; lengths go through pixels in files, and are rounded there."""
+    for name in ("caption", "kinds", "mask", "negative", "reference"):
+        if getattr(first, name) != getattr(second, name):
+            return False
+    ours, others = _lengths(first), _lengths(second)
+    return len(ours) == len(others) and all(abs(a - b) < 1e-6 for a, b in zip(ours, others, strict=True))
+
+
+def _lengths(instance: Instance) -> list[float]:
+    values = list(instance.box.xyxy) if instance.box is not None else []
+    values += [instance.point.x, instance.point.y] if instance.point is not None else []
+    return values + ([v for pair in instance.scribble.points for v in pair] if instance.scribble is not None else [])
 
 
 def _order(first: Instance, second: Instance) -> int:

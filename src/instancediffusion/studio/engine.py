@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import time
@@ -126,8 +127,8 @@ class _Making:
         failed: list[str] = []
         for cell in self.plan.cells:
             pictures = [Picture(cell.name, cell.scene, seed) for seed in self.plan.seeds]
-            folder = PictureFolder(self.folder, self.engine.model, cell.settings)
-            for scenes, seeds, order in batches(pictures, _BATCH):
+            folder = PictureFolder(self.folder, {**self.engine.model, **self._edited()}, cell.settings)
+            for scenes, seeds, order in batches(pictures, _BATCH if self.plan.edit is None else 1):
                 self._check()
                 output = self._call(scenes, seeds, cell)
                 self._check()
@@ -152,14 +153,26 @@ class _Making:
             return {}
 
         self._tell(0, steps, len(seeds))
-        return self.engine.pipeline(
-            scenes,
-            seed=list(seeds),
-            settings=cell.settings,
-            callback_on_step_end=on_step,
-            preview=lambda step, images: self.job.show(tuple(_png(image) for image in images)),  # noqa: ARG005
-            preview_every=every,
-        )
+        options = {
+            "settings": cell.settings,
+            "callback_on_step_end": on_step,
+            "preview": lambda step, images: self.job.show(tuple(_png(image) for image in images)),  # noqa: ARG005
+            "preview_every": every,
+        }
+        edit = self.plan.edit
+        if edit is None:
+            return self.engine.pipeline(scenes, seed=list(seeds), **options)
+        picture = self.engine.store.file(edit.run, edit.file)
+        return self.engine.pipeline.edit(picture, scenes[0], seed=seeds[0], redraw=edit.redraw, **options)
+
+    def _edited(self) -> dict[str, Any]:
+        """What is told of the picture that is edited: it decides what is made of it."""
+        edit = self.plan.edit
+        if edit is None:
+            return {}
+        data = self.engine.store.file(edit.run, edit.file).read_bytes()
+        known = {"file": f"{edit.run}/{edit.file}", "sha256": hashlib.sha256(data).hexdigest()}
+        return {"edit": known, **({"redraw": [number + 1 for number in edit.redraw]} if edit.redraw else {})}
 
     def _keep(self, folder: PictureFolder, cell: Cell, picture: Picture, output: Any, row: int) -> None:
         record = {

@@ -137,6 +137,8 @@ class Studio:
         checked = check(_text(scene), self.limits)
         plan = plan_of(checked.settled(), options, self.engine.defaults, self.limits)
         self.engine.picture_size(plan)
+        if plan.edit is not None:
+            self.store.file(plan.edit.run, plan.edit.file)
         return self.shown(self.queue.submit(check_session(session), plan, plan.scene.prompt[:120]))
 
     def job(self, job: str) -> dict[str, Any]:

@@ -16,9 +16,24 @@ from instancediffusion.studio.grids import Axis, Cell, cells, read_axis
 from instancediffusion.studio.limits import Limits, RefusedError
 from instancediffusion.studio.presets import PRESETS, preset
 
-OPTIONS = ("preset", "settings", "seed", "pictures", "grid")
+OPTIONS = ("preset", "settings", "seed", "pictures", "grid", "edit")
 # They need a picture, name other models, or bound this machine's memory: for whoever starts the studio to decide.
 _CLOSED = ("strength", "refiner_strength", "refiner_steps", "refiner_guidance_scale", "max_batch_rows")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A picture made here that is changed into a scene; see `InstanceDiffusionPipeline.edit`.
+
+    Attributes:
+        run: id of the result it is in.
+        file: its name there.
+        redraw: instances of the scene, from 0, that are drawn anew though nothing about them changed.
+    """
+
+    run: str
+    file: str
+    redraw: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,7 @@ class Plan:
         x: what changes across, or None.
         y: what changes down, or None.
         options: what was asked for, kept beside the result.
+        edit: the picture that is changed, or None.
     """
 
     scene: Scene
@@ -40,6 +56,7 @@ class Plan:
     x: Axis | None
     y: Axis | None
     options: Mapping[str, Any]
+    edit: Edit | None = None
 
     @property
     def pictures(self) -> int:
@@ -69,8 +86,8 @@ def plan_of(scene: Scene, options: object, defaults: GenerationSettings, limits:
     Args:
         scene: the scene, checked.
         options: JSON data: `preset` (a name), `settings` (fields of `GenerationSettings`), `seed` (a number, also as
-            text, or null for a random one), `pictures` (a count) and `grid` (`{"x": axis, "y": axis}`). All may be
-            left out.
+            text, or null for a random one), `pictures` (a count), `grid` (`{"x": axis, "y": axis}`) and `edit`
+            (`{"run": id, "file": name, "redraw": [instance]}`, a picture to be changed). All may be left out.
         defaults: the model's own settings.
         limits: bounds.
 
@@ -100,9 +117,26 @@ def plan_of(scene: Scene, options: object, defaults: GenerationSettings, limits:
         raise SettingsError('grid: write {"x": axis, "y": axis}')
     x, y = read_axis(grid.get("x"), "x"), read_axis(grid.get("y"), "y")
     fields = tuple(cells(scene, settings, x, y))
-    plan = Plan(scene, fields, tuple(resolve_seeds(seed, count)), x, y, dict(options))
+    edit = _edit(options.get("edit"), len(scene.instances))
+    if edit is not None and (x is not None or y is not None):
+        raise SettingsError("grid: it does not go with a picture that is edited; leave one of them out")
+    plan = Plan(scene, fields, tuple(resolve_seeds(seed, count)), x, y, dict(options), edit)
     _check_bounds(plan, limits)
     return plan
+
+
+def _edit(given: object, instances: int) -> Edit | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict) or set(given) - {"run", "file", "redraw"}:
+        raise SettingsError('edit: write {"run": id, "file": name, "redraw": [instance]}')
+    run, file, redraw = given.get("run"), given.get("file"), given.get("redraw", [])
+    if not isinstance(run, str) or not isinstance(file, str) or not file.endswith(".png"):
+        raise SettingsError("edit: name a result and one of its pictures")
+    numbers: list[Any] = redraw if isinstance(redraw, list) else [None]
+    if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < instances for i in numbers):
+        raise SettingsError(f"edit: redraw is a list of instances from 0; the scene has {instances}")
+    return Edit(run, file, tuple(numbers))
 
 
 def exact_seed(seed: int) -> int | str:

@@ -2,7 +2,7 @@
 
 import { $, h, say, seconds } from "./dom.js";
 import { call, follow, session } from "./server.js";
-import { toScene } from "./scene.js";
+import { kindsOf, toScene } from "./scene.js";
 
 export class PicturePanel {
   constructor(store, settings, { made, show, blocked }) {
@@ -25,12 +25,32 @@ export class PicturePanel {
     }
   }
 
-  async generate() {
+  /** Draw anew only what has changed since the picture shown, or one object of it that has not. */
+  async edit(redraw) {
+    const picture = this.result.pictures[this.chosen], options = this.settings.options();
+    delete options.grid;
+    const edit = { run: this.result.id, file: picture.file, redraw };
+    await this.generate({ ...options, pictures: 1, seed: redraw.length ? options.seed : picture.seed, edit });
+  }
+
+  /** The place of the chosen object among those that are sent; -1 without one. */
+  chosenInstance() {
+    const { doc, selected } = this.store;
+    return selected ? doc.objects.filter((object) => kindsOf(object).length).indexOf(selected) : -1;
+  }
+
+  redrawChosen() {
+    const index = this.chosenInstance();
+    if (index < 0) return say("Choose an object first: on the canvas, or in the list.", "error");
+    return this.edit([index]);
+  }
+
+  async generate(options = this.settings.options()) {
     const errors = this.store.problems.filter((problem) => problem.severity === "error");
     if (errors.length) return say(errors[0].message, "error");
     $("#generate").disabled = true;
     try {
-      const { job } = await call("submit", JSON.stringify(toScene(this.store.doc)), this.settings.options(), session());
+      const { job } = await call("submit", JSON.stringify(toScene(this.store.doc)), options, session());
       await this.follow(job);
     } catch (error) {
       say(error.message, "error");
@@ -122,6 +142,8 @@ export class PicturePanel {
     $("#picture-tools").replaceChildren(
       h("span", { class: "muted" }, `Seed ${picture.seed}`),
       h("button", { type: "button", class: "quiet", id: "keep-seed", disabled: fixed, title: "Use this seed from now on", onclick: () => { this.settings.lockSeed(picture.seed); this.showResult(); } }, fixed ? "Kept" : "Keep seed"),
+      h("button", { type: "button", class: "quiet", id: "keep-rest", title: "Draw anew only what you have changed; all else stays as it is", onclick: () => this.edit([]) }, "Keep the rest"),
+      h("button", { type: "button", class: "quiet", id: "redraw-object", title: "Draw the chosen object anew; all else stays as it is", onclick: () => this.redrawChosen() }, "Redraw this object"),
       h("a", { class: "quiet", href: picture.url, download: `${result.id}_${picture.file}`, title: "Download the picture; it carries its scene" }, "PNG"),
       h("a", { class: "quiet", href: result.zip, download: "", title: "Download everything of this result" }, "Zip"),
     );

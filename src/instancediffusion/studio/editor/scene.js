@@ -1,7 +1,7 @@
 // The document that is drawn: plain data that is never changed in place, so that undo is keeping the old one.
 //
 // doc = {width, height, prompt, negative, objects, front, loose}
-// object = {id, caption, colour, visible, locked, tie, z, box, point, scribble, mask}; mask is {counts}, others as in files.
+// object = {id, caption, colour, visible, locked, tie, z, box, point, scribble, mask, negative, reference}; mask is {counts}, others as in files.
 // `front` lists the ids with a layer, nearest first; `loose` those without. `tie`: on the same layer as the one before.
 // `z` is the number its file gave the layer; it is kept as long as the order of the numbers is that of the list.
 
@@ -30,6 +30,7 @@ export function fromScene(scene) {
     id: newId(), caption: item.caption, colour: index, visible: true, locked: false, tie: false, z: item.z_order ?? null,
     box: item.box || null, point: item.point || null, scribble: item.scribble || null,
     mask: item.mask ? { counts: canonical(item.mask.counts, scene.width, scene.height) } : null,
+    negative: item.negative || "", reference: item.reference || null,
   }));
   const ranked = objects.map((object, index) => ({ object, z: scene.instances[index].z_order }));
   const front = ranked.filter(({ z }) => z !== undefined && z !== null).sort((a, b) => b.z - a.z);
@@ -51,6 +52,9 @@ export function toScene(doc) {
     for (const kind of ["box", "point", "scribble"]) if (object[kind]) item[kind] = object[kind];
     if (object.mask) item.mask = { size: [doc.height, doc.width], counts: object.mask.counts };
     if (object.id in layers) item.z_order = layers[object.id];
+    // Not drawn here, but kept of a scene that has them.
+    if (object.negative) item.negative = object.negative;
+    if (object.reference) item.reference = object.reference;
     return item;
   });
   const scene = { version: FORMAT_VERSION, prompt: promptOf(doc), width: doc.width, height: doc.height, instances };

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from .contours import outlines
+
 _CROSSINGS = 1 << 20
 
 
@@ -45,3 +47,25 @@ def fill_rings(rings: Sequence[npt.NDArray[np.float64]], size: tuple[int, int]) 
         turns[where] += (times % 2).astype(np.uint8)
     odd = (turns % 2 == 1).reshape(height, width + 1)[:, :width]
     return np.logical_xor.accumulate(odd, axis=1)
+
+
+def mask_ring(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return one closed ring that `fill_rings` turns into the same bitmap again, for formats that hold one polygon.
+
+    Holes and separate parts are joined to the first outline by bridges that are walked there and back, so that they
+    enclose nothing.
+
+    Args:
+        mask: (height, width) bool, at least one pixel set.
+
+    Returns:
+        (k, 2) corners (x, y) in pixels; the last is joined to the first.
+    """
+    rings = []
+    for curve in outlines(np.pad(mask, 1), at_background=False):
+        corners = curve[:-1, ::-1] - 0.5  # half a pixel from a centre to its corner, less one of the padding
+        before, after = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
+        rings.append(corners[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]])
+    anchor = rings[0][:1]
+    bridged = [part for ring in rings[1:] for part in (anchor, ring, ring[:1])]
+    return np.concatenate([rings[0], *bridged, *([anchor] if bridged else [])])

@@ -11,7 +11,7 @@ from ... import text
 from ...canvas import Canvas
 from ...checks import check_object, check_text, is_array
 from ...limits import MAX_COCO_BYTES, MAX_SIDE_PX, MIN_SIDE_PX
-from ...model import KINDS, Scene
+from ...model import KINDS, Instance, Scene
 from ...report import Report, child, kind, show
 from ..foreign.entries import read_entries, whole_number
 from .annotations import read_annotation
@@ -77,15 +77,15 @@ def read_coco_data(
         kinds: see `read_coco`.
     """
     for content in (data,) if captions is None else (data, captions):
-        _check_lists(report, content)
+        check_lists(report, content)
     if report.failed:
         return []
-    file = _File(report, data, captions, None if image_ids is None else {key_of(value) for value in image_ids})
+    file = CocoFile(report, data, captions, None if image_ids is None else {key_of(value) for value in image_ids})
     file.warn_of_kind()
     scenes = []
     for path, image in file.images:
         entry = Report(lenient=True)
-        found = _read_image(entry, path, image, file, kinds)
+        found = read_image(entry, path, image, file, kinds)
         report.adopt(entry)
         if found is not None:
             scenes.append(found)
@@ -93,8 +93,8 @@ def read_coco_data(
 
 
 @dataclass
-class _File:
-    """The parts of a COCO file, by their ids.
+class CocoFile:
+    """The parts of a COCO file, by their ids; `read_image` reads one of its pictures.
 
     Attributes:
         report: takes every problem.
@@ -218,7 +218,7 @@ def _open(report: Report, source: Source) -> Mapping[str, Any] | None:
     return check_object(report, "$", data) if data is not None or not report.failed else None
 
 
-def _check_lists(report: Report, data: Mapping[str, Any]) -> None:
+def check_lists(report: Report, data: Mapping[str, Any]) -> None:
     """Note lists of the file that are missing or no lists; without categories, annotations may have captions."""
     for key in ("images", "annotations", *(["categories"] if "categories" in data else [])):
         if not is_array(data.get(key)):
@@ -246,9 +246,10 @@ def _key(report: Report, path: str, item: Mapping[str, Any], key: str) -> Key | 
     return found
 
 
-def _read_image(
-    report: Report, path: str, image: Mapping[str, Any], file: _File, kinds: Collection[str]
+def read_image(
+    report: Report, path: str, image: Mapping[str, Any], file: CocoFile, kinds: Collection[str]
 ) -> CocoScene | None:
+    """Read one of `file.images`, given by its path and content; None if it cannot be used, which is noted."""
     image_id = key_of(image.get("id"))
     canvas = _canvas(report, path, image)
     file_name = image.get("file_name", f"{image_id:012d}.jpg" if isinstance(image_id, int) else f"{image_id}.jpg")
@@ -256,11 +257,14 @@ def _read_image(
         report.error(child(path, "file_name"), f"is {kind(file_name)}, not a string", "name the picture")
     if canvas is None or image_id is None or report.failed:
         return None
-    found = read_entries(
-        report,
-        file.annotations.get(image_id, []),
-        lambda entry, where, item: read_annotation(entry, where, item, canvas, file.names, kinds),
-    )
+    origin: dict[int, Mapping[str, Any]] = {}
+
+    def read(entry: Report, where: str, item: Mapping[str, Any]) -> Instance | None:
+        instance = read_annotation(entry, where, item, canvas, file.names, kinds)
+        origin[id(instance)] = item
+        return instance
+
+    found = read_entries(report, file.annotations.get(image_id, []), read)
     prompt = file.prompts.get(image_id) or ", ".join(dict.fromkeys(instance.caption for instance in found))
     if not prompt:
         crowd = "an instance that can be used" if file.annotations.get(image_id) else "an instance"
@@ -270,7 +274,8 @@ def _read_image(
     if negative is not None:
         where = child(path, "negative_prompt")
         negative = check_text(report, where, negative, what="negative prompt", blank=True)
-    return CocoScene(image_id, file_name, Scene(prompt, tuple(found), canvas.width, canvas.height, negative))
+    scene = Scene(prompt, tuple(found), canvas.width, canvas.height, negative)
+    return CocoScene(image_id, file_name, scene, tuple(origin[id(instance)] for instance in found))
 
 
 def _canvas(report: Report, path: str, image: Mapping[str, Any]) -> Canvas | None:

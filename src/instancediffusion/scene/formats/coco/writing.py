@@ -44,7 +44,7 @@ def write_coco(
             name = (categories or {}).get(instance.caption, instance.caption)
             number = numbers.setdefault(name, len(numbers) + 1)
             head = {"id": len(annotations) + 1, "image_id": item.image_id, "category_id": number, "iscrowd": 0}
-            annotations.append(head | _write_annotation(instance, canvas))
+            annotations.append(head | write_annotation(instance, canvas))
     named = [{"id": number, "name": name} for name, number in numbers.items()]
     return (
         {"images": images, "annotations": annotations, "categories": named},
@@ -52,7 +52,8 @@ def write_coco(
     )
 
 
-def _write_annotation(instance: Instance, canvas: Canvas) -> dict[str, Any]:
+def write_annotation(instance: Instance, canvas: Canvas) -> dict[str, Any]:
+    """Return the places, the caption and the order of an instance as keys of a COCO annotation."""
     data: dict[str, Any] = {"bbox": _bbox(instance, canvas), "area": 0, "segmentation": []}
     data["area"] = data["bbox"][2] * data["bbox"][3]
     if instance.mask is not None:

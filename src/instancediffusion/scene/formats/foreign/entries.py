@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections import Counter
@@ -212,10 +213,19 @@ def canvas_of(
 
 def picture_size(path: Path) -> tuple[int, int] | None:
     """(width, height) of a picture as it is seen, or None if there is none that could be a canvas."""
+    return _size_of(path)
+
+
+def picture_size_of(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of the bytes of a picture file, likewise."""
+    return _size_of(io.BytesIO(data))
+
+
+def _size_of(source: Path | io.BytesIO) -> tuple[int, int] | None:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             # Numbers 5 to 8 of the EXIF orientation turn the picture by a quarter.
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             width, height = image.size

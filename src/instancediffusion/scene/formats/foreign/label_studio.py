@@ -46,7 +46,7 @@ def read_label_studio(data: Any, report: Report, options: ReadOptions) -> list[N
     for index, task in enumerate(tasks):
         path = child("$", index) if is_array(data) else "$"
         entry = Report(lenient=True)
-        scene = _read_task(entry, path, task, index + 1, options)
+        scene = read_task(entry, path, task, index + 1, options)
         report.adopt(entry)
         if scene is not None:
             found.append(scene)
@@ -72,7 +72,8 @@ def _is_short(item: Any) -> bool:
     return isinstance(item, Mapping) and "original_width" in item and any(key in item for key in _LABELS)
 
 
-def _read_task(report: Report, path: str, task: Any, number: int, options: ReadOptions) -> NamedScene | None:
+def read_task(report: Report, path: str, task: Any, number: int, options: ReadOptions) -> NamedScene | None:
+    """Read one task; None if it cannot be used, which is noted."""
     if not is_label_studio(task):
         report.fault(path, "is no labelled picture", "label it, or leave it out")
         return None

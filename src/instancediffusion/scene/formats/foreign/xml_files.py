@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from ...canvas import Canvas
 from ...limits import MAX_Z_ORDER
-from ...model import Instance
+from ...model import Instance, Scene
 from ...read_places import read_runs
 from ...report import Report
 from .entries import (
@@ -74,7 +74,7 @@ def read_cvat(root: ET.Element, report: Report, options: ReadOptions) -> list[Na
     for index, image in enumerate(root.iter("image")):
         path = f"/annotations/image[{index + 1}]"
         entry = Report(lenient=True)
-        scene = _read_image(entry, path, image, options)
+        scene = read_cvat_image(entry, path, image, options)
         report.adopt(entry)
         if scene is not None:
             picture = image.get("name", "")
@@ -84,7 +84,8 @@ def read_cvat(root: ET.Element, report: Report, options: ReadOptions) -> list[Na
     return found
 
 
-def _read_image(report: Report, path: str, image: ET.Element, options: ReadOptions) -> Any:
+def read_cvat_image(report: Report, path: str, image: ET.Element, options: ReadOptions) -> Scene | None:
+    """Read one `<image>` of a CVAT file; None if it cannot be used, which is noted."""
     canvas = canvas_of(report, path, image.get("width"), image.get("height"), options, image.get("name", ""))
     if canvas is None:
         return None

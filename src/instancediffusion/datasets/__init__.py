@@ -1,0 +1,33 @@
+"""Labelled pictures in and out: one type and the formats that hold it. No torch."""
+
+from . import formats as _formats  # noqa: F401 - registers them
+from .example import Example, LazyDataset, SceneDataset, Subset, usable
+from .holding import EVERYTHING, FEATURES
+from .registry import (
+    FORMATS,
+    DatasetFormat,
+    ReadingOptions,
+    Written,
+    format_of,
+    open_dataset,
+    register,
+    write_dataset,
+)
+
+__all__ = [
+    "EVERYTHING",
+    "FEATURES",
+    "FORMATS",
+    "DatasetFormat",
+    "Example",
+    "LazyDataset",
+    "ReadingOptions",
+    "SceneDataset",
+    "Subset",
+    "Written",
+    "format_of",
+    "open_dataset",
+    "register",
+    "usable",
+    "write_dataset",
+]

@@ -1,0 +1,165 @@
+"""COCO and LVIS: one JSON file of instances, one of captions, a folder of pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from instancediffusion.errors import SettingsError
+from instancediffusion.runs import atomic_path
+from instancediffusion.scene import KINDS, CocoScene, coco_paths, write_coco
+from instancediffusion.scene.canvas import Canvas
+from instancediffusion.scene.checks import check_object
+from instancediffusion.scene.formats.coco.keys import key_of
+from instancediffusion.scene.formats.coco.reading import CocoFile, check_lists, read_image
+from instancediffusion.scene.limits import MAX_COCO_BYTES
+from instancediffusion.scene.report import Report
+
+from ..example import Example, LazyDataset
+from ..files import find_picture, read_json, refuse, save_picture
+from ..holding import EVERYTHING
+from ..registry import DatasetFormat, ReadingOptions, register
+from .shared import kind_of, read_visible, runs_of
+
+_ANNOTATIONS = ("instances*.json", "annotations.json", "_annotations.coco.json", "lvis*.json")
+_FOLDERS = (".", "annotations", "train", "valid", "val", "test")
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """Instances files of a folder: COCO's own layout, ours, and that of exports with a folder for each part."""
+    found = [
+        path
+        for place in _FOLDERS
+        for pattern in _ANNOTATIONS
+        for path in sorted((folder / place).glob(pattern))
+        if ".captions" not in path.name and path.is_file()
+    ]
+    return list(dict.fromkeys(found))
+
+
+def recognise(path: Path) -> bool:
+    """Whether a path is a COCO file or a folder that holds one."""
+    if path.is_dir():
+        return any(kind_of(found) == "coco" for found in _candidates(path))
+    return path.suffix.lower() == ".json" and kind_of(path) == "coco"
+
+
+def read(path: Path, options: ReadingOptions) -> LazyDataset[tuple[str, Mapping[str, Any]]]:
+    """Open an instances file, or the one of a folder; the JSON is read at once, its pictures one by one."""
+    file = _annotations_file(path, options) if path.is_dir() else path
+    data = read_json(file, MAX_COCO_BYTES)
+    captions = options.captions or _captions_file(file)
+    texts = None if captions is None else read_json(captions, MAX_COCO_BYTES)
+    report = Report(lenient=True)
+    if isinstance(data, list):
+        told = "is a COCO results file: detections, without the pictures' sizes and the names of the classes"
+        raise refuse(file, told, "give the annotations file they belong to")
+    for content in (data,) if texts is None else (data, texts):
+        if check_object(report, "$", content) is not None:
+            check_lists(report, content)
+    report.settle(os.fspath(file))
+    if any(isinstance(item, Mapping) and "segments_info" in item for item in data["annotations"][:100]):
+        told = "is a COCO panoptic file, whose masks are in PNG files of their own"
+        raise refuse(file, told, "give the instances file (panoptic sets have one: instances_*.json)")
+    report = Report(lenient=True)
+    content = CocoFile(report, data, texts, None)
+    if data["annotations"] and not any(content.annotations.values()):
+        raise refuse(file, "is a COCO captions file: no object has a place", "give the instances file, this with it")
+    report.settle(os.fspath(file))
+    places = _picture_folders(file, options)
+
+    def read_one(entry: Report, item: tuple[str, Mapping[str, Any]]) -> Example | None:
+        found = read_image(entry, *item, content, KINDS)
+        return None if found is None else _example(entry, item[0], found, content, places)
+
+    return LazyDataset(os.fspath(file), content.images, read_one, dict(content.names))
+
+
+def _example(report: Report, path: str, found: CocoScene, content: CocoFile, places: list[Path]) -> Example:
+    scene = found.scene
+    categories, visible = [], []
+    for instance, annotation in zip(scene.instances, found.annotations, strict=True):
+        number = key_of(annotation.get("category_id"))
+        name = content.names.get(number, instance.caption) if number is not None else instance.caption
+        categories.append(name)
+        canvas = Canvas(scene.width, scene.height)
+        visible.append(read_visible(report, f"{path}.visible", annotation.get("visible"), canvas))
+    picture = find_picture(places, found.file_name)
+    seen = tuple(visible) if any(mask is not None for mask in visible) else ()
+    return Example(scene, picture, found.file_name, found.image_id, tuple(categories), seen)
+
+
+def _annotations_file(folder: Path, options: ReadingOptions) -> Path:
+    found = [path for path in _candidates(folder) if kind_of(path) == "coco"]
+    if options.split is not None:
+        split = options.split
+        found = [path for path in found if split in path.stem or path.parent.name == split]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(os.fspath(path.relative_to(folder)) for path in found[:6]) or "none"
+    raise SettingsError(f"{folder}: one instances file is read, here are: {names}; name the file, or the split")
+
+
+def _captions_file(file: Path) -> Path | None:
+    own = coco_paths(file)[1]
+    others = [file.with_name(file.name.replace("instances_", "captions_"))] if "instances_" in file.name else []
+    return next((path for path in (own, *others) if path.is_file()), None)
+
+
+def _picture_folders(file: Path, options: ReadingOptions) -> list[Path]:
+    """Where pictures are sought: COCO keeps those of `annotations/instances_val2017.json` in `val2017/`."""
+    roots = [file.parent, file.parent.parent] if file.parent.name == "annotations" else [file.parent]
+    split = file.stem.rpartition("_")[2]
+    places = [root / name for root in roots for name in (".", "images", split, f"images/{split}")]
+    if split in ("train", "val", "test"):  # LVIS says `lvis_v1_val`, and takes the pictures of COCO
+        places += [root / f"{name}2017" for root in roots for name in ("val", "train", "test")]
+    return ([options.images] if options.images is not None else []) + places
+
+
+def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:
+    """Write `instances.json`, `instances.captions.json` and `images/`; numbers of categories and pictures are kept."""
+    numbers = {name: number for number, name in categories.items() if isinstance(number, int)}
+    ids: set[int] = set()
+    images: list[str] = []
+    captions: list[str] = []
+    annotations: list[str] = []
+    for name in categories.values():
+        numbers.setdefault(name, max(numbers.values(), default=0) + 1)
+    for example in examples:
+        own = example.image_id
+        image_id = own if isinstance(own, int) and own not in ids else max(ids, default=0) + 1
+        ids.add(image_id)
+        save_picture(folder / "images", example.file_name, example.image)
+        instances, texts = write_coco([CocoScene(image_id, example.file_name, example.scene)])
+        images.append(_json(instances["images"][0]))
+        captions.append(_json(texts["annotations"][0] | {"id": len(captions) + 1}))
+        for index, entry in enumerate(instances["annotations"]):
+            name = example.category(index)
+            number = numbers.setdefault(name, max(numbers.values(), default=0) + 1)
+            entry |= {"id": len(annotations) + 1, "category_id": number}
+            if example.visible and example.visible[index] is not None:
+                entry["visible"] = runs_of(example.visible[index])
+            annotations.append(_json(entry))
+    named = [_json({"id": number, "name": name}) for name, number in numbers.items()]
+    paths = coco_paths(folder / "instances.json")
+    _write(paths[1], {"images": images, "annotations": captions})
+    _write(paths[0], {"images": images, "annotations": annotations, "categories": named})
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _write(path: Path, lists: Mapping[str, list[str]]) -> None:
+    """Write lists of entries that are JSON already, an entry in each line."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for number, (key, entries) in enumerate(lists.items()):
+            file.write(("{" if not number else ",\n") + f'"{key}": [\n')
+            file.write(",\n".join(entries) + "\n]")
+        file.write("}\n")
+
+
+COCO = register(DatasetFormat("coco", "COCO", EVERYTHING, recognise, read, write))

@@ -1,0 +1,62 @@
+"""Every format: what is written comes back as what the format holds, and what it cannot hold is told."""
+
+import warnings
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.scene.strategies import alike, captions, masks, scenes
+
+from instancediffusion.datasets import FORMATS, LazyDataset, open_dataset, write_dataset
+from instancediffusion.datasets.example import Example
+from instancediffusion.errors import SceneError
+from instancediffusion.geometry import fill_rings, mask_ring
+
+
+def dataset_of(examples, categories=None):
+    return LazyDataset("memory", examples, lambda _, example: example, categories)
+
+
+@st.composite
+def examples(draw):
+    scene = draw(scenes())
+    height, width, count = scene.height, scene.width, len(scene.instances)
+    pixels = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    names = tuple(draw(st.lists(captions, min_size=count, max_size=count))) if draw(st.booleans()) else ()
+    visible = tuple(draw(st.none() | masks(height, width)) for _ in range(count)) if draw(st.booleans()) else ()
+    return Example(scene, pixels, draw(st.sampled_from(["a.png", " c d.png", "ü.png"])), 1, names, visible)
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(examples(), min_size=1, max_size=3))
+def test_what_is_written_comes_back(name, tmp_path_factory, given_examples):
+    folder = tmp_path_factory.mktemp("set")
+    given_examples = [replace(e, file_name=f"{n}{e.file_name}") for n, e in enumerate(given_examples)]
+    lost = Counter()
+    expected = [kept for example in given_examples if (kept := FORMATS[name].hold(example, lost)) is not None]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            written = write_dataset(dataset_of(given_examples), folder, name)
+        except SceneError:
+            assert not expected
+            return
+        read = open_dataset(folder)
+        found = sorted((read[index] for index in range(len(read))), key=lambda example: example.file_name)
+    assert written.pictures == len(expected) == len(found) and written.lost == lost
+    assert bool(lost) == any("cannot hold" in str(warning.message) for warning in told)
+    for got, want in zip(found, expected, strict=True):
+        assert alike(got.scene, want.scene, 1e-9), (got.scene, want.scene)
+        assert got.categories == want.categories or name == "native"
+        assert got.visible == (want.visible if any(want.visible) else ())
+        np.testing.assert_array_equal(got.pixels(), want.pixels())
+
+
+@given(st.integers(1, 24).flatmap(lambda h: st.integers(1, 24).flatmap(lambda w: masks(h, w))))
+def test_a_mask_is_one_ring_whatever_its_parts_and_holes(mask):
+    bitmap = mask.array
+    np.testing.assert_array_equal(fill_rings([mask_ring(bitmap)], bitmap.shape), bitmap)

@@ -24,6 +24,7 @@ COMMANDS = {
     "generate": "Turn scene files into pictures.",
     "studio": "Open a page in which scenes are drawn and their pictures made.",
     "scene": "Check, draw and convert scene files.",
+    "data": "Look at, check, convert and split labelled pictures.",
     "world": "Draw samples of the synthetic world.",
     "train": "Train the stages of a model.",
     "evaluate": "Score a model on layouts it has not seen.",

@@ -144,7 +144,10 @@ class SceneDataset(Protocol):
         categories: id -> name of the categories that the annotations declare, in their order; empty if they do not.
     """
 
-    categories: Mapping[int | str, str]
+    @property
+    def categories(self) -> Mapping[int | str, str]:
+        """See above."""
+        ...
 
     def __len__(self) -> int:
         """How many entries there are; single ones may turn out to be of no use when they are read."""

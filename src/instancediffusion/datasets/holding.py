@@ -20,6 +20,7 @@ FEATURES = {
     "z_order": "the depth order",
     "prompt": "a prompt that is not the list of captions",
     "negative_prompt": "the negative prompt",
+    "looks": "negative captions and references of instances",
     "caption": "captions beside the category",
     "category": "categories beside the caption",
     "visible": "visible masks",
@@ -48,7 +49,7 @@ def held(example: Example, holds: frozenset[str], lost: Counter[str]) -> Example
     changed = [_held(given, example.category(index), holds, lost) for index, given in enumerate(scene.instances)]
     kept = [index for index, instance in enumerate(changed) if instance is not None]
     instances = [instance for instance in changed if instance is not None]
-    prompt, negative = scene.prompt, scene.negative_prompt
+    prompt, negative = scene.prompt.strip(), scene.negative_prompt
     if "prompt" not in holds:
         listed = ", ".join(dict.fromkeys(instance.caption for instance in instances))
         if not listed:
@@ -88,6 +89,9 @@ def _held(given: Instance, category: str, holds: frozenset[str], lost: Counter[s
     if instance.z_order is not None and "z_order" not in holds:
         lost[FEATURES["z_order"]] += 1
         instance = replace(instance, z_order=None)
+    if "looks" not in holds and (instance.negative is not None or instance.reference is not None):
+        lost[FEATURES["looks"]] += 1
+        instance = replace(instance, negative=None, reference=None)
     return replace(instance, caption=caption)
 
 

@@ -172,5 +172,5 @@ def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | s
 
 
 IMAGEFOLDER = register(
-    DatasetFormat("imagefolder", "imagefolder of Hugging Face datasets", EVERYTHING, recognise, read, write)
+    DatasetFormat("imagefolder", "imagefolder of Hugging Face datasets", EVERYTHING - {"looks"}, recognise, read, write)
 )

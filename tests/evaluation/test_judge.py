@@ -200,6 +200,10 @@ def test_an_object_that_is_proposed_twice_is_one(world, samples):
     )
     found = read_objects(reader, config, [Image.fromarray(sample.image)], [[(box, 0.9), (box, 0.5)]])[0]
     assert len(found.instances) == 1 and found.instances[0].confidence == pytest.approx(0.9, abs=0.01)
+    # Boxes that are told are looked at once, in their order; who has no pixel left is not there.
+    reader.looks = 0
+    told = read_objects(reader, config, [Image.fromarray(sample.image)], [[(box, 0.5), (box, 0.9)]], told=True)[0]
+    assert reader.looks == 1 and [item.confidence for item in told.instances] == pytest.approx([0.5], abs=0.01)
     assert read_objects(reader, config, [Image.fromarray(sample.image)], [[]])[0].seen(None).instances == ()
 
 
@@ -254,6 +258,23 @@ def test_pictures_are_judged_one_by_one_and_at_any_size(trained, samples):
     large = trained.look([np.kron(images[1], np.ones((2, 2, 1), np.uint8))])[0]
     assert large.labels.shape == (128, 128)
     assert (large.labels[::2, ::2] == alone.labels).mean() > 0.9
+
+
+def test_told_boxes_are_read_and_nothing_else(trained, world):
+    """What is in the boxes is named at least as well as what has to be found; where they hold nothing, nothing is."""
+    samples = [world.sample(900 + k) for k in range(30)]
+    boxes = [np.array([item.box for item in sample.instances], float) for sample in samples]
+    read = trained.read([sample.image for sample in samples], boxes)
+    right = [
+        any(one.name == item.name and box_iou(one.box, item.box)[0, 0] > 0.5 for one in seen.instances)
+        for sample, seen in zip(samples, read, strict=True)
+        for item in sample.instances
+    ]
+    assert np.mean(right) > 0.9
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    nothing = trained.read([grey] * 30, boxes)
+    assert sum(len(seen.instances) for seen in nothing) < 0.5 * sum(map(len, boxes))
+    assert trained.read([grey], [np.zeros((0, 4))])[0].instances == ()
 
 
 def test_saved_judges_judge_alike(trained, samples, tmp_path):

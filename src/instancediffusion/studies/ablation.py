@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.errors import SettingsError
-from instancediffusion.evaluation import PictureJudge
+from instancediffusion.evaluation import PictureJudge, Seen
+from instancediffusion.evaluation.seen import Floats, Picture
 from instancediffusion.pipeline.settings import PUBLISHED_INFERENCE
 from instancediffusion.runs import RunConflictError, atomic_path, write_json
 
@@ -52,6 +54,14 @@ class Ablation:
     values: Mapping[str, Any] = field(default_factory=dict)
     order: bool = True
     own_seeds: bool = False
+
+
+@runtime_checkable
+class BoxReader(Protocol):
+    """A judge that can be told where to look, such as `Judge`."""
+
+    def read(self, images: Sequence[Picture], boxes: Sequence[Floats]) -> list[Seen]:
+        """Say what is in told boxes (M, 4) of pictures."""
 
 
 WHOLE = "whole"
@@ -210,7 +220,7 @@ class AblationRun:
         there = [cell for cell in self.cells if self.picture_path(name, cell).exists()]
         for batch in _batches(there):
             opened = [_open(self.picture_path(name, cell)) for cell in batch]
-            seen = self.judge.look([image for image, _ in opened])
+            seen = self._look(batch, [image for image, _ in opened])
             for cell, one, (_, seconds) in zip(batch, seen, opened, strict=True):
                 yield {**measure_seen(cell, one, name), "seconds": seconds}
             added(len(batch))
@@ -223,12 +233,24 @@ class AblationRun:
         there = [cell for cell in self.cells if cell.truth.composite is not None]
         half = len(there) // 2
         for batch in _batches(range(len(there))):
-            images = [there[k].truth.composite for k in batch]
-            for number, seen in zip(batch, self.judge.look([one for one in images if one is not None]), strict=True):
-                yield COMPOSITES, measure_seen(there[number], seen, COMPOSITES)
-                if half:
-                    yield OTHERS, measure_seen(there[(number + half) % len(there)], seen, OTHERS)
+            images = [image for k in batch if (image := there[k].truth.composite) is not None]
+            for shift, name in ((0, COMPOSITES), (half, OTHERS)):
+                asked = [there[(k + shift) % len(there)] for k in batch]
+                if shift or name == COMPOSITES:
+                    for cell, seen in zip(asked, self._look(asked, images), strict=True):
+                        yield name, measure_seen(cell, seen, name)
             added(len(batch))
+
+    def _look(self, cells: Sequence[Cell], images: Sequence[Picture]) -> list[Seen]:
+        """Let the judge look: into the told boxes where all instances have one, else everywhere."""
+        found = []
+        for cell, image in zip(cells, images, strict=True):
+            boxes = [one.box for one in cell.truth.instances if one.box is not None and {"box", "mask"} & set(one.told)]
+            if isinstance(self.judge, BoxReader) and len(boxes) == len(cell.truth.instances):
+                found += self.judge.read([image], [np.array(boxes)])
+            else:
+                found += self.judge.look([image])
+        return found
 
     def _settings(self, name: str) -> Any:
         return self.defaults.replace(**self.rows[name].values)

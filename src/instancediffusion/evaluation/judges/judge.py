@@ -93,6 +93,27 @@ class Judge:
             found += [one.seen(answer.hidden[row].mean((1, 2)).numpy()) for row, one in enumerate(objects)]
         return found
 
+    @torch.inference_mode()
+    def read(self, images: Sequence[Picture], boxes: Sequence[Floats]) -> list[Seen]:
+        """Say what is in told boxes of pictures, and whose the pixels are where these overlap.
+
+        The judge is told where to look, and nothing of what was asked for there. What it finds in no box it cannot see.
+
+        Args:
+            images: PIL pictures or (H, W, 3) uint8, of any sizes.
+            boxes: of each, (M, 4) x0 y0 x1 y1 fractions.
+
+        Returns:
+            Of each picture what the boxes hold, in their order; boxes that hold no object are left out.
+        """
+        found: list[Seen] = []
+        for image, some in zip(images, boxes, strict=True):
+            told = [(np.asarray(box, np.float64), 1.0) for box in some]
+            found.append(
+                read_objects(self.network.reader, self.config, [as_rgb(image)], [told], told=True)[0].seen(None)
+            )
+        return found
+
     def _proposed(self, answer: Answer, row: int) -> list[tuple[Floats, float]]:
         """Return the box and trust of each object that the cells of a picture speak of."""
         there = answer.there[row].softmax(0)[1]

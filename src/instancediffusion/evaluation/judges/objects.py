@@ -51,6 +51,8 @@ def read_objects(
     config: JudgeConfig,
     images: Sequence[Image.Image],
     proposed: Sequence[Sequence[tuple[Floats, float]]],
+    *,
+    told: bool = False,
 ) -> list[PictureObjects]:
     """Read the objects of pictures.
 
@@ -58,12 +60,13 @@ def read_objects(
         reader: the network.
         config: its words and sizes.
         images: RGB.
-        proposed: of each picture, boxes (4,), fractions, with their trust 0..1, the surest first.
+        proposed: of each picture, boxes (4,), fractions, with their trust 0..1.
+        told: the boxes are exact, and of one object each: they are looked at once, in their order.
     """
     boxes = [np.array([box for box, _ in some], np.float64).reshape(-1, 4) for some in proposed]
     if not sum(map(len, boxes)):
         return [_nothing(image) for image in images]
-    for _ in range(LOOKS):
+    for _ in range(1 if told else LOOKS):
         cut = [crops_of(image, some, config.crop_px) for image, some in zip(images, boxes, strict=True)]
         windows = [window for _, window in cut]
         crops = torch.cat([crop for crop, _ in cut])
@@ -74,7 +77,7 @@ def read_objects(
     for image, some, window, given in zip(images, boxes, windows, proposed, strict=True):
         part = slice(start, start + len(some))
         start += len(some)
-        found.append(_objects(config, image, some, window, [trust for _, trust in given], reading, part))
+        found.append(_objects(config, image, some, window, [trust for _, trust in given], reading, part, told))
     return found
 
 
@@ -95,13 +98,16 @@ def _objects(
     trust: Sequence[float],
     reading: Reading,
     part: slice,
+    told: bool,
 ) -> PictureObjects:
     """Keep the readings that are of an object, each object once."""
     kinds = reading.kind[part].softmax(1).double().numpy()
     colours, facings = reading.colour[part].numpy(), reading.facing[part].numpy()
     kept: list[int] = []
-    for index in np.argsort(-np.asarray(trust) * (1 - kinds[:, 0]), kind="stable"):
-        if kinds[index, 0] >= 0.5 or any(box_iou(boxes[index], boxes[other])[0, 0] >= SAME for other in kept):
+    surest = np.argsort(-np.asarray(trust) * (1 - kinds[:, 0]), kind="stable")
+    for index in range(len(boxes)) if told else surest:
+        known = not told and any(box_iou(boxes[index], boxes[other])[0, 0] >= SAME for other in kept)
+        if known or kinds[index, 0] >= 0.5:
             continue
         kept.append(int(index))
     logits = np.full((2, len(kept), image.height, image.width), -np.inf, np.float32)

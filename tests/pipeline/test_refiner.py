@@ -65,8 +65,12 @@ def test_it_is_told_prompts_and_strength(refined):
 
 
 def test_what_is_no_image_to_image_pipeline_is_refused(pipe):
-    with pytest.raises(ModelError, match="takes no 'prompt'"):
-        check_refiner(pipe)
+    class TextToImage:
+        def __call__(self, prompt, num_inference_steps=20): ...
+
+    with pytest.raises(ModelError, match="TextToImage takes no 'image'"):
+        check_refiner(TextToImage())
+    check_refiner(pipe)  # it takes a picture and a strength
     with pytest.raises(ModelError, match="cannot be loaded"):
         pipe.load_refiner("./nowhere")
     assert pipe.refiner is None

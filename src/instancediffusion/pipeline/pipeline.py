@@ -453,7 +453,6 @@ class InstanceDiffusionPipeline(
         )
         attention = dict(cross_attention_kwargs or {})
         prompts = self._prompts(scenes, len(requests), prompt_embeds, negative_prompt_embeds, attention)
-        self._warn(prompts.texts, [instance.caption for s in scenes for instance in s.instances])
         told, told_requests = complete_requests(
             requests,
             self.config.caption_choices if chosen.complete_captions else {},
@@ -465,6 +464,7 @@ class InstanceDiffusionPipeline(
             check_noise(given, [(channels, r.size[0] // cell, r.size[1] // cell) for r in requests])
         watch = Watch(self, callback_on_step_end, callback_on_step_end_tensor_inputs, preview, preview_every)
         scheduler = scheduler_for(chosen, self.scheduler)
+        self._warn(prompts.texts, [instance.caption for s in scenes for instance in s.instances])
         self._interrupt = False
         self._num_timesteps = chosen.num_inference_steps
         self._guidance_scale, self._guidance_rescale = chosen.guidance_scale, chosen.guidance_rescale

@@ -49,7 +49,7 @@ def measure(cell: Cell, image: Image.Image, seen: Seen | None, finder: DrawingsJ
         targets = cell.targets or tuple(range(len(scores)))
         for name, field in (("clean", "as_asked"), ("missed", "missed"), ("merged", "merged")):
             row[name] = float(np.mean([getattr(scores[t], field) for t in targets]))
-        row |= _of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
+        row |= of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
     return row | _order(cell, image, finder) | _visible(cell, image, finder.drawings)
 
 
@@ -59,7 +59,8 @@ def row_of(cell: Cell, settings: str) -> Row:
     return row | {"factors": dict(cell.factors), "twins": cell.twins, "front_asked": cell.front}
 
 
-def _of_target(seen: Seen, wanted: TrueInstance, index: int | None) -> Row:
+def of_target(seen: Seen, wanted: TrueInstance, index: int | None) -> Row:
+    """Side, stroke and place of one instance; `index` is its detection, None where it was not found."""
     same = [item for item in seen.instances if item.name == wanted.name]
     row: Row = {"doubled": float(len(same) > 1) if wanted.name is not None else None}
     row["stroke"] = row["facing"] = row["x"] = row["y"] = row["side"] = None

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from instancediffusion.adapter import Grounding
-from instancediffusion.adapter.relative_values import RelativeFeatures, RelativeValues
+from instancediffusion.adapter.relative_values import RelativeFeatures
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.relative import RELATIVE_FEATURES, relative_coordinates
+from instancediffusion.conditioning.visibility import memberships, visibility
 from tests.tiny import random_locations, tiny_adapter, tiny_unet
 
 WIDTH = 24
@@ -45,8 +46,7 @@ def test_at_the_start_they_change_nothing(scene):
     own.update(without.state_dict())
     within.load_state_dict(own)
     for layer in within.layers.values():
-        for weight in (layer.relative.values.weight, layer.relative.logits.weight):
-            torch.nn.init.zeros_(weight)
+        torch.nn.init.zeros_(layer.relative.weight)
     without.graft(plain)
     within.graft(placed)
     torch.testing.assert_close(predict(placed, within, *scene), predict(plain, without, *scene), atol=2e-5, rtol=1e-4)
@@ -58,7 +58,7 @@ def test_they_matter_once_trained_and_only_under_the_gates(model, scene):
     before = predict(unet, adapter, *scene)
     with torch.no_grad():
         for layer in adapter.layers.values():
-            moved(layer.relative.values.weight, std=3.0)
+            moved(layer.relative.weight, std=3.0)
     assert (predict(unet, adapter, *scene) - before).abs().max() > 1e-3
     with torch.no_grad():
         for layer in adapter.layers.values():
@@ -66,40 +66,43 @@ def test_they_matter_once_trained_and_only_under_the_gates(model, scene):
     closed = predict(unet, adapter, *scene)
     with torch.no_grad():
         for layer in adapter.layers.values():
-            moved(layer.relative.values.weight, std=3.0)
-            moved(layer.relative.logits.weight, std=3.0)
+            moved(layer.relative.weight, std=3.0)
     assert torch.equal(predict(unet, adapter, *scene), closed)
     assert torch.equal(predict(unet, adapter, *scene, scale=0.0), predict(unet, adapter, *scene, scale=0.0))
 
 
-def test_layers_without_attention_to_an_instance_get_none_of_its_values():
-    layer = RelativeValues(WIDTH, channels=16, heads=4)
-    torch.nn.init.normal_(layer.values.weight)
-    relative, slot = torch.randn(1, 2, 9, WIDTH), torch.tensor([[0, 0, 1, -1]])
-    weights = torch.rand(1, 4, 9, 4)
-    only_second = weights * torch.tensor([0.0, 0.0, 1.0, 1.0])
-    changed = relative.clone()
-    changed[:, 0] += 1
-    assert torch.equal(layer(relative, only_second, slot), layer(changed, only_second, slot))
-    assert not torch.equal(layer(relative, weights, slot), layer(changed, weights, slot))
-    by_hand = torch.zeros(9, WIDTH)
-    for p in range(9):
-        for head in range(4):
-            part = slice(head * WIDTH // 4, (head + 1) * WIDTH // 4)
-            for token, owner in enumerate([0, 0, 1]):
-                by_hand[p, part] += weights[0, head, p, token] * relative[0, owner, p, part]
-    torch.testing.assert_close(layer(relative, weights, slot)[0], layer.values(by_hand))
+def test_a_token_sees_what_the_mask_lets_it_see_of_each_instance():
+    features, locations = RelativeFeatures(8, WIDTH), random_locations(1, 3)
+    captions = torch.randn(1, 3, 8)
+    with torch.no_grad():
+        each = features(locations, captions, (4, 4))
+        for rule, shares in (("visibility", visibility), ("none", memberships), ("grounding", memberships)):
+            share = shares(locations, (4, 4)).flatten(2)
+            by_hand = sum(share[0, i, :, None] * each[0, i] for i in range(3))
+            torch.testing.assert_close(features.seen(locations, captions, (4, 4), rule)[0], by_hand)
 
 
-def test_logits_go_to_the_tokens_of_their_instance():
-    layer = RelativeValues(WIDTH, channels=16, heads=4)
-    torch.nn.init.normal_(layer.logits.weight)
-    relative, slot = torch.randn(1, 2, 9, WIDTH), torch.tensor([[1, -1, 0]])
-    bias = layer.bias(relative, slot)
-    assert bias.shape == (1, 4, 9, 3)
-    assert not bias[..., 1].any()
-    torch.testing.assert_close(bias[0, :, :, 0].T, layer.logits(relative[0, 1]))
-    torch.testing.assert_close(bias[0, :, :, 2].T, layer.logits(relative[0, 0]))
+def test_depth_order_reaches_them_under_the_rule_that_knows_it():
+    features = RelativeFeatures(8, WIDTH)
+    locations = random_locations(1, 2)
+    both = dict.fromkeys(locations.present, torch.zeros(1, 2, dtype=torch.bool))
+    locations = replace(
+        locations,
+        present={**both, "box": torch.ones(1, 2, dtype=torch.bool)},
+        boxes=torch.tensor([[[0.0, 0.0, 0.75, 1.0], [0.25, 0.0, 1.0, 1.0]]]),
+        z_order=torch.tensor([[0, 1]]),
+        z_known=torch.ones(1, 2, dtype=torch.bool),
+    )
+    turned = replace(locations, z_order=torch.tensor([[1, 0]]))
+    captions = torch.randn(1, 2, 8)
+    with torch.no_grad():
+        seen = [features.seen(one, captions, (4, 4), "visibility")[0] for one in (locations, turned)]
+        blind = [features.seen(one, captions, (4, 4), "grounding") for one in (locations, turned)]
+    middle = torch.tensor([1, 2]) + torch.tensor([[0], [4], [8], [12]])
+    apart = torch.tensor([0, 3]) + torch.tensor([[0], [4], [8], [12]])
+    assert not torch.isclose(seen[0][middle], seen[1][middle]).all(-1).any()
+    torch.testing.assert_close(seen[0][apart], seen[1][apart])
+    assert torch.equal(*blind)
 
 
 def test_instances_may_come_in_any_order_and_padding_changes_nothing(model, scene):

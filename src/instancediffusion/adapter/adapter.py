@@ -88,7 +88,7 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
             caption_shortcut: a direct way from the caption to its tokens, see `UniFusion`.
             cell_features: width of what a small network makes of the sprites in each cell, its place in their
                 instances and the captions, see `CellFeatures`. 0, nothing of the kind, as published.
-            relative_values: width of the box-relative features that the gated layers read, see `RelativeValues`. 0,
+            relative_values: width of the box-relative features that the gated layers read, see `RelativeFeatures`. 0,
                 nothing of the kind, as published.
             derive_locations: give instances the kinds of location their own imply, see `locations_from_scenes`.
             published_mask_points: sample mask points with the published one-pixel offset.
@@ -237,7 +237,8 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         tokens = self.tokens(locations, captions, kept)
         if self.cells is not None and extents is None:
             extents = self.cells.extents_of(locations, captions)
-        if self.cells is None and rule in ("none", "published"):  # neither looks at bitmaps, which are large
+        if self.cells is None and self.relative is None and rule in ("none", "published"):
+            # Neither rule looks at bitmaps, which are large.
             locations = replace(locations, segmentations=None)
         return Grounding(
             layers=self._layers_by_path,

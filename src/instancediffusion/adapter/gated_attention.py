@@ -7,8 +7,6 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional
 
-from instancediffusion.adapter.relative_values import RelativeValues
-
 
 class GatedSelfAttention(nn.Module):
     """x <- x + s tanh(a) SelfAttn(LN[x; o])_x ; x <- x + s tanh(d) FF(LN x), with o = Linear(tokens).
@@ -28,7 +26,7 @@ class GatedSelfAttention(nn.Module):
             token_dim: D of the grounding tokens.
             heads: attention heads; divides `channels`.
             cell_features: width of what is known of each cell and added to it, see `CellFeatures`; 0 leaves it out.
-            relative_values: width of the box-relative features, see `RelativeValues`; 0, none, as published.
+            relative_values: width of the box-relative features, see `RelativeFeatures`; 0, none, as published.
         """
         super().__init__()
         if channels % heads:
@@ -45,7 +43,9 @@ class GatedSelfAttention(nn.Module):
         self.cells = nn.Linear(cell_features, channels, bias=False) if cell_features else None
         if self.cells is not None:
             nn.init.zeros_(self.cells.weight)
-        self.relative = RelativeValues(relative_values, channels, heads) if relative_values else None
+        self.relative = nn.Linear(relative_values, channels, bias=False) if relative_values else None
+        if self.relative is not None:
+            nn.init.zeros_(self.relative.weight)
         # Both gates start at tanh(0) = 0: a new adapter leaves the base model as it is.
         self.alpha_attn = nn.Parameter(torch.zeros(()))
         self.alpha_dense = nn.Parameter(torch.zeros(()))
@@ -64,7 +64,6 @@ class GatedSelfAttention(nn.Module):
         scale: float,
         cells: Tensor | None = None,
         relative: Tensor | None = None,
-        slot: Tensor | None = None,
     ) -> Tensor:
         """What to add to x.
 
@@ -75,8 +74,7 @@ class GatedSelfAttention(nn.Module):
             bias: additive attention bias, broadcast to (B, heads, L, L + T), or None.
             scale: the grounding scale s of this step.
             cells: (B, L, cell_features) what is known of each cell, for layers that take it.
-            relative: (B, N, L, F) box-relative features, for layers that have `RelativeValues`.
-            slot: (B, T) int64, the instance of each token, -1 for none; needed with `relative`.
+            relative: (B, L, F) box-relative features, for layers that read them; see `RelativeFeatures.seen`.
 
         Returns:
             (B, L, C), the difference to the new x.
@@ -93,29 +91,13 @@ class GatedSelfAttention(nn.Module):
         values = self._split(torch.cat([self.to_v(rows), token_values.to(rows.dtype)], dim=1))
         if bias is not None:
             bias = bias.to(query.dtype)
-        if self.relative is None or relative is None or slot is None or not relative.shape[1]:
-            attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
-            attended = self.to_out(attended.transpose(1, 2).flatten(2))
-        else:
-            attended = self._relative_attention(query, keys, values, bias, relative, slot)
+        attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+        attended = self.to_out(attended.transpose(1, 2).flatten(2))
+        if self.relative is not None and relative is not None:
+            attended = attended + self.relative(relative.to(self.relative.weight.dtype)).to(attended.dtype)
         change = scale * self.alpha_attn.tanh() * attended
         whole: Tensor = placed + change + scale * self.alpha_dense.tanh() * self.ff(self.norm2(x + change))
         return whole.to(given)
-
-    def _relative_attention(
-        self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, relative: Tensor, slot: Tensor
-    ) -> Tensor:
-        """Attention whose weights are needed: those of the tokens also weigh the box-relative values; (B, L, C)."""
-        assert self.relative is not None
-        tokens = slot.shape[1]
-        logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-        if bias is not None:
-            logits = logits + bias
-        logits = logits + functional.pad(self.relative.bias(relative, slot), [logits.shape[-1] - tokens, 0])
-        weights = logits.softmax(-1).to(values.dtype)
-        attended = (weights @ values).transpose(1, 2).flatten(2)
-        result: Tensor = self.to_out(attended) + self.relative(relative, weights[..., -tokens:], slot)
-        return result
 
     def _split(self, rows: Tensor) -> Tensor:
         """(B, S, C) -> (B, heads, S, C / heads)."""

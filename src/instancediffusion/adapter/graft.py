@@ -101,7 +101,7 @@ class GroundedSelfAttention(Attention):
         if grounding.ran is not None:
             grounding.ran.append(name)
         layer = grounding.layers[name]
-        change: Tensor = layer(x, keys, values, bias, grounding.scale, cells, relative, grounding.slot)
+        change: Tensor = layer(x, keys, values, bias, grounding.scale, cells, relative)
         return attended + change
 
 

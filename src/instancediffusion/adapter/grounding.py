@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from instancediffusion.adapter.relative_values import RelativeFeatures
 from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
 from instancediffusion.conditioning.attention_mask import attention_bias
 from instancediffusion.errors import ModelError
@@ -47,7 +48,7 @@ class Grounding:
     instance_mask: InstanceMaskRule = "none"
     scale: float = 1.0
     cells: nn.Module | None = None
-    relative: nn.Module | None = None
+    relative: RelativeFeatures | None = None
     captions: Tensor | None = None
     extents: Tensor | None = None
     map_size: tuple[int, int] | None = None
@@ -156,12 +157,12 @@ class Grounding:
         return self._features[size]
 
     def relative_features(self, tokens: int) -> Tensor | None:
-        """The box-relative features (B, N, L, F) of a feature map with L = `tokens`, if the adapter has them."""
-        if self.relative is None:
+        """The box-relative features (B, L, F) of a feature map with L = `tokens`, if the adapter has them."""
+        if self.relative is None or self.captions is None:
             return None
         size = self._map_size(tokens)
         if size not in self._relative:
-            self._relative[size] = self.relative(self.locations, self.captions, size)
+            self._relative[size] = self.relative.seen(self.locations, self.captions, size, self.instance_mask)
         return self._relative[size]
 
     def _map_size(self, cells: int) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 """Box-relative values: an instance says something else to each visual token (ours; not in the paper).
 
 In the published layer (paper, section 3.2) the value of a grounding token is the same wherever it is attended from.
-Here the value that visual token p gets from the tokens of instance i is v_i + W z_i(p), and its logit there gets
-w_h . z_i(p), with z_i(p) = f(place of p as seen from i) * g(caption of i), elementwise. W and w start at zero, so
-weights trained without them behave as before; they act inside the attention and under its gate: without attention to an
-instance's tokens, or with the gate closed, nothing of them is left.
+Here each layer adds, to what visual token p attended to, W sum_i V_i(p) z_i(p) with z_i(p) = f(place of p as seen from
+i) * g(caption of i), elementwise. V_i(p) is how much of instance i the attention mask lets p see: its visibility, or
+its membership under rules that know no depth order. W starts at zero, so weights trained without it behave as before,
+and it acts under the gate of the attention: with the gate closed nothing of it is left. The sum depends on neither x
+nor the time step and is made once per scene and feature map.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from instancediffusion.conditioning import LocationTensors
+from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
 from instancediffusion.conditioning.relative import RELATIVE_FEATURES, relative_coordinates
+from instancediffusion.conditioning.visibility import memberships, visibility
 
 
 class RelativeFeatures(nn.Module):
@@ -57,61 +59,20 @@ class RelativeFeatures(nn.Module):
         caption = self.caption(captions.to(dtype)) * locations.used[..., None]
         return place * caption[:, :, None]
 
-
-class RelativeValues(nn.Module):
-    """W and w of one gated self-attention layer."""
-
-    def __init__(self, features: int, channels: int, heads: int) -> None:
-        """Build the maps, zero at the start.
+    def seen(
+        self, locations: LocationTensors, captions: Tensor, size: tuple[int, int], rule: InstanceMaskRule
+    ) -> Tensor:
+        """sum_i V_i(p) z_i(p), what each visual token sees of all instances.
 
         Args:
-            features: F, width of z; a multiple of `heads`.
-            channels: C of the feature map.
-            heads: attention heads; each reads its own part of z.
-        """
-        super().__init__()
-        if features % heads:
-            raise ValueError(f"relative_values: {features} is not a multiple of {heads} heads")
-        self.heads = heads
-        self.values = nn.Linear(features, channels, bias=False)
-        self.logits = nn.Linear(features, heads, bias=False)
-        nn.init.zeros_(self.values.weight)
-        nn.init.zeros_(self.logits.weight)
-
-    def bias(self, relative: Tensor, slot: Tensor) -> Tensor:
-        """What is added to the logits of the tokens.
-
-        Args:
-            relative: (B, N, L, F) z.
-            slot: (B, T) int64, the instance of a token, -1 for none.
+            locations: N slots of B images.
+            captions: (B, N, caption_dim) pooled caption features.
+            size: (height, width) of the feature map in visual tokens; L = height * width.
+            rule: the attention mask rule; only `visibility` knows the depth order.
 
         Returns:
-            (B, heads, L, T).
+            (B, L, F).
         """
-        each = self.logits(relative).permute(0, 3, 2, 1)
-        none = torch.zeros_like(each[..., :1])
-        index = slot.remainder(each.shape[-1] + 1)[:, None, None, :].expand(-1, each.shape[1], each.shape[2], -1)
-        return torch.cat([each, none], -1).gather(-1, index)
-
-    def forward(self, relative: Tensor, weights: Tensor, slot: Tensor) -> Tensor:
-        """The sum of the relative values, weighted by the attention.
-
-        Args:
-            relative: (B, N, L, F) z.
-            weights: (B, heads, L, T) attention weights of the grounding tokens.
-            slot: (B, T) int64, the instance of a token, -1 for none.
-
-        Returns:
-            (B, L, C).
-        """
-        slots = torch.arange(relative.shape[1], device=slot.device)
-        owner = (slot[..., None] == slots).to(weights.dtype)  # (B, T, N)
-        mass = (weights @ owner[:, None]).permute(0, 3, 2, 1)[..., None]  # (B, N, L, heads, 1)
-        parts = relative.to(mass.dtype).unflatten(-1, (self.heads, -1))  # (B, N, L, heads, F / heads)
-        # Instance by instance: a product of all of them would be many times larger than what comes of it.
-        summed = mass[:, 0] * parts[:, 0]
-        for i in range(1, relative.shape[1]):
-            summed = torch.addcmul(summed, mass[:, i].expand_as(summed), parts[:, i])
-        summed = summed.flatten(2)
-        result: Tensor = self.values(summed)
-        return result
+        share = (visibility if rule == "visibility" else memberships)(locations, size).flatten(2)
+        each = self(locations, captions, size)
+        return torch.einsum("bnl,bnlf->blf", share.to(each.dtype), each)

@@ -41,7 +41,7 @@ def _layers(adapter: InstanceAdapter) -> list[Any]:
 
 def _relative(adapter: InstanceAdapter) -> list[Tensor] | None:
     found = [getattr(layer, "relative", None) for layer in _layers(adapter)]
-    return [w for one in found if one is not None for w in (one.values.weight, one.logits.weight)] or None
+    return [one.weight for one in found if one is not None] or None
 
 
 def _segmentation(adapter: InstanceAdapter) -> list[Tensor] | None:

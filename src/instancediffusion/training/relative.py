@@ -2,7 +2,7 @@
 
 Through the denoiser they learn this slowly: most of a step's gradient speaks of noise. By themselves they learn in
 minutes that a linear reader must find the latents of a visual token in them, wherever an instance is. The reader is
-thrown away; W of `RelativeValues` still starts at zero.
+thrown away; the layers' maps of `RelativeFeatures` still start at zero.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from instancediffusion.conditioning.regions import covered_cells
-from instancediffusion.conditioning.visibility import visibility
 from instancediffusion.data import SceneCache, collate, drop_locations
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.config import Recipe
@@ -40,7 +39,7 @@ class RelativeTask(SceneTask):
         if parts.adapter.relative is None:
             raise SettingsError("adapter.relative_values = 0: the stage relative has nothing to train; give it a width")
         self.recipe, self.config, self.text = recipe, recipe.relative, parts.text
-        self.features = parts.adapter.relative
+        self.features, self.rule = parts.adapter.relative, parts.adapter.config.default_instance_mask
         torch.manual_seed(self.config.seed)
         self.reader = nn.Linear(self.features.width, int(cache.rows("latents", [0]).shape[1]))
         self.modules: Mapping[str, nn.Module] = {"relative": self.features, "reader": self.reader}
@@ -62,9 +61,8 @@ class RelativeTask(SceneTask):
         size = (latents.shape[2], latents.shape[3])
         with torch.no_grad(), self.where.autocast(self.config.precision):
             captions = self.text.captions(batch.captions[mine], given.slots).float()
-        seen = visibility(given, size).flatten(2)
         with self.where.autocast(self.config.precision):
-            features = torch.einsum("bnl,bnlf->blf", seen, self.features(given, captions, size))
+            features = self.features.seen(given, captions, size, self.rule)
         read = self.reader(features.float())
         weight = covered_cells(given, size).flatten(1)[..., None]
         total = weight.sum().clamp(min=1) * latents.shape[1]

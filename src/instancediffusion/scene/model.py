@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from .checks import check_integer, check_text, is_array
 from .limits import MAX_INSTANCES, MAX_SIDE_PX, MAX_Z_ORDER, MIN_SIDE_PX
@@ -75,6 +75,20 @@ class Instance:
         return tuple(name for name in KINDS if getattr(self, name) is not None)
 
 
+class Notation(Protocol):
+    """How scenes are written as data. Formats know scenes, not the other way: `formats.native` sets the scene's."""
+
+    @staticmethod
+    def write(scene: Scene) -> dict[str, Any]:
+        """Return the scene as data that `json.dump` takes."""
+        ...
+
+    @staticmethod
+    def read(data: object, report: Report) -> Scene | None:
+        """Read what `write` returned, or None if the report holds an error."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scene:
     """What a picture is to show.
@@ -96,6 +110,8 @@ class Scene:
     width: int
     height: int
     negative_prompt: str | None = None
+
+    notation: ClassVar[type[Notation]]
 
     def __post_init__(self) -> None:
         report = Report()
@@ -135,9 +151,7 @@ class Scene:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scene in the native format (version 1, lengths in pixels), ready for `json.dump`."""
-        from .formats.native import write_native
-
-        return write_native(self)
+        return self.notation.write(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Scene:
@@ -147,10 +161,8 @@ class Scene:
             SceneError: with every fault of the data. What was mended (a box cut off at the canvas) comes as a
                 `SceneWarning`.
         """
-        from .formats.native import read_native
-
         report = Report()
-        scene = read_native(data, report)
+        scene = cls.notation.read(data, report)
         report.settle()
         if scene is None:
             raise AssertionError("a scene that cannot be read has a problem that says why")

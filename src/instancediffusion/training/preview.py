@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,12 @@ from diffusers import DDIMScheduler
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from instancediffusion.adapter import Grounding
 from instancediffusion.conditioning import LocationTensors
-from instancediffusion.data import collate
-
-if TYPE_CHECKING:
-    from instancediffusion.training.diffusion import DiffusionTask
+from instancediffusion.data import SceneCache, collate
+from instancediffusion.training.config import DiffusionConfig
+from instancediffusion.training.networks import Parts
+from instancediffusion.training.task import Place
 
 SCENES = 8
 STEPS = 12
@@ -24,7 +25,39 @@ GUIDANCE = 2.0
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000000")
 
 
-def write_preview(task: DiffusionTask, path: Path) -> None:
+class Denoising(Protocol):
+    """What is sampled from: networks in training, and how they are called. `DiffusionTask` is one."""
+
+    @property
+    def parts(self) -> Parts:
+        """Text model, UNet, adapter, and the noise schedule."""
+        ...
+
+    @property
+    def cache(self) -> SceneCache:
+        """The scenes of the run."""
+        ...
+
+    @property
+    def config(self) -> DiffusionConfig:
+        """Its precision counts."""
+        ...
+
+    @property
+    def where(self) -> Place:
+        """The device."""
+        ...
+
+    def ground(self, locations: LocationTensors, captions: list[list[str]]) -> Grounding:
+        """Grounding of a batch; captions of unused slots are ignored."""
+        ...
+
+    def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
+        """What the objective asks for, (B, C, h, w)."""
+        ...
+
+
+def write_preview(task: Denoising, path: Path) -> None:
     """Write a sheet: truth with boxes; pictures made from boxes and order; the same pictures without frames."""
     rows = list(range(min(SCENES, len(task.cache))))
     generator = torch.Generator().manual_seed(0)
@@ -37,7 +70,7 @@ def write_preview(task: DiffusionTask, path: Path) -> None:
 
 
 def draw(
-    task: DiffusionTask, prompts: list[str], captions: list[list[str]], told: LocationTensors, noise: Tensor
+    task: Denoising, prompts: list[str], captions: list[list[str]], told: LocationTensors, noise: Tensor
 ) -> npt.NDArray[np.uint8]:
     """Pictures (B, H, W, 3) uint8 of some scenes; see `sample`."""
     with torch.no_grad(), task.where.autocast(task.config.optimiser.precision):
@@ -48,7 +81,7 @@ def draw(
 
 
 def sample(
-    task: DiffusionTask, prompts: list[str], captions: list[list[str]], told: LocationTensors, noise: Tensor
+    task: Denoising, prompts: list[str], captions: list[list[str]], told: LocationTensors, noise: Tensor
 ) -> Tensor:
     """Latents (B, C, h, w) of some scenes after `STEPS` steps of DDIM with classifier-free guidance.
 
@@ -57,7 +90,7 @@ def sample(
     count = len(prompts)
     both = LocationTensors.cat([LocationTensors.empty(count, told.slots).to(told.device), told])
     grounding = task.ground(both, [[]] * count + captions)
-    context = task.text.context([""] * count + prompts)
+    context = task.parts.text.context([""] * count + prompts)
     scheduler = DDIMScheduler.from_config(
         {**task.parts.objective.schedule, "timestep_spacing": "trailing"}, clip_sample=False, set_alpha_to_one=False
     )

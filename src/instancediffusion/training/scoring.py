@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from instancediffusion.scene import Scene
-from instancediffusion.training.preview import draw
-
-if TYPE_CHECKING:
-    from instancediffusion.training.diffusion import DiffusionTask
+from instancediffusion.training.preview import Denoising, draw
 
 BATCH = 8
 
@@ -32,7 +29,7 @@ class Scorer(Protocol):
         ...
 
 
-def score(task: DiffusionTask, scorer: Scorer) -> Mapping[str, float]:
+def score(task: Denoising, scorer: Scorer) -> Mapping[str, float]:
     """Draw the scorer's scenes with the preview's sampler, each with the same start noise each time."""
     shape = task.cache.rows("latents", [0]).shape[1:]
     images: list[npt.NDArray[np.uint8]] = []
@@ -40,6 +37,6 @@ def score(task: DiffusionTask, scorer: Scorer) -> Mapping[str, float]:
         scenes = scorer.scenes[first : first + BATCH]
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(first + k)) for k in range(len(scenes))]
         captions = [[instance.caption for instance in scene.instances] for scene in scenes]
-        told = task.adapter.locations(scenes)
+        told = task.parts.adapter.locations(scenes)
         images += list(draw(task, [scene.prompt for scene in scenes], captions, told, torch.stack(noise)))
     return scorer(images)

@@ -12,7 +12,7 @@ from ..canvas import Canvas, box_to_pixels, point_to_pixels, read_canvas
 from ..checks import check_integer, check_keys, check_object, check_text, is_array
 from ..limits import FORMAT_VERSION, MAX_FILE_BYTES, MAX_INSTANCES, MAX_Z_ORDER
 from ..locations import Mask
-from ..model import KINDS, Instance, Scene
+from ..model import KINDS, Instance, Notation, Scene
 from ..read_boxes import read_box
 from ..read_places import read_point, read_rle, read_scribble
 from ..report import Report, child, kind, show
@@ -156,3 +156,13 @@ def _write_instance(instance: Instance, canvas: Canvas) -> dict[str, Any]:
     if instance.z_order is not None:
         data["z_order"] = instance.z_order
     return data | write_looks(instance)
+
+
+class _Notation(Notation):
+    """The native format, for `Scene.to_dict` and `Scene.from_dict`."""
+
+    write = staticmethod(write_native)
+    read = staticmethod(read_native)
+
+
+Scene.notation = _Notation

@@ -1,0 +1,69 @@
+"""No two modules need each other, be it at import, in a function, or for a type only.
+
+The layers are import-linter's (`make imports`). This looks inside a layer, too, and at imports that are deferred.
+"""
+
+import ast
+from importlib.util import resolve_name
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src"
+BY_NAME = {
+    # A notebook asks a scene to show itself; what draws it lies above, and is only looked for when that happens.
+    ("instancediffusion.scene.model", "instancediffusion.rendering.notebook"),
+}
+"""Imports from below to above that are meant, by the text of the name."""
+
+
+def imports(root):
+    """Module -> the modules of the same tree that its text imports anywhere."""
+    paths = {".".join(path.relative_to(root).with_suffix("").parts): path for path in root.rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    return {name: set(_imported(name, path, modules)) - {name} for name, path in modules.items()}
+
+
+def _imported(name, path, modules):
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            found = [inner if (inner := f"{base}.{alias.name}") in modules else base for alias in node.names]
+        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func):
+            found = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+        else:
+            continue
+        yield from (one for one in found if one in modules and (name, one) not in BY_NAME)
+
+
+def circles(graph):
+    """The sets of modules that reach each other."""
+    reached = {}
+    for start in graph:
+        seen, stack = set(), [start]
+        while stack:
+            new = graph[stack.pop()] - seen
+            seen |= new
+            stack += new
+        reached[start] = seen
+    return {frozenset(b for b in reached[a] if a in reached[b]) for a in graph if a in reached[a]}
+
+
+def test_no_modules_import_each_other():
+    assert not circles(imports(SOURCE))
+
+
+def test_deferred_imports_and_imports_of_types_count(tmp_path):
+    for name, text in {
+        "__init__": "",
+        "a": "def late():\n    from .b import x\n",
+        "b": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.c import y\n",
+        "c": "from importlib import import_module\nz = lambda: import_module('p.a')\n",
+        "d": "from . import a\n",
+    }.items():
+        (tmp_path / "p").mkdir(exist_ok=True)
+        (tmp_path / "p" / f"{name}.py").write_text(text)
+    assert circles(imports(tmp_path)) == {frozenset({"p.a", "p.b", "p.c"})}
+    (tmp_path / "p" / "c.py").write_text("")
+    assert not circles(imports(tmp_path))

@@ -41,6 +41,26 @@ def instance_wordings(rng: np.random.Generator, named: Named, box: NDArray[np.fl
     return bare, some, full
 
 
+def exact_wordings(rng: np.random.Generator, named: Named, box: NDArray[np.float32], count: int = 3) -> tuple[str, ...]:
+    """Write captions that leave nothing of the drawing open: its style, its colour, and the side it looks to.
+
+    A model learns what an instance looks like from these first; from `instance_wordings` it learns to choose.
+
+    Args:
+        rng: generator; the same one gives the same captions.
+        named: what it is.
+        box: (4,), x0 y0 x1 y1 fractions of the canvas, where it is.
+        count: how many.
+
+    Returns:
+        Lower case, no full stop.
+    """
+    return tuple(
+        _phrase(rng, named, box, adjective=0.0, colour=1.0, style=1.0) + _aside(rng, named, box, side=1.0, place=0.0)
+        for _ in range(count)
+    )
+
+
 def _phrase(
     rng: np.random.Generator,
     named: Named,
@@ -55,7 +75,7 @@ def _phrase(
     kind, words = named.kind, []
     if use_adjective < adjective:
         words.append(_adjective(rng, named, box))
-    if named.colour and use_colour < (colour if named.colour == kind.colour else 0.95):
+    if named.colour and use_colour < (colour if named.colour == kind.colour else max(colour, 0.95)):
         words.append(named.colour)
     if style / 2 <= use_style < style:
         words.append(named.look.style)

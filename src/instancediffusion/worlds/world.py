@@ -22,7 +22,7 @@ from .part_instances import Part, choose_parts, part_captions, ranks_with_parts
 from .samples import WorldInstance, WorldSample
 from .spec import WorldSpec
 from .sprites import SpriteBook
-from .wordings import instance_wordings
+from .wordings import exact_wordings, instance_wordings
 from .words import plural
 
 Order = Literal["reversed"] | Sequence[int]
@@ -80,7 +80,9 @@ class World:
         if seed < 0:
             raise SettingsError(f"seed is {seed}; give an integer >= 0")
         scene_rng, ground_rng, words_rng = (np.random.Generator(np.random.PCG64([part, seed])) for part in range(3))
-        looks_rng, more_rng, parts_rng = (np.random.Generator(np.random.PCG64([part, seed])) for part in (4, 5, 7))
+        looks_rng, more_rng, parts_rng, exact_rng = (
+            np.random.Generator(np.random.PCG64([part, seed])) for part in (4, 5, 7, 8)
+        )
         count = int(scene_rng.integers(self.spec.min_objects, self.spec.max_objects + 1))
         placed = self._arrange(scene_rng, looks_rng, count)
         background = self.backgrounds[int(ground_rng.integers(len(self.backgrounds)))]
@@ -99,7 +101,10 @@ class World:
         captions = [instance_caption(words_rng, item) for item in named]
         told = (named, z_order, overlapping, background, boxes)
         prompt = prompt_caption(words_rng, *told)
-        wordings = [instance_wordings(more_rng, item, box) for item, box in zip(named, boxes, strict=True)]
+        wordings = [
+            (*instance_wordings(more_rng, item, box), *exact_wordings(exact_rng, item, box))
+            for item, box in zip(named, boxes, strict=True)
+        ]
         prompts = (prompt, *(prompt_caption(more_rng, *told, everyday=True) for _ in range(2)))
         instances = tuple(
             WorldInstance(

@@ -33,7 +33,7 @@ class WorldInstance:
         parts: name of a part -> its box like `box`, hidden or not, for drawings whose parts are known.
         drawing: the key of the drawing it was made from, see `Drawing.icon`.
         style: the word for the drawing's style, see `ArtSet.style`.
-        captions: several true captions: `caption`, three from bare to full in everyday words, and three that tell style,
+        captions: several true captions: `caption`, three from bare to full in everyday words, three that tell style,
             colour and side; of a part, fewer.
         part_of: index of its object among the instances, for a part; else None.
     """

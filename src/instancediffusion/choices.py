@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 InstanceMaskRule = Literal["none", "grounding", "full", "visibility", "published"]
 """Rules of the attention mask; `conditioning.attention_mask` says what each means."""
 
 INSTANCE_MASK_RULES: tuple[str, ...] = get_args(InstanceMaskRule)
+
+MERGE_RULES: dict[str, Any] = dict.fromkeys(("mean", "crop", "layered"))
+"""Merge rules of the Multi-instance Sampler by name; `pipeline.merging.register` puts them in.
+
+Ours are named before that module is imported, which loads torch.
+"""
 
 AbsentLocations = Literal["null", "published"]
 SegmentationOrder = Literal["area", "published"]
@@ -18,46 +25,48 @@ SegmentationOrder = Literal["area", "published"]
 ABSENT_LOCATIONS: tuple[str, ...] = get_args(AbsentLocations)
 SEGMENTATION_ORDERS: tuple[str, ...] = get_args(SegmentationOrder)
 
+UNITS = ("pixels", "fractions", "percent", "thousandths")
+"""What lengths of a list of boxes may be counted in; thousandths and percent are of the picture's sides."""
+
+BOX_ORDERS = ("xyxy", "xywh", "yxyx", "cxcywh")
+"""What the four numbers of a box may be: corners, corner and size, corners with y first, centre and size."""
+
 _KARRAS: dict[str, Any] = {"use_karras_sigmas": True}
 _MULTISTEP = "DPMSolverMultistepScheduler"
 _SDE: dict[str, Any] = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}
 _ODE: dict[str, Any] = {"algorithm_type": "dpmsolver++", "solver_order": 2}
 
-SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "plms": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
-    "dpm++": (_MULTISTEP, _ODE),
-    "dpm++_2m": (_MULTISTEP, _ODE),
-    "dpm++_2m_karras": (_MULTISTEP, _ODE | _KARRAS),
-    "dpm++_2m_sde": (_MULTISTEP, _SDE),
-    "dpm++_2m_sde_karras": (_MULTISTEP, _SDE | _KARRAS),
-    "dpm++_2s": ("DPMSolverSinglestepScheduler", _ODE),
-    "dpm++_2s_karras": ("DPMSolverSinglestepScheduler", _ODE | _KARRAS),
-    "dpm++_sde": ("DPMSolverSDEScheduler", {}),
-    "dpm++_sde_karras": ("DPMSolverSDEScheduler", _KARRAS),
-    "dpm2": ("KDPM2DiscreteScheduler", {}),
-    "dpm2_karras": ("KDPM2DiscreteScheduler", _KARRAS),
-    "dpm2_a": ("KDPM2AncestralDiscreteScheduler", {}),
-    "dpm2_a_karras": ("KDPM2AncestralDiscreteScheduler", _KARRAS),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler_karras": ("EulerDiscreteScheduler", _KARRAS),
-    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "heun_karras": ("HeunDiscreteScheduler", _KARRAS),
-    "lms": ("LMSDiscreteScheduler", {}),
-    "lms_karras": ("LMSDiscreteScheduler", _KARRAS),
-    "deis": ("DEISMultistepScheduler", {}),
-    "deis_karras": ("DEISMultistepScheduler", _KARRAS),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "unipc_karras": ("UniPCMultistepScheduler", _KARRAS),
-    "sa": ("SASolverScheduler", {}),
-    "lcm": ("LCMScheduler", {}),
-    "tcd": ("TCDScheduler", {}),
-}
-"""Name -> class in diffusers and the options that make it what the name says. "plms" and "pndm" are the same, as are
-"dpm++" and "dpm++_2m"."""
+
+@dataclass(frozen=True)
+class SchedulerKind:
+    """A scheduler that can be asked for by name.
+
+    Attributes:
+        name: in small letters, with underscores between words.
+        scheduler: a class of diffusers by name, or any class with the interface of diffusers' schedulers.
+        options: what makes the class what the name says, in place of the model's own configuration.
+    """
+
+    name: str
+    scheduler: str | type
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+SCHEDULERS: dict[str, SchedulerKind] = {}
+"""The schedulers by name. "plms" and "pndm" are the same, as are "dpm++" and "dpm++_2m"."""
+
+
+def register_scheduler(kind: SchedulerKind) -> SchedulerKind:
+    """Add a scheduler of your own, or replace one: pipelines, commands and the studio then know its name.
+
+    Raises:
+        ValueError: the name is not written as names are.
+    """
+    if kind.name != _plain(kind.name):
+        raise ValueError(f"scheduler: {kind.name!r} is not a plain name; write {_plain(kind.name)!r}")
+    SCHEDULERS[kind.name] = kind
+    return kind
+
 
 _SPELLINGS = {
     "k_euler": "euler",
@@ -77,7 +86,47 @@ def scheduler_name(text: str) -> str:
     """
     if text in SCHEDULERS:
         return text
+    name = _plain(text)
+    return name if name in SCHEDULERS else text
+
+
+def _plain(text: str) -> str:
     name = re.sub(r"[\s_-]+", "_", text.strip().lower()).replace("dpmpp", "dpm++")
     name = re.sub(r"_ancestral(?=_|$)", "_a", re.sub(r"_k$", "_karras", name))
-    name = _SPELLINGS.get(name, name)
-    return name if name in SCHEDULERS else text
+    return _SPELLINGS.get(name, name)
+
+
+for _kind in (
+    SchedulerKind("pndm", "PNDMScheduler", {"skip_prk_steps": True}),
+    SchedulerKind("plms", "PNDMScheduler", {"skip_prk_steps": True}),
+    SchedulerKind("ddim", "DDIMScheduler"),
+    SchedulerKind("ddpm", "DDPMScheduler"),
+    SchedulerKind("dpm++", _MULTISTEP, _ODE),
+    SchedulerKind("dpm++_2m", _MULTISTEP, _ODE),
+    SchedulerKind("dpm++_2m_karras", _MULTISTEP, _ODE | _KARRAS),
+    SchedulerKind("dpm++_2m_sde", _MULTISTEP, _SDE),
+    SchedulerKind("dpm++_2m_sde_karras", _MULTISTEP, _SDE | _KARRAS),
+    SchedulerKind("dpm++_2s", "DPMSolverSinglestepScheduler", _ODE),
+    SchedulerKind("dpm++_2s_karras", "DPMSolverSinglestepScheduler", _ODE | _KARRAS),
+    SchedulerKind("dpm++_sde", "DPMSolverSDEScheduler"),
+    SchedulerKind("dpm++_sde_karras", "DPMSolverSDEScheduler", _KARRAS),
+    SchedulerKind("dpm2", "KDPM2DiscreteScheduler"),
+    SchedulerKind("dpm2_karras", "KDPM2DiscreteScheduler", _KARRAS),
+    SchedulerKind("dpm2_a", "KDPM2AncestralDiscreteScheduler"),
+    SchedulerKind("dpm2_a_karras", "KDPM2AncestralDiscreteScheduler", _KARRAS),
+    SchedulerKind("euler", "EulerDiscreteScheduler"),
+    SchedulerKind("euler_karras", "EulerDiscreteScheduler", _KARRAS),
+    SchedulerKind("euler_a", "EulerAncestralDiscreteScheduler"),
+    SchedulerKind("heun", "HeunDiscreteScheduler"),
+    SchedulerKind("heun_karras", "HeunDiscreteScheduler", _KARRAS),
+    SchedulerKind("lms", "LMSDiscreteScheduler"),
+    SchedulerKind("lms_karras", "LMSDiscreteScheduler", _KARRAS),
+    SchedulerKind("deis", "DEISMultistepScheduler"),
+    SchedulerKind("deis_karras", "DEISMultistepScheduler", _KARRAS),
+    SchedulerKind("unipc", "UniPCMultistepScheduler"),
+    SchedulerKind("unipc_karras", "UniPCMultistepScheduler", _KARRAS),
+    SchedulerKind("sa", "SASolverScheduler"),
+    SchedulerKind("lcm", "LCMScheduler"),
+    SchedulerKind("tcd", "TCDScheduler"),
+):
+    register_scheduler(_kind)

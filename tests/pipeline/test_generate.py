@@ -14,14 +14,12 @@ from PIL import Image
 
 from instancediffusion import InstanceDiffusionPipeline, Scene, save_scene
 from instancediffusion.cli import cli
-from instancediffusion.cli.inputs import BOX_ORDERS, FORMATS, UNITS, Reading, read_inputs
+from instancediffusion.cli.inputs import Reading, read_inputs
 from instancediffusion.cli.progress import Reporter
 from instancediffusion.errors import InstanceDiffusionError, ModelError
 from instancediffusion.pipeline.folder import Picture, batches
 from instancediffusion.pipeline.picture import png_bytes, read_notes
 from instancediffusion.runs import DATABASE, MANIFEST
-from instancediffusion.scene import READ
-from instancediffusion.scene.formats.foreign import entries
 from tests.tiny_pipeline import scene_of, tiny_pipeline
 
 BEST = {"num_inference_steps": 2, "guidance_scale": 2.0}
@@ -356,11 +354,6 @@ def test_notes_of_a_picture(tmp_path):
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(InstanceDiffusionError, match=r"b\.png"):
         read_notes(tmp_path / "b.png")
-
-
-def test_the_command_knows_every_name():
-    """They are written out there, so that its help needs no torch."""
-    assert (FORMATS, UNITS, BOX_ORDERS) == (tuple(READ), entries.UNITS, entries.BOX_ORDERS)
 
 
 def test_bars_are_for_terminals_only(pipe, monkeypatch, capsys):

@@ -58,5 +58,5 @@ def targets(counts: Sequence[int], seed: int = 0) -> dict[tuple[int, int], Tenso
     }
 
 
-KINDS = tuple({class_name: name for name, (class_name, _) in reversed(SCHEDULERS.items())}.values())
+KINDS = tuple({kind.scheduler: name for name, kind in reversed(SCHEDULERS.items())}.values())
 """One name for each class of scheduler."""

@@ -16,8 +16,8 @@ from PIL import Image, PngImagePlugin
 
 from instancediffusion.errors import SceneError, SceneWarning
 from instancediffusion.scene import READ, ReadOptions, Scene, check_source, check_source_bytes, load_scene, load_scenes
+from instancediffusion.scene.formats.foreign.entries import scene_name, unique_names
 from instancediffusion.scene.notes import png_bytes
-from instancediffusion.scene.sources import scene_name, unique_names
 
 LABELME = {
     "version": "5.4.1",

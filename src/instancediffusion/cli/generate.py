@@ -16,6 +16,7 @@ import click
 from instancediffusion.choices import (
     ABSENT_LOCATIONS,
     INSTANCE_MASK_RULES,
+    MERGE_RULES,
     SCHEDULERS,
     SEGMENTATION_ORDERS,
     scheduler_name,
@@ -25,6 +26,7 @@ from instancediffusion.errors import SettingsError
 from .additions import Additions, additions_options
 from .collector import uncollected
 from .inputs import STANDARD, Input, Reading, read_inputs, reading_options
+from .names import Names
 from .progress import Reporter, quieten_libraries
 
 if TYPE_CHECKING:
@@ -34,13 +36,6 @@ if TYPE_CHECKING:
 _SHARE = click.FloatRange(0, 1)
 _COUNT = click.IntRange(min=1)
 _SEED = click.IntRange(0, 2**64 - 1)
-
-
-class _SchedulerName(click.Choice[str]):
-    """The names of schedulers, in any spelling `scheduler_name` knows."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return super().convert(scheduler_name(str(value)), param, ctx)
 
 
 @click.command()
@@ -56,14 +51,12 @@ class _SchedulerName(click.Choice[str]):
 @click.option("--seed", "seeds", type=_SEED, multiple=True, help="Seed; repeatable. Default: the picture's own, or 0.")
 @click.option("--num-images", type=_COUNT, help="Pictures of each scene, with seeds counting up from --seed.")
 @click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps of the sampler.")
-@click.option("--scheduler", type=_SchedulerName(SCHEDULERS), help="Default: the model's own.")
+@click.option("--scheduler", type=Names(SCHEDULERS, scheduler_name), help="Default: the model's own.")
 @click.option("--guidance-scale", type=click.FloatRange(min=0), help="Weight of the prompt; 1 = guidance off.")
 @click.option("--grounding-fraction", type=_SHARE, help="Share of the steps in which the instances steer.")
 @click.option("--grounding-decay-fraction", type=_SHARE, help="Share of the steps after those in which they fade out.")
 @click.option("--mis-fraction", type=click.FloatRange(min=0), help="Share of the steps with each instance by itself.")
-@click.option(
-    "--mis-merge", type=click.Choice(["mean", "crop", "layered"]), help="How instances join the whole picture."
-)
+@click.option("--mis-merge", type=Names(MERGE_RULES), help="How instances join the whole picture.")
 @click.option("--mis-compat", type=click.Choice(["none", "published"]), help="Keep the published sampler's details.")
 @click.option("--step-rounding", type=click.Choice(["nearest", "published"]), help="How shares become steps.")
 @click.option(

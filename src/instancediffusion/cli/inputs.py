@@ -7,14 +7,17 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from instancediffusion.choices import BOX_ORDERS, UNITS
 from instancediffusion.errors import Problem
+
+from .names import Names
 
 if TYPE_CHECKING:
     from instancediffusion.scene import NamedScene, Scene, SourceCheck
@@ -22,12 +25,6 @@ if TYPE_CHECKING:
 STANDARD = "-"
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
 OUT = click.Path(path_type=Path, allow_dash=True)
-# Written out, so that help needs no scenes; a test holds them against those that are read.
-FORMATS = (
-    "native", "official", "coco", "labelme", "label-studio", "yolo", "voc", "cvat", "boxes", "lmd", "picture",
-)  # fmt: skip
-UNITS = ("pixels", "fractions", "percent", "thousandths")
-BOX_ORDERS = ("xyxy", "xywh", "yxyx", "cxcywh")
 _SUFFIXES = (".json", ".jsonl", ".txt", ".xml", ".png")
 _FILE_LIKE = re.compile(r"\.(json|jsonl|txt|xml|png|jpe?g|webp|toml|ya?ml|safetensors|ckpt|pth|csv)\Z", re.IGNORECASE)
 
@@ -87,10 +84,22 @@ class Reading:
         return check_source(path, options=options, **given)
 
 
+def _formats() -> Collection[str]:
+    from instancediffusion.scene import READ
+
+    return READ
+
+
 def reading_options(command: _Command) -> _Command:
     """Give a command the options of `Reading`, which it gets as `reading`."""
     options = [
-        click.option("--from", "format_", type=click.Choice(FORMATS), help="Read as this format; else by content."),
+        click.option(
+            "--from",
+            "format_",
+            type=Names(_formats),
+            metavar="FORMAT",
+            help="Read as this format (`scene formats` lists them); else by content.",
+        ),
         click.option("--captions", type=FILE, help="Captions file that goes with a COCO instances file."),
         click.option("--image-id", "image_ids", multiple=True, help="Only this picture of a COCO file; repeatable."),
         click.option("--labels", help="Class names of YOLO files: a classes.txt, a data.yaml, or dog,cat,..."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,19 @@ from instancediffusion.errors import Problem, SceneError
 
 from .groups import Group
 from .inputs import FILE, OUT, STANDARD, Reading, reading_options
+from .names import Names
 
 if TYPE_CHECKING:
     from instancediffusion.scene import NamedScene, Scene
 
 _PICTURES = (".png", ".svg")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+
+
+def _targets() -> Collection[str]:
+    from instancediffusion.scene import written
+
+    return (*written(), "coco")
 
 
 @click.group(cls=Group)
@@ -113,10 +120,11 @@ def render(
 @click.option(
     "--to",
     "target",
-    type=click.Choice(["native", "official", "coco"]),
+    type=Names(_targets),
+    metavar="FORMAT",
     default="native",
     show_default=True,
-    help="Write OUT in this format.",
+    help="Write OUT in this format: native, official, coco.",
 )
 @reading_options
 @click.option(
@@ -225,7 +233,9 @@ def formats(as_json: bool) -> None:
     """List the formats that are read."""
     from instancediffusion.scene import READ
 
-    click.echo(json.dumps(READ, indent=2) if as_json else "\n".join(f"{name:<14}{text}" for name, text in READ.items()))
+    click.echo(
+        json.dumps(dict(READ), indent=2) if as_json else "\n".join(f"{name:<14}{text}" for name, text in READ.items())
+    )
 
 
 def _scenes(source: Path, reading: Reading) -> list[NamedScene]:

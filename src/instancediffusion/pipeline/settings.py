@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from instancediffusion.choices import (
     ABSENT_LOCATIONS,
     INSTANCE_MASK_RULES,
+    MERGE_RULES,
     SCHEDULERS,
     SEGMENTATION_ORDERS,
     AbsentLocations,
@@ -23,7 +24,6 @@ from instancediffusion.choices import (
 from instancediffusion.errors import SettingsError
 from instancediffusion.sampling import StepRounding, Steps
 
-MergeRule = Literal["mean", "crop", "layered"]
 MultiInstanceRule = Literal["none", "published"]
 
 
@@ -90,7 +90,7 @@ class GenerationSettings:
     grounding_fraction: float = 0.8
     grounding_decay_fraction: float = 0.0
     mis_fraction: float = 0.36
-    mis_merge: MergeRule = "mean"
+    mis_merge: str = "mean"
     mis_compat: MultiInstanceRule = "none"
     step_rounding: StepRounding = "nearest"
     instance_mask: InstanceMaskRule | None = None
@@ -218,6 +218,11 @@ def check_names(names: Iterable[str], beside: Iterable[str] = ()) -> None:
             raise SettingsError(f"{name}: unknown setting{_nearest(name, [*known, *beside])}")
 
 
+def choices_of(name: str) -> tuple[str, ...]:
+    """The words a field of `GenerationSettings` may hold, registered ones among them; none for other fields."""
+    return tuple(_CHOICES.get(name, ()))
+
+
 PUBLISHED_INFERENCE: Mapping[str, Any] = {
     "scheduler": "plms",
     "num_inference_steps": 50,
@@ -230,9 +235,9 @@ PUBLISHED_INFERENCE: Mapping[str, Any] = {
 model's own: its guidance scale, and whatever its adapter has beside the published parts (`mini`: sprites)."""
 
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "scheduler": tuple(SCHEDULERS),
-    "mis_merge": ("mean", "crop", "layered"),
+_CHOICES: Mapping[str, Collection[str]] = {
+    "scheduler": SCHEDULERS,
+    "mis_merge": MERGE_RULES,
     "mis_compat": ("none", "published"),
     "step_rounding": ("nearest", "published"),
     "instance_mask": INSTANCE_MASK_RULES,
@@ -256,6 +261,6 @@ def _integer(name: str, value: object, low: int, high: int) -> Iterator[str]:
         yield f"{name}: {value!r} is not a whole number from {low} to {high}"
 
 
-def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
+def _nearest(name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""

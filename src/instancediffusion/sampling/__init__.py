@@ -3,7 +3,7 @@
 `sample` is the loop; `grounding_schedule`, the merges and `OrderGuidance` are the parts of the method in it.
 """
 
-from instancediffusion.choices import SCHEDULERS
+from instancediffusion.choices import SCHEDULERS, SchedulerKind, register_scheduler
 from instancediffusion.sampling.denoiser import Branch, Denoiser, Prediction
 from instancediffusion.sampling.grounding import StepRounding, grounding_schedule, steps_in_fraction
 from instancediffusion.sampling.guidance import GuidedBatch, chunk_bounds, guide, is_guided
@@ -43,6 +43,7 @@ __all__ = [
     "Prediction",
     "SampleResult",
     "Scheduler",
+    "SchedulerKind",
     "Start",
     "StepReport",
     "StepRounding",
@@ -61,6 +62,7 @@ __all__ = [
     "guide",
     "is_guided",
     "keep_latents",
+    "register_scheduler",
     "sample",
     "start_noise",
     "steps_in_fraction",

@@ -91,8 +91,8 @@ def build_scheduler(name: str | None, model_scheduler: Scheduler) -> Scheduler:
     check_scheduler_name(name)
     import diffusers
 
-    class_name, options = SCHEDULERS[scheduler_name(name)]
-    cls = getattr(diffusers, class_name)
+    kind = SCHEDULERS[scheduler_name(name)]
+    cls: Any = getattr(diffusers, kind.scheduler) if isinstance(kind.scheduler, str) else kind.scheduler
     if not hasattr(cls, "step"):  # what stands in for a class whose library is missing
         raise SettingsError(
             f"scheduler: {name!r} needs {' and '.join(cls._backends)}; pip install 'instancediffusion[adapters]'"
@@ -102,7 +102,7 @@ def build_scheduler(name: str | None, model_scheduler: Scheduler) -> Scheduler:
         # The class cannot rescale by itself. It also divides by the signal's share, which is 0 at the last training
         # step: "leading" spacing never visits that one.
         config |= {"trained_betas": zero_snr_betas(model_scheduler.betas).tolist(), "timestep_spacing": "leading"}
-    scheduler = cls.from_config(config, **options)
+    scheduler = cls.from_config(config, **kind.options)
     keep_latents(scheduler)
     return scheduler
 

@@ -4,7 +4,7 @@ from .arranging import Arrangement
 from .files import SceneCheck, check_scene, check_scene_text, load_scene, save_scene, scene_from_text, scene_text
 from .formats.coco import CocoScene, coco_paths, read_coco, write_coco
 from .formats.foreign.entries import NamedScene, ReadOptions
-from .formats.recognise import READ
+from .formats.registry import READ, SceneFormat, register, written
 from .locations import Box, Mask, Point, Scribble
 from .mentions import Mention, Noun, mentions
 from .model import KINDS, Instance, Scene
@@ -29,6 +29,7 @@ __all__ = [
     "Reference",
     "Scene",
     "SceneCheck",
+    "SceneFormat",
     "Scribble",
     "SourceCheck",
     "check_scene",
@@ -41,9 +42,11 @@ __all__ = [
     "load_scenes",
     "mentions",
     "read_coco",
+    "register",
     "resize_scene",
     "save_scene",
     "scene_from_text",
     "scene_text",
     "write_coco",
+    "written",
 ]

@@ -5,21 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from instancediffusion.errors import Problem, SceneError
 
-from . import text
 from .formats.foreign.entries import ReadOptions
-from .formats.native import write_native
-from .formats.official import write_official
-from .formats.recognise import READ
+from .formats.registry import FORMATS, READ, written
 from .model import Scene
 from .sources import SourceCheck, check_source, check_source_bytes, settle
-
-Format = Literal["native", "official"]
-FORMATS: tuple[Format, ...] = ("native", "official")
-"""The formats that are written, and read as one scene of a file."""
 
 
 @dataclass(frozen=True)
@@ -97,20 +89,23 @@ def scene_from_text(content: str | bytes, *, format: str | None = None, source: 
     return _settled(check_scene_text(content, format=format), source)
 
 
-def save_scene(scene: Scene, path: str | os.PathLike[str], *, format: Format = "native") -> None:
+def save_scene(scene: Scene, path: str | os.PathLike[str], *, format: str = "native") -> None:
     """Write a scene file, whole or not at all; `load_scene` gives the same scene back."""
     from instancediffusion.runs import write_atomic  # here, because only writing needs it
 
     write_atomic(path, scene_text(scene, format=format))
 
 
-def scene_text(scene: Scene, *, format: Format = "native") -> str:
-    """Return the text of a scene file."""
-    if format == "native":
-        return text.write(write_native(scene), per_line="instances")
-    if format == "official":
-        return text.write(write_official(scene), per_line="annos")
-    raise ValueError(f"format is one of {', '.join(FORMATS)}, not {format!r}")
+def scene_text(scene: Scene, *, format: str = "native") -> str:
+    """Return the text of a scene file, in a format that is written: native, official, or one of your own.
+
+    Raises:
+        ValueError: the format is not known, or not written.
+    """
+    write = FORMATS[format].write if format in FORMATS else None
+    if write is None:
+        raise ValueError(f"format is one of {', '.join(written())}, not {format!r}")
+    return write(scene)
 
 
 def _settled(check: SceneCheck, source: str) -> Scene:

@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from instancediffusion.choices import BOX_ORDERS, UNITS
 from instancediffusion.errors import Problem
 
-from . import text
-from .checks import check_object
 from .emphasis import syntax_problems
-from .formats.coco.reading import read_coco_data
-from .formats.foreign.entries import (
-    BOX_ORDERS,
-    UNITS,
-    NamedScene,
-    ReadOptions,
-    distinct_names,
-    scene_name,
-    unique_names,
-)
-from .formats.foreign.label_studio import read_label_studio
-from .formats.foreign.labelme import read_labelme
-from .formats.foreign.plain_text import read_lmd, read_yolo
-from .formats.foreign.plans import read_plan
-from .formats.foreign.xml_files import read_cvat, read_voc
-from .formats.native import read_native
-from .formats.official import read_official
-from .formats.recognise import READ, Recognised, json_format, recognise
+from .formats.foreign.entries import NamedScene, ReadOptions, unique_names
+from .formats.recognise import OWN, Recognised, recognise
+from .formats.registry import FORMATS, READ
 from .limits import MAX_COCO_BYTES, MAX_FILE_BYTES
-from .model import Scene
-from .report import Report, child
+from .report import Report
 
 _HEAD_BYTES = 1 << 18
-_READERS = {
-    "labelme": read_labelme,
-    "label-studio": read_label_studio,
-    "yolo": read_yolo,
-    "voc": read_voc,
-    "cvat": read_cvat,
-    "boxes": read_plan,
-    "lmd": read_lmd,
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +75,7 @@ def check_source_bytes(
     options: ReadOptions | None = None,
 ) -> SourceCheck:
     """Read the scenes of a file's content, as `check_source` does; `options.folder` is where other files are sought."""
-    options = options or ReadOptions()
+    options = replace(options or ReadOptions(), captions=captions, image_ids=image_ids)
     _check_options(format, options)
     report = Report()
     if len(content) > MAX_COCO_BYTES or (len(content) > MAX_FILE_BYTES and b'"annotations"' not in content):
@@ -109,7 +83,7 @@ def check_source_bytes(
         report.error("$", f"is larger than {limit} MB", "put masks in PNG files, or use fewer instances")
         return SourceCheck((), "", tuple(report.problems))
     found = recognise(content, report, format)
-    if found.format in ("native", "official") and (options.units or options.boxes):
+    if found.format in OWN and (options.units or options.boxes):
         written = "xyxy" if found.format == "native" else "xywh"  # what the format says, unless it is said otherwise
         options = replace(options, units=options.units or "pixels", boxes=options.boxes or written)
         found = Recognised("boxes", found.content)
@@ -120,7 +94,7 @@ def check_source_bytes(
         return SourceCheck((), "", tuple(report.problems))
     if captions is not None and found.format != "coco":
         report.error("$", f"is {READ[found.format]}, and a captions file goes with COCO", "leave --captions out")
-    scenes = [] if report.failed else _read(found, report, captions, image_ids, options)
+    scenes = [] if report.failed else _read(found, report, options)
     if report.failed:
         scenes = []
     elif not scenes and image_ids is not None and not report.problems:
@@ -164,86 +138,7 @@ def _check_options(format: str | None, options: ReadOptions) -> None:
             raise ValueError(f"{name} is one of {', '.join(known)} or None, not {value!r}")
 
 
-def _read(
-    found: Recognised,
-    report: Report,
-    captions: str | os.PathLike[str] | None,
-    image_ids: Collection[int | str] | None,
-    options: ReadOptions,
-) -> list[NamedScene]:
-    if found.format == "coco":
-        return _read_coco(found.content, report, captions, image_ids)
-    if found.format == "picture":
-        return _read_picture(found.content, report, options)
-    if found.format in ("native", "official"):
-        return _read_native(found, report, options)
-    report.lenient = True
-    reader: Any = _READERS[found.format]
-    scenes: list[NamedScene] = reader(found.content, report, options)
-    return scenes
-
-
-def _read_native(found: Recognised, report: Report, options: ReadOptions) -> list[NamedScene]:
-    """Read a scene, or a list of them: one that cannot be used is left out."""
-    stem = Path(options.name).stem if options.name not in ("", "-") else "scene"
-    if not isinstance(found.content, list) or not found.content:
-        scene = read_one(found.content, found.format, report, options.folder)
-        return [] if scene is None else [NamedScene(scene_name(stem), scene)]
-    scenes = []
-    for index, data in enumerate(found.content):
-        entry = Report()
-        kind = json_format(data)
-        scene = read_one(data, kind if kind == "official" else "native", entry, options.folder)
-        for problem in entry.problems:
-            where = child("$", index) + problem.path.removeprefix("$")
-            left_out = ": left out" if problem.severity == "error" else ""
-            report.warn(where, problem.message + left_out, problem.fix)
-        if scene is not None and not entry.failed:
-            name = data.get("name")
-            name = scene_name(name) if isinstance(name, str) and name.strip() else f"{scene_name(stem)}_{index + 1}"
-            scenes.append(NamedScene(name, scene, index + 1))
-    return scenes
-
-
-def read_one(data: Any, format: str, report: Report, folder: Path | None) -> Scene | None:
-    """Read JSON data in the native or the published format."""
-    report.lenient = format == "official"
-    return read_official(data, report) if report.lenient else read_native(data, report, folder)
-
-
-def _read_coco(
-    data: Any, report: Report, captions: str | os.PathLike[str] | None, image_ids: Collection[int | str] | None
-) -> list[NamedScene]:
-    report.lenient = True
-    top = check_object(report, "$", data)
-    texts = None
-    if captions is not None:
-        with open(captions, "rb") as file:
-            texts = check_object(report, "$", text.parse(report, file.read(MAX_COCO_BYTES)))
-    if top is None or report.failed:
-        return []
-    scenes = read_coco_data(top, report, texts, image_ids=image_ids)
-    names = distinct_names([item.file_name for item in scenes])
-    return [
-        NamedScene(name, item.scene, item.image_id, item.file_name) for name, item in zip(names, scenes, strict=True)
-    ]
-
-
-def _read_picture(notes: Mapping[str, Any], report: Report, options: ReadOptions) -> list[NamedScene]:
-    """Read what a picture of ours was made from."""
-    scene = read_native(notes["scene"], report)
-    if scene is None:
-        return []
-    seed, settings, model = notes.get("seed"), notes.get("settings"), notes.get("model")
-    stem = scene_name(Path(options.name).stem or "scene")
-    if isinstance(seed, int) and not isinstance(seed, bool) and stem.endswith(f"_{seed}"):
-        stem = stem.removesuffix(f"_{seed}") or stem  # as `generate` names its pictures
-    return [
-        NamedScene(
-            stem,
-            scene,
-            seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 else None,
-            settings=settings if isinstance(settings, Mapping) else {},
-            model=model if isinstance(model, Mapping) else {},
-        )
-    ]
+def _read(found: Recognised, report: Report, options: ReadOptions) -> list[NamedScene]:
+    format = FORMATS[found.format]
+    report.lenient = format.lenient
+    return [] if format.read is None else format.read(found.content, report, options)

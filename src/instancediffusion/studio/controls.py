@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from dataclasses import dataclass
 from typing import Any
 
 from instancediffusion.pipeline import GenerationSettings
-from instancediffusion.sampling import SCHEDULERS
+from instancediffusion.pipeline.settings import choices_of
 
 
 @dataclass(frozen=True)
@@ -88,15 +87,6 @@ _CONTROLS = (
     ),
     Control("scheduler", "Sampler", "noise scheduler", "The solver that goes from noise to the picture."),
 )
-
-
-def choices_of(name: str) -> tuple[str, ...]:
-    """The words a field of `GenerationSettings` may hold, as its type states them; none for a number."""
-    if name == "scheduler":
-        return tuple(SCHEDULERS)
-    hint = typing.get_type_hints(GenerationSettings).get(name)
-    parts = [hint, *typing.get_args(hint)]
-    return next((typing.get_args(part) for part in parts if typing.get_origin(part) is typing.Literal), ())
 
 
 def controls() -> tuple[Control, ...]:

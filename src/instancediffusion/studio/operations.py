@@ -7,8 +7,7 @@ from typing import Any
 
 from instancediffusion import __version__
 from instancediffusion.errors import InstanceDiffusionError, Problem, SceneError, SettingsError
-from instancediffusion.scene import scene_text
-from instancediffusion.scene.files import FORMATS
+from instancediffusion.scene import scene_text, written
 from instancediffusion.studio import controls, presets
 from instancediffusion.studio.drafts import DraftStore, check_session
 from instancediffusion.studio.engine import Engine
@@ -100,12 +99,10 @@ class Studio:
         return answer
 
     def convert(self, scene: str, format: str) -> str:
-        """The text of a scene file in another format, `"native"` or `"official"` (the published one)."""
-        if format not in FORMATS:
-            raise RefusedError(f"format: use one of {', '.join(FORMATS)}")
-        return scene_text(
-            check(_text(scene), self.limits).settled(), format="native" if format == "native" else "official"
-        )
+        """The text of a scene file in another format: a name of `scene.written()`, such as `"official"`."""
+        if format not in written():
+            raise RefusedError(f"format: use one of {', '.join(written())}")
+        return scene_text(check(_text(scene), self.limits).settled(), format=format)
 
     def open_file(self, data: str, width: int, height: int) -> dict[str, Any]:
         """Read a file that was dropped on a canvas of `width` x `height` pixels.

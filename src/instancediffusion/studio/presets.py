@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from instancediffusion.pipeline import GenerationSettings
-from instancediffusion.studio.controls import choices_of
+from instancediffusion.pipeline.settings import choices_of
 
 PRESETS = {
     "fast": ("Fast", "A sketch in a few steps."),

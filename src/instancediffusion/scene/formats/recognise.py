@@ -10,30 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import text
-from ..checks import is_array
 from ..limits import MAX_FILE_BYTES
 from ..notes import PREFIX, png_texts
 from ..report import Report, show
-from .foreign.label_studio import is_label_studio
-from .foreign.plain_text import is_lmd, is_yolo
-from .foreign.plans import is_plan
 from .foreign.xml_files import parse_xml
 from .native import INSTANCE_KEYS, SCENE_KEYS
+from .registry import FORMATS, READ, SceneFormat, format_of
 
-READ = {
-    "native": "a scene of this program",
-    "official": "a published demo file",
-    "coco": "a COCO file",
-    "labelme": "a LabelMe file",
-    "label-studio": "a Label Studio export",
-    "yolo": "a YOLO label file",
-    "voc": "a Pascal VOC file",
-    "cvat": "a CVAT file",
-    "boxes": "a list of boxes",
-    "lmd": "an answer of LLM-grounded diffusion",
-    "picture": "a picture made by this program",
-}
-"""The formats that are read, by name."""
+OWN = ("native", "official")
+"""The formats in which a key that is given twice is an error."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +61,15 @@ def _recognised(data: bytes, report: Report, wanted: str | None) -> Recognised:
         report.error("$", f"is not UTF-8 text (byte {error.start})", fix)
         return Recognised("")
     plain = _without_fence(written)
-    if wanted in ("yolo", "lmd"):
+    if wanted is not None and FORMATS[wanted].syntax == "text":
         return Recognised(wanted, plain)
     if plain.lstrip()[:1] == "<":
         return _xml(plain, report)
     if plain.lstrip()[:1] in ("{", "["):
         return _json(plain.encode(), data, report, wanted)
-    if is_lmd(plain):
-        return Recognised("lmd", plain)
-    if is_yolo(plain):
-        return Recognised("yolo", plain)
+    known = format_of(plain, "text")
+    if known is not None:
+        return _as(known, plain, report)
     return _other_text(plain, data, report)
 
 
@@ -204,11 +188,10 @@ def _xml(written: str, report: Report) -> Recognised:
     root = parse_xml(written)
     if root is None:
         return _named(report, "XML that is damaged, or declares entities, which are not read", "export it anew")
-    if root.tag == "annotation" and root.find("object") is not None:
-        return Recognised("voc", root)
-    if root.tag == "annotations" and (root.find("image") is not None or root.find("track") is not None):
-        return Recognised("cvat", root)
-    return _named(report, f"an XML file of no known format (<{root.tag[:40]}>)", _READABLE)
+    known = format_of(root, "xml")
+    if known is not None:
+        return _as(known, root, report)
+    return _named(report, f"an XML file of no known format (<{root.tag[:40]}>)", _readable())
 
 
 def _json(written: bytes, data: bytes, report: Report, wanted: str | None) -> Recognised:
@@ -220,25 +203,25 @@ def _json(written: bytes, data: bytes, report: Report, wanted: str | None) -> Re
         report.problems.clear()
         report.error_count = 0
         value = several
-    if (wanted or json_format(value)) not in ("native", "official") and report.failed:
+    known = FORMATS[wanted] if wanted is not None else format_of(value, "json")
+    if report.failed and (known is None or known.name not in OWN):
         # A key that some entry gives twice: of other programs' files the rest goes on.
         twice = report.problems[:]
         report.problems.clear()
         report.error_count = 0
         for problem in twice:
             report.warn(problem.path, f"{problem.message}; the last one is read", problem.fix)
-    if wanted is not None and wanted not in ("voc", "cvat", "picture"):
-        if wanted == "labelme" and not isinstance(value, Mapping):
-            return _named(report, f"{show(value)[:60]}, not {READ[wanted]}", "leave --from out, or give another file")
+    if known is None or known.syntax != "json":
+        known = format_of(value, "json")
+    elif wanted is not None:
         return Recognised(wanted, value)
-    found = json_format(value)
-    if found in READ:
-        if found != "coco" and len(data) > MAX_FILE_BYTES:
-            limit = MAX_FILE_BYTES >> 20
-            report.error("$", f"is larger than {limit} MB", "put masks in PNG files, or use fewer instances")
-            return Recognised("")
-        return Recognised(found, value)
-    return _named(report, *_NAMED_JSON[found]) if found in _NAMED_JSON else _unknown_json(value, report)
+    if known is None:
+        return _unknown_json(value, report)
+    if known.read is not None and known.name != "coco" and len(data) > MAX_FILE_BYTES:
+        limit = MAX_FILE_BYTES >> 20
+        report.error("$", f"is larger than {limit} MB", "put masks in PNG files, or use fewer instances")
+        return Recognised("")
+    return _as(known, value, report)
 
 
 def _json_lines(written: bytes) -> list[Any] | None:
@@ -252,88 +235,13 @@ def _json_lines(written: bytes) -> list[Any] | None:
         return None
 
 
-def json_format(value: Any) -> str:
-    """The format of JSON data: one of `READ`, a name of `_NAMED_JSON`, or empty if it is not known."""
-    if is_array(value):
-        return _list_format(value)
-    if not isinstance(value, Mapping):
-        return "native"  # whose reader says that it is no object
-    if {"images", "annotations"} <= value.keys() and "instances" not in value:
-        return "coco"
-    if "categories" in value and ("annotations" in value or "images" in value) and "prompt" not in value:
-        return "coco"
-    named = next((name for name, keys in _SIGNATURES if keys <= value.keys()), None)
-    if named is not None:
-        return named
-    if is_label_studio(value):
-        return "label-studio"
-    if ("nodes" in value and "links" in value) or _is_graph(value):
-        return "comfyui"
-    if any(isinstance(item, Mapping) and "filename" in item and "regions" in item for item in value.values()):
-        return "via"
-    if is_plan(value):
-        return "boxes"
-    if "prompt" in value or "instances" in value or value.get("version") == 1 or not value:
-        return "native"
-    if "annos" in value or ("caption" in value and "width" in value):
-        return "official"
-    known = [key for key in value if key in (*SCENE_KEYS, "caption", "annos")]
-    return "native" if 2 * len(known) > len(value) else ""
+def _as(format: SceneFormat, content: Any, report: Report) -> Recognised:
+    """The format's name with the content, or its name and what to do, where it is not read."""
+    return _named(report, format.title, format.fix) if format.read is None else Recognised(format.name, content)
 
 
-_SIGNATURES = (
-    ("labelme", {"shapes", "imagePath"}),
-    ("labelme", {"shapes", "imageHeight"}),
-    ("via", {"_via_img_metadata"}),
-    ("supervisely", {"size", "objects", "tags"}),
-    ("labelbox", {"data_row", "projects"}),
-    ("manifest", {"version", "kind", "items"}),
-    ("settings", {"num_inference_steps", "guidance_scale"}),
-)
-
-
-def _list_format(value: Any) -> str:
-    first = next((item for item in value if isinstance(item, Mapping)), None)
-    if first is None:
-        return "boxes" if is_plan(value) else "native" if not value else ""
-    if {"image_id", "category_id"} <= first.keys() and ("bbox" in first or "segmentation" in first):
-        return "coco-results"
-    if is_label_studio(first):
-        return "label-studio"
-    if "annotations" in first and ("image" in first or "imagefilename" in first):
-        return "createml"
-    if {"data_row", "projects"} <= first.keys() or "Labeled Data" in first:
-        return "labelbox"
-    if "prompt" in first or "instances" in first or "annos" in first:
-        return "native"
-    return "boxes" if is_plan(value) else ""
-
-
-def _is_graph(value: Mapping[str, Any]) -> bool:
-    items = list(value.values())[:50]
-    return bool(items) and all(isinstance(item, Mapping) and "class_type" in item for item in items)
-
-
-_NAMED_JSON = {
-    "coco-results": (
-        "a COCO results file: detections, without the pictures' sizes and the names of the classes",
-        "give the annotations file they belong to",
-    ),
-    "comfyui": (
-        "a ComfyUI workflow",
-        "open it in ComfyUI (integrations/comfyui has nodes for this program), or write a scene",
-    ),
-    "via": (
-        "a project of the VGG Image Annotator, which does not state the pictures' sizes",
-        "export it as COCO (Annotation > Export Annotations (COCO format))",
-    ),
-    "createml": ("a CreateML file, which does not state the pictures' sizes", "export as COCO"),
-    "supervisely": ("a Supervisely annotation", "export as COCO"),
-    "labelbox": ("a Labelbox export", "export as COCO"),
-    "manifest": ("the manifest of a run", "give one of the run's pictures: each carries its scene"),
-    "settings": ("a file of settings", "give them as options or in a configuration file (--config)"),
-}
-_READABLE = "formats that are read: " + ", ".join(READ)
+def _readable() -> str:
+    return "formats that are read: " + ", ".join(READ)
 
 
 def _unknown_json(value: Any, report: Report) -> Recognised:
@@ -343,7 +251,7 @@ def _unknown_json(value: Any, report: Report) -> Recognised:
     else:
         what = f"a JSON list of no known format ({show(value)[:80]})"
     fix = f"a scene has the keys {', '.join(SCENE_KEYS[:5])}, and each instance {INSTANCE_KEYS[0]} and a place"
-    return _named(report, what, f"{fix}; {_READABLE}")
+    return _named(report, what, f"{fix}; {_readable()}")
 
 
 def _other_text(written: str, data: bytes, report: Report) -> Recognised:
@@ -357,7 +265,7 @@ def _other_text(written: str, data: bytes, report: Report) -> Recognised:
         return _named(report, "a table (CSV)", f"write it as one of the formats that are read: {', '.join(READ)}")
     value = text.parse(Report(), data)
     if value is None and first and not first.strip()[:1].isdigit() and first.strip() != "null":
-        return _named(report, f"text, and no scene (it begins with {show(first.strip()[:40])})", _READABLE)
+        return _named(report, f"text, and no scene (it begins with {show(first.strip()[:40])})", _readable())
     value = text.parse(report, data)  # says where it stops being JSON; if it is, its reader says that it is no object
     return Recognised("" if report.failed else "native", value)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,6 @@ from ...read_boxes import read_box
 from ...read_places import read_point, read_polygons, read_scribble
 from ...report import Report, child, show
 
-UNITS = ("pixels", "fractions", "percent", "thousandths")
-BOX_ORDERS = ("xyxy", "xywh", "yxyx", "cxcywh")
-
 _PICTURE_SUFFIXES = frozenset(
     "jpg jpeg jpe jfif png webp bmp tif tiff gif heic heif avif jp2 ppm pgm dng".split()
 )  # fmt: skip
@@ -40,10 +38,12 @@ class ReadOptions:
     Attributes:
         labels: names of classes that the file gives as numbers, in their order.
         canvas: (width, height) in pixels of pictures whose size the file does not state.
-        units: what lengths are counted in, one of `UNITS`; None takes what the format says.
-        boxes: the order of a box's four numbers, one of `BOX_ORDERS`; None takes what the format says.
+        units: what lengths are counted in, one of `choices.UNITS`; None takes what the format says.
+        boxes: the order of a box's four numbers, one of `choices.BOX_ORDERS`; None takes what the format says.
         folder: where the file lies, for class names and pictures beside it.
         name: the file's own name.
+        captions: the captions file that goes with a COCO instances file.
+        image_ids: the pictures of a COCO file that are read; None reads all.
     """
 
     labels: Sequence[str] | None = None
@@ -52,6 +52,8 @@ class ReadOptions:
     boxes: str | None = None
     folder: Path | None = None
     name: str = ""
+    captions: str | os.PathLike[str] | None = None
+    image_ids: Collection[int | str] | None = None
 
 
 @dataclass(frozen=True)

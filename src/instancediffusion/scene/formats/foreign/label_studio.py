@@ -10,6 +10,7 @@ from ...canvas import Canvas
 from ...checks import is_array
 from ...model import Instance
 from ...report import Report, child, show
+from ..registry import SceneFormat, register
 from .entries import (
     NamedScene,
     ReadOptions,
@@ -53,8 +54,12 @@ def read_label_studio(data: Any, report: Report, options: ReadOptions) -> list[N
     return found
 
 
-def is_label_studio(task: Any) -> bool:
-    """Whether an item of a list is a task."""
+def _is_export(value: Any) -> bool:
+    first = next((item for item in value if isinstance(item, Mapping)), None) if is_array(value) else value
+    return _is_task(first)
+
+
+def _is_task(task: Any) -> bool:
     if not isinstance(task, Mapping):
         return False
     results = next((task[key] for key in ("annotations", "completions", "predictions") if is_array(task.get(key))), ())
@@ -74,7 +79,7 @@ def _is_short(item: Any) -> bool:
 
 def read_task(report: Report, path: str, task: Any, number: int, options: ReadOptions) -> NamedScene | None:
     """Read one task; None if it cannot be used, which is noted."""
-    if not is_label_studio(task):
+    if not _is_task(task):
         report.fault(path, "is no labelled picture", "label it, or leave it out")
         return None
     results, size = _results(report, path, task)
@@ -168,3 +173,8 @@ def _point(value: Any) -> Sequence[float] | None:
     if isinstance(value, Mapping):
         value = [value.get("x"), value.get("y")]
     return plain_numbers(value, 2)
+
+
+LABEL_STUDIO = register(
+    SceneFormat("label-studio", "a Label Studio export", recognise=_is_export, read=read_label_studio)
+)

@@ -17,6 +17,7 @@ from ...checks import is_array
 from ...locations import Mask
 from ...model import Instance
 from ...report import Report, child, show
+from ..registry import SceneFormat, register
 from .entries import (
     NamedScene,
     ReadOptions,
@@ -35,8 +36,15 @@ from .entries import (
 )
 
 
-def read_labelme(data: Mapping[str, Any], report: Report, options: ReadOptions) -> list[NamedScene]:
+def _is_labelme(value: Any) -> bool:
+    return isinstance(value, Mapping) and "shapes" in value and ("imagePath" in value or "imageHeight" in value)
+
+
+def read_labelme(data: Any, report: Report, options: ReadOptions) -> list[NamedScene]:
     """Read the one scene of a file. Shapes of one label and one group are one object, if all are areas."""
+    if not isinstance(data, Mapping):
+        report.error("$", f"is {show(data)[:60]}, not a LabelMe file", "leave --from out, or give another file")
+        return []
     picture = data.get("imagePath")
     picture = picture if isinstance(picture, str) else ""
     canvas = canvas_of(report, "$", data.get("imageWidth"), data.get("imageHeight"), options, picture)
@@ -126,3 +134,6 @@ def _joined(instances: list[Instance], groups: Mapping[int, Any]) -> list[Instan
         else:
             found[key] = replace(before, mask=Mask.from_array(before.mask.array | instance.mask.array))
     return list(found.values())
+
+
+LABELME = register(SceneFormat("labelme", "a LabelMe file", recognise=_is_labelme, read=read_labelme))

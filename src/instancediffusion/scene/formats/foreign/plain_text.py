@@ -12,6 +12,7 @@ from ...canvas import Canvas
 from ...checks import is_array
 from ...model import Instance
 from ...report import Report, show
+from ..registry import SceneFormat, register
 from .entries import (
     NamedScene,
     ReadOptions,
@@ -35,7 +36,7 @@ _NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "data.yaml", "dataset.y
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-def is_yolo(text: str) -> bool:
+def _is_yolo(text: str) -> bool:
     """Whether every line is a class and at least four numbers, nearly all of them fractions."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines or not all(_YOLO_LINE.match(line) for line in lines[:1000]):
@@ -169,7 +170,7 @@ def _picture_near(options: ReadOptions) -> tuple[str, tuple[int, int]] | None:
     return None
 
 
-def is_lmd(text: str) -> bool:
+def _is_lmd(text: str) -> bool:
     """Whether a text has the line `Objects: [(...), ...]`."""
     return _LMD_HEAD.search(text) is not None
 
@@ -235,3 +236,7 @@ def _lmd(report: Report, path: str, item: Any, canvas: Canvas) -> Instance | Non
         report.fault(path, f"has no area: {show(item[1])}", "write [x, y, width, height]")
         return None
     return make_instance(report, path, item[0], box=box_of(report, path, [x, y, x + width, y + height], canvas))
+
+
+YOLO = register(SceneFormat("yolo", "a YOLO label file", "text", _is_yolo, read_yolo))
+LMD = register(SceneFormat("lmd", "an answer of LLM-grounded diffusion", "text", _is_lmd, read_lmd))

@@ -18,6 +18,8 @@ from ...limits import MAX_SIDE_PX, MAX_Z_ORDER, MIN_SIDE_PX
 from ...model import Instance
 from ...read_places import read_point, read_scribble
 from ...report import Report, child, show
+from ..registry import SceneFormat, register
+from ..scene_files import is_scene_list
 from .entries import (
     NamedScene,
     ReadOptions,
@@ -94,8 +96,10 @@ class _Convention:
         return (canvas.width / _SCALES[self.units], canvas.height / _SCALES[self.units])
 
 
-def is_plan(data: Any) -> bool:
+def _is_plan(data: Any) -> bool:
     """Whether JSON data is a list of labelled boxes in a way that is not the native one."""
+    if is_scene_list(data):
+        return False
     if isinstance(data, Mapping) and isinstance(data.get("compositional_deconstruction"), Mapping):
         return True
     if isinstance(data, Mapping) and _paired(data) is not None:
@@ -280,3 +284,6 @@ def _read_item(report: Report, path: str, item: Any, convention: _Convention, ca
         if layer is not None and abs(layer) <= MAX_Z_ORDER:
             places["z_order"] = layer
     return make_instance(report, path, caption, **places)
+
+
+BOXES = register(SceneFormat("boxes", "a list of boxes", recognise=_is_plan, read=read_plan))

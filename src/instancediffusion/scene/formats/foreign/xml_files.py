@@ -10,6 +10,7 @@ from ...limits import MAX_Z_ORDER
 from ...model import Instance, Scene
 from ...read_places import read_runs
 from ...report import Report
+from ..registry import SceneFormat, register
 from .entries import (
     NamedScene,
     ReadOptions,
@@ -135,3 +136,15 @@ def _turned_box(
     c, s = cos(radians(degrees)), sin(radians(degrees))
     half = [(x * sides[0] / 2, y * sides[1] / 2) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
     return polygon_of(report, path, [(centre[0] + x * c - y * s, centre[1] + x * s + y * c) for x, y in half], canvas)
+
+
+def _is_voc(root: ET.Element) -> bool:
+    return root.tag == "annotation" and root.find("object") is not None
+
+
+def _is_cvat(root: ET.Element) -> bool:
+    return root.tag == "annotations" and (root.find("image") is not None or root.find("track") is not None)
+
+
+VOC = register(SceneFormat("voc", "a Pascal VOC file", "xml", _is_voc, read_voc))
+CVAT = register(SceneFormat("cvat", "a CVAT file", "xml", _is_cvat, read_cvat))

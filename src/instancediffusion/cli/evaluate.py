@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .progress import Countdown, quieten_libraries
+from .suite_options import SuiteOptions, suite_options
 
 if TYPE_CHECKING:
     from instancediffusion.pipeline import GenerationSettings
+
+    from .suite_run import Maker
 
 GROUPS = ("box", "point", "scribble", "mask", "mixed", "prompt")
 _COUNT = click.IntRange(min=1)
@@ -67,6 +70,7 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
 @click.option("--overwrite", is_flag=True, help="Make pictures again that are there with other settings.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@suite_options
 def evaluate(
     model: str,
     judge_name: str,
@@ -80,9 +84,12 @@ def evaluate(
     device: str,
     overwrite: bool,
     quiet: bool,
+    bench: SuiteOptions,
     **options: Any,
 ) -> None:
     """Make pictures of layouts no training has seen, judge them, and write the scores.
+
+    With --suite, score pictures of any scenes by a published protocol, whoever made them (docs/publish.md).
 
     OUTPUT gets report.json and report.md, for each kind its pictures, the scores of each instance (scores.jsonl) and
     two sheets: the first pictures and the worst. The same command again makes only what is missing.
@@ -95,6 +102,17 @@ def evaluate(
     from .evaluation_run import EvaluationRun, open_judge
     from .gallery import Gallery
 
+    def progress(what: str, total: int) -> Countdown:
+        return Countdown(what, total, quiet=quiet)
+
+    if bench.suites:
+        from .suite_run import run_bench
+
+        make = lambda: _maker(model, preset, options, not no_order, device, batch_size, overwrite)  # noqa: E731
+        for path in run_bench(bench, output, device, make, progress, {"model": model, "preset": preset}):
+            if not quiet:
+                click.echo(str(path))
+        return
     folder = local_model(model)
     chosen = settings_of(model_defaults(folder), preset, options)
     judge, world = open_judge(judge_name, max_objects)
@@ -118,11 +136,27 @@ def evaluate(
         facts={"model": model, "weights": weights, "preset": preset},
         open_pipeline=lambda: _pipeline(folder, device),
         batch_size=batch_size,
-        progress=lambda what, total: Countdown(what, total, quiet=quiet),
+        progress=progress,
     )
     for path in run.go(groups):
         if not quiet:
             click.echo(str(path))
+
+
+def _maker(
+    model: str, preset: str, options: dict[str, Any], order: bool, device: str, batch_size: int, overwrite: bool
+) -> Maker:
+    """Prepare to make the pictures of a suite's scenes."""
+    from instancediffusion.checkpoints import weights_sha256
+    from instancediffusion.pipeline.loading import local_model, model_defaults
+
+    from .suite_run import Maker
+
+    folder = local_model(model)
+    chosen = settings_of(model_defaults(folder), preset, options)
+    settings = {name: value for name, value in chosen.to_dict().items() if name != "max_batch_rows"}
+    decisive = {"weights": weights_sha256(folder), "settings": settings, "order_told": order}
+    return Maker(decisive, chosen, lambda: _pipeline(folder, device), batch_size, overwrite, order)
 
 
 def settings_of(defaults: GenerationSettings, preset: str, options: dict[str, Any]) -> GenerationSettings:

@@ -16,9 +16,9 @@ NONE = "–"
 
 def to_markdown(report: EvaluationReport) -> str:
     """Write a report as Markdown: facts, a table for all groups, then each group with its breakdowns."""
-    parts = ["# Evaluation", _facts(report.facts), "## All groups", _overview(report.groups), _reading()]
+    parts = ["# Evaluation", facts_list(report.facts), "## All groups", _overview(report.groups), _reading()]
     if report.judge:
-        parts += ["## The judge", _facts(report.judge)]
+        parts += ["## The judge", facts_list(report.judge)]
     for group in report.groups:
         parts += [f"## Told: {group.name}", *_group(group)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -32,7 +32,7 @@ def _overview(groups: Sequence[GroupReport]) -> str:
         cells = [_beside(_value(group.generated, name), _value(group.composites, name)) for name in names]
         distances = [_distance(table) for table in (group.generated, group.composites)]
         rows.append([group.name, str(group.generated.pictures), *cells, _beside(*distances)])
-    return _table(["told", "pictures", *(TITLES[name] for name in names), "Frechet distance"], rows)
+    return table(["told", "pictures", *(TITLES[name] for name in names), "Frechet distance"], rows)
 
 
 def _reading() -> str:
@@ -55,7 +55,7 @@ def _group(group: GroupReport) -> list[str]:
         for name in TITLES
         if name in made.scores
     ]
-    parts = [_table(["score", "pictures", "composites", "composites of other layouts", "observations"], rows)]
+    parts = [table(["score", "pictures", "composites", "composites of other layouts", "observations"], rows)]
     for way, classes in made.by.items():
         if len(classes) < 2:
             continue
@@ -66,11 +66,12 @@ def _group(group: GroupReport) -> list[str]:
             cells = [_beside(_short(scores.get(name)), _short(other.get(name))) for name in names]
             count = max((estimate.count for estimate in scores.values()), default=0)
             rows.append([key, str(count), *cells])
-        parts.append(_table([WAYS.get(way, way), "objects", *(TITLES[name] for name in names)], rows))
+        parts.append(table([WAYS.get(way, way), "objects", *(TITLES[name] for name in names)], rows))
     return parts
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
+def facts_list(facts: Mapping[str, Any]) -> str:
+    """Write facts as a list."""
     return "\n".join(f"- {name}: {_inline(value)}" for name, value in facts.items())
 
 
@@ -106,6 +107,7 @@ def _beside(own: str, best: str) -> str:
     return own if best == NONE else f"{own} ({best})"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
@@ -11,6 +9,7 @@ from PIL import Image
 
 from instancediffusion.evaluation.estimates import Estimate
 from instancediffusion.rendering import render_overlay
+from instancediffusion.rendering.page import figure, page
 
 from .cells import Cell
 from .measures import ALL, Measure
@@ -79,19 +78,6 @@ PLOTS: Mapping[str, tuple[Plot, ...]] = {
 """Section -> the plots that answer its question."""
 
 SHOWN = 6
-THUMBNAIL_PX = 144
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em; color: #1b1f24; }
-table { border-collapse: collapse; margin: .6em 0 1.4em; font-size: 13px; }
-th, td { border: 1px solid #d0d7de; padding: .2em .5em; text-align: left; vertical-align: top; }
-td.number { text-align: right; white-space: nowrap; }
-.interval { color: #57606a; font-size: 11px; }
-.bar { background: #0969da; height: 5px; }
-figure { display: inline-block; margin: 0 4px 8px 0; width: 144px; vertical-align: top; }
-figcaption { font-size: 11px; line-height: 1.25; }
-details { margin: .4em 0; }
-"""
 
 
 def to_html(
@@ -117,10 +103,7 @@ def to_html(
         _definitions(report),
         *(_section(name, report, cells, names, picture) for name in sections),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Overlap study</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
-    )
+    return page("Overlap study", "".join(body))
 
 
 def _facts(report: StudyReport) -> str:
@@ -195,28 +178,16 @@ def _figures(
     for cell in list(chosen.values())[::step][:SHOWN]:
         told = ", ".join(f"{key} {value}" for key, value in cell.factors.items())
         asked = "" if cell.front is None or cell.pair is None else f"; in front: {_name(cell, cell.pair[cell.front])}"
-        panels = [_figure(render_overlay(cell.scene), f"{told}{asked}")]
+        panels = [figure(render_overlay(cell.scene), f"{told}{asked}")]
         if cell.truth.composite is not None:
-            panels.append(_figure(Image.fromarray(cell.truth.composite), COMPOSITES))
+            panels.append(figure(Image.fromarray(cell.truth.composite), COMPOSITES))
         for name, title in names.items():
             image = picture(name, cell) if name != COMPOSITES else None
             if image is not None:
-                panels.append(_figure(image, title))
+                panels.append(figure(image, title))
         lines.append(f"<div>{''.join(panels)}</div>")
     return "".join(lines)
 
 
 def _name(cell: Cell, index: int) -> str:
     return cell.truth.instances[index].name or cell.scene.instances[index].caption
-
-
-def _figure(image: Image.Image, caption: str) -> str:
-    small = image.convert("RGB")
-    small.thumbnail((THUMBNAIL_PX * 2, THUMBNAIL_PX * 2))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<figure><img width="{THUMBNAIL_PX}" alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )

@@ -10,11 +10,13 @@ from typing import Any
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.runs import atomic_path
-from instancediffusion.scene import KINDS, CocoScene, coco_paths, write_coco
+from instancediffusion.scene import KINDS, CocoScene, Instance, coco_paths, write_coco
 from instancediffusion.scene.canvas import Canvas
-from instancediffusion.scene.checks import check_object
+from instancediffusion.scene.checks import check_object, is_array
+from instancediffusion.scene.formats.coco.annotations import is_crowd, read_annotation
 from instancediffusion.scene.formats.coco.keys import key_of
 from instancediffusion.scene.formats.coco.reading import CocoFile, check_lists, read_image
+from instancediffusion.scene.formats.foreign.entries import whole_number
 from instancediffusion.scene.limits import MAX_COCO_BYTES
 from instancediffusion.scene.report import Report
 
@@ -76,6 +78,37 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[tuple[str, Mapping[
         return None if found is None else _example(entry, item[0], found, content, places)
 
     return LazyDataset(os.fspath(file), content.images, read_one, dict(content.names))
+
+
+def crowd_regions(path: Path) -> dict[int | str, list[tuple[str, Instance]]]:
+    """Read the regions that hold a crowd of objects, which are no instances and no data set has.
+
+    Args:
+        path: an instances file, or a folder that holds one; anything else has no such regions.
+
+    Returns:
+        By the picture's id, the category and the place of each region.
+    """
+    if not path.exists() or not recognise(path):
+        return {}
+    file = _annotations_file(path, ReadingOptions()) if path.is_dir() else path
+    data = read_json(file, MAX_COCO_BYTES)
+    if not isinstance(data, Mapping) or not all(is_array(data.get(key)) for key in ("images", "annotations")):
+        return {}
+    content = CocoFile(Report(lenient=True), data, None, None)
+    found: dict[int | str, list[tuple[str, Instance]]] = {}
+    for _, image in content.images:
+        number, sides = key_of(image.get("id")), [whole_number(image.get(side)) for side in ("width", "height")]
+        if number is None or sides[0] is None or sides[1] is None:
+            continue
+        for place, item in content.annotations.get(number, []):
+            if is_crowd(item):
+                report = Report(lenient=True)
+                whole = {**item, "iscrowd": 0}
+                region = read_annotation(report, place, whole, Canvas(sides[0], sides[1]), content.names, KINDS)
+                if region is not None and not report.failed:
+                    found.setdefault(number, []).append((region.caption, region))
+    return found
 
 
 def _example(report: Report, path: str, found: CocoScene, content: CocoFile, places: list[Path]) -> Example:

@@ -1,0 +1,100 @@
+"""The options of `evaluate` that are about suites."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+# Written out, so that help needs no torch; a test holds them against those that are registered.
+SUITES = ("coco", "pim", "attributes", "fid")
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """What is to be scored, and by what.
+
+    Attributes:
+        suites: names.
+        scenes: the file or data set of the scenes; None for suites that bring their own.
+        images: the folder of the pictures; None makes them.
+        real: real pictures.
+        detections: what another program found.
+        names: role -> model on the hub or folder, of those that were named.
+    """
+
+    suites: tuple[str, ...]
+    scenes: Path | None
+    images: Path | None
+    real: Path | None
+    detections: Path | None
+    names: Mapping[str, str]
+
+    def check(self) -> None:
+        """Refuse options of suites where no suite was asked for."""
+        given = {
+            "--scenes": self.scenes,
+            "--images": self.images,
+            "--real": self.real,
+            "--detections": self.detections,
+            **{f"--{role}": name for role, name in self.names.items()},
+        }
+        named = [name for name, value in given.items() if value is not None]
+        if named and not self.suites:
+            raise click.UsageError(f"{named[0]} goes with --suite ({', '.join(SUITES)})")
+
+
+def _suites(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in (value or "").split(",") if name.strip()))
+    if unknown := [name for name in names if name not in SUITES]:
+        raise click.BadParameter(f"{', '.join(unknown)!r}: choose from {', '.join(SUITES)}", context, parameter)
+    return names
+
+
+def suite_options(command: _Command) -> _Command:
+    """Give a command the options of `SuiteOptions`, which it gets as `bench`."""
+    options = [
+        click.option(
+            "--suite", "suites", callback=_suites, help=f"Score by these suites instead: {', '.join(SUITES)}."
+        ),
+        click.option("--scenes", type=click.Path(exists=True, path_type=Path), help="Scenes of a suite: any data set."),
+        click.option("--images", type=_FOLDER, help="Pictures of the scenes, whoever made them; else they are made."),
+        click.option(
+            "--real", type=_FOLDER, help="Real pictures of the same names: the bound, and the reference of fid."
+        ),
+        click.option("--detector", help="Suites: detector of a list of classes; hub id or folder."),
+        click.option("--detections", type=_FILE, help="Suites: a COCO results file in place of --detector."),
+        click.option("--clip", help="Suites: CLIP model; hub id or folder."),
+        click.option("--features", help="Suites: network of the Frechet distance; hub id or folder."),
+    ]
+
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        suites: tuple[str, ...],
+        scenes: Path | None,
+        images: Path | None,
+        real: Path | None,
+        detector: str | None,
+        detections: Path | None,
+        clip: str | None,
+        features: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        named = {"detector": detector, "clip": clip, "features": features}
+        names = {role: name for role, name in named.items() if name is not None}
+        bench = SuiteOptions(suites, scenes, images, real, detections, names)
+        bench.check()
+        return command(*args, bench=bench, **kwargs)
+
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[return-value]

@@ -1,0 +1,196 @@
+"""The course of a bench: read the scenes, make the pictures that nobody made, score them by each suite, report."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from instancediffusion.datasets.files import Names
+from instancediffusion.errors import FailureWarning, InstanceDiffusionError, SettingsError
+from instancediffusion.evaluation.suites import Case, Models, Suite, run_suite, suite_of
+from instancediffusion.evaluation.suites.pictures import find_pictures
+from instancediffusion.evaluation.suites.report import SuiteResult, to_html, to_markdown, to_report
+from instancediffusion.evaluation.suites.run import read_cases
+from instancediffusion.runs import ItemState, RunConflictError, RunDirectory, fingerprint, write_atomic
+from instancediffusion.scene import Scene
+
+from .gallery import make_pictures
+from .progress import Countdown
+from .suite_options import SuiteOptions
+
+
+@dataclass(frozen=True)
+class _Asked:
+    scene: Scene
+    seed: int
+
+
+@dataclass
+class Maker:
+    """Makes the pictures of scenes, each from the noise of its own number.
+
+    Attributes:
+        decisive: JSON-like values of all that pictures depend on beside the scene.
+        settings: the `GenerationSettings`.
+        open_pipeline: loads the model; called only if a picture is missing.
+        batch_size: pictures made together.
+        replace: make pictures again that are there with other settings.
+        order: tell the depth order.
+    """
+
+    decisive: Mapping[str, Any]
+    settings: Any
+    open_pipeline: Callable[[], Any]
+    batch_size: int
+    replace: bool = False
+    order: bool = True
+
+    def make(self, folder: Path, cases: Sequence[Case], progress: Callable[[str, int], Countdown]) -> list[list[Path]]:
+        """Make what is missing; returns the picture of each case, none where the model failed."""
+        run, names = RunDirectory(folder, "bench"), Names()
+        files = [f"pictures/{names.free(case.name, '.png', f'{n:06d}')}" for n, case in enumerate(cases)]
+        marks = [fingerprint(dict(self.decisive), case.example.scene.to_dict(), n) for n, case in enumerate(cases)]
+        states = [run.state(file, mark) for file, mark in zip(files, marks, strict=True)]
+        if ItemState.DIFFERENT in states and not self.replace:
+            raise RunConflictError(
+                f"{folder} holds pictures of other scenes, of another model or of other settings; choose another "
+                "folder, or add --overwrite"
+            )
+        missing = [n for n, state in enumerate(states) if state is not ItemState.COMPLETE]
+        counter = progress("pictures", len(missing))
+        pipeline = self.open_pipeline() if missing else None
+        for start in range(0, len(missing), self.batch_size):
+            chunk = missing[start : start + self.batch_size]
+            for n, image in self._images(pipeline, cases, chunk):
+                buffer = io.BytesIO()
+                image.save(buffer, "PNG")
+                run.put(files[n], marks[n], {files[n]: buffer.getvalue()}, replace=True)
+            counter.add(len(chunk))
+        run.settle()
+        found = [folder / file for file in files]
+        return [[path] if path.is_file() else [] for path in found]
+
+    def _images(self, pipeline: Any, cases: Sequence[Case], chunk: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Make pictures together; if that fails, one by one, so that the scene at fault takes no other with it."""
+        try:
+            asked = [_Asked(self._told(cases[n].example.scene), n) for n in chunk]
+            made = make_pictures(pipeline, asked, self.settings, len(chunk), lambda _: None)
+        except InstanceDiffusionError as error:
+            if len(chunk) == 1:
+                warnings.warn(f"{cases[chunk[0]].name}: {error}", FailureWarning, stacklevel=2)
+                return
+            for n in chunk:
+                yield from self._images(pipeline, cases, [n])
+        else:
+            yield from zip(chunk, made.images, strict=True)
+
+    def _told(self, scene: Scene) -> Scene:
+        if self.order:
+            return scene
+        return replace(scene, instances=tuple(replace(one, z_order=None) for one in scene.instances))
+
+
+def models_of(options: SuiteOptions, device: str) -> Models:
+    """Say how the models are opened that suites may ask for."""
+    from instancediffusion.evaluation.suites.clip import CLIP, FEATURES, Clip, Features
+    from instancediffusion.evaluation.suites.detectors import DETECTOR, FileDetector, TransformersDetector
+
+    names = options.names
+    if options.detections is not None and "detector" in names:
+        raise SettingsError("--detector or --detections: one of them says what is in the pictures")
+
+    def detector() -> Any:
+        if options.detections is None:
+            return TransformersDetector(names.get("detector", DETECTOR), device)
+        return FileDetector(options.detections, _numbers(options.scenes))
+
+    return Models(
+        openers={
+            "detector": detector,
+            "clip": lambda: Clip(names.get("clip", CLIP), device),
+            "features": lambda: Features(names.get("features", FEATURES), device),
+        }
+    )
+
+
+def _numbers(scenes: Path | None) -> dict[int, str]:
+    """The category numbers of the annotations, which a results file counts in."""
+    from instancediffusion.datasets import open_dataset
+
+    found = open_dataset(scenes).categories if scenes is not None else {}
+    numbers = {number: name for number, name in found.items() if isinstance(number, int)}
+    if not numbers:
+        raise SettingsError(
+            "--detections: --scenes has to be an annotations file with numbered categories, such as COCO"
+        )
+    return numbers
+
+
+def run_bench(
+    options: SuiteOptions,
+    output: Path,
+    device: str,
+    maker: Callable[[], Maker],
+    progress: Callable[[str, int], Countdown],
+    facts: Mapping[str, Any],
+) -> Iterator[Path]:
+    """Score by each suite; yields the files as they are written.
+
+    Args:
+        options: what is to be scored, and by what.
+        output: folder for the report, and for the pictures if they are made.
+        device: where the suites' models run.
+        maker: makes pictures where `options.images` is None.
+        progress: makes a counter of some work.
+        facts: what the report says of the model.
+    """
+    suites = [suite_of(name) for name in options.suites]
+    models, results = models_of(options, device), list[SuiteResult]()
+    told = {
+        "images": str(options.images) if options.images else "made here",
+        "scenes": str(options.scenes or "built in"),
+    }
+    told |= dict(facts) if options.images is None else {}
+    output.mkdir(parents=True, exist_ok=True)
+    making = maker() if options.images is None else None
+    for suite in suites:
+        cases = read_cases(suite, options.scenes)
+        folder = output if options.scenes is not None else output / suite.name
+        images = making.make(folder, cases, progress) if making is not None else _found(cases, options)
+        results.append(_result(suite, cases, images, models, options, output, progress))
+        yield output / f"{suite.name}_pictures.jsonl"
+        to_report(results, told).save(output / "report.json")
+        write_atomic(output / "report.md", to_markdown(results, told))
+        write_atomic(output / "report.html", to_html(results, told))
+    yield from (output / name for name in ("report.json", "report.md", "report.html"))
+
+
+def _result(
+    suite: Suite,
+    cases: Sequence[Case],
+    images: Sequence[Sequence[Path]],
+    models: Models,
+    options: SuiteOptions,
+    output: Path,
+    progress: Callable[[str, int], Countdown],
+) -> SuiteResult:
+    counter = progress(f"{suite.name}: scored", sum(map(len, images)))
+    return run_suite(
+        suite,
+        cases,
+        images,
+        models,
+        scenes=options.scenes,
+        real=options.real,
+        done=counter.add,
+        rows=output / f"{suite.name}_pictures.jsonl",
+    )
+
+
+def _found(cases: Sequence[Case], options: SuiteOptions) -> list[list[Path]]:
+    assert options.images is not None, "pictures are made where there is no folder of them"
+    return find_pictures(cases, options.images)

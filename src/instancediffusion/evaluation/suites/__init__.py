@@ -1,0 +1,25 @@
+"""Suites that score pictures of scenes, whoever made them: `instancediffusion evaluate --suite NAME`.
+
+A suite is one object (`Suite`): what it needs, how it scores a picture, how it puts scores together. `register` adds
+one.
+"""
+
+from . import attributes, coco, fid, points  # noqa: F401 - they register themselves
+from .models import Detection, Models
+from .run import run_suite
+from .suite import SUITES, Case, Measure, NotScoredError, Published, Scored, Suite, register, suite_of
+
+__all__ = [
+    "SUITES",
+    "Case",
+    "Detection",
+    "Measure",
+    "Models",
+    "NotScoredError",
+    "Published",
+    "Scored",
+    "Suite",
+    "register",
+    "run_suite",
+    "suite_of",
+]

@@ -27,7 +27,8 @@ class SuiteOptions:
         scenes: the file or data set of the scenes; None for suites that bring their own.
         images: the folder of the pictures; None makes them.
         real: real pictures.
-        detections: what another program found.
+        detections: what another program found in the pictures.
+        real_detections: what it found in the real ones.
         names: role -> model on the hub or folder, of those that were named.
     """
 
@@ -36,6 +37,7 @@ class SuiteOptions:
     images: Path | None
     real: Path | None
     detections: Path | None
+    real_detections: Path | None
     names: Mapping[str, str]
 
     def check(self) -> None:
@@ -45,6 +47,7 @@ class SuiteOptions:
             "--images": self.images,
             "--real": self.real,
             "--detections": self.detections,
+            "--real-detections": self.real_detections,
             **{f"--{role}": name for role, name in self.names.items()},
         }
         named = [name for name, value in given.items() if value is not None]
@@ -72,6 +75,7 @@ def suite_options(command: _Command) -> _Command:
         ),
         click.option("--detector", help="Suites: detector of a list of classes; hub id or folder."),
         click.option("--detections", type=_FILE, help="Suites: a COCO results file in place of --detector."),
+        click.option("--real-detections", type=_FILE, help="Suites: the same of the real pictures."),
         click.option("--clip", help="Suites: CLIP model; hub id or folder."),
         click.option("--features", help="Suites: network of the Frechet distance; hub id or folder."),
     ]
@@ -85,13 +89,14 @@ def suite_options(command: _Command) -> _Command:
         real: Path | None,
         detector: str | None,
         detections: Path | None,
+        real_detections: Path | None,
         clip: str | None,
         features: str | None,
         **kwargs: Any,
     ) -> Any:
         named = {"detector": detector, "clip": clip, "features": features}
         names = {role: name for role, name in named.items() if name is not None}
-        bench = SuiteOptions(suites, scenes, images, real, detections, names)
+        bench = SuiteOptions(suites, scenes, images, real, detections, real_detections, names)
         bench.check()
         return command(*args, bench=bench, **kwargs)
 

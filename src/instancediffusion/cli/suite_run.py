@@ -11,7 +11,9 @@ from typing import Any
 
 from instancediffusion.datasets.files import Names
 from instancediffusion.errors import FailureWarning, InstanceDiffusionError, SettingsError
-from instancediffusion.evaluation.suites import Case, Models, Suite, run_suite, suite_of
+from instancediffusion.evaluation.suites import Case, Models, NotScoredError, Suite, run_suite, suite_of
+from instancediffusion.evaluation.suites.clip import CLIP, FEATURES, Clip, Features
+from instancediffusion.evaluation.suites.detectors import DETECTOR, FileDetector, TransformersDetector
 from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.report import SuiteResult, to_html, to_markdown, to_report
 from instancediffusion.evaluation.suites.run import read_cases
@@ -94,11 +96,27 @@ class Maker:
         return replace(scene, instances=tuple(replace(one, z_order=None) for one in scene.instances))
 
 
+class _Blind:
+    """Stands for a program that has not looked at the real pictures."""
+
+    labels: Sequence[str] = ()
+
+    def __call__(self, image: Any, name: str) -> list[Any]:  # noqa: ARG002
+        raise NotScoredError("the detections are of the pictures, not of the real ones (--real-detections)")
+
+
+def models_beside(options: SuiteOptions, models: Models) -> Models:
+    """Say what looks at the real pictures: what another program found in pictures made is not in them."""
+    if options.detections is None:
+        return models
+    seen = (
+        _Blind() if options.real_detections is None else FileDetector(options.real_detections, _numbers(options.scenes))
+    )
+    return Models({**models.opened, "detector": seen}, models.openers)
+
+
 def models_of(options: SuiteOptions, device: str) -> Models:
     """Say how the models are opened that suites may ask for."""
-    from instancediffusion.evaluation.suites.clip import CLIP, FEATURES, Clip, Features
-    from instancediffusion.evaluation.suites.detectors import DETECTOR, FileDetector, TransformersDetector
-
     names = options.names
     if options.detections is not None and "detector" in names:
         raise SettingsError("--detector or --detections: one of them says what is in the pictures")
@@ -186,6 +204,7 @@ def _result(
         models,
         scenes=options.scenes,
         real=options.real,
+        beside=models_beside(options, models),
         done=counter.add,
         rows=output / f"{suite.name}_pictures.jsonl",
     )

@@ -23,7 +23,7 @@ from transformers import (
 
 from tests.tiny_pipeline import tiny_tokenizer
 
-LABELS = {0: "N/A", 1: "dog", 2: "cat"}
+LABELS = {0: "dog", 1: "cat"}
 
 
 def tiny_detr(folder):
@@ -63,9 +63,9 @@ def tiny_mask2former(folder):
     )
     config = Mask2FormerConfig(
         backbone_config=backbone,
-        feature_size=16,
-        mask_feature_size=16,
-        hidden_dim=16,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
         encoder_feedforward_dim=16,
         encoder_layers=1,
         decoder_layers=2,

@@ -71,12 +71,12 @@ class Features:
     """
 
     def __init__(self, name: str = FEATURES, device: str = "cpu") -> None:
-        from transformers import AutoImageProcessor, AutoModel, CLIPVisionModelWithProjection
+        from transformers import AutoImageProcessor, AutoModel
 
-        clip = model_kind("features", name) == "clip"
+        self._clip = model_kind("features", name) == "clip"
         self._name, self._device = name, device
         self._pixels = opened("features", name, AutoImageProcessor.from_pretrained)
-        self._model = network("features", name, CLIPVisionModelWithProjection if clip else AutoModel, device)
+        self._model = network("features", name, AutoModel, device)
 
     def describe(self) -> Mapping[str, Any]:
         """Return JSON-like facts."""
@@ -86,9 +86,10 @@ class Features:
     def __call__(self, image: Image.Image) -> Floats:
         """Return (D,)."""
         pixels = self._pixels(images=image, return_tensors="pt")["pixel_values"].to(self._device)
-        answer = self._model(pixel_values=pixels)
-        found = getattr(answer, "image_embeds", None)
-        found = answer.pooler_output if found is None else found
+        looked = self._model.vision_model if self._clip else self._model
+        found = looked(pixel_values=pixels).get("pooler_output")
+        if self._clip:
+            found = self._model.visual_projection(found)
         if found is None:
             raise ModelError(f"features: {self._name} has no pooled output; take a DINOv2, ViT or CLIP model")
         return np.asarray(found[0].double().flatten().cpu().numpy(), np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ def run_suite(
     *,
     scenes: Path | None = None,
     real: Path | None = None,
+    beside: Models | None = None,
     done: Callable[[int], None] | None = None,
     rows: Path | None = None,
 ) -> SuiteResult:
@@ -93,6 +94,7 @@ def run_suite(
         models: what the suite looks with.
         scenes: the file the cases are from.
         real: a folder of real pictures of the same names; None takes those that the data set has, if any.
+        beside: what the real pictures are looked at with; None takes `models`.
         done: told how many pictures have been scored.
         rows: a file to write a line of JSON for each scored picture into.
 
@@ -113,8 +115,9 @@ def run_suite(
     if not scored:
         told = f"; the first: {failures[0].path}: {failures[0].reason}" if failures else ""
         raise SettingsError(f"suite {suite.name}: none of {len(failures)} pictures could be scored{told}")
-    beside = _real(suite, cases, found, models, real, done)
-    made, bound = suite.compare(scored, beside)
+    there = {item.case for item in scored}
+    others = _real(suite, cases, there, beside or models, real, done)
+    made, bound = suite.compare(scored, others)
     if rows is not None:
         lines = [json.dumps({"picture": item.path, "scene": cases[item.case].name, **item.row}) for item in scored]
         rows.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
@@ -123,7 +126,7 @@ def run_suite(
         "pictures": len(scored),
         "scenes without a picture": sum(not paths for paths in found),
         "pictures without a score": len(failures),
-        "real pictures": len(beside),
+        "real pictures": len(others),
         "models": models.describe(suite.needs),
         **suite.notes(),
     }
@@ -162,12 +165,12 @@ def _scored(
 def _real(
     suite: Suite,
     cases: Sequence[Case],
-    found: Sequence[Sequence[Path]],
+    there: Container[int],
     models: Models,
     real: Path | None,
     done: Callable[[int], None] | None,
 ) -> list[Scored]:
-    """Score the real pictures of the scenes that have one; a reference takes all of a folder."""
+    """Score the real pictures of the cases that have a score; a reference takes all of a folder."""
     sources: list[list[Path | Example]]
     if real is not None and not real.is_dir():
         raise SettingsError(f"real: there is no folder {str(real)!r}")
@@ -176,10 +179,10 @@ def _real(
         sources, cases = [[path] for path in files], [cases[0]] * len(files)
     elif real is not None:
         beside = find_pictures(cases, real)
-        sources = [list(paths[:1]) if found[k] else [] for k, paths in enumerate(beside)]
+        sources = [list(paths[:1]) if k in there else [] for k, paths in enumerate(beside)]
     else:
         sources = [
-            [case.example] if case.example.image is not None and found[k] else [] for k, case in enumerate(cases)
+            [case.example] if case.example.image is not None and k in there else [] for k, case in enumerate(cases)
         ]
     scored = _scored(suite, cases, sources, models, [], done)
     return [Scored(number, str(number), row, cases[number].group) for number, _, row in scored]

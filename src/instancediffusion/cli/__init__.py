@@ -25,6 +25,7 @@ COMMANDS = {
     "studio": "Open a page in which scenes are drawn and their pictures made.",
     "scene": "Check, draw and convert scene files.",
     "data": "Look at, check, convert and split labelled pictures.",
+    "dataset": "Make labelled pictures from a spec.",
     "world": "Draw samples of the synthetic world.",
     "train": "Train the stages of a model.",
     "evaluate": "Score a model on layouts it has not seen.",

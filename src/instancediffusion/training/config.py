@@ -142,7 +142,7 @@ def build(kind: type[T], values: Any, where: str) -> T:
     read = {name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
         return kind(**read)
-    except TypeError as error:
+    except (TypeError, SettingsError) as error:
         raise SettingsError(f"{where}: {error}") from error
 
 
@@ -152,7 +152,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, types.GenericAlias) and hint.__origin__ is tuple:
         if not isinstance(value, list):
             raise SettingsError(f"{where} = {value!r}: expected a list")
-        return tuple(_value(hint.__args__[0], item, where) for item in value)
+        return tuple(_value(hint.__args__[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     plain = getattr(hint, "__origin__", hint)
     if plain is float and type(value) is int:
         return float(value)

@@ -1,0 +1,31 @@
+"""Labelled pictures out of nothing but a spec: scenes drawn at random, pictures made, filtered by a detector, written.
+
+`DatasetMaker` is the way in; `instancediffusion dataset make` loads the model and calls it.
+"""
+
+from .detection import Detection, Detector, JudgeDetector, TransformersDetector, load_detector
+from .filtering import Verdict, judge_picture, labelled
+from .making import DatasetMaker, MadeDataset, pipeline_pictures
+from .sampling import DrawnScene, NoRoomError, SceneSampler
+from .spec import ClassSpec, DatasetSpec, FilterSpec, read_spec
+
+__all__ = [
+    "ClassSpec",
+    "DatasetMaker",
+    "DatasetSpec",
+    "Detection",
+    "Detector",
+    "DrawnScene",
+    "FilterSpec",
+    "JudgeDetector",
+    "MadeDataset",
+    "NoRoomError",
+    "SceneSampler",
+    "TransformersDetector",
+    "Verdict",
+    "judge_picture",
+    "labelled",
+    "load_detector",
+    "pipeline_pictures",
+    "read_spec",
+]

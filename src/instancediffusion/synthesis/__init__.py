@@ -3,7 +3,7 @@
 `DatasetMaker` is the way in; `instancediffusion dataset make` loads the model and calls it.
 """
 
-from .detection import Detection, Detector, JudgeDetector, TransformersDetector, load_detector
+from .detection import ClassesDetector, Detection, Detector, JudgeDetector, WordsDetector, load_detector
 from .filtering import Verdict, judge_picture, labelled
 from .making import DatasetMaker, MadeDataset, pipeline_pictures
 from .sampling import DrawnScene, NoRoomError, SceneSampler
@@ -11,6 +11,7 @@ from .spec import ClassSpec, DatasetSpec, FilterSpec, read_spec
 
 __all__ = [
     "ClassSpec",
+    "ClassesDetector",
     "DatasetMaker",
     "DatasetSpec",
     "Detection",
@@ -21,8 +22,8 @@ __all__ = [
     "MadeDataset",
     "NoRoomError",
     "SceneSampler",
-    "TransformersDetector",
     "Verdict",
+    "WordsDetector",
     "judge_picture",
     "labelled",
     "load_detector",

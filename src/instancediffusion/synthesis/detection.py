@@ -11,13 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from instancediffusion.errors import CheckpointError
+from instancediffusion.checkpoints import weights_sha256
 from instancediffusion.evaluation import Judge, PictureJudge
 from instancediffusion.evaluation.seen import Picture, as_rgb
-from instancediffusion.geometry import rle_decode, rle_encode
+from instancediffusion.evaluation.suites.models import ObjectDetector, PhraseDetector
+from instancediffusion.geometry import box_iou, rle_decode, rle_encode
 
 Bools = npt.NDArray[np.bool_]
-BATCH = 8
+LEAST_SCORE = 0.05
+"""Score below which nothing is told at all; the filter has a bound of its own."""
+
+SAME = 0.7
+"""IoU from which two detections of one label are the same object."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +90,10 @@ class JudgeDetector:
         for seen in self.judge.look(images):
             detections = []
             for index, one in enumerate(seen.instances):
-                x0, y0, x1, y1 = (float(v) for v in np.clip(one.box, 0, 1))
                 visible = seen.mask(index)
                 whole = None if seen.wholes is None else seen.wholes[index] | visible
                 masks = {"visible": visible if visible.any() else None, "whole": whole}
-                detections.append(Detection(one.name, (x0, y0, x1, y1), float(one.confidence), **masks))
+                detections.append(Detection(one.name, _box(one.box), float(one.confidence), **masks))
             found.append(detections)
         return found
 
@@ -98,85 +102,23 @@ class JudgeDetector:
         return {"detector": "judge", **self.judge.describe()}
 
 
-class TransformersDetector:
-    """A detector of `transformers`: of fixed classes (DETR, RT-DETR, YOLOS), or of classes in words (OWL-ViT, DINO).
+class ClassesDetector:
+    """A detector of fixed classes, such as `evaluation.suites.detectors.TransformersDetector`, with or without masks.
 
     Args:
-        model: an `AutoModelForObjectDetection` or `AutoModelForZeroShotObjectDetection`.
-        processor: its processor.
-        facts: what `describe` tells.
-        threshold: least score of what is told at all; the filter has a bound of its own.
+        detector: finds objects.
+        facts: more that `describe` tells.
     """
 
-    def __init__(self, model: Any, processor: Any, facts: Mapping[str, Any], threshold: float = 0.05) -> None:
-        self.model, self.processor, self.threshold = model.eval(), processor, threshold
-        self.facts = {"detector": type(model).__name__, "threshold": threshold, **facts}
-        self.in_words = hasattr(processor, "tokenizer")
+    def __init__(self, detector: ObjectDetector, facts: Mapping[str, Any] | None = None) -> None:
+        self.detector, self.facts = detector, {"detector": "classes", **detector.describe(), **(facts or {})}
 
-    @classmethod
-    def load(cls, name: str, device: str = "cpu") -> TransformersDetector:
-        """Open a folder or hub id; of weights, only safetensors are read.
-
-        Raises:
-            CheckpointError: it is no detector of `transformers`, or cannot be loaded.
-        """
-        import transformers
-
-        options: dict[str, Any] = {"use_safetensors": True}
-        mapping = transformers.models.auto.modeling_auto.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES
-        try:
-            config = transformers.AutoConfig.from_pretrained(name)
-            words = config.model_type in mapping
-            kind = f"AutoModelFor{'ZeroShot' if words else ''}ObjectDetection"
-            model = getattr(transformers, kind).from_pretrained(name, **options)
-            reader = transformers.AutoProcessor if words else transformers.AutoImageProcessor
-            processor = reader.from_pretrained(name)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            told = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(
-                f"detector {name}: {told}; give the folder of a judge, or a detector of transformers"
-            ) from error
-        revision = getattr(config, "_commit_hash", None)
-        return cls(model.to(device), processor, {"name": name, "revision": revision, "weights": _weights(name)})
-
-    def detect(self, images: Sequence[Picture], labels: Sequence[str]) -> list[list[Detection]]:
-        """Look at pictures; a detector of fixed classes tells all of them."""
-        import torch
-
-        found: list[list[Detection]] = []
-        for start in range(0, len(images), BATCH):
-            batch = [as_rgb(image) for image in images[start : start + BATCH]]
-            sizes = [(image.height, image.width) for image in batch]
-            asked = {"text": [list(labels)] * len(batch)} if self.in_words else {}
-            inputs = self.processor(images=batch, return_tensors="pt", **asked).to(self.model.device)
-            with torch.inference_mode():
-                outputs = self.model(**inputs)
-            found += [
-                self._detections(result, size, labels)
-                for result, size in zip(self._read(outputs, inputs, sizes, asked), sizes, strict=True)
-            ]
-        return found
-
-    def _read(self, outputs: Any, inputs: Any, sizes: Sequence[tuple[int, int]], asked: Mapping[str, Any]) -> Any:
-        if not self.in_words:
-            return self.processor.post_process_object_detection(outputs, self.threshold, sizes)
-        options: dict[str, Any] = {"threshold": self.threshold, "target_sizes": sizes, "text_labels": asked["text"]}
-        if "input_ids" in inputs and "GroundingDino" in type(self.model).__name__:
-            options["input_ids"] = inputs["input_ids"]
-        return self.processor.post_process_grounded_object_detection(outputs, **options)
-
-    def _detections(self, result: Mapping[str, Any], size: tuple[int, int], labels: Sequence[str]) -> list[Detection]:
-        names = result.get("text_labels")
-        if names is None:
-            numbers = [int(number) for number in result["labels"]]
-            names = [labels[n] if self.in_words else self.model.config.id2label[n] for n in numbers]
-        scale = np.array([size[1], size[0]] * 2)
-        boxes = np.clip(result["boxes"].detach().cpu().double().numpy().reshape(-1, 4) / scale, 0, 1)
+    def detect(self, images: Sequence[Picture], labels: Sequence[str]) -> list[list[Detection]]:  # noqa: ARG002
+        """Look at pictures; all classes of the detector are told."""
         found = []
-        for name, box, score in zip(names, boxes, result["scores"], strict=True):
-            if (box[2:] > box[:2]).all():
-                x0, y0, x1, y1 = (float(v) for v in box)
-                found.append(Detection(str(name), (x0, y0, x1, y1), float(score)))
+        for image in images:
+            seen = [Detection(d.label, _box(d.box), d.score, d.mask) for d in self.detector(as_rgb(image), "")]
+            found.append(distinct(seen))
         return found
 
     def describe(self) -> Mapping[str, Any]:
@@ -184,11 +126,55 @@ class TransformersDetector:
         return self.facts
 
 
+class WordsDetector:
+    """A detector of classes in words, such as `evaluation.suites.phrase_models.PhraseNetwork`.
+
+    Args:
+        detector: says how well candidate boxes fit words; each box stands for the label that it fits best.
+        facts: more that `describe` tells.
+    """
+
+    def __init__(self, detector: PhraseDetector, facts: Mapping[str, Any] | None = None) -> None:
+        self.detector, self.facts = detector, {"detector": "words", **detector.describe(), **(facts or {})}
+
+    def detect(self, images: Sequence[Picture], labels: Sequence[str]) -> list[list[Detection]]:
+        """Look for the labels in pictures."""
+        found = []
+        for image in images:
+            boxes, scores = self.detector(as_rgb(image), labels)
+            best = scores.argmax(1)
+            rows = zip(boxes, scores.max(1), best, strict=True)
+            found.append(distinct([Detection(labels[k], _box(box), float(score)) for box, score, k in rows]))
+        return found
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return the facts."""
+        return self.facts
+
+
+def distinct(detections: Sequence[Detection]) -> list[Detection]:
+    """Those of `LEAST_SCORE` or more, the surest first; of two of one label with an IoU above `SAME` the surer one."""
+    kept: list[Detection] = []
+    for one in sorted(detections, key=lambda one: -one.score):
+        x0, y0, x1, y1 = one.box
+        if one.score < LEAST_SCORE or x1 <= x0 or y1 <= y0:
+            continue
+        same = [other.box for other in kept if other.label == one.label]
+        if not same or box_iou(one.box, same).max() <= SAME:
+            kept.append(one)
+    return kept
+
+
 def load_detector(name: str, device: str = "cpu") -> Detector:
-    """Open a detector: the folder of a judge, or what `TransformersDetector.load` takes.
+    """Open a detector by its folder or hub id; of weights, only safetensors are read.
+
+    Args:
+        name: the folder of a judge; or a detector or instance segmenter of `transformers`.
+        device: where it runs.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: it is a damaged judge.
+        ModelError: it is no detector, or cannot be opened.
     """
     try:
         values = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
@@ -196,10 +182,16 @@ def load_detector(name: str, device: str = "cpu") -> Detector:
         values = {}
     if isinstance(values, dict) and "judge" in values:
         return JudgeDetector(Judge.load(name))
-    return TransformersDetector.load(name, device)
+    from instancediffusion.evaluation.suites.detectors import TransformersDetector
+    from instancediffusion.evaluation.suites.models import model_kind
+    from instancediffusion.evaluation.suites.phrase_models import THRESHOLDS, PhraseNetwork
+
+    facts = {"weights": weights_sha256(Path(name))} if Path(name).is_dir() else {}
+    if model_kind("detector", name) in THRESHOLDS:
+        return WordsDetector(PhraseNetwork(name, device), facts)
+    return ClassesDetector(TransformersDetector(name, device), facts)
 
 
-def _weights(name: str) -> str | None:
-    from instancediffusion.checkpoints import weights_sha256
-
-    return weights_sha256(Path(name)) if Path(name).is_dir() else None
+def _box(box: npt.ArrayLike) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (float(v) for v in np.clip(np.asarray(box, np.float64), 0, 1))
+    return x0, y0, x1, y1

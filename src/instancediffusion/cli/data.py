@@ -1,4 +1,4 @@
-"""`instancediffusion data`: labelled pictures of any format, looked at, checked, converted, split."""
+"""`instancediffusion data`: labelled pictures of any format, looked at, checked, converted, split, made."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 
 from instancediffusion.errors import SettingsError
 
+from .annotate import annotate
 from .groups import Group
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ _IMAGES = click.option("--images", type=click.Path(exists=True, file_okay=False,
 
 @click.group(cls=Group)
 def data() -> None:
-    """Look at, check, convert and split labelled pictures."""
+    """Look at, check, convert, split and make labelled pictures."""
+
+
+data.add_command(annotate)
 
 
 def _open(path: Path, format_: str | None, split: str | None, images: Path | None) -> SceneDataset:
@@ -36,7 +40,7 @@ def _open(path: Path, format_: str | None, split: str | None, images: Path | Non
 
 
 @contextmanager
-def _told() -> Iterator[list[warnings.WarningMessage]]:
+def told_warnings() -> Iterator[list[warnings.WarningMessage]]:
     """Print every warning of the block in a line."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -57,7 +61,7 @@ def info(path: Path, format_: str | None, split: str | None, images: Path | None
     """Say what PATH holds: pictures, instances, kinds of location, order, categories."""
     from instancediffusion.datasets import format_of, usable
 
-    with _told():
+    with told_warnings():
         dataset = _open(path, format_, split, images)
         counts, categories, pictures = Counter[str](), Counter[str](), 0
         for _, example in usable(dataset):
@@ -82,7 +86,7 @@ def check(path: Path, format_: str | None, split: str | None, images: Path | Non
     from instancediffusion.datasets import usable
     from instancediffusion.errors import SceneError
 
-    with _told() as found:
+    with told_warnings() as found:
         dataset = _open(path, format_, split, images)
         good = 0
         for index, example in usable(dataset):
@@ -107,7 +111,7 @@ def convert(source: Path, out: Path, target: str, format_: str | None, split: st
     """Write SOURCE in another format into the new folder OUT, pictures too; what is lost is told."""
     from instancediffusion.datasets import write_dataset
 
-    with _told():
+    with told_warnings():
         written = write_dataset(_open(source, format_, split, images), out, target)
     left = f", {written.skipped} left out" if written.skipped else ""
     click.echo(f"{out}: {written.pictures} pictures, {written.instances} instances ({target}){left}")
@@ -134,7 +138,7 @@ def split_(
     total = sum(share for _, share in shares)
     if total > 1 + 1e-9 or len({name for name, _ in shares}) < len(shares):
         raise SettingsError(f"--part: the shares sum to {total:g}; give each part once, and at most 1 in all")
-    with _told():
+    with told_warnings():
         dataset = _open(source, format_, None, images)
         order = np.random.default_rng(seed).permutation(len(dataset))
         ends = np.rint(np.cumsum([0.0, *(share for _, share in shares)]) * len(dataset)).astype(int)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from instancediffusion.geometry import NUM_MASK_POINTS, NUM_SCRIBBLE_POINTS
-from instancediffusion.scene import KINDS as KINDS
+KINDS: tuple[str, ...] = ("box", "point", "scribble", "mask")
+"""The four kinds of location, in the order of their token groups (paper, section 3.1)."""
 
-SCRIBBLE_POINTS, MASK_POINTS = NUM_SCRIBBLE_POINTS, NUM_MASK_POINTS
+SCRIBBLE_POINTS = 20
+MASK_POINTS = 256
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,7 @@ class LocationTensors:
 
     @classmethod
     def empty(
-        cls,
-        batch_size: int,
-        slots: int = 0,
-        *,
-        scribble_points: int = SCRIBBLE_POINTS,
-        mask_points: int = MASK_POINTS,
+        cls, batch_size: int, slots: int = 0, *, scribble_points: int = SCRIBBLE_POINTS, mask_points: int = MASK_POINTS
     ) -> LocationTensors:
         """No instance anywhere: the grounding of the unconditional pass."""
         shape = (batch_size, slots)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from instancediffusion.runs import MANIFEST
 from instancediffusion.scene import Instance, Mask, ReadOptions
 from instancediffusion.scene.canvas import Canvas, box_to_pixels, point_to_pixels
 from instancediffusion.scene.formats.foreign.labelme import read_labelme
@@ -26,7 +27,8 @@ from .shared import example_of, kind_of
 
 def recognise(path: Path) -> bool:
     """Whether a path is a folder of LabelMe files."""
-    first = next(iter(sorted(path.glob("*.json"))), None) if path.is_dir() else None
+    found = sorted(path.glob("*.json")) if path.is_dir() else []
+    first = next((file for file in found if file.name != MANIFEST), None)
     return first is not None and kind_of(first) == "labelme"
 
 
@@ -47,7 +49,8 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[Path]:
         picture = find_picture([*places, file.parent], name) or _embedded(data.get("imageData"))
         return example_of(found[0], picture, name)
 
-    return LazyDataset(os.fspath(path), files_under(folder, (".json",)), read_one)
+    files = [file for file in files_under(folder, (".json",)) if file.name != MANIFEST]
+    return LazyDataset(os.fspath(path), files, read_one)
 
 
 def _embedded(value: Any) -> bytes | None:

@@ -1,0 +1,29 @@
+"""Labels for pictures that have none: tags, boxes, masks, captions and a depth order by models behind protocols."""
+
+from .annotate import annotate
+from .order import layers, order_by_depth, order_by_visibility
+from .pictures import PictureFolder, open_pictures
+from .run import Outcome, Target, annotate_dataset
+from .settings import AnnotationSettings, ModelNames
+from .stages import Captioner, DepthEstimator, Detection, Detector, Segmenter, Stages, Tagger
+
+__all__ = [
+    "AnnotationSettings",
+    "Captioner",
+    "DepthEstimator",
+    "Detection",
+    "Detector",
+    "ModelNames",
+    "Outcome",
+    "PictureFolder",
+    "Segmenter",
+    "Stages",
+    "Tagger",
+    "Target",
+    "annotate",
+    "annotate_dataset",
+    "layers",
+    "open_pictures",
+    "order_by_depth",
+    "order_by_visibility",
+]

@@ -1,0 +1,265 @@
+"""A run over many pictures: what is done stays done, what fails is kept aside, the data set is written at the end.
+
+Beside the data set `NAME` stands the run directory `NAME.records`: a record for each picture, and which failed and why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from instancediffusion import __version__
+from instancediffusion.datasets import Example, LazyDataset, SceneDataset, Written, format_of, write_dataset
+from instancediffusion.datasets.formats.shared import read_visible, runs_of
+from instancediffusion.errors import SceneError, SettingsError
+from instancediffusion.runs import MANIFEST, ItemState, RunDirectory, fingerprint, write_atomic, write_json
+from instancediffusion.scene.canvas import Canvas
+from instancediffusion.scene.formats.native import read_native, write_native
+from instancediffusion.scene.report import Report
+
+from .annotate import annotate
+from .objects import one_line
+from .pictures import content_of, key_of
+from .settings import AnnotationSettings
+from .stages import Stages
+
+KIND = "annotate"
+FAILED = "failed.jsonl"
+
+
+@dataclass
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        annotated: pictures that went through the models.
+        skipped: pictures that were done already, or had failed before.
+        failed: picture -> why, of this run and of those before.
+        written: the data set, if it was written anew.
+    """
+
+    annotated: int = 0
+    skipped: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    written: Written | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where results go.
+
+    Attributes:
+        folder: the data set.
+        format: its format.
+        overwrite: replace records of other settings, and a data set that was changed since.
+        retry: try pictures again that failed before.
+    """
+
+    folder: Path
+    format: str = "coco"
+    overwrite: bool = False
+    retry: bool = False
+
+    @property
+    def records(self) -> Path:
+        """The run directory."""
+        return self.folder.with_name(f"{self.folder.name}.records")
+
+
+def annotate_dataset(
+    dataset: SceneDataset,
+    target: Target,
+    settings: AnnotationSettings,
+    pins: Mapping[str, Mapping[str, Any]],
+    build: Callable[[], Stages],
+    told: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Annotate all pictures, as far as they are not done, and write the data set.
+
+    Pictures go through the models in batches of neighbours. A batch of which anything is missing is computed as a
+    whole, so that a run that was killed and started again gives the same numbers as one that was not. A batch that
+    fails is tried again picture by picture.
+
+    Args:
+        dataset: the pictures; see `annotate.annotate` for what is done with labels that are there.
+        target: where results go.
+        settings: the thresholds.
+        pins: what each model is (`Stages.pins`); other models are other settings.
+        build: loads the models; called only if there is something to do.
+        told: called after each batch with the number of pictures done and of all.
+
+    Raises:
+        SettingsError: the target holds something else, or was made with other settings.
+        SceneError: no picture could be annotated.
+    """
+    format_of(target.folder, target.format)
+    recipe = fingerprint(settings.facts(), {name: dict(pin) for name, pin in pins.items()})
+    records = RunDirectory(target.records, KIND)
+    _check(target, records, recipe)
+    outcome, stages = Outcome(), None
+    for start in range(0, len(dataset), settings.batch_size):
+        entries = [_Entry.of(dataset, index, recipe) for index in range(len(dataset))[start:][: settings.batch_size]]
+        todo = [entry for entry in entries if not _is_done(records, entry, target.retry)]
+        if todo:
+            stages = stages or build()
+            for entry, found in zip(entries, _annotated(entries, stages, settings), strict=True):
+                if entry in todo:
+                    _keep(records, entry, found, recipe)
+        outcome.annotated += len(todo)
+        outcome.skipped += len(entries) - len(todo)
+        if told is not None:
+            told(min(start + settings.batch_size, len(dataset)), len(dataset))
+    records.settle()
+    _write(dataset, target, records, outcome, {"settings": settings.facts(), "models": pins})
+    return outcome
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """An entry of the data set: what it is, or why it cannot be read."""
+
+    key: str
+    mark: str
+    example: Example | None
+    fault: str = ""
+
+    @classmethod
+    def of(cls, dataset: SceneDataset, index: int, recipe: str) -> _Entry:
+        key = key_of(dataset, index)
+        try:
+            example = dataset[index]
+            return cls(key, fingerprint(recipe, content_of(example)), example)
+        except (SceneError, OSError) as error:
+            fault = one_line(str(error))
+            return cls(key, fingerprint(recipe, fault), None, fault)
+
+
+def _is_done(records: RunDirectory, entry: _Entry, retry: bool) -> bool:
+    if records.state(entry.key, entry.mark) is not ItemState.COMPLETE:
+        return False
+    item = records.item(entry.key)
+    return not (retry and item is not None and "failed" in item.record)
+
+
+def _annotated(entries: Sequence[_Entry], stages: Stages, settings: AnnotationSettings) -> Iterator[Example | str]:
+    """An annotated example for each entry, or why there is none."""
+    readable = [entry.example for entry in entries if entry.example is not None]
+    try:
+        whole: list[Example] | None = annotate(readable, stages, settings)
+    except Exception:  # noqa: BLE001 - which picture it was, and what it says, comes out below
+        whole = None
+    done = iter(whole or ())
+    for entry in entries:
+        if entry.example is None:
+            yield entry.fault
+        elif whole is not None:
+            yield next(done)
+        else:
+            yield _alone(entry.example, stages, settings)
+
+
+def _alone(example: Example, stages: Stages, settings: AnnotationSettings) -> Example | str:
+    try:
+        return annotate([example], stages, settings)[0]
+    except SceneError as error:
+        return one_line(str(error))
+    except Exception as error:  # noqa: BLE001 - whatever a model or a damaged picture raises, the others go on
+        return one_line(f"{type(error).__name__}: {error}")
+
+
+def _keep(records: RunDirectory, entry: _Entry, found: Example | str, recipe: str) -> None:
+    record: dict[str, Any] = {"recipe": recipe}
+    files: dict[str, bytes | str] = {}
+    if isinstance(found, str):
+        record["failed"] = found
+    else:
+        data: dict[str, Any] = {"scene": write_native(found.scene), "categories": list(found.categories)}
+        data |= {"file_name": found.file_name, "image_id": found.image_id}
+        data["visible"] = [mask and runs_of(mask) for mask in found.visible]
+        files[f"{entry.key}.json"] = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    records.put(entry.key, entry.mark, files, record, replace=records.item(entry.key) is not None)
+
+
+def _check(target: Target, records: RunDirectory, recipe: str) -> None:
+    """Refuse, before any work, what would be overwritten in silence."""
+    folder = target.folder
+    if target.overwrite:
+        if folder.is_dir() and any(folder.iterdir()) and _manifest(folder) is None:
+            raise SettingsError(f"{folder}: is no data set that was annotated here; choose another folder")
+        return
+    if any(item.record.get("recipe") != recipe for item in records.items().values()):
+        told = f"{target.records}: was made with other settings or models"
+        raise SettingsError(f"{told}; choose another folder, or replace it (--overwrite)")
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    manifest = _manifest(folder)
+    if manifest is None:
+        raise SettingsError(f"{folder}: is there already and not empty; choose another folder")
+    written = (folder / MANIFEST).stat().st_mtime_ns
+    changed = (path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime_ns > written)
+    if (first := next(changed, None)) is not None:
+        told = f"{first}: was changed since the data set was written, which would undo that"
+        raise SettingsError(f"{told}; choose another folder, or replace it (--overwrite)")
+
+
+def _manifest(folder: Path) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("kind") == KIND else None
+
+
+def _write(
+    dataset: SceneDataset, target: Target, records: RunDirectory, outcome: Outcome, facts: Mapping[str, Any]
+) -> None:
+    """Write the data set anew if anything in it changed, beside the old one, and put it in its place."""
+    keys = [key_of(dataset, index) for index in range(len(dataset))]
+    items = records.items()
+    outcome.failed = {key: str(items[key].record["failed"]) for key in keys if "failed" in items[key].record}
+    lines = [json.dumps({"picture": key, "reason": told}, ensure_ascii=False) for key, told in outcome.failed.items()]
+    write_atomic(target.records / FAILED, "".join(f"{line}\n" for line in lines))
+    mark = fingerprint(target.format, [[key, items[key].fingerprint] for key in keys if key not in outcome.failed])
+    manifest = _manifest(target.folder)
+    if manifest is not None and manifest.get("mark") == mark and not target.overwrite:
+        return
+    done = [index for index, key in enumerate(keys) if key not in outcome.failed]
+    if not done:
+        first = next(iter(outcome.failed.items()), ("", ""))
+        raise SettingsError(f"{target.folder}: no picture could be annotated; {first[0]}: {first[1]}")
+
+    def read(report: Report, index: int) -> Example | None:
+        return _read_record(report, target.records / f"{keys[index]}.json", dataset[index])
+
+    fresh = target.records / "dataset.partial"
+    shutil.rmtree(fresh, ignore_errors=True)
+    found = LazyDataset(os.fspath(target.records), done, read, dataset.categories)
+    outcome.written = write_dataset(found, fresh, target.format)
+    counts = {"pictures": outcome.written.pictures, "instances": outcome.written.instances}
+    failed = [{"picture": key, "reason": reason} for key, reason in outcome.failed.items()]
+    head = {"version": 1, "kind": KIND, "program": __version__, "format": target.format, "mark": mark, **counts}
+    write_json(fresh / MANIFEST, {**head, **facts, "failed": failed})
+    if target.folder.exists():
+        old = target.records / "dataset.replaced"
+        shutil.rmtree(old, ignore_errors=True)
+        target.folder.rename(old)
+        fresh.rename(target.folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        fresh.rename(target.folder)
+
+
+def _read_record(report: Report, path: Path, source: Example) -> Example | None:
+    """A record as an example, with the picture it was made from."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    scene = read_native(data["scene"], report)
+    if scene is None:
+        return None
+    canvas = Canvas(scene.width, scene.height)
+    visible = tuple(read_visible(report, "$.visible", mask, canvas) for mask in data["visible"])
+    return Example(scene, source.image, data["file_name"], data["image_id"], tuple(data["categories"]), visible)

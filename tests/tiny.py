@@ -28,6 +28,22 @@ def tiny_unet(seed: int = 0, **config) -> UNet2DConditionModel:
     ).eval()
 
 
+def tiny_xl_unet(seed: int = 0) -> UNet2DConditionModel:
+    """With the parts of Stable Diffusion XL's: two text encoders 32 and 48 wide, a pooled one of 40."""
+    return tiny_unet(
+        seed,
+        use_linear_projection=True,
+        cross_attention_dim=32 + 48,
+        attention_head_dim=[2, 4],
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=[1, 2],
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=40 + 6 * 8,
+    )
+
+
 def tiny_adapter(unet: UNet2DConditionModel, seed: int = 1, **config) -> InstanceAdapter:
     """An adapter whose every parameter is random: gates open, nothing at its neutral value."""
     torch.manual_seed(seed)

@@ -50,6 +50,23 @@ def tiny_text_encoder(vocabulary: int, seed: int = 2) -> CLIPTextModel:
     return CLIPTextModel(config).eval()
 
 
+def tiny_open_clip(kind, vocabulary: int, width: int = 48, projection: int = 40, layers: int = 2, **tokens):
+    """A text encoder of the shape of OpenCLIP's, as in Stable Diffusion 2.x and XL."""
+    torch.manual_seed(5)
+    config = CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=56,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=TOKENS,
+        hidden_act="gelu",
+        projection_dim=projection,
+        **tokens,
+    )
+    return kind(config).eval()
+
+
 def tiny_vae(seed: int = 3, latent_channels: int = 4) -> AutoencoderKL:
     torch.manual_seed(seed)
     return AutoencoderKL(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from instancediffusion.checkpoints import load_official, load_single_file
 from instancediffusion.cli.convert import convert
@@ -12,8 +12,8 @@ from instancediffusion.errors import CheckpointError, ModelError
 from instancediffusion.pipeline import InstanceDiffusionPipeline
 from tests.golden.checkpoint import published_checkpoint
 from tests.ldm import single_file
-from tests.tiny import tiny_unet
-from tests.tiny_pipeline import scene_of, tiny_pipeline, tiny_text_encoder, tiny_tokenizer, tiny_vae
+from tests.tiny import tiny_unet, tiny_xl_unet
+from tests.tiny_pipeline import scene_of, tiny_open_clip, tiny_pipeline, tiny_text_encoder, tiny_tokenizer, tiny_vae
 
 HEADS = {"num_heads": 4, "text_heads": 4}
 FAST = {"seed": 0, "num_inference_steps": 2, "guidance_scale": 2.0, "output_type": "latent"}
@@ -23,21 +23,6 @@ def same_weights(found, expected):
     ours, theirs = found.state_dict(), expected.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-
-
-def open_clip_model(kind, vocabulary=192):
-    torch.manual_seed(5)
-    config = CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=48,
-        intermediate_size=56,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=24,
-        hidden_act="gelu",
-        projection_dim=40 if kind is CLIPTextModelWithProjection else 48,
-    )
-    return kind(config).eval()
 
 
 def test_the_base_in_the_published_checkpoint_is_the_same_by_both_readers(tmp_path):
@@ -72,7 +57,7 @@ def test_the_base_in_the_published_checkpoint_is_the_same_by_both_readers(tmp_pa
 
 def test_stable_diffusion_2_in_one_file(tmp_path):
     unet = tiny_unet(use_linear_projection=True, cross_attention_dim=48, attention_head_dim=[2, 4])
-    text_encoder = open_clip_model(CLIPTextModel)
+    text_encoder = tiny_open_clip(CLIPTextModel, 192, projection=48)
     save_file(single_file(unet, tiny_vae(), text_encoder, open_clip=True), tmp_path / "sd2.safetensors")
     found = load_single_file(tmp_path / "sd2.safetensors", num_heads=[2, 4], text_heads=4)
     assert found.family == "sd2"
@@ -87,18 +72,8 @@ def test_stable_diffusion_2_in_one_file(tmp_path):
 
 
 def test_stable_diffusion_xl_in_one_file(tmp_path):
-    texts = tiny_text_encoder(192), open_clip_model(CLIPTextModelWithProjection)
-    unet = tiny_unet(
-        use_linear_projection=True,
-        cross_attention_dim=32 + 48,
-        attention_head_dim=[2, 4],
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=[1, 2],
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=40 + 6 * 8,
-    )
+    texts = tiny_text_encoder(192), tiny_open_clip(CLIPTextModelWithProjection, 192)
+    unet = tiny_xl_unet()
     tensors = single_file(unet, tiny_vae(), *texts)
     save_file({name: value.half() for name, value in tensors.items()}, tmp_path / "xl.safetensors")
     found = load_single_file(tmp_path / "xl.safetensors", num_heads=[2, 4], text_heads=4)

@@ -6,33 +6,21 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from instancediffusion import InstanceAdapter, InstanceDiffusionPipeline, Scene
 from instancediffusion.errors import ModelError, SettingsError
 from tests.ldm import single_file
-from tests.tiny import tiny_adapter, tiny_unet
-from tests.tiny_pipeline import TOKENS, scene_of, tiny_text_encoder, tiny_tokenizer, tiny_vae
+from tests.tiny import tiny_adapter, tiny_unet, tiny_xl_unet
+from tests.tiny_pipeline import TOKENS, scene_of, tiny_open_clip, tiny_text_encoder, tiny_tokenizer, tiny_vae
 
 STEPS = {"num_inference_steps": 3, "guidance_scale": 3.0, "output_type": "latent"}
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
-def open_clip(kind, words, width=48, projection=40):
-    torch.manual_seed(5)
-    config = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=width,
-        intermediate_size=56,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=TOKENS,
-        hidden_act="gelu",
-        projection_dim=projection,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-    )
-    return kind(config).eval()
+def open_clip(kind, words, projection=40):
+    tokens = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
+    return tiny_open_clip(kind, len(words), projection=projection, layers=3, **tokens)
 
 
 def neutral(unet, **config):
@@ -45,17 +33,7 @@ def xl(tmp_path_factory):
     words = tiny_tokenizer(tmp_path_factory.mktemp("words"))
     padded = tiny_tokenizer(tmp_path_factory.mktemp("others"))
     padded.pad_token = "!"
-    unet = tiny_unet(
-        use_linear_projection=True,
-        cross_attention_dim=32 + 48,
-        attention_head_dim=[2, 4],
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=[1, 2],
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=40 + 6 * 8,
-    )
+    unet = tiny_xl_unet()
     return {
         "unet": unet,
         "vae": tiny_vae(),

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from instancediffusion.errors import SettingsError
 from instancediffusion.training import loop, stages
 from instancediffusion.training.checkpoint import load_checkpoint, save_checkpoint
 from instancediffusion.training.config import read_recipe
@@ -36,6 +37,44 @@ def test_what_goes_on_from_an_export_has_its_architecture(read, name):
         whole.autoencoder.latent_channels,
         whole.autoencoder.patch,
     )
+
+
+def test_a_recipe_on_top_of_others_is_the_one_that_states_all(tmp_path):
+    """Table by table, lists whole, with what is left out at its default; bit for bit."""
+    for name, text in {
+        "first": 'name = "a"\n[world]\nscenes = 9\nshard = 3\n[world.options]\nsize = 128\nmax_objects = 2\n'
+        "[unet]\nblock_out_channels = [32, 64]\nsample_size = 8\n[text.words]\nsteps = 7\n[reached]\nclass = 0.9\n",
+        "second": 'base = "first.toml"\nwithout = ["text.words", "world.shard"]\nname = "b"\n'
+        "[world.options]\nmax_objects = 3\n[unet]\nblock_out_channels = [16]\n",
+        "third": 'base = "second.toml"\n[diffusion.optimiser]\nlearning_rate = 3e-4\n',
+        "whole": 'name = "b"\n[world]\nscenes = 9\n[world.options]\nsize = 128\nmax_objects = 3\n'
+        "[unet]\nblock_out_channels = [16]\nsample_size = 8\n[diffusion.optimiser]\nlearning_rate = 3e-4\n",
+    }.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+    whole = read_recipe(tmp_path / "whole.toml")
+    third = read_recipe(tmp_path / "third.toml")
+    assert json.dumps(third.to_dict()) == json.dumps(whole.to_dict())
+    assert read_recipe(tmp_path / "first.toml").reached and not third.reached
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('base = "none.toml"', r"none\.toml: No such file"),
+        ('base = "a.toml"', "extends itself"),
+        ('base = "b.toml"', "extends itself"),
+        ("base = 3", 'write base = "file.toml"'),
+        ('without = ["text"]', "there is no base"),
+        ('base = "c.toml"\nwithout = ["text.words"]', r"c\.toml has no 'text\.words'"),
+        ('base = "c.toml"\nwithout = ["name.text"]', r"c\.toml has no 'name\.text'"),
+    ],
+)
+def test_a_base_that_cannot_be_had_is_named(tmp_path, text, told):
+    (tmp_path / "a.toml").write_text(text)
+    (tmp_path / "b.toml").write_text('base = "a.toml"')
+    (tmp_path / "c.toml").write_text('name = "c"')
+    with pytest.raises(SettingsError, match=told):
+        read_recipe(tmp_path / "a.toml")
 
 
 def test_the_first_half_has_every_stage(read):

@@ -1,7 +1,7 @@
 """Weights in and out: what people have of a model, our folders, the hub, and the cards of named models."""
 
 from instancediffusion.checkpoints.adapters import AdapterSource, local_adapter, read_adapter
-from instancediffusion.checkpoints.cards import CARDS, ModelCard, mini_folder, weights_sha256
+from instancediffusion.checkpoints.cards import CARDS, ModelCard, licence_of, mini_folder, weights_sha256
 from instancediffusion.checkpoints.contents import WeightsFile, open_weights
 from instancediffusion.checkpoints.folder import (
     check_new_folder,
@@ -28,6 +28,7 @@ __all__ = [
     "SingleFileComponents",
     "WeightsFile",
     "check_new_folder",
+    "licence_of",
     "load_official",
     "load_official_adapter",
     "load_single_file",

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from huggingface_hub import ModelCard as HubCard
+from yaml import YAMLError  # type: ignore[import-untyped]
+
 from instancediffusion.errors import ModelError
 from instancediffusion.runs import file_sha256
 
@@ -104,3 +107,14 @@ def weights_sha256(folder: Path) -> str:
     for path in files:
         digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
+
+
+def licence_of(name: str, folder: Path) -> str:
+    """The licence of a model as far as it is stated: by its card here, else by the README.md of its folder; else ""."""
+    if name in CARDS:
+        return CARDS[name].licence
+    try:
+        stated = HubCard.load(folder / "README.md").data.to_dict().get("license") if folder.is_dir() else None
+    except (OSError, ValueError, YAMLError):
+        return ""
+    return stated if isinstance(stated, str) else ""

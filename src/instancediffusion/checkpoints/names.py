@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from instancediffusion.scene import KINDS
+
 _RESNET = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -21,7 +23,6 @@ _ENDS = {
     "out.2": "conv_out",
 }
 _MIDDLE = {"0": "mid_block.resnets.0", "1": "mid_block.attentions.0", "2": "mid_block.resnets.1"}
-_KINDS = ("box", "point", "scribble", "mask")
 _NULLS = {"position": "box", "point": "point", "scribble": "scribble", "polygon": "mask"}
 _FUSER = {"attn.to_out.0.": "to_out.", "attn.": ""}
 _CONVNEXT = {"dwconv": "depthwise", "pwconv1": "expand", "pwconv2": "contract", "gamma": "layer_scale", "norm": "norm"}
@@ -97,7 +98,7 @@ def _unifusion_name(name: str) -> str:
         return f"null_locations.{_NULLS[null[1]]}"
     if mlp := re.fullmatch(r"linears_list\.(\d)\.(.+)", name):
         index = int(mlp[1])
-        return f"mlps.{_KINDS[index]}.{mlp[2]}" if index < len(_KINDS) else f"segmentation_mlp.{mlp[2]}"
+        return f"mlps.{KINDS[index]}.{mlp[2]}" if index < len(KINDS) else f"segmentation_mlp.{mlp[2]}"
     if down := re.fullmatch(r"convnext_tiny_backbone\.downsample_layers\.(.+)", name):
         return f"mask_encoder.downsamplers.{down[1]}"
     if block := re.fullmatch(r"convnext_tiny_backbone\.stages\.(\d+\.\d+)\.(\w+)(.*)", name):

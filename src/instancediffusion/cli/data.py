@@ -1,4 +1,4 @@
-"""`instancediffusion data`: labelled pictures of any format, looked at, checked, converted, split, made."""
+"""`instancediffusion data`: labelled pictures of any format, looked at, checked, converted, split, annotated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _IMAGES = click.option("--images", type=click.Path(exists=True, file_okay=False,
 
 @click.group(cls=Group)
 def data() -> None:
-    """Look at, check, convert, split and make labelled pictures."""
+    """Look at, check, convert, split and annotate labelled pictures."""
 
 
 data.add_command(annotate)

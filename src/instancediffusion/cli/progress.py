@@ -52,12 +52,18 @@ class Reporter:
         self.line(str(path))
 
     @contextmanager
-    def progress(self, pipeline: Any, pictures: int) -> Iterator[None]:
-        """Show two bars on a terminal: all pictures, and the network's rows of those being made."""
-        pipeline.set_progress_bar_config(disable=True)
+    def warnings(self) -> Iterator[None]:
+        """Print each warning about a scene as it comes."""
         with warnings.catch_warnings():
             warnings.simplefilter("always", SceneWarning)
             warnings.showwarning = self._show
+            yield
+
+    @contextmanager
+    def progress(self, pipeline: Any, pictures: int) -> Iterator[None]:
+        """Show two bars on a terminal: all pictures, and the network's rows of those being made."""
+        pipeline.set_progress_bar_config(disable=True)
+        with self.warnings():
             if not self.watched:
                 yield
                 return

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-KINDS: tuple[str, ...] = ("box", "point", "scribble", "mask")
-"""The four kinds of location, in the order of their token groups (paper, section 3.1)."""
+from instancediffusion.geometry import NUM_MASK_POINTS, NUM_SCRIBBLE_POINTS
+from instancediffusion.scene import KINDS as KINDS
 
-SCRIBBLE_POINTS = 20
-MASK_POINTS = 256
+SCRIBBLE_POINTS, MASK_POINTS = NUM_SCRIBBLE_POINTS, NUM_MASK_POINTS
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,12 @@ class LocationTensors:
 
     @classmethod
     def empty(
-        cls, batch_size: int, slots: int = 0, *, scribble_points: int = SCRIBBLE_POINTS, mask_points: int = MASK_POINTS
+        cls,
+        batch_size: int,
+        slots: int = 0,
+        *,
+        scribble_points: int = SCRIBBLE_POINTS,
+        mask_points: int = MASK_POINTS,
     ) -> LocationTensors:
         """No instance anywhere: the grounding of the unconditional pass."""
         shape = (batch_size, slots)

@@ -15,7 +15,6 @@ from instancediffusion.scene.limits import MAX_FILE_BYTES
 from instancediffusion.scene.report import Report
 
 MAX_ENTRIES = 20_000_000
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def refuse(path: Path, told: str, fix: str) -> SceneError:

@@ -18,6 +18,7 @@ from instancediffusion.pipeline.picture import png_bytes
 from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.rendering import render_overlay
 from instancediffusion.runs import RunConflictError, RunDirectory, fingerprint
+from instancediffusion.sampling import generators_for
 from instancediffusion.scene import Scene
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "tokenizers", "numpy", "pillow")
@@ -191,6 +192,18 @@ def batches(pictures: Sequence[Picture], size: int) -> Iterator[tuple[list[Scene
             yield [part[0].scene for part in together], list(seeds), [p for part in together for p in part]
 
 
+def paired(pictures: Sequence[Picture], size: int) -> Iterator[tuple[list[Scene], list[int], list[Picture]]]:
+    """Cut pictures into calls that draw each scene with the seed beside it; yields as `batches` does."""
+    for start in range(0, len(pictures), size):
+        part = list(pictures[start : start + size])
+        yield [picture.scene for picture in part], [picture.seed for picture in part], part
+
+
+def draw_paired(pipeline: Any, settings: GenerationSettings) -> Callable[[Sequence[Scene], Sequence[int]], Any]:
+    """What makes the pictures of `paired`: they are those that each scene has with its seed in a call of its own."""
+    return lambda scenes, seeds: pipeline(list(scenes), generator=generators_for(list(seeds)), settings=settings)
+
+
 def generate_pictures(
     make: Callable[[Sequence[Scene], Sequence[int]], GenerationOutput],
     folder: PictureFolder,
@@ -199,6 +212,7 @@ def generate_pictures(
     batch_size: int,
     record: Mapping[str, Any],
     written: Callable[[Path], None],
+    cut: Callable[[Sequence[Picture], int], Iterator[tuple[list[Scene], list[int], list[Picture]]]] = batches,
 ) -> list[tuple[Picture, Exception]]:
     """Make pictures and write each as soon as its batch is done.
 
@@ -211,13 +225,14 @@ def generate_pictures(
         batch_size: most pictures in one pipeline call.
         record: more to keep in the manifest, such as the device.
         written: told the path of each picture.
+        cut: cuts pictures into calls that `make` understands.
 
     Returns:
         The pictures that could not be made, each with its reason.
     """
     failed: list[tuple[Picture, Exception]] = []
     # The second half grows while it is walked: pictures of batches that failed.
-    calls = list(batches(pictures, batch_size))
+    calls = list(cut(pictures, batch_size))
     try:
         for scenes, seeds, order in calls:
             try:

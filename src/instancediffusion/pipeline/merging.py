@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from instancediffusion.choices import MERGE_RULES
 from instancediffusion.geometry import mask_box, points_box
+from instancediffusion.pipeline.framing import BoxUnit
 from instancediffusion.pipeline.layers import layered_merge
 from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.sampling import CropMerge, LastMerge, MeanMerge, Merge, StepRounding, Window, steps_in_fraction
 from instancediffusion.scene import Instance, Scene
-
-BoxUnit = tuple[float, float, float, float]
 
 
 def steps_before_merge(settings: GenerationSettings, num_steps: int | None = None) -> int:

@@ -12,3 +12,6 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_REFERENCE_BYTES = 16 * 1024 * 1024
 MAX_REFERENCE_PX = 4096  # on each side
 MAX_COCO_BYTES = 1024 * 1024 * 1024  # the annotations of COCO's own training set are 450 MB
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+"""Of files that are looked for beside annotations."""

@@ -14,7 +14,7 @@ from .reference import Reference
 from .report import Report, kind, show
 
 KINDS = ("box", "point", "scribble", "mask")
-"""The kinds of location, in the order in which they are always listed."""
+"""The kinds of location, in the order in which they are always listed: that of their tokens (paper, section 3.1)."""
 
 _TYPES: dict[str, type] = {"box": Box, "point": Point, "scribble": Scribble, "mask": Mask}
 

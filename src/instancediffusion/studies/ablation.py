@@ -6,8 +6,6 @@ a setting; nothing is trained again, so a row says what this model uses, not wha
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,22 +13,21 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import PictureJudge, Seen
 from instancediffusion.evaluation.seen import Floats, Picture
 from instancediffusion.pipeline.settings import PUBLISHED_INFERENCE
-from instancediffusion.runs import RunConflictError, atomic_path, write_json
 
 from .cells import Cell
+from .compared import ALONE
 from .metrics import Row
 from .parts import PARTS, lacking, switched_off
+from .pictures import claim, open_picture, picture_path, save_picture
 from .seen_rows import measure_seen
 
-SETTINGS, SECONDS, JUDGED_TOGETHER = "settings.json", "seconds", 8
+JUDGED_TOGETHER = 8
 COMPOSITES, OTHERS = "composites", "others"
 
 OWN_SEED = 1_000_003
@@ -67,7 +64,6 @@ class BoxReader(Protocol):
 WHOLE = "whole"
 _TOKENS = tuple(name for name in PARTS if name.endswith("_tokens"))
 _OURS = ("relative_values", "order_embedding")
-_ALONE = {"mis_fraction": 0.36}
 
 ROWS: dict[str, Ablation] = {
     WHOLE: Ablation("everything, the model's own settings"),
@@ -104,7 +100,7 @@ ROWS: dict[str, Ablation] = {
     "order_withheld": Ablation("order not in the request, a seed for each request", order=False, own_seeds=True),
     "order_guidance": Ablation("with order guidance 1.5", values={"order_guidance_scale": 1.5}),
     **{
-        f"mis_{rule}": Ablation(f"Multi-instance Sampler, {rule} merge", values={"mis_merge": rule, **_ALONE})
+        f"mis_{rule}": Ablation(f"Multi-instance Sampler, {rule} merge", values={"mis_merge": rule, **ALONE})
         for rule in ("mean", "crop", "layered")
     },
     "no_mis": Ablation("without the Multi-instance Sampler", values={"mis_fraction": 0.0}),
@@ -176,16 +172,7 @@ class AblationRun:
         Raises:
             RunConflictError: it holds those of another model, and `replace` was not asked for.
         """
-        noted = self.path / SETTINGS
-        if noted.exists() and json.loads(noted.read_text(encoding="utf-8")) != dict(decisive):
-            if not replace:
-                raise RunConflictError(
-                    f"{self.path} holds pictures of another model ({SETTINGS} there says which); choose another "
-                    "folder, or add --overwrite"
-                )
-            for picture in (self.path / "pictures").rglob("*.png"):
-                picture.unlink()
-        write_json(noted, dict(decisive))
+        claim(self.path, decisive, replace=replace)
 
     def missing(self) -> list[tuple[str, Cell]]:
         """List the pictures that are not there, as (row, cell), cell by cell: a part of them compares all rows."""
@@ -201,10 +188,7 @@ class AblationRun:
                 scene, settings = cell.asked(order=row.order), self._settings(name)
                 image = pipeline(scene, seed=self._seed(name, cell), settings=settings).images[0]
                 taken = time.perf_counter() - start
-            notes = PngInfo()
-            notes.add_text(SECONDS, f"{taken:.3f}")
-            with atomic_path(self.picture_path(name, cell)) as temporary:
-                image.save(temporary, "PNG", pnginfo=notes)
+            save_picture(image, self.picture_path(name, cell), taken)
             made(1)
 
     def picture_path(self, name: str, cell: Cell) -> Path:
@@ -212,14 +196,13 @@ class AblationRun:
         row = self.rows[name]
         values = {key: value for key, value in self._settings(name).to_dict().items() if key != "max_batch_rows"}
         told = [cell.asked(order=row.order).to_dict(), self._seed(name, cell), values, list(row.off)]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
-        return self.path / "pictures" / name / f"{digest}.png"
+        return picture_path(self.path, name, told)
 
     def measured(self, name: str, added: Callable[[int], None]) -> Iterator[Row]:
         """Measure every picture there is of a row; adds the `seconds` each took."""
         there = [cell for cell in self.cells if self.picture_path(name, cell).exists()]
         for batch in _batches(there):
-            opened = [_open(self.picture_path(name, cell)) for cell in batch]
+            opened = [open_picture(self.picture_path(name, cell)) for cell in batch]
             seen = self._look(batch, [image for image, _ in opened])
             for cell, one, (_, seconds) in zip(batch, seen, opened, strict=True):
                 yield {**measure_seen(cell, one, name), "seconds": seconds}
@@ -263,8 +246,3 @@ class AblationRun:
 def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), JUDGED_TOGETHER):
         yield items[start : start + JUDGED_TOGETHER]
-
-
-def _open(path: Path) -> tuple[Image.Image, float]:
-    with Image.open(path) as image:
-        return image.convert("RGB"), float(image.info.get(SECONDS, "nan"))

@@ -9,7 +9,8 @@ from typing import Any
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.settings import PUBLISHED_INFERENCE
 
-_ALONE = {"mis_fraction": 0.36}
+ALONE = {"mis_fraction": 0.36}
+"""The published share of steps in which each instance is denoised alone (`inference.py`)."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ COMPARED: tuple[Compared, ...] = (
     Compared("plain", "the model's own settings, order not told", order=False),
     Compared("grounding", "boolean attention mask, order not told", {"instance_mask": "grounding"}, order=False),
     Compared("visibility", "order told, visibility in the attention", {"instance_mask": "visibility"}),
-    Compared("layered", "order told, layered merge", {"mis_merge": "layered", **_ALONE}),
+    Compared("layered", "order told, layered merge", {"mis_merge": "layered", **ALONE}),
     Compared("order", "the model's own settings, order told"),
     Compared(
         "all",
         "order told, visibility, layered merge, order guidance",
-        {"instance_mask": "visibility", "mis_merge": "layered", "order_guidance_scale": 1.5, **_ALONE},
+        {"instance_mask": "visibility", "mis_merge": "layered", "order_guidance_scale": 1.5, **ALONE},
     ),
 )
 """Every row, the baselines first. Told an order, a model uses all that it has for it: no row isolates one part."""

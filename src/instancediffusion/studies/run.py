@@ -6,8 +6,6 @@ one folder, and settings that are not told the order draw both orders of a layou
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from instancediffusion.runs import RunConflictError, atomic_path, write_json
 from instancediffusion.scene import Scene
 
 from .cells import Cell
 from .compared import Compared
 from .meters import Meter
 from .metrics import Row
+from .pictures import claim, open_picture, picture_path, save_picture
 
-SETTINGS = "settings.json"
-SECONDS = "seconds"
 JUDGED_TOGETHER = 8
 
 
@@ -52,18 +47,7 @@ class StudyRun:
         Raises:
             RunConflictError: it holds those of another model, and `replace` was not asked for.
         """
-        noted = self.path / SETTINGS
-        if noted.exists():
-            if json.loads(noted.read_text(encoding="utf-8")) == dict(decisive):
-                return
-            if not replace:
-                raise RunConflictError(
-                    f"{self.path} holds pictures of another model ({SETTINGS} there says which); choose another "
-                    "folder, or add --overwrite"
-                )
-            for picture in (self.path / "pictures").rglob("*.png"):
-                picture.unlink()
-        write_json(noted, dict(decisive))
+        claim(self.path, decisive, replace=replace)
 
     def missing(self, part: int = 0, parts: int = 1) -> list[tuple[str, Cell]]:
         """List the pictures that are not there, as (settings, cell), each once; of several processes, one's share."""
@@ -81,10 +65,7 @@ class StudyRun:
             settings = self._settings(name, cell)
             start = time.perf_counter()
             image = pipeline(self._asked(name, cell), seed=cell.seed, settings=settings).images[0]
-            notes = PngInfo()
-            notes.add_text(SECONDS, f"{time.perf_counter() - start:.3f}")
-            with atomic_path(self.picture_path(name, cell)) as temporary:
-                image.save(temporary, "PNG", pnginfo=notes)
+            save_picture(image, self.picture_path(name, cell), time.perf_counter() - start)
             made(1)
 
     def picture_path(self, name: str, cell: Cell) -> Path:
@@ -92,15 +73,14 @@ class StudyRun:
         values = self._settings(name, cell).to_dict()
         for idle in ("max_batch_rows", "place_objects"):  # no picture of a study depends on them
             values.pop(idle)
-        told = json.dumps([self._asked(name, cell).to_dict(), cell.seed, values], sort_keys=True)
-        return self.path / "pictures" / name / f"{hashlib.sha256(told.encode()).hexdigest()[:20]}.png"
+        return picture_path(self.path, name, [self._asked(name, cell).to_dict(), cell.seed, values])
 
     def rows(self, name: str, measured: Callable[[int], None]) -> Iterator[Row]:
         """Measure every picture there is of some settings; adds the `seconds` each took."""
         there = [cell for cell in self.cells if self.picture_path(name, cell).exists()]
         for start in range(0, len(there), JUDGED_TOGETHER):
             batch = there[start : start + JUDGED_TOGETHER]
-            images = [self._open(self.picture_path(name, cell)) for cell in batch]
+            images = [open_picture(self.picture_path(name, cell)) for cell in batch]
             rows = self.meter.rows(batch, [image for image, _ in images], name)
             for row, (_, seconds) in zip(rows, images, strict=True):
                 yield {**row, "seconds": seconds}
@@ -120,8 +100,3 @@ class StudyRun:
 
     def _settings(self, name: str, cell: Cell) -> Any:
         return self.compared[name][1].replace(**cell.values)
-
-    @staticmethod
-    def _open(path: Path) -> tuple[Image.Image, float]:
-        with Image.open(path) as image:
-            return image.convert("RGB"), float(image.info.get(SECONDS, "nan"))

@@ -79,9 +79,20 @@ def read_recipe(path: str | Path) -> Recipe:
 def read_as(kind: type[T], path: str | Path) -> T:
     """Read a TOML file as a config dataclass.
 
+    A file may extend another: `base = "other.toml"` (sought beside it) gives all that the file does not state itself,
+    table by table; lists are replaced whole. `without = ["text.words", ...]` names tables and settings of the base that
+    are left at their defaults. What came of the base (`reached`) is not taken over.
+
     Raises:
-        SettingsError: the file is missing, is no TOML, or names an unknown or unusable setting.
+        SettingsError: a file is missing, is no TOML, extends itself, or names an unknown or unusable setting.
     """
+    return build(kind, _resolved(Path(path), ()), str(path))
+
+
+def _resolved(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a file on top of those of its base; `above` are the files that led to it."""
+    if path.resolve() in above:
+        raise SettingsError(f"{path}: base: the file extends itself; name another")
     try:
         with open(path, "rb") as file:
             values = tomllib.load(file)
@@ -89,7 +100,32 @@ def read_as(kind: type[T], path: str | Path) -> T:
         raise SettingsError(f"{path}: {error.strerror or error}") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: not a TOML file: {error}") from error
-    return build(kind, values, str(path))
+    name, without = values.pop("base", None), values.pop("without", [])
+    if name is None and without:
+        raise SettingsError(f"{path}: without: there is no base to take less of; name one, or leave it out")
+    if name is None:
+        return values
+    if not isinstance(name, str) or not isinstance(without, list) or not all(isinstance(item, str) for item in without):
+        raise SettingsError(f'{path}: write base = "file.toml" and without = ["table", "table.setting", ...]')
+    base = _resolved(path.parent / name, (*above, path.resolve()))
+    base.pop("reached", None)
+    for left_out in without:
+        *tables, last = left_out.split(".")
+        table: Any = base
+        for key in tables:
+            table = table.get(key) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or last not in table:
+            raise SettingsError(f"{path}: without: {name} has no {left_out!r}; leave it out")
+        del table[last]
+    return _extended(base, values)
+
+
+def _extended(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in values.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _extended(merged[key], value) if both else value
+    return merged
 
 
 def build(kind: type[T], values: Any, where: str) -> T:
@@ -106,7 +142,7 @@ def build(kind: type[T], values: Any, where: str) -> T:
     read = {name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
         return kind(**read)
-    except TypeError as error:
+    except (TypeError, SettingsError) as error:
         raise SettingsError(f"{where}: {error}") from error
 
 
@@ -116,7 +152,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, types.GenericAlias) and hint.__origin__ is tuple:
         if not isinstance(value, list):
             raise SettingsError(f"{where} = {value!r}: expected a list")
-        return tuple(_value(hint.__args__[0], item, where) for item in value)
+        return tuple(_value(hint.__args__[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     plain = getattr(hint, "__origin__", hint)
     if plain is float and type(value) is int:
         return float(value)

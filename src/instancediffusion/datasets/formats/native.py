@@ -8,10 +8,11 @@ from pathlib import Path
 
 from instancediffusion.runs import MANIFEST
 from instancediffusion.scene import ReadOptions, check_source_bytes, scene_text
+from instancediffusion.scene.limits import PICTURE_SUFFIXES
 from instancediffusion.scene.report import Report
 
 from ..example import MAX_PICTURE_BYTES, Example, LazyDataset
-from ..files import PICTURES, files_under, find_picture, read_bounded, save_picture, save_text
+from ..files import files_under, find_picture, read_bounded, save_picture, save_text
 from ..holding import EVERYTHING
 from ..registry import DatasetFormat, ReadingOptions, register
 from .shared import kind_of
@@ -46,7 +47,7 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[Path]:
         image: Path | None = file
         if check.format != "picture":
             places = [options.images] if options.images is not None else []
-            names = [found.file_name] if found.file_name else [file.stem + suffix for suffix in PICTURES]
+            names = [found.file_name] if found.file_name else [file.stem + suffix for suffix in PICTURE_SUFFIXES]
             pictures = (find_picture([*places, file.parent, file.parent / "images"], name) for name in names)
             image = next((picture for picture in pictures if picture is not None), None)
         name = image.name if image is not None else f"{file.stem}.png"

@@ -19,11 +19,11 @@ from instancediffusion.scene.checks import check_text, is_array
 from instancediffusion.scene.formats.coco.keys import key_of
 from instancediffusion.scene.formats.foreign.entries import picture_size_of
 from instancediffusion.scene.formats.native import read_native, write_native
-from instancediffusion.scene.limits import MAX_FILE_BYTES
+from instancediffusion.scene.limits import MAX_FILE_BYTES, PICTURE_SUFFIXES
 from instancediffusion.scene.report import Report
 
 from ..example import MAX_PICTURE_BYTES, Example, LazyDataset
-from ..files import MAX_ENTRIES, PICTURES, read_json, refuse
+from ..files import MAX_ENTRIES, read_json, refuse
 from ..holding import EVERYTHING
 from ..registry import DatasetFormat, ReadingOptions, register
 from .shared import read_visible, runs_of
@@ -104,14 +104,13 @@ def _contents(shard: Path) -> list[tuple[str, dict[str, _Member]]]:
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         told = f"is no tar file that can be read ({str(error)[:60]})"
         raise refuse(shard, told, "compressed shards are not read; unpack them to .tar") from None
-    return [
-        (key, files) for key, files in found.items() if files.keys() & {*PICTURES} and files.keys() & {".json", ".txt"}
-    ]
+    pictures, texts = {*PICTURE_SUFFIXES}, {".json", ".txt"}
+    return [(key, files) for key, files in found.items() if files.keys() & pictures and files.keys() & texts]
 
 
 def _read_one(report: Report, entry: tuple[str, dict[str, _Member]]) -> Example | None:
     key, files = entry
-    suffix = next(suffix for suffix in PICTURES if suffix in files)
+    suffix = next(suffix for suffix in PICTURE_SUFFIXES if suffix in files)
     image = files[suffix].read(MAX_PICTURE_BYTES)
     data: Any = json_text.parse(report, files[".json"].read(MAX_FILE_BYTES)) if ".json" in files else {}
     if report.failed or not isinstance(data, Mapping):

@@ -15,10 +15,11 @@ from instancediffusion.runs import write_atomic
 from instancediffusion.scene import Instance, ReadOptions
 from instancediffusion.scene.formats.foreign.entries import picture_size
 from instancediffusion.scene.formats.foreign.plain_text import read_labels, read_yolo
+from instancediffusion.scene.limits import PICTURE_SUFFIXES
 from instancediffusion.scene.report import Report
 
 from ..example import Example, LazyDataset
-from ..files import PICTURES, files_under, numbered, read_bounded, save_picture, save_text
+from ..files import files_under, numbered, read_bounded, save_picture, save_text
 from ..registry import DatasetFormat, ReadingOptions, register
 from .shared import example_of, one_line, outlined
 
@@ -70,9 +71,9 @@ def _labels(root: Path, path: Path) -> list[str] | None:
 
 def _pictures(root: Path, path: Path, options: ReadingOptions) -> list[Path]:
     if options.images is not None:
-        return files_under(options.images, PICTURES)
+        return files_under(options.images, PICTURE_SUFFIXES)
     if options.split is None:
-        return files_under(root, PICTURES)
+        return files_under(root, PICTURE_SUFFIXES)
     split = options.split
     places = [root / "images" / split, root / split / "images", root / split]
     yaml = path if path.is_file() else next((root / name for name in _CLASSES if (root / name).is_file()), None)
@@ -80,7 +81,7 @@ def _pictures(root: Path, path: Path, options: ReadingOptions) -> list[Path]:
         found = re.search(rf"^{re.escape(split)}[ \t]*:[ \t]*['\"]?([^#\n'\"]+)", yaml.read_text("utf-8"), re.MULTILINE)
         places[:0] = [root / found[1].strip().removeprefix("../")] if found is not None else []
     inside = [place for place in places if place.is_dir() and place.resolve().is_relative_to(root.resolve())]
-    return files_under(inside[0], PICTURES) if inside else []
+    return files_under(inside[0], PICTURE_SUFFIXES) if inside else []
 
 
 def _label_file(picture: Path) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...canvas import Canvas
 from ...checks import is_array
+from ...limits import PICTURE_SUFFIXES
 from ...model import Instance
 from ...report import Report, show
 from ..registry import SceneFormat, register
@@ -33,7 +34,6 @@ _YOLO_LINE = re.compile(rf"\S+(?:[ \t]+{_NUMBER}){{4,}}[ \t]*\Z")
 _LMD_HEAD = re.compile(r"^[ \t]*Objects?[ \t]*:[ \t]*\[", re.MULTILINE)
 _LMD_CANVAS = (512, 512)  # what its prompts to the language model say
 _NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "data.yaml", "dataset.yaml", "data.yml", "notes.json")
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def _is_yolo(text: str) -> bool:
@@ -163,7 +163,7 @@ def _picture_near(options: ReadOptions) -> tuple[str, tuple[int, int]] | None:
     if "labels" in parts:
         last = len(parts) - 1 - parts[::-1].index("labels")
         places.append(Path(*parts[:last], "images", *parts[last + 1 :]))
-    for path in (place / f"{stem}{suffix}" for place in places for suffix in _PICTURES):
+    for path in (place / f"{stem}{suffix}" for place in places for suffix in PICTURE_SUFFIXES):
         size = picture_size(path) if path.is_file() else None
         if size is not None:
             return path.name, size

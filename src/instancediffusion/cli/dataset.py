@@ -1,0 +1,132 @@
+"""`instancediffusion dataset`: labelled pictures made from a spec."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .collector import uncollected
+from .groups import Group
+from .progress import Reporter, quieten_libraries
+
+if TYPE_CHECKING:
+    from instancediffusion.synthesis import MadeDataset
+
+_COUNT = click.IntRange(min=1)
+
+
+@click.group(cls=Group)
+def dataset() -> None:
+    """Make labelled pictures: scenes from a spec, pictures of a model, labels for free."""
+
+
+@dataset.command()
+@click.argument("spec", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the data set.")
+@click.option("--to", "format_", default="coco", show_default=True, help="Format to write; see `data convert`.")
+@click.option(
+    "--detector",
+    help="What looks at the pictures: the folder of a judge, or a detector of transformers (folder or hub id). "
+    "Without it nothing is filtered.",
+)
+@click.option("--pictures", type=_COUNT, help="How many to make, in place of the spec's.")
+@click.option("--model", default="mini", show_default=True, help="mini, sd15, a folder, a file or a hub id.")
+@click.option("--adapter", help="Adapter to use: a folder, a file or a hub id.")
+@click.option("--variant", help="Variant of the weights, such as fp16.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Type of the model's numbers.",
+)
+@click.option("--device", help="cpu, cuda, mps ... Default: the fastest there is.")
+@click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps of the sampler, in place of the spec's.")
+@click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
+@click.option("--overwrite", is_flag=True, help="Make pictures again that are there of another spec or model.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors and warnings.")
+def make(
+    spec: Path,
+    output: Path,
+    format_: str,
+    detector: str | None,
+    pictures: int | None,
+    model: str,
+    adapter: str | None,
+    variant: str | None,
+    dtype: str,
+    device: str | None,
+    num_inference_steps: int | None,
+    batch_size: int,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Make the data set that SPEC (TOML or JSON, see docs/synthesis.md) describes.
+
+    Scenes are drawn at random, the model makes their pictures, and what the detector does not confirm is left out.
+    Beside OUTPUT, OUTPUT.making holds every picture and, in rejected/, what was left out with the reason. The same
+    command again makes only what is missing.
+    """
+    say = Reporter(quiet)
+    with uncollected():
+        quieten_libraries(bars=say.watched)
+        from instancediffusion.checkpoints import licence_of, local_adapter, weights_sha256
+        from instancediffusion.pipeline.loading import local_model, model_defaults
+        from instancediffusion.synthesis import DatasetMaker, load_detector, pipeline_pictures, read_spec
+
+    from .generate import load_pipeline
+
+    read = read_spec(spec)
+    read = read if pictures is None else dataclasses.replace(read, pictures=pictures)
+    folder = local_model(model, variant=variant)
+    place = None if adapter is None else local_adapter(adapter, variant=variant)
+    given = read.settings | ({"num_inference_steps": num_inference_steps} if num_inference_steps else {})
+    settings = model_defaults(folder).replace(**given)
+    facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
+    facts |= {"adapter": weights_sha256(place)} if place is not None else {}
+    engine = pipeline_pictures(
+        lambda: _quiet(load_pipeline(folder, place, dtype, device, variant)),
+        settings,
+        batch_size=batch_size,
+        record={"asked_for": model},
+        written=say.made,
+    )
+    maker = DatasetMaker(
+        read,
+        output,
+        engine,
+        model=facts,
+        settings=settings,
+        detector=None if detector is None else load_detector(detector, device or "cpu"),
+        format=format_,
+        licence=licence_of(model, folder),
+        spec_folder=spec.parent,
+        replace=overwrite,
+        say=say.line,
+    )
+    with say.warnings():
+        made = maker.go()
+    _tell(made, say)
+    if made.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _quiet(pipeline: Any) -> Any:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _tell(made: MadeDataset, say: Reporter) -> None:
+    """Say what came of it."""
+    say.line(f"{made.folder}: {made.kept} of {made.pictures} pictures, {made.instances} instances")
+    if made.rejected or made.dropped:
+        why = ", ".join(f"{reason} ({count})" for reason, count in made.reasons.most_common(8))
+        say.line(f"left out: {made.rejected} pictures, {made.dropped} instances of the others: {why}; see")
+        say.line(str(made.work / "rejected" / "rejected.jsonl"))
+    for reason in dict.fromkeys(made.failed.values()):
+        numbers = [number for number, told in made.failed.items() if told == reason]
+        more = f" (and {len(numbers) - 1} more)" if len(numbers) > 1 else ""
+        click.echo(f"error: scene {numbers[0]}: {reason}{more}", err=True)

@@ -11,11 +11,11 @@ import numpy as np
 
 from instancediffusion.datasets import Example, ReadingOptions, SceneDataset, format_of, open_dataset
 from instancediffusion.datasets.example import MAX_PICTURE_BYTES
-from instancediffusion.datasets.files import MAX_ENTRIES, PICTURES, files_under, read_bounded
+from instancediffusion.datasets.files import MAX_ENTRIES, files_under, read_bounded
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene import Scene
 from instancediffusion.scene.formats.native import write_native
-from instancediffusion.scene.limits import MIN_SIDE_PX
+from instancediffusion.scene.limits import MIN_SIDE_PX, PICTURE_SUFFIXES
 
 from .annotate import NO_WORDS
 
@@ -32,9 +32,9 @@ class PictureFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files = files_under(folder, PICTURES)
+        self.files = files_under(folder, PICTURE_SUFFIXES)
         if not 0 < len(self.files) <= MAX_ENTRIES:
-            raise SettingsError(f"{folder}: holds {len(self.files)} pictures ({', '.join(PICTURES)})")
+            raise SettingsError(f"{folder}: holds {len(self.files)} pictures ({', '.join(PICTURE_SUFFIXES)})")
 
     @property
     def categories(self) -> Mapping[int | str, str]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 # Written out, so that help needs no torch; a test holds them against those that are registered.
-SUITES = ("coco", "pim", "attributes", "fid")
+SUITES = ("coco", "pim", "attributes", "fid", "coco-mig")
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -77,6 +77,8 @@ def suite_options(command: _Command) -> _Command:
         click.option("--detections", type=_FILE, help="Suites: a COCO results file in place of --detector."),
         click.option("--real-detections", type=_FILE, help="Suites: the same of the real pictures."),
         click.option("--clip", help="Suites: CLIP model; hub id or folder."),
+        click.option("--phrase-detector", help="Suites: detector that is told what to look for; hub id or folder."),
+        click.option("--segmenter", help="Suites: segmenter that is told boxes; hub id or folder."),
         click.option("--features", help="Suites: network of the Frechet distance; hub id or folder."),
     ]
 
@@ -92,9 +94,12 @@ def suite_options(command: _Command) -> _Command:
         real_detections: Path | None,
         clip: str | None,
         features: str | None,
+        phrase_detector: str | None,
+        segmenter: str | None,
         **kwargs: Any,
     ) -> Any:
         named = {"detector": detector, "clip": clip, "features": features}
+        named |= {"phrase-detector": phrase_detector, "segmenter": segmenter}
         names = {role: name for role, name in named.items() if name is not None}
         bench = SuiteOptions(suites, scenes, images, real, detections, real_detections, names)
         bench.check()

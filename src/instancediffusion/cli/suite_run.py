@@ -14,6 +14,7 @@ from instancediffusion.errors import FailureWarning, InstanceDiffusionError, Set
 from instancediffusion.evaluation.suites import Case, Models, NotScoredError, Suite, run_suite, suite_of
 from instancediffusion.evaluation.suites.clip import CLIP, FEATURES, Clip, Features
 from instancediffusion.evaluation.suites.detectors import DETECTOR, FileDetector, TransformersDetector
+from instancediffusion.evaluation.suites.phrase_models import SEGMENTER, BoxNetwork, PhraseNetwork
 from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.report import SuiteResult, to_html, to_markdown, to_report
 from instancediffusion.evaluation.suites.run import read_cases
@@ -23,6 +24,9 @@ from instancediffusion.scene import Scene
 from .gallery import make_pictures
 from .progress import Countdown
 from .suite_options import SuiteOptions
+
+PHRASES = "IDEA-Research/grounding-dino-tiny"
+"""Detector that is told what to look for, where none is named: the one of COCO-MIG."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,8 @@ def models_of(options: SuiteOptions, device: str) -> Models:
         openers={
             "detector": detector,
             "clip": lambda: Clip(names.get("clip", CLIP), device),
+            "phrases": lambda: PhraseNetwork(names.get("phrase-detector", PHRASES), device, surest=True),
+            "segmenter": lambda: BoxNetwork(names.get("segmenter", SEGMENTER), device),
             "features": lambda: Features(names.get("features", FEATURES), device),
         }
     )
@@ -178,7 +184,7 @@ def run_bench(
     for suite in suites:
         cases = read_cases(suite, options.scenes)
         folder = output if options.scenes is not None else output / suite.name
-        images = making.make(folder, cases, progress) if making is not None else _found(cases, options)
+        images = making.make(folder, cases, progress) if making is not None else _found(suite, cases, options)
         results.append(_result(suite, cases, images, models, options, output, progress))
         yield output / f"{suite.name}_pictures.jsonl"
         to_report(results, told).save(output / "report.json")
@@ -210,6 +216,6 @@ def _result(
     )
 
 
-def _found(cases: Sequence[Case], options: SuiteOptions) -> list[list[Path]]:
+def _found(suite: Suite, cases: Sequence[Case], options: SuiteOptions) -> list[list[Path]]:
     assert options.images is not None, "pictures are made where there is no folder of them"
-    return find_pictures(cases, options.images)
+    return find_pictures(cases, options.images, suite.picture_of)

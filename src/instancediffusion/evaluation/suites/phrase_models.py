@@ -53,16 +53,18 @@ class PhraseNetwork:
     Args:
         name: on the hub, or a folder, of a model of one of the kinds in `THRESHOLDS`.
         device: where it runs.
+        surest: how well a box fits a phrase is the surest of the phrase's tokens, as Grounding DINO's own code has it;
+            else the mean over them. OWL-ViT knows phrases only.
 
     Raises:
         ModelError: it is not there, is incomplete, or is of another kind.
     """
 
-    def __init__(self, name: str = DETECTOR, device: str = "cpu") -> None:
+    def __init__(self, name: str = DETECTOR, device: str = "cpu", surest: bool = False) -> None:
         from transformers import AutoImageProcessor, AutoModelForZeroShotObjectDetection, AutoTokenizer
 
         self.kind = kind_among("detector", name, tuple(THRESHOLDS))
-        self._name, self._device = name, device
+        self._name, self._device, self._surest = name, device, surest
         self._pixels = opened("detector", name, AutoImageProcessor.from_pretrained)
         self._words = opened("detector", name, AutoTokenizer.from_pretrained)
         self._model = network("detector", name, AutoModelForZeroShotObjectDetection, device)
@@ -85,7 +87,8 @@ class PhraseNetwork:
             spans = [[number] for number in range(len(phrases))]
         answer = self._model(**{k: v.to(self._device) for k, v in {**pixels, **words}.items()})
         probability = answer.logits[0].float().cpu().double().sigmoid()
-        scores = torch.stack([probability[:, span].mean(1) for span in spans], 1)
+        pooled = [probability[:, span] for span in spans]
+        scores = torch.stack([one.amax(1) if self._surest and one.numel() else one.mean(1) for one in pooled], 1)
         return self._corners(answer.pred_boxes[0].float().cpu().double(), image), np.nan_to_num(scores.numpy())
 
     def _sentence(self, phrases: Sequence[str]) -> tuple[dict[str, Tensor], list[list[int]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,17 @@ from .suite import Case, NotScoredError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-def find_pictures(cases: Sequence[Case], folder: Path) -> list[list[Path]]:
+def find_pictures(
+    cases: Sequence[Case], folder: Path, named: Callable[[str], str | None] = lambda _: None
+) -> list[list[Path]]:
     """Find the pictures of each case: `NAME.png`, and further samples `NAME_0.png`, `NAME_1.png`, ... by any suffix.
 
     NAME is that of the case, with its folders or without them. What `generate` writes (`NAME_SEED.png`) is found so.
+
+    Args:
+        cases: the cases.
+        folder: where their pictures are, in folders of it, too.
+        named: the name of the case that a file of some stem is a picture of, for suites with names of their own.
 
     Returns:
         For each case its pictures, by name; empty if there is none.
@@ -39,6 +46,10 @@ def find_pictures(cases: Sequence[Case], folder: Path) -> list[list[Path]]:
         for name in sorted(names):
             path = Path(root, name)
             if path.suffix.lower() not in SUFFIXES or name.startswith("."):
+                continue
+            own = named(path.stem)
+            if own is not None:
+                samples.setdefault(own, []).append(path)
                 continue
             whole = path.relative_to(folder).with_suffix("").as_posix()
             for key in dict.fromkeys((whole, path.stem)):
@@ -57,7 +68,7 @@ def _of(name: str, exact: dict[str, list[Path]], samples: dict[str, list[Path]],
     for key in dict.fromkeys((name, name.rpartition("/")[2])):
         found = exact.get(key, [])[:1]
         # A picture whose whole name is that of another case is no sample of this one.
-        found = found + [path for path in samples.get(key, []) if path.stem not in taken and path not in found]
+        found = found + [path for path in samples.get(key, []) if path not in found and path.stem not in taken - {name}]
         if found:
             return found
     return []

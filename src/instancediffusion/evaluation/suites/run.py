@@ -102,7 +102,7 @@ def run_suite(
         SettingsError: nothing can be scored; the message says why.
         ModelError: a model is missing, or fails at the first picture.
     """
-    found = find_pictures(cases, images) if isinstance(images, Path) else images
+    found = find_pictures(cases, images, suite.picture_of) if isinstance(images, Path) else images
     suite.prepare(cases, models, scenes)
     failures: list[Failure] = []
     worst: list[tuple[float, int, Path, int]] = []
@@ -178,7 +178,7 @@ def _real(
         files = [path for path in sorted(real.rglob("*")) if path.suffix.lower() in SUFFIXES]
         sources, cases = [[path] for path in files], [cases[0]] * len(files)
     elif real is not None:
-        beside = find_pictures(cases, real)
+        beside = find_pictures(cases, real, suite.picture_of)
         sources = [list(paths[:1]) if k in there else [] for k, paths in enumerate(beside)]
     else:
         sources = [

@@ -124,6 +124,10 @@ class Suite(ABC):
         """
         return None
 
+    def picture_of(self, stem: str) -> str | None:  # noqa: ARG002
+        """Return the name of the case whose picture a file of this stem is, for suites that name pictures their way."""
+        return None
+
     def prepare(self, cases: Sequence[Case], models: Models, path: Path | None) -> None:  # noqa: B027
         """See what all cases have in common before the first picture.
 

@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,6 @@ from instancediffusion.scene import Scene
 from .gallery import make_pictures
 from .progress import Countdown
 from .suite_options import SuiteOptions
-
-PHRASES = "IDEA-Research/grounding-dino-tiny"
-"""Detector that is told what to look for, where none is named: the one of COCO-MIG."""
 
 
 @dataclass(frozen=True)
@@ -119,26 +117,45 @@ def models_beside(options: SuiteOptions, models: Models) -> Models:
     return Models({**models.opened, "detector": seen}, models.openers)
 
 
-def models_of(options: SuiteOptions, device: str) -> Models:
-    """Say how the models are opened that suites may ask for."""
-    names = options.names
-    if options.detections is not None and "detector" in names:
+DEFAULTS = {
+    "detector": DETECTOR,
+    "phrases": "IDEA-Research/grounding-dino-tiny",
+    "segmenter": SEGMENTER,
+    "clip": CLIP,
+    "features": FEATURES,
+}
+"""Role of a model -> the one that is taken where neither the command nor the suite names one."""
+
+_OPENERS: Mapping[str, Callable[[str, str], Any]] = {
+    "detector": TransformersDetector,
+    "phrases": lambda name, device: PhraseNetwork(name, device, surest=True),
+    "segmenter": BoxNetwork,
+    "clip": Clip,
+    "features": Features,
+}
+
+
+def models_of(suite: Suite, options: SuiteOptions, device: str, opened: dict[tuple[str, str], Any]) -> Models:
+    """Say how the models are opened that a suite may ask for.
+
+    Args:
+        suite: may name models of its own.
+        options: may name others.
+        device: where they run.
+        opened: by role and name, what is open already; is added to.
+    """
+    if options.detections is not None and "detector" in options.names:
         raise SettingsError("--detector or --detections: one of them says what is in the pictures")
 
-    def detector() -> Any:
-        if options.detections is None:
-            return TransformersDetector(names.get("detector", DETECTOR), device)
-        return FileDetector(options.detections, _numbers(options.scenes))
+    def open_(role: str) -> Any:
+        name = options.names.get(role) or suite.defaults.get(role) or DEFAULTS[role]
+        if role == "detector" and options.detections is not None:
+            return FileDetector(options.detections, _numbers(options.scenes))
+        if (role, name) not in opened:
+            opened[role, name] = _OPENERS[role](name, device)
+        return opened[role, name]
 
-    return Models(
-        openers={
-            "detector": detector,
-            "clip": lambda: Clip(names.get("clip", CLIP), device),
-            "phrases": lambda: PhraseNetwork(names.get("phrase-detector", PHRASES), device, surest=True),
-            "segmenter": lambda: BoxNetwork(names.get("segmenter", SEGMENTER), device),
-            "features": lambda: Features(names.get("features", FEATURES), device),
-        }
-    )
+    return Models(openers={role: partial(open_, role) for role in DEFAULTS})
 
 
 def _numbers(scenes: Path | None) -> dict[int, str]:
@@ -173,7 +190,7 @@ def run_bench(
         facts: what the report says of the model.
     """
     suites = [suite_of(name) for name in options.suites]
-    models, results = models_of(options, device), list[SuiteResult]()
+    results, opened = list[SuiteResult](), dict[tuple[str, str], Any]()
     told = {
         "images": str(options.images) if options.images else "made here",
         "scenes": str(options.scenes or "built in"),
@@ -185,6 +202,7 @@ def run_bench(
         cases = read_cases(suite, options.scenes)
         folder = output if options.scenes is not None else output / suite.name
         images = making.make(folder, cases, progress) if making is not None else _found(suite, cases, options)
+        models = models_of(suite, options, device, opened)
         results.append(_result(suite, cases, images, models, options, output, progress))
         yield output / f"{suite.name}_pictures.jsonl"
         to_report(results, told).save(output / "report.json")

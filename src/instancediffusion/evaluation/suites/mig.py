@@ -27,6 +27,7 @@ from instancediffusion.geometry import box_iou
 from instancediffusion.scene import Box, Instance, Scene
 
 from ..assignment import assign
+from ..estimates import Estimate
 from ..report import ScoreTable
 from .models import Bools, Floats, Models
 from .suite import Case, Measure, Published, Row, Scored, Suite, Values, known, register
@@ -93,9 +94,9 @@ class MigSuite(Suite):
             raise SettingsError(f"suite {self.name}: name {self.reads} (--scenes)")
         return [_case(path, *entry) for entry in _entries(path)]
 
-    def picture_of(self, stem: str) -> str | None:
+    def picture_of(self, path: Path) -> str | None:
         """Return the coco_id, which is what stands behind the last underscore."""
-        return stem.rpartition("_")[2]
+        return path.stem.rpartition("_")[2]
 
     def score(self, case: Case, image: Image.Image, models: Models) -> Row:
         """Detect class by class, outline what the told boxes hold, and look at its colour."""
@@ -128,7 +129,7 @@ class MigSuite(Suite):
         good = [placed and coloured for placed, coloured in zip(row["placed"], row["coloured"], strict=True)]
         return 1.0 - float(np.mean(good))
 
-    def _scores(self, scored: Sequence[Scored]) -> dict[str, Any]:
+    def _scores(self, scored: Sequence[Scored]) -> dict[str, Estimate]:
         values = {name: Values() for name in self.measures}
         for number, item in enumerate(scored):
             all_good = True

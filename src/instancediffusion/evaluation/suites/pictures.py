@@ -20,7 +20,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def find_pictures(
-    cases: Sequence[Case], folder: Path, named: Callable[[str], str | None] = lambda _: None
+    cases: Sequence[Case], folder: Path, named: Callable[[Path], str | None] = lambda _: None
 ) -> list[list[Path]]:
     """Find the pictures of each case: `NAME.png`, and further samples `NAME_0.png`, `NAME_1.png`, ... by any suffix.
 
@@ -29,7 +29,7 @@ def find_pictures(
     Args:
         cases: the cases.
         folder: where their pictures are, in folders of it, too.
-        named: the name of the case that a file of some stem is a picture of, for suites with names of their own.
+        named: the name of the case that a file is a picture of, for suites with names of their own.
 
     Returns:
         For each case its pictures, by name; empty if there is none.
@@ -47,7 +47,7 @@ def find_pictures(
             path = Path(root, name)
             if path.suffix.lower() not in SUFFIXES or name.startswith("."):
                 continue
-            own = named(path.stem)
+            own = named(path)
             if own is not None:
                 samples.setdefault(own, []).append(path)
                 continue

@@ -99,6 +99,7 @@ class Suite(ABC):
         name: on the command line.
         title: in reports.
         needs: the models it uses: names of attributes of `Models`.
+        defaults: role of a model -> the one the protocol names, where that is not the one of all suites.
         measures: what it computes, by name.
         published: figures to compare with.
         reads: what file of scenes it reads, for messages.
@@ -109,6 +110,7 @@ class Suite(ABC):
     title: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[Mapping[str, Measure]]
+    defaults: ClassVar[Mapping[str, str]] = {}
     published: ClassVar[Sequence[Published]] = ()
     reads: ClassVar[str] = "labelled pictures of any format, or scene files"
     reference: ClassVar[bool] = False
@@ -124,8 +126,11 @@ class Suite(ABC):
         """
         return None
 
-    def picture_of(self, stem: str) -> str | None:  # noqa: ARG002
-        """Return the name of the case whose picture a file of this stem is, for suites that name pictures their way."""
+    def picture_of(self, path: Path) -> str | None:  # noqa: ARG002
+        """Return the name of the case whose picture a file is, "" if it is none.
+
+        None leaves the names to `find_pictures`.
+        """
         return None
 
     def prepare(self, cases: Sequence[Case], models: Models, path: Path | None) -> None:  # noqa: B027

@@ -126,7 +126,7 @@ class SevenBenchSuite(Suite):
             for iou in item.row["iou"]:
                 values["miou"].add(iou, number, item.case)
                 values["accuracy"].add(iou >= 0.5, number, item.case)
-            ious: Floats = np.round(np.array(item.row["published"], np.float64), 6)
+            ious = np.array([round(iou, 6) for iou in item.row["published"]])
             shares = (ious[:, None] >= STEPS).mean(0)
             area = float(np.sum((shares[1:] + shares[:-1]) / 2 * np.diff(STEPS))) if item.row["detected"] else 0.0
             values["published_layout"].add(area, number, item.case)

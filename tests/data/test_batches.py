@@ -57,7 +57,7 @@ def test_batches_hold_what_was_written(folder, records):
     cache = SceneCache(folder, need_latents=True)
     assert len(cache) == 6 and cache.image_px == 32
     batch = collate(cache, [4, 1, 3], torch.Generator().manual_seed(0))
-    assert batch.latents[:, 0, 0, 0].tolist() == [1, 0, 1] and batch.locations.slots == 4
+    assert cache.rows("latents", [4, 1, 3])[:, 0, 0, 0].tolist() == [1, 0, 1] and batch.locations.slots == 4
     for row, number in enumerate([4, 1, 3]):
         for slot, instance in enumerate(records[number].instances):
             np.testing.assert_allclose(batch.locations.boxes[row, slot], instance.box, atol=5e-4)

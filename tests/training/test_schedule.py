@@ -87,7 +87,7 @@ def test_smaller_latents_are_those_of_smaller_pictures(own_scenes, recipe):
     assert stored.shape == (1, 4, 4, 4)
     torch.testing.assert_close(stored, expected, atol=0.03, rtol=0.01)  # Pillow rounds to whole levels
     with pytest.raises(SettingsError, match="divisor of 8"):
-        encode_scenes(code.encode, own_scenes / "scenes", 8, [3])
+        encode_scenes(code, own_scenes / "scenes", 8, [3])
 
 
 def test_run_grows_at_its_step_and_resumes_on_both_sides(own_scenes, recipe):

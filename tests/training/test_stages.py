@@ -73,7 +73,7 @@ def test_a_cell_of_the_unet_holds_the_latents_of_its_patch(recipe, drawn, run):
     codes, cells = (torch.from_numpy(task.cache.rows("latents", [0, 5])).float() for task in (fine, coarse))
     torch.testing.assert_close(torch.nn.functional.pixel_shuffle(cells, 2), codes, atol=2e-3, rtol=2e-3)
     assert coarse.unet.config.in_channels == 16
-    torch.testing.assert_close(coarse.parts.decode(cells), fine.parts.decode(codes), atol=1e-2, rtol=0)
+    torch.testing.assert_close(coarse.parts.latents.decode(cells), fine.parts.latents.decode(codes), atol=1e-2, rtol=0)
     assert torch.isfinite(coarse.loss(0)[0])
 
 

@@ -44,7 +44,11 @@ class GroundedTransformer(Transformer2DModel):
                 raise ModelError(
                     f"grounding: it is for {grounding.batch_size} images, the latents are {hidden_states.shape[0]}"
                 )
-            sized = grounding.for_map(hidden_states.shape[-2], hidden_states.shape[-1])
+            height, width = hidden_states.shape[-2:]
+            sized = grounding.for_map(height, width)
+            if self.gradient_checkpointing and grounding.scale != 0:  # kept features must not be made in a checkpoint
+                sized.cell_features(height * width)
+                sized.relative_features(height * width)
             kwargs["cross_attention_kwargs"] = {**given, "grounding": sized}
         return super().__call__(hidden_states, *args, **kwargs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,11 @@ _BY_ONE = ("scenes", "latents", "export")
     required=True,
     help="Folder of the run; continued if it is there.",
 )
+@click.option(
+    "--dataset",
+    type=click.Path(exists=True, path_type=Path),
+    help="Data set to learn from in place of the recipe's, of any format of `instancediffusion data`.",
+)
 @click.option("--stop-after", type=click.IntRange(min=1), help="Stop a stage after this many steps, with a checkpoint.")
 @click.option(
     "--output",
@@ -51,11 +57,14 @@ def train(
     recipe: Path,
     stages: tuple[str, ...],
     run: Path,
+    dataset: Path | None,
     stop_after: int | None,
     output: Path | None,
     judge: Path | None,
 ) -> None:
     """Train a model from nothing, or an adapter for a base: RECIPE is a TOML file such as recipes/mini.toml.
+
+    With --dataset, or a recipe that names a data set, an adapter learns from labelled pictures of your own.
 
     A stage that was stopped or killed continues from its last checkpoint when the same command is given again. Several
     processes, as started by `accelerate launch` or `torchrun`, share the work of each step.
@@ -65,6 +74,12 @@ def train(
     from instancediffusion.training.processes import launched_alone, open_accelerator
 
     settings = read_recipe(recipe)
+    if dataset is not None:
+        settings = replace(
+            settings,
+            dataset=replace(settings.dataset, path=str(dataset)),
+            export=replace(settings.export, pictures=f"the data set {dataset.name}", licence="not stated"),
+        )
     if judge is not None and not settings.diffusion.optimiser.score_every:
         raise SettingsError("--judge: diffusion.optimiser.score_every = 0 asks for no scores; set it in the recipe")
     accelerator = open_accelerator()

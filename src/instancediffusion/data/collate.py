@@ -18,36 +18,30 @@ class Batch:
     """B scenes of up to N instances, with all that is known of them.
 
     Attributes:
-        latents: (B, C, h, w) float32, of the autoencoder.
-        locations: all four kinds, z-order, and bitmaps of every instance.
+        locations: the kinds of location, z-order, and bitmaps of every instance.
         prompts: B texts.
         captions: for each scene, a caption for each of its instances.
     """
 
-    latents: Tensor
     locations: LocationTensors
     prompts: list[str]
     captions: list[list[str]]
 
 
-def collate(
-    cache: SceneCache, indices: Sequence[int], generator: torch.Generator, latents_of: str = "latents"
-) -> Batch:
+def collate(cache: SceneCache, indices: Sequence[int], generator: torch.Generator) -> Batch:
     """Gather scenes by number; where a text has several wordings, one is drawn.
 
     Args:
         cache: the scenes.
         indices: their numbers.
         generator: draws the wordings.
-        latents_of: which latents, by `latents_name`. Locations are fractions of the canvas and serve every size.
     """
     prompts, captions = [], []
     for index in indices:
         wordings, groups = cache.texts(index)
         prompts.append(_choose(wordings, generator))
         captions.append([_choose(group, generator) for group in groups])
-    latents = torch.from_numpy(cache.rows(latents_of, indices)).float()
-    return Batch(latents, locations(cache, indices), prompts, captions)
+    return Batch(locations(cache, indices), prompts, captions)
 
 
 def locations(cache: SceneCache, indices: Sequence[int]) -> LocationTensors:
@@ -61,15 +55,16 @@ def locations(cache: SceneCache, indices: Sequence[int]) -> LocationTensors:
     bits = np.unpackbits(cache.rows("regions", indices)[:, :slots], axis=-1)
     side = round(bits.shape[-1] ** 0.5)
     used = torch.arange(slots) < count[:, None]
+    present = torch.from_numpy(cache.rows("present", indices)[:, :slots]) & used[..., None]
     return LocationTensors(
         boxes=numbers("boxes"),
         points=numbers("points"),
         scribbles=numbers("scribbles"),
         mask_points=numbers("mask_points"),
         used=used,
-        present={kind: used.clone() for kind in KINDS},
+        present={kind: present[..., k] for k, kind in enumerate(KINDS)},
         z_order=numbers("z_order"),
-        z_known=used.clone(),
+        z_known=torch.from_numpy(cache.rows("z_known", indices)[:, :slots]) & used,
         segmentations=torch.from_numpy(bits).view(len(indices), slots, side, side),
         segmentation_channel=torch.full(used.shape, -1),
     )

@@ -73,13 +73,14 @@ def drop_locations(full: LocationTensors, dropout: LocationDropout, generator: t
     """Leave out instances, kinds of location and orders.
 
     Args:
-        full: B scenes of which everything is known.
+        full: B scenes with all that is known of them.
         dropout: the probabilities.
         generator: the only source of chance; the number of draws depends on B and N alone.
 
     Returns:
-        The same places with fewer `used`, `present` and `z_known` flags. Every used instance keeps a kind; a scene
-        keeps an instance; the ranks of the order are dense among the instances that state one.
+        The same places with fewer `used`, `present` and `z_known` flags. Every used instance keeps a kind, of one that
+        has none of the drawn kinds all that it has; a scene keeps an instance; the ranks of the order are dense among
+        the instances that state one.
     """
     shape = full.used.shape
     used = _some_instances(full.used, dropout.subset, generator)
@@ -89,7 +90,9 @@ def drop_locations(full: LocationTensors, dropout: LocationDropout, generator: t
     alike = torch.rand(shape[0], 1, generator=generator) < dropout.uniform_scene
     drawn = torch.where(alike, shared, each)
     member = torch.tensor([[kind in subset for kind in KINDS] for subset in SUBSETS])[drawn]
-    present = {kind: member[..., k] & used & full.present[kind] for k, kind in enumerate(KINDS)}
+    has = torch.stack([full.present[kind] for kind in KINDS], -1) & used[..., None]
+    told = torch.where((member & has).any(-1, keepdim=True), member & has, has)
+    present = {kind: told[..., k] for k, kind in enumerate(KINDS)}
 
     luck = torch.rand(shape[0], 1, generator=generator)
     half = torch.rand(shape, generator=generator) < 0.5

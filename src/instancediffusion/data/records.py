@@ -1,4 +1,4 @@
-"""What is learned from: a picture with the exact truth of every instance, as plain arrays.
+"""What is learned from: a picture and what is known of every instance, as plain arrays.
 
 `SceneRecord` is the one exchange type between whoever makes pictures (the synthetic world, a user's annotations) and
 training.
@@ -23,25 +23,25 @@ MASK_POINTS = 256
 
 @dataclass(frozen=True)
 class InstanceRecord:
-    """One instance; coordinates are fractions of the canvas, (x, y).
+    """One instance; coordinates are fractions of the canvas, (x, y). A kind of location may be unknown: None.
 
     Attributes:
         captions: ways to name it, from bare to full; at least one.
         box: (4,) xyxy of the whole object, hidden parts included.
         point: (2,), on its visible part.
         scribble: (20, 2), inside it.
-        mask_points: (256, 2), samples of its whole mask.
-        region: (S, S) bool, its whole mask, indexed [y, x].
-        z_order: rank from the back, 0 = farthest.
+        mask_points: (256, 2), samples of its whole mask; an instance with a mask has a box, too.
+        region: (S, S) bool, its whole mask, indexed [y, x]; of one without a mask, the cells of its box if it has one.
+        z_order: rank from the back, 0 = farthest, among the instances whose rank is known.
     """
 
     captions: tuple[str, ...]
-    box: Floats
-    point: Floats
-    scribble: Floats
-    mask_points: Floats
+    box: Floats | None
+    point: Floats | None
+    scribble: Floats | None
+    mask_points: Floats | None
     region: npt.NDArray[np.bool_]
-    z_order: int
+    z_order: int | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def pack(records: Sequence[SceneRecord], slots: int) -> dict[str, npt.NDArray[np
     Returns:
         images (K, H, W, 3) uint8, count (K,) uint8, boxes (K, slots, 4), points (K, slots, 2), scribbles (K, slots,
         20, 2) and mask_points (K, slots, 256, 2) float16 (whose step is 1/16 of a pixel at 128 pixels), regions (K,
-        slots, S*S/8) uint8, z_order (K, slots) int16.
+        slots, S*S/8) uint8, z_order (K, slots) int16. If anything is unknown of any instance, also present (K, slots,
+        4) bool, in the order of the fields above, and z_known (K, slots) bool.
 
     Raises:
         ValueError: a scene has more instances than slots.
@@ -88,10 +89,30 @@ def pack(records: Sequence[SceneRecord], slots: int) -> dict[str, npt.NDArray[np
     }
     for row, record in enumerate(records):
         for slot, instance in enumerate(record.instances):
-            arrays["boxes"][row, slot] = instance.box
-            arrays["points"][row, slot] = instance.point
-            arrays["scribbles"][row, slot] = instance.scribble
-            arrays["mask_points"][row, slot] = instance.mask_points
+            for name, value in _places(instance).items():
+                if value is not None:
+                    arrays[name][row, slot] = value
             arrays["regions"][row, slot] = np.packbits(instance.region)
-            arrays["z_order"][row, slot] = instance.z_order
-    return arrays
+            arrays["z_order"][row, slot] = instance.z_order or 0
+    if all(_complete(instance) for record in records for instance in record.instances):
+        return arrays
+    present, z_known = np.zeros((total, slots, 4), np.bool_), np.zeros((total, slots), np.bool_)
+    for row, record in enumerate(records):
+        for slot, instance in enumerate(record.instances):
+            present[row, slot] = [value is not None for value in _places(instance).values()]
+            z_known[row, slot] = instance.z_order is not None
+    return {**arrays, "present": present, "z_known": z_known}
+
+
+def _places(instance: InstanceRecord) -> dict[str, Floats | None]:
+    """The kinds of location by the names of their arrays, in the order of `KINDS`."""
+    return {
+        "boxes": instance.box,
+        "points": instance.point,
+        "scribbles": instance.scribble,
+        "mask_points": instance.mask_points,
+    }
+
+
+def _complete(instance: InstanceRecord) -> bool:
+    return instance.z_order is not None and all(value is not None for value in _places(instance).values())

@@ -1,10 +1,11 @@
 """Scenes on disk: folders of a few hundred, each written whole, read through memory maps.
 
     scenes/00000/  images.npy boxes.npy ... texts.jsonl        one shard; a folder that can be seen is complete
+    scenes/00000/  present.npy z_known.npy                     only where not everything is known of every instance
     scenes/00000/  latents.npy                                 added once the code of the latents is known
     scenes/00000/  latents-008.npy ...                         those of smaller pictures, by the side of their grid
 
-Shards may be added while a training run reads.
+Shards may be added while a training run reads. All pictures of a shard have one size; shards may differ.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +91,20 @@ class SceneCache:
 
     @property
     def image_px(self) -> int:
-        """Side of the pictures in pixels."""
+        """Side of the pictures in pixels; of pictures that are not square, the height of the first."""
         return int(self._shards[0].array("images").shape[1])
+
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        """The (width, height) of the pictures in pixels."""
+        return {shard.picture_size for shard in self._shards}
+
+    def same_size(self, index: int, count: int) -> npt.NDArray[np.int64]:
+        """Numbers of those of the first `count` scenes whose pictures are as large as that of scene `index`."""
+        size = self._locate(index)[0].picture_size
+        ends = zip(self._shards, [0, *self._ends], self._ends, strict=False)
+        found = [np.arange(start, min(end, count)) for shard, start, end in ends if shard.picture_size == size]
+        return np.concatenate(found)
 
     def image(self, index: int) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8."""
@@ -133,9 +147,19 @@ class _Shard:
         self.size = len(self.texts)
         self._arrays: dict[str, Array] = {}
 
+    @cached_property
+    def picture_size(self) -> tuple[int, int]:
+        height, width = self.array("images").shape[1:3]
+        return width, height
+
     def array(self, name: str) -> Array:
         if name not in self._arrays:
-            self._arrays[name] = np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            path = self.path / f"{name}.npy"
+            if name in ("present", "z_known") and not path.exists():  # all is known
+                slots = self.array("z_order").shape
+                self._arrays[name] = np.broadcast_to(True, (*slots, 4) if name == "present" else slots)
+            else:
+                self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         return self._arrays[name]
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from instancediffusion.adapter import InstanceAdapter
@@ -52,7 +50,7 @@ def base_latents(folder: Path) -> Latents:
     return Latents(vae, math.isqrt(max(channels // int(vae.config.latent_channels), 1)))
 
 
-def load_parts(recipe: Recipe, folder: Path, decode: Callable[[Tensor], Tensor]) -> Parts:
+def load_parts(recipe: Recipe, folder: Path, latents: Latents) -> Parts:
     """Load a base and make a new adapter for it.
 
     All gates of the adapter are zero: the first step is the base's own (paper, section 3.2). Nothing of the base
@@ -80,7 +78,7 @@ def load_parts(recipe: Recipe, folder: Path, decode: Callable[[Tensor], Tensor])
         unet=unet,
         adapter=adapter,
         objective=Objective(config, schedule),
-        decode=decode,
+        latents=latents,
         trained={"adapter": adapter},
         identity={"base": weights_sha256(folder)},
     )

@@ -18,13 +18,14 @@ import torch
 from instancediffusion.errors import CheckpointError
 from instancediffusion.runs import atomic_path
 from instancediffusion.training.run_sections import OptimiserConfig
+from instancediffusion.training.sections import DatasetConfig
 
 FORMAT = 1
 
 _FREE = frozenset(
     {
         *("steps", "scenes", "checkpoint_every", "checkpoint_minutes", "log_every", "preview_every", "score_every"),
-        *("compile", "wordnet", "likeness"),
+        *("compile", "gradient_checkpointing", "workers", "wordnet", "likeness"),
     }
 )
 """Settings that change only how long, how often, how fast, on how much more data, where files lie and what an export
@@ -39,6 +40,8 @@ _BEFORE = {
     "stages": [],
     "start": "",
     "reversed_scenes": 0,
+    "dataset": json.loads(json.dumps(asdict(DatasetConfig()))),
+    "cache_latents": True,
     "patch": 1,
     "up_block_types": [],
     "down_block_types": [],

@@ -17,7 +17,14 @@ from typing import Any, TypeVar
 from instancediffusion.data.location_dropout import LocationDropout
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.run_sections import DiffusionConfig, OptimiserConfig, ResolutionStage
-from instancediffusion.training.sections import AutoencoderConfig, ExportConfig, TextConfig, UNetConfig, WorldConfig
+from instancediffusion.training.sections import (
+    AutoencoderConfig,
+    DatasetConfig,
+    ExportConfig,
+    TextConfig,
+    UNetConfig,
+    WorldConfig,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,6 +33,7 @@ else:  # pragma: no cover - the standard library's reader came with Python 3.11
 
 __all__ = [
     "AutoencoderConfig",
+    "DatasetConfig",
     "DiffusionConfig",
     "ExportConfig",
     "OptimiserConfig",
@@ -44,18 +52,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole model: its name, its world, its parts, its runs.
+    """A whole model: its name, its world or data set, its parts, its runs.
 
     `start` names a finished model (a card, or the folder of an export) whose weights and latents the run goes on from,
     with scenes of its own; its text model is kept as it is. A run from nothing has none.
 
     `reached` tells what came of it (command, wall time, scores). Nothing depends on it: recipes that differ in nothing
     else are equal, and a run is continued whatever it says.
+
+    Raises:
+        SettingsError: sections contradict one another.
     """
 
     name: str
     start: str = ""
     world: WorldConfig = field(default_factory=WorldConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     text: TextConfig = field(default_factory=TextConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -65,6 +77,21 @@ class Recipe:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     reached: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check what one section cannot check itself."""
+        if not self.dataset.path:
+            return
+        if not self.diffusion.base:
+            raise SettingsError(
+                "dataset.path: a data set trains an adapter for a finished model; give diffusion.base and "
+                "diffusion.train = 'adapter'"
+            )
+        sizes = self.dataset.sizes
+        if self.diffusion.stages and (len(sizes) > 1 or sizes[0][0] != sizes[0][1]):
+            raise SettingsError(
+                f"diffusion.stages: of dataset.sizes = {sizes}, one square size can be learned in stages"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-like values."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from instancediffusion.adapter import Grounding
 from instancediffusion.conditioning import LocationTensors
@@ -31,34 +32,39 @@ class DiffusionTask(SceneTask):
 
     Args:
         recipe: objective and probabilities.
-        cache: scenes with the latents of all sizes that the recipe's stages learn at.
+        cache: scenes, with the latents of all sizes that the recipe's stages learn at if it has them kept.
         parts: networks and objective.
         scorer: scores the pictures that can be drawn by now; None scores nothing.
 
     Raises:
-        SettingsError: a stage is larger than the pictures.
+        SettingsError: a stage's size does not divide that of the pictures.
     """
 
     def __init__(self, recipe: Recipe, cache: SceneCache, parts: Parts, scorer: Scorer | None = None) -> None:
-        super().__init__(cache, recipe.diffusion.optimiser.seed)
+        encoder = None if recipe.diffusion.cache_latents else parts.latents
+        super().__init__(cache, recipe.diffusion.optimiser.seed, encoder)
         self.recipe, self.config, self.parts, self.scorer = recipe, recipe.diffusion, parts, scorer
         self.text, self.unet, self.adapter, self.objective = parts.text, parts.unet, parts.adapter, parts.objective
         self.modules: Mapping[str, nn.Module] = parts.trained
         self.schedule = Schedule(self.config.optimiser, self.config.stages)
         self.unet.to(memory_format=torch.channels_last)
         self._denoise: Callable[..., Any] = self.unet
-        self._full = int(cache.rows("latents", [0]).shape[-1])
+        if self.config.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing(_recomputed)
+        self._full = int(self.latents([0]).shape[-1])
         for stage in self.config.stages:
-            if stage.sample_size > self._full:
+            if stage.sample_size > self._full or self._full % stage.sample_size:
                 raise SettingsError(
-                    f"stages: sample_size = {stage.sample_size}: the latents of the scenes have {self._full}"
+                    f"stages: sample_size = {stage.sample_size}: expected a divisor of {self._full}, that of whole "
+                    "pictures"
                 )
 
     def place(self, place: Place) -> None:
         """Compute there, and that share of every batch."""
         self.where = place
         self.schedule.check_shares(place.count, self.config.noise_draws)
-        for module in (self.text.model, self.unet, self.adapter):
+        encoder = () if self.encoder is None else (self.encoder.vae,)
+        for module in (self.text.model, self.unet, self.adapter, *encoder):
             module.to(place.device)
         if self.config.compile and place.device.type != "cpu":
             self._denoise = torch.compile(self.unet)
@@ -71,22 +77,25 @@ class DiffusionTask(SceneTask):
         config, draws = self.config, self.config.noise_draws
         size = self.schedule.batch_size(step)
         rows, generator = self.draw(step, size // draws)
-        batch = collate(self.cache, rows, generator, self._latents(step))
+        batch = collate(self.cache, rows, generator)
         told = drop_locations(batch.locations, self.recipe.locations, generator)
         no_prompt, no_instances = self._dropped(len(rows), generator)
         told = _without(told, no_instances)
         hard = bool(torch.rand((), generator=generator) < config.hard_mask) if config.hard_mask else False
         prompts = ["" if gone else prompt for prompt, gone in zip(batch.prompts, no_prompt.tolist(), strict=True)]
-        noise = torch.randn((size, *batch.latents.shape[1:]), generator=generator)
-        t = self.objective.timesteps(size, generator)
-        # From here on, this process's share; scene k of a batch has the noises k * draws and following.
+        # This process's share; scene k of a batch has the noises k * draws and following.
         mine, own, device = self.where.share(len(rows)), self.where.share(size), self.where.device
-        x_t, target = self.objective.noised(batch.latents[mine].repeat_interleave(draws, 0), noise[own], t[own])
+        stage = self.schedule.stage(step)
+        side = self._full if stage is None else stage.sample_size
+        latents = self.latents(rows[mine], latents_name(side, self._full), self._full // side)
+        noise = torch.randn((size, *latents.shape[1:]), generator=generator)
+        t = self.objective.timesteps(size, generator)
+        x_t, target = self.objective.noised(latents.repeat_interleave(draws, 0), noise[own], t[own])
         x_t = x_t.to(device).contiguous(memory_format=torch.channels_last)
-        with ExitStack() as stack:
+        with ExitStack() as contexts:
             if device.type == "cpu":
-                stack.enter_context(WrittenOutAttention())
-            stack.enter_context(self.where.autocast(config.optimiser.precision))
+                contexts.enter_context(WrittenOutAttention())
+            contexts.enter_context(self.where.autocast(config.optimiser.precision))
             context = self.text.context(prompts[mine])
             told = told.select(torch.arange(len(rows))[mine]).to(device)
             rule = "grounding" if hard else config.instance_mask
@@ -146,10 +155,6 @@ class DiffusionTask(SceneTask):
                 )
         super().load_state(state)
 
-    def _latents(self, step: int) -> str:
-        stage = self.schedule.stage(step)
-        return latents_name(self._full if stage is None else stage.sample_size, self._full)
-
     def _dropped(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         luck = torch.rand(3, size, generator=generator)
         both = luck[0] < self.config.drop_both
@@ -159,6 +164,17 @@ class DiffusionTask(SceneTask):
         with torch.no_grad():
             gates = torch.tensor(list(self.adapter.gates().values()))
         return {"gate_attention": float(gates[:, 0].mean()), "gate_dense": float(gates[:, 1].mean())}
+
+
+def _recomputed(module: nn.Module, *args: Any) -> Any:
+    """Run a block whose activations are computed again in the backward pass, with the attention it ran with."""
+    on_cpu = args[0].device.type == "cpu"
+    return checkpoint(
+        module,
+        *args,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), WrittenOutAttention() if on_cpu else nullcontext()),
+    )
 
 
 def _without(told: LocationTensors, gone: Tensor) -> LocationTensors:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
@@ -44,35 +45,34 @@ class Latents:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in -1..1 -> (B, C p^2, H / side, W / side)."""
-        latents = (self.vae.encode(images).latent_dist.mode() - self._shift) * self._scale
-        return functional.pixel_unshuffle(latents, self.patch)
+        """(B, 3, H, W) in -1..1 -> (B, C p^2, H / side, W / side); computed where the autoencoder is."""
+        coded = self.vae.encode(images.to(self.vae.device)).latent_dist.mode()
+        return functional.pixel_unshuffle((coded - self._shift) * self._scale, self.patch).to(images.device)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """The way back."""
-        images: Tensor = self.vae.decode(
-            functional.pixel_shuffle(latents, self.patch) / self._scale + self._shift
-        ).sample
-        return images
+        cells = functional.pixel_shuffle(latents.to(self.vae.device), self.patch)
+        images: Tensor = self.vae.decode(cells / self._scale + self._shift).sample
+        return images.to(latents.device)
+
+    def of_pictures(self, images: npt.NDArray[np.uint8], shrink: int = 1, batch: int = ENCODED_TOGETHER) -> Tensor:
+        """Encode (B, H, W, 3) pictures, each pixel first made the mean of `shrink` x `shrink`, `batch` at a time."""
+        parts = []
+        for first in range(0, len(images), batch):
+            x = pixels(torch.from_numpy(images[first : first + batch].copy()))
+            parts.append(self.encode(functional.avg_pool2d(x, shrink) if shrink > 1 else x))
+        return torch.cat(parts)
 
 
-@torch.no_grad()
-def encode_scenes(
-    encode: Callable[[Tensor], Tensor],
-    folder: Path,
-    full: int,
-    sizes: Sequence[int] = (),
-    batch: int = ENCODED_TOGETHER,
-) -> None:
+def encode_scenes(encoder: Latents, folder: Path, full: int, sizes: Sequence[int] = ()) -> None:
     """Encode the pictures of every shard that has no latents yet.
 
     Args:
-        encode: (B, 3, H, W) in -1..1 -> latents (B, C, h, w), at any size of picture.
+        encoder: makes the latents.
         folder: of the shards.
         full: side of the latent grid of whole pictures.
         sizes: sides of further grids; for these the pictures are made smaller, each pixel the mean of those it covers.
-        batch: pictures encoded together.
 
     Raises:
         SettingsError: a size does not divide the full one.
@@ -83,11 +83,7 @@ def encode_scenes(
         name = latents_name(size, full)
         for path in list(missing_latents(folder, name)):
             images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
-            parts = []
-            for first in range(0, len(images), batch):
-                x = pixels(torch.from_numpy(images[first : first + batch].copy()))
-                parts.append(encode(functional.avg_pool2d(x, full // size) if size < full else x).numpy())
-            write_latents(path, np.concatenate(parts), name)
+            write_latents(path, encoder.of_pictures(images, full // size).numpy(), name)
             log.info("encoded %s, %s", path.name, name)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.training.config import DiffusionConfig, Recipe, TextConfig, UNetConfig
+from instancediffusion.training.latents import Latents
 from instancediffusion.training.objective import Objective
 from instancediffusion.training.text import TextSide
 
@@ -25,7 +26,7 @@ class Parts:
         unet: with the adapter grafted on.
         adapter: the adapter.
         objective: what is learned.
-        decode: turns latents (B, C, h, w) on the CPU into pictures (B, 3, H, W) in -1..1, for previews.
+        latents: turns latents (B, C, h, w) into pictures (B, 3, H, W) in -1..1, for previews, and back.
         trained: the modules that a checkpoint holds, by name; of these, what requires gradients learns.
         identity: what else the weights depend on, kept in checkpoints: a run is not continued without it.
     """
@@ -34,12 +35,12 @@ class Parts:
     unet: UNet2DConditionModel
     adapter: InstanceAdapter
     objective: Objective
-    decode: Callable[[Tensor], Tensor]
+    latents: Latents
     trained: Mapping[str, nn.Module]
     identity: Mapping[str, str] = field(default_factory=dict)
 
 
-def build_parts(recipe: Recipe, text: TextSide, decode: Callable[[Tensor], Tensor]) -> Parts:
+def build_parts(recipe: Recipe, text: TextSide, latents: Latents) -> Parts:
     """Make UNet and adapter from nothing, to go with a text model; it learns on only if the recipe says so."""
     config = recipe.diffusion
     torch.manual_seed(config.optimiser.seed)
@@ -50,7 +51,7 @@ def build_parts(recipe: Recipe, text: TextSide, decode: Callable[[Tensor], Tenso
     for module in trained.values():
         module.train()
     text.model.requires_grad_(config.train_text)
-    return Parts(text, unet, adapter, Objective(config), decode, trained)
+    return Parts(text, unet, adapter, Objective(config), latents, trained)
 
 
 def build_unet(config: UNetConfig, latent_channels: int, context_width: int) -> UNet2DConditionModel:

@@ -59,11 +59,12 @@ class Denoising(Protocol):
 
 def write_preview(task: Denoising, path: Path) -> None:
     """Write a sheet: truth with boxes; pictures made from boxes and order; the same pictures without frames."""
-    rows = list(range(min(SCENES, len(task.cache))))
+    rows = task.cache.same_size(0, len(task.cache))[:SCENES].tolist()
     generator = torch.Generator().manual_seed(0)
     batch = collate(task.cache, rows, generator)
     told = batch.locations.drop("point", "scribble", "mask")
-    made = draw(task, batch.prompts, batch.captions, told, torch.randn(batch.latents.shape, generator=generator))
+    noise = torch.randn((len(rows), *task.latents(rows[:1]).shape[1:]), generator=generator)
+    made = draw(task, batch.prompts, batch.captions, told, noise)
     truth = np.stack([task.cache.image(row) for row in rows])
     framed = [np.concatenate([_framed(sheet[i], told, i) for i in range(len(rows))], axis=1) for sheet in (truth, made)]
     Image.fromarray(np.concatenate([*framed, np.concatenate(list(made), axis=1)])).save(path)
@@ -75,7 +76,7 @@ def draw(
     """Pictures (B, H, W, 3) uint8 of some scenes; see `sample`."""
     with torch.no_grad(), task.where.autocast(task.config.optimiser.precision):
         latents = sample(task, prompts, captions, told.to(task.where.device), noise.to(task.where.device))
-        images = task.parts.decode(latents.cpu()).float()
+        images = task.parts.latents.decode(latents.cpu()).float()
     made: npt.NDArray[np.uint8] = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return made
 
@@ -107,7 +108,7 @@ def _framed(image: np.ndarray, told: LocationTensors, row: int) -> np.ndarray:
     picture = Image.fromarray(image.copy())
     draw = ImageDraw.Draw(picture)
     for slot in range(told.slots):
-        if told.used[row, slot]:
-            box = (told.boxes[row, slot] * picture.width).tolist()
+        if told.present["box"][row, slot]:
+            box = (told.boxes[row, slot] * torch.tensor([picture.width, picture.height] * 2)).tolist()
             draw.rectangle(box, outline=COLOURS[slot % len(COLOURS)])
     return np.asarray(picture)

@@ -35,19 +35,20 @@ class RelativeTask(SceneTask):
     """
 
     def __init__(self, recipe: Recipe, cache: SceneCache, parts: Parts) -> None:
-        super().__init__(cache, recipe.relative.seed)
+        super().__init__(cache, recipe.relative.seed, None if recipe.diffusion.cache_latents else parts.latents)
         if parts.adapter.relative is None:
             raise SettingsError("adapter.relative_values = 0: the stage relative has nothing to train; give it a width")
         self.recipe, self.config, self.text = recipe, recipe.relative, parts.text
         self.features, self.rule = parts.adapter.relative, parts.adapter.config.default_instance_mask
         torch.manual_seed(self.config.seed)
-        self.reader = nn.Linear(self.features.width, int(cache.rows("latents", [0]).shape[1]))
+        self.reader = nn.Linear(self.features.width, int(self.latents([0]).shape[1]))
         self.modules: Mapping[str, nn.Module] = {"relative": self.features, "reader": self.reader}
 
     def place(self, place: Place) -> None:
         """Compute there, and that share of every batch."""
         self.where = place
-        for module in (self.text.model, *self.modules.values()):
+        encoder = () if self.encoder is None else (self.encoder.vae,)
+        for module in (self.text.model, *encoder, *self.modules.values()):
             module.to(place.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -57,7 +58,7 @@ class RelativeTask(SceneTask):
         given = drop_locations(batch.locations, self.recipe.locations, generator)
         mine, device = self.where.share(len(rows)), self.where.device
         given = given.select(torch.arange(len(rows))[mine]).to(device)
-        latents = batch.latents[mine].to(device)
+        latents = self.latents(rows[mine]).to(device)
         size = (latents.shape[2], latents.shape[3])
         with torch.no_grad(), self.where.autocast(self.config.precision):
             captions = self.text.captions(batch.captions[mine], given.slots).float()

@@ -111,6 +111,10 @@ class DiffusionConfig:
             then says who is in front, so the order has to be learned from the order embedding of the tokens.
         object_weight: by how much more the error counts in a cell that objects cover than in bare background, which
             fills most of a picture and is learned first; 0 = all alike.
+        cache_latents: whether latents are made once, by the stage "latents", and kept; else the pictures of each step
+            are encoded in that step, which costs time and spares the disk.
+        gradient_checkpointing: compute the activations of the UNet's blocks again in the backward pass instead of
+            keeping them: less memory, more time, the same gradients.
         compile: on a GPU, compile the UNet with its adapter (`torch.compile`); on a CPU there is nothing to gain.
         stages: sizes to learn at, one after another; empty = the full size throughout.
         optimiser: the run.
@@ -134,6 +138,8 @@ class DiffusionConfig:
     instance_mask: str = "grounding"
     hard_mask: float = 0.0
     object_weight: float = 0.0
+    cache_latents: bool = True
+    gradient_checkpointing: bool = False
     compile: bool = False
     stages: tuple[ResolutionStage, ...] = ()
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

@@ -31,7 +31,7 @@ class Scorer(Protocol):
 
 def score(task: Denoising, scorer: Scorer) -> Mapping[str, float]:
     """Draw the scorer's scenes with the preview's sampler, each with the same start noise each time."""
-    shape = task.cache.rows("latents", [0]).shape[1:]
+    shape = task.latents([0]).shape[1:]
     images: list[npt.NDArray[np.uint8]] = []
     for first in range(0, len(scorer.scenes), BATCH):
         scenes = scorer.scenes[first : first + BATCH]

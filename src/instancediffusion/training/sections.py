@@ -34,6 +34,45 @@ class WorldConfig:
 
 
 @dataclass(frozen=True)
+class DatasetConfig:
+    """Labelled pictures to learn from in place of the drawn world; see `instancediffusion.datasets`.
+
+    Attributes:
+        path: a file or folder of any format that is read; "" = the drawn world.
+        format: its name; "" = found out from the content.
+        split, images, captions: the part to read, the folder of the pictures, the captions file, where the data set
+            does not say by itself; see `ReadingOptions`.
+        sizes: (width, height) in pixels that pictures are made to have; each takes the one whose shape is nearest to
+            its own. It is scaled to cover that size, and cut to it evenly on both sides.
+        max_instances: slots stored for each picture; of one with more instances, the largest are kept.
+        region_px: side of the stored mask bitmaps.
+        shard: entries of the data set per folder; the unit that is written at once.
+        workers: processes that read pictures beside this one; 0 = this one reads them.
+    """
+
+    path: str = ""
+    format: str = ""
+    split: str = ""
+    images: str = ""
+    captions: str = ""
+    sizes: tuple[tuple[int, ...], ...] = ((512, 512),)
+    max_instances: int = 8
+    region_px: int = 64
+    shard: int = 250
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be used."""
+        if not self.sizes or any(len(size) != 2 or min(size) < 16 for size in self.sizes):
+            raise SettingsError(f"dataset.sizes = {self.sizes}: expected pairs [width, height] of at least 16 pixels")
+        for name, low, high in (("max_instances", 1, 255), ("shard", 1, 100_000), ("workers", 0, 1_000)):
+            if not low <= getattr(self, name) <= high:
+                raise SettingsError(f"dataset.{name} = {getattr(self, name)}: expected {low}..{high}")
+        if self.region_px < 8 or self.region_px % 8:
+            raise SettingsError(f"dataset.region_px = {self.region_px}: expected a multiple of 8")
+
+
+@dataclass(frozen=True)
 class AutoencoderConfig:
     """A stock `AutoencoderKL` without attention: encoder and decoder learn together, then the decoder by itself.
 

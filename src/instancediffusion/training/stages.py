@@ -1,6 +1,6 @@
 """The stages of a run, in order, and where each keeps its things.
 
-RUN/scenes/00000/ ...       drawn once, then encoded
+RUN/scenes/00000/ ...       drawn, or read from a data set, once, then encoded
 RUN/autoencoder/            checkpoint, metrics, previews; vae/: what the latents are made with, fixed from then on
 RUN/words/                  checkpoint, metrics; tokenizer/, lessons.safetensors; with a teacher only
 RUN/text/                   checkpoint, metrics; tokenizer/ or grammar.json
@@ -14,6 +14,7 @@ the recipe says how. With a base they are the base's and stay as they are; only 
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from instancediffusion.data import SceneCache, latents_name
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.autoencoder import AutoencoderTask, normalise_latents
 from instancediffusion.training.base import base_folder, base_latents, load_parts
-from instancediffusion.training.config import OptimiserConfig, Recipe
+from instancediffusion.training.config import DatasetConfig, OptimiserConfig, Recipe
+from instancediffusion.training.dataset import SOURCE, read_scenes
 from instancediffusion.training.diffusion import DiffusionTask
 from instancediffusion.training.frozen import freeze
 from instancediffusion.training.language.prepare import load_grammar, load_lessons, prepare_grammar, prepare_lessons
@@ -59,6 +61,8 @@ def names(recipe: Recipe) -> tuple[str, ...]:
     """The stages of a recipe, in order."""
     stages = STARTED_STAGES if recipe.start else ADAPTER_STAGES if recipe.diffusion.base else STAGES
     left_out = set() if recipe.text.teacher else {"words"}
+    if not recipe.diffusion.cache_latents:
+        left_out.add("latents")
     if not recipe.adapter.get("relative_values"):
         left_out.add("relative")
     if recipe.start and recipe.autoencoder.decoder == OptimiserConfig():  # nothing says how it should learn on
@@ -67,8 +71,13 @@ def names(recipe: Recipe) -> tuple[str, ...]:
 
 
 def scenes(recipe: Recipe, run: Path, world: World | None = None) -> None:
-    """Draw the recipe's scenes, from another world than the built-in one if it is given."""
-    draw_scenes(recipe.world, run / "scenes", world or open_world(recipe.world))
+    """Read the recipe's data set, or draw its scenes, from another world than the built-in one if it is given."""
+    if recipe.dataset.path:
+        read_scenes(recipe.dataset, run / "scenes")
+    elif (run / "scenes" / SOURCE).exists():
+        raise SettingsError(f"{run / 'scenes'}: holds scenes of a data set; name it, or use another run folder")
+    else:
+        draw_scenes(recipe.world, run / "scenes", world or open_world(recipe.world))
 
 
 def autoencoder(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
@@ -116,11 +125,15 @@ def latents(recipe: Recipe, run: Path) -> None:
     """Encode every shard that is not encoded yet, at the sizes of the recipe's stages."""
     cache, code = SceneCache(run / "scenes"), latents_of(recipe, run)
     sizes = [stage.sample_size for stage in recipe.diffusion.stages]
-    if cache.image_px % code.side:
-        raise SettingsError(
-            f"world.options.size = {cache.image_px}: expected a multiple of {code.side}, the side of a cell of latents"
-        )
-    encode_scenes(code.encode, run / "scenes", cache.image_px // code.side, sizes)
+    _check_sizes(recipe, cache, code)
+    encode_scenes(code, run / "scenes", cache.image_px // code.side, sizes)
+
+
+def _check_sizes(recipe: Recipe, cache: SceneCache, code: Latents) -> None:
+    for width, height in cache.sizes:
+        if width % code.side or height % code.side:
+            name = f"dataset.sizes = {width} x {height}" if recipe.dataset.path else f"world.options.size = {width}"
+            raise SettingsError(f"{name}: expected a multiple of {code.side}, the side of a cell of latents")
 
 
 def latents_of(recipe: Recipe, run: Path) -> Latents:
@@ -191,20 +204,20 @@ def finished_text(recipe: Recipe, run: Path) -> TextSide:
 
 def relative(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
     """Train the adapter's box-relative features by themselves, on encoded scenes."""
-    depends = _part(recipe, "world", "adapter", "locations", *(() if recipe.diffusion.base else ("text",)))
+    depends = _part(recipe, "world", "dataset", "adapter", "locations", *(() if recipe.diffusion.base else ("text",)))
     fit(relative_task(recipe, run), recipe.relative, run / "relative", depends, stop_after=stop_after)
 
 
 def relative_task(recipe: Recipe, run: Path) -> RelativeTask:
     """Put the relative stage together."""
-    return RelativeTask(recipe, SceneCache(run / "scenes", need_latents=True), _parts(recipe, run))
+    return RelativeTask(recipe, _cache(recipe, run), _parts(recipe, run))
 
 
 def diffusion(recipe: Recipe, run: Path, *, stop_after: int | None = None, scorer: Scorer | None = None) -> None:
     """Train UNet and adapter, and the text model if it is to learn on, or an adapter for a base, on encoded scenes."""
     task = diffusion_task(recipe, run, scorer)
     sections = (
-        *("start", "world", "adapter", "locations", "diffusion"),
+        *("start", "world", "dataset", "adapter", "locations", "diffusion"),
         *(() if recipe.diffusion.base else ("text", "unet")),
     )
     depends, config = _part(recipe, *sections), recipe.diffusion.optimiser
@@ -213,19 +226,26 @@ def diffusion(recipe: Recipe, run: Path, *, stop_after: int | None = None, score
 
 def diffusion_task(recipe: Recipe, run: Path, scorer: Scorer | None = None) -> DiffusionTask:
     """Put the diffusion stage together, with what the stages before it left, or with its base."""
-    config, folder = recipe.diffusion, run / "scenes"
-    whole = SceneCache(folder, need_latents=True)
-    full = int(whole.rows("latents", [0]).shape[-1])
-    needed = {latents_name(stage.sample_size, full) for stage in config.stages}
-    cache = SceneCache(folder, need_latents=needed) if needed else whole
+    cache, stages = _cache(recipe, run), recipe.diffusion.stages
+    if stages and recipe.diffusion.cache_latents:
+        full = int(cache.rows("latents", [0]).shape[-1])
+        cache = SceneCache(run / "scenes", need_latents={latents_name(stage.sample_size, full) for stage in stages})
     return DiffusionTask(recipe, cache, diffusion_parts(recipe, run), scorer)
+
+
+def _cache(recipe: Recipe, run: Path) -> SceneCache:
+    """The scenes, with latents if these are kept."""
+    cache = SceneCache(run / "scenes", need_latents=recipe.diffusion.cache_latents)
+    if not recipe.diffusion.cache_latents:
+        _check_sizes(recipe, cache, latents_of(recipe, run))
+    return cache
 
 
 def diffusion_parts(recipe: Recipe, run: Path) -> Parts:
     """Make what is to be trained, with the box-relative features that the stage before left."""
     parts = _parts(recipe, run)
     if "relative" in names(recipe):
-        task = RelativeTask(recipe, SceneCache(run / "scenes", need_latents=True), parts)
+        task = RelativeTask(recipe, _cache(recipe, run), parts)
         freeze(task, recipe.relative, run / "relative")
         task.features.train().requires_grad_(True)
     return parts
@@ -233,19 +253,21 @@ def diffusion_parts(recipe: Recipe, run: Path) -> Parts:
 
 def _parts(recipe: Recipe, run: Path) -> Parts:
     """Load a recipe's base or start, or the text model of an earlier stage, and make the rest with random weights."""
-    decode = latents_of(recipe, run).decode
+    code = latents_of(recipe, run)
     if recipe.diffusion.base:
-        return load_parts(recipe, base_folder(recipe.diffusion.base), decode)
+        return load_parts(recipe, base_folder(recipe.diffusion.base), code)
     if recipe.start:
         folder = start_folder(recipe.start)
-        parts = build_parts(recipe, load_text(folder), decode)
+        parts = build_parts(recipe, load_text(folder), code)
         load_start(parts.unet, folder, "unet")
         load_start(parts.adapter, folder, "adapter")
         return parts
-    return build_parts(recipe, finished_text(recipe, run), decode)
+    return build_parts(recipe, finished_text(recipe, run), code)
 
 
 def _part(recipe: Recipe, *names: str) -> dict[str, Any]:
     """The sections of a recipe that a stage depends on."""
     values = recipe.to_dict()
+    if not recipe.dataset.path:  # the rest of the section is not read
+        values["dataset"] = asdict(DatasetConfig())
     return {name: values[name] for name in names}

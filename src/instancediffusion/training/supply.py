@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from instancediffusion.data import SceneCache
+from instancediffusion.data.shards import LATENTS
 from instancediffusion.training.seeds import step_generator
 from instancediffusion.training.task import Place
+
+if TYPE_CHECKING:
+    from instancediffusion.training.latents import Latents
 
 
 class SceneTask:
@@ -21,16 +26,36 @@ class SceneTask:
     Args:
         cache: the scenes.
         seed: of the run.
+        encoder: makes latents of pictures as they are needed; None takes those that the cache holds.
     """
 
-    def __init__(self, cache: SceneCache, seed: int) -> None:
-        self.cache, self.seed, self.where = cache, seed, Place()
+    def __init__(self, cache: SceneCache, seed: int, encoder: Latents | None = None) -> None:
+        self.cache, self.seed, self.encoder, self.where = cache, seed, encoder, Place()
         self._scenes = len(cache)
 
     def draw(self, step: int, count: int) -> tuple[list[int], torch.Generator]:
-        """Numbers of `count` scenes, with repetition, and the generator of everything else that is random in a step."""
+        """Numbers of `count` scenes, with repetition, and the generator of everything else that is random in a step.
+
+        Where pictures differ in size, the first scene's is that of all.
+        """
         generator = step_generator(self.seed, step)
-        return torch.randint(self._scenes, (count,), generator=generator).tolist(), generator
+        rows = torch.randint(self._scenes, (count,), generator=generator)
+        if len(self.cache.sizes) > 1:
+            alike = torch.from_numpy(self.cache.same_size(int(rows[0]), self._scenes))
+            rows[1:] = alike[torch.randint(len(alike), (count - 1,), generator=generator)]
+        return rows.tolist(), generator
+
+    def latents(self, rows: Sequence[int], name: str = LATENTS, shrink: int = 1) -> Tensor:
+        """Latents (B, C, h, w) float32 on the CPU of scenes whose pictures have one size.
+
+        Args:
+            rows: their numbers.
+            name: which of those that are kept, see `latents_name`.
+            shrink: where none are kept, by how much the pictures are made smaller first.
+        """
+        if self.encoder is None:
+            return torch.from_numpy(self.cache.rows(name, rows)).float()
+        return self.encoder.of_pictures(self.cache.rows("images", rows), shrink).float()
 
     def state(self) -> dict[str, Any]:
         """Return how many scenes are drawn from; scenes added meanwhile count from here on."""

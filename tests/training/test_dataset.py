@@ -299,7 +299,7 @@ def test_adapter_recipe_on_a_coco_folder_is_killed_and_continues_to_the_same_bit
     for old, new in (
         ('base = "mini"', f'base = "{base}"'),
         ("sizes = [[256, 256]]", "sizes = [[64, 64]]"),
-        ("steps = 6000", 'steps = 6\nprecision = "fp32"'),
+        ("steps = 6000", 'steps = 12\nprecision = "fp32"'),
         ("batch_size = 16", "batch_size = 4"),
         ("checkpoint_every = 100", "checkpoint_every = 1"),
         ("preview_every = 500", "preview_every = 0"),
@@ -317,12 +317,12 @@ def test_adapter_recipe_on_a_coco_folder_is_killed_and_continues_to_the_same_bit
     for child in broken:
         child.send_signal(signal.SIGKILL)
         child.wait()
-    assert 0 < load_checkpoint(kept)["step"] < 6
+    assert 0 < load_checkpoint(kept)["step"] < 12
     again = start(repository, tmp_path / "adapter.toml", coco, tmp_path / "broken")
     assert [child.wait(timeout=300) for child in again] == [0, 0]
 
     first, second = (load_checkpoint(tmp_path / name / "diffusion" / "checkpoint.pt") for name in ("whole", "broken"))
-    assert first["step"] == second["step"] == 6
+    assert first["step"] == second["step"] == 12
     for name, value in first["modules"]["adapter"].items():
         assert torch.equal(value, second["modules"]["adapter"][name]), name
     exported = (tmp_path / "whole" / "export", tmp_path / "broken" / "export")

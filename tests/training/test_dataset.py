@@ -156,7 +156,7 @@ def test_bad_entries_are_told_and_stop_nothing(coco, tmp_path, caplog):
         read_scenes(config, tmp_path / "one")
     told = [message for message in caplog.messages if "left out" in message]
     assert [re.search(r"entry (\d+)", message)[1] for message in told] == ["3", "5", "9"]
-    assert "no picture" in told[0] and "cannot be read" in told[1] and "64 x 40 pixels" in told[2]
+    assert "cannot be found" in told[0] and "cannot be read" in told[1] and "64 x 40 pixels" in told[2]
     reports = [json.loads(path.read_text())["left_out"] for path in sorted((tmp_path / "one").glob("entries-*"))]
     assert [list(report) for report in reports] == [["3", "5"], ["9"], []]
     cache = SceneCache(tmp_path / "one")

@@ -118,7 +118,7 @@ class Example:
         from PIL import Image
 
         if self.image is None:
-            raise self._refusal("has no picture that can be found; name the folder of the pictures")
+            raise self._refusal("cannot be found; name the folder of the pictures")
         try:
             if isinstance(self.image, Path) and self.image.stat().st_size > MAX_PICTURE_BYTES:
                 raise self._refusal(f"is larger than {MAX_PICTURE_BYTES >> 20} MB")

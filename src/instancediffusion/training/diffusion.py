@@ -41,8 +41,8 @@ class DiffusionTask(SceneTask):
     """
 
     def __init__(self, recipe: Recipe, cache: SceneCache, parts: Parts, scorer: Scorer | None = None) -> None:
-        encoder = None if recipe.diffusion.cache_latents else parts.latents
-        super().__init__(cache, recipe.diffusion.optimiser.seed, encoder)
+        encode = None if recipe.diffusion.cache_latents else parts.latents.of_pictures
+        super().__init__(cache, recipe.diffusion.optimiser.seed, encode)
         self.recipe, self.config, self.parts, self.scorer = recipe, recipe.diffusion, parts, scorer
         self.text, self.unet, self.adapter, self.objective = parts.text, parts.unet, parts.adapter, parts.objective
         self.modules: Mapping[str, nn.Module] = parts.trained
@@ -63,7 +63,7 @@ class DiffusionTask(SceneTask):
         """Compute there, and that share of every batch."""
         self.where = place
         self.schedule.check_shares(place.count, self.config.noise_draws)
-        encoder = () if self.encoder is None else (self.encoder.vae,)
+        encoder = () if self.encode is None else (self.parts.latents.vae,)
         for module in (self.text.model, self.unet, self.adapter, *encoder):
             module.to(place.device)
         if self.config.compile and place.device.type != "cpu":

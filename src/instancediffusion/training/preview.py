@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +47,10 @@ class Denoising(Protocol):
     @property
     def where(self) -> Place:
         """The device."""
+        ...
+
+    def latents(self, rows: Sequence[int]) -> Tensor:
+        """Latents of scenes, (B, C, h, w)."""
         ...
 
     def ground(self, locations: LocationTensors, captions: list[list[str]]) -> Grounding:

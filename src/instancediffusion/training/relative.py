@@ -35,7 +35,9 @@ class RelativeTask(SceneTask):
     """
 
     def __init__(self, recipe: Recipe, cache: SceneCache, parts: Parts) -> None:
-        super().__init__(cache, recipe.relative.seed, None if recipe.diffusion.cache_latents else parts.latents)
+        encode = None if recipe.diffusion.cache_latents else parts.latents.of_pictures
+        super().__init__(cache, recipe.relative.seed, encode)
+        self._encoder = () if encode is None else (parts.latents.vae,)
         if parts.adapter.relative is None:
             raise SettingsError("adapter.relative_values = 0: the stage relative has nothing to train; give it a width")
         self.recipe, self.config, self.text = recipe, recipe.relative, parts.text
@@ -47,8 +49,7 @@ class RelativeTask(SceneTask):
     def place(self, place: Place) -> None:
         """Compute there, and that share of every batch."""
         self.where = place
-        encoder = () if self.encoder is None else (self.encoder.vae,)
-        for module in (self.text.model, *encoder, *self.modules.values()):
+        for module in (self.text.model, *self._encoder, *self.modules.values()):
             module.to(place.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,8 +15,8 @@ from instancediffusion.data.shards import LATENTS
 from instancediffusion.training.seeds import step_generator
 from instancediffusion.training.task import Place
 
-if TYPE_CHECKING:
-    from instancediffusion.training.latents import Latents
+Encode = Callable[[npt.NDArray[np.uint8], int], Tensor]
+"""Pictures (B, H, W, 3), by how much they are made smaller first -> latents; see `Latents.of_pictures`."""
 
 
 class SceneTask:
@@ -26,11 +28,11 @@ class SceneTask:
     Args:
         cache: the scenes.
         seed: of the run.
-        encoder: makes latents of pictures as they are needed; None takes those that the cache holds.
+        encode: makes latents of pictures as they are needed; None takes those that the cache holds.
     """
 
-    def __init__(self, cache: SceneCache, seed: int, encoder: Latents | None = None) -> None:
-        self.cache, self.seed, self.encoder, self.where = cache, seed, encoder, Place()
+    def __init__(self, cache: SceneCache, seed: int, encode: Encode | None = None) -> None:
+        self.cache, self.seed, self.encode, self.where = cache, seed, encode, Place()
         self._scenes = len(cache)
 
     def draw(self, step: int, count: int) -> tuple[list[int], torch.Generator]:
@@ -53,9 +55,9 @@ class SceneTask:
             name: which of those that are kept, see `latents_name`.
             shrink: where none are kept, by how much the pictures are made smaller first.
         """
-        if self.encoder is None:
+        if self.encode is None:
             return torch.from_numpy(self.cache.rows(name, rows)).float()
-        return self.encoder.of_pictures(self.cache.rows("images", rows), shrink).float()
+        return self.encode(self.cache.rows("images", rows), shrink).float()
 
     def state(self) -> dict[str, Any]:
         """Return how many scenes are drawn from; scenes added meanwhile count from here on."""

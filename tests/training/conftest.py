@@ -89,6 +89,16 @@ def exported(drawn, recipe, world, tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """A model folder laid out as that of Stable Diffusion 1.5, which predicts noise; its adapter is not used."""
+    from tests.tiny_pipeline import tiny_pipeline  # here, since other processes import this file from elsewhere
+
+    folder = tmp_path_factory.mktemp("base")
+    tiny_pipeline(folder / "characters").save_pretrained(folder / "model")
+    return folder / "model"
+
+
 @pytest.fixture
 def run(drawn, tmp_path):
     """A run of one's own that shares the drawn scenes."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.tiny_pipeline import scene_of, tiny_pipeline
+from tests.tiny_pipeline import scene_of
 
 from instancediffusion.checkpoints.cards import weights_sha256
 from instancediffusion.errors import CheckpointError, ModelError
@@ -13,14 +13,6 @@ from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.export import export
 
 from .conftest import home_made_world
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A model folder laid out as that of Stable Diffusion 1.5, which predicts noise; its adapter is not used."""
-    folder = tmp_path_factory.mktemp("base")
-    tiny_pipeline(folder / "characters").save_pretrained(folder / "model")
-    return folder / "model"
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tiny_pipeline import tiny_pipeline
 
 from instancediffusion.conditioning import KINDS
 from instancediffusion.data import LocationDropout, SceneCache, collate, drop_locations
@@ -44,7 +43,7 @@ def painted(width, height, *places, **kinds):
             "box": box,
             "mask": Mask.from_array((image == colour).all(-1)),
             "point": Point(*box.centre),
-            "scribble": Scribble(((box.x0, box.y0), (box.x1, box.y1))),
+            "scribble": Scribble(((box.x0 + 1 / width, box.centre[1]), (box.centre[0], box.y1 - 1 / height))),
         }
         chosen = {kind: given[kind] for kind in kinds.get("kinds", ("box", "mask"))}
         instances.append(Instance(f"block {number}", **chosen, z_order=kinds.get("order", {}).get(number)))
@@ -53,12 +52,13 @@ def painted(width, height, *places, **kinds):
 
 @pytest.mark.parametrize("shape", [(120, 80), (80, 120), (64, 64), (500, 90)])
 @pytest.mark.parametrize("sizes", [((64, 64),), ((96, 64), (64, 96))])
-def test_locations_move_with_the_picture(shape, sizes):
+@pytest.mark.parametrize("kinds", [("mask",), KINDS])
+def test_locations_move_with_the_picture(shape, sizes, kinds):
     width, height = shape
     middle = (width // 2 - 20, height // 2 - 16, width // 2 + 4, height // 2 + 20)
     right = (width // 2 + 4, height // 2 - 30, width // 2 + 24, height // 2 + 10)
     config = DatasetConfig(sizes=sizes, region_px=32)
-    made = record(painted(width, height, middle, right), config)
+    made = record(painted(width, height, middle, right, kinds=kinds), config)
     size = made.image.shape[1], made.image.shape[0]
     assert size == min(sizes, key=lambda s: abs(np.log(s[0] / s[1]) - np.log(width / height)))
     assert len(made.instances) == 2
@@ -182,13 +182,6 @@ def test_nothing_usable_is_an_error(coco, tmp_path):
     (tmp_path / "instances.json").write_text(json.dumps(data))
     with pytest.raises(SettingsError, match=r"none of 15 entries can be used; .*entries-00000\.json says why"):
         read_scenes(replace(config, path=str(tmp_path / "instances.json")), tmp_path / "scenes")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    tiny_pipeline(folder / "characters").save_pretrained(folder / "model")
-    return folder / "model"
 
 
 @pytest.fixture(scope="module")

@@ -212,6 +212,7 @@ def _open(config: DatasetConfig) -> SceneDataset:
     options = ReadingOptions(
         images=Path(config.images) if config.images else None,
         captions=Path(config.captions) if config.captions else None,
+        labels=config.labels or None,
         split=config.split or None,
     )
     return open_dataset(config.path, config.format or None, options)

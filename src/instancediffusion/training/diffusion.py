@@ -169,12 +169,8 @@ class DiffusionTask(SceneTask):
 def _recomputed(module: nn.Module, *args: Any) -> Any:
     """Run a block whose activations are computed again in the backward pass, with the attention it ran with."""
     on_cpu = args[0].device.type == "cpu"
-    return checkpoint(
-        module,
-        *args,
-        use_reentrant=False,
-        context_fn=lambda: (nullcontext(), WrittenOutAttention() if on_cpu else nullcontext()),
-    )
+    contexts: dict[str, Any] = {"context_fn": lambda: (nullcontext(), WrittenOutAttention())} if on_cpu else {}
+    return checkpoint(module, *args, use_reentrant=False, **contexts)
 
 
 def _without(told: LocationTensors, gone: Tensor) -> LocationTensors:

@@ -40,8 +40,8 @@ class DatasetConfig:
     Attributes:
         path: a file or folder of any format that is read; "" = the drawn world.
         format: its name; "" = found out from the content.
-        split, images, captions: the part to read, the folder of the pictures, the captions file, where the data set
-            does not say by itself; see `ReadingOptions`.
+        split, images, captions, labels: the part to read, the folder of the pictures, the captions file, the names of
+            the classes, where the data set does not say by itself; see `ReadingOptions`.
         sizes: (width, height) in pixels that pictures are made to have; each takes the one whose shape is nearest to
             its own. It is scaled to cover that size, and cut to it evenly on both sides.
         max_instances: slots stored for each picture; of one with more instances, the largest are kept.
@@ -55,6 +55,7 @@ class DatasetConfig:
     split: str = ""
     images: str = ""
     captions: str = ""
+    labels: tuple[str, ...] = ()
     sizes: tuple[tuple[int, ...], ...] = ((512, 512),)
     max_instances: int = 8
     region_px: int = 64

@@ -218,6 +218,7 @@ def test_a_model_that_cannot_be_the_stage_is_named(model, tmp_path):
         (["--tags", " , "], "names nothing"),
         (["--score", "2"], "score = 2.0"),
         (["--to", "nothing"], "known formats"),
+        (["--device", "abacus"], "abacus"),
     ):
         result = CliRunner().invoke(cli, [*command, "--depth", "none", *chosen])
         assert result.exit_code in (1, 2) and told in result.stderr, result.output
@@ -237,7 +238,7 @@ def test_the_command_labels_a_folder_with_all_five_models_and_pins_them(model, t
     command = ["data", "annotate", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--device", "cpu"]
     command += ["--recipe", str(tmp_path / "recipe.toml"), "--segmenter", str(model("sam2"))]
     result = CliRunner().invoke(cli, command, catch_exceptions=False)
-    assert result.exit_code == 1 and "4 annotated, 0 done before, 1 failed" in result.stdout, result.output
+    assert result.exit_code == 1 and "4 new, 0 done before, 1 failed" in result.stdout, result.output
     assert "broken.png" in result.stderr
     dataset = open_dataset(tmp_path / "out")
     found = [dataset[n].scene for n in range(len(dataset))]
@@ -249,4 +250,4 @@ def test_the_command_labels_a_folder_with_all_five_models_and_pins_them(model, t
     assert set(manifest["models"]) == {"tagger", "detector", "segmenter", "captioner", "depth"}
     assert all(len(pin["sha256"]["model.safetensors"]) == 64 for pin in manifest["models"].values())
     again = CliRunner().invoke(cli, command, catch_exceptions=False)
-    assert "up to date; 0 annotated, 4 done before, 1 failed" in again.output
+    assert "up to date; 0 new, 4 done before, 1 failed" in again.output

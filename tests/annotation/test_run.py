@@ -61,8 +61,10 @@ def test_pictures_of_any_kind_are_seen_as_people_see_them(tmp_path):
     turned[0x0112] = 6  # stored on its side
     stored = np.ascontiguousarray(np.rot90(SCENE))
     save(tmp_path / "in" / "turned.png", stored, exif=turned)
-    alpha = np.dstack([SCENE, np.full(SCENE.shape[:2], 200, np.uint8)])
-    save(tmp_path / "in" / "deep" / "alpha.png", alpha)
+    shown = (SCENE != 128).any(axis=2)
+    alpha = np.dstack([np.where(shown[..., None], SCENE, [30, 30, 160]), np.where(shown, 255, 0)])  # hidden blue
+    save(tmp_path / "in" / "deep" / "alpha.png", alpha.astype(np.uint8))
+    save(tmp_path / "in" / "deep" / "grey16.png", np.arange(64 * 48, dtype=np.uint16).reshape(48, 64) * 20)
     save(tmp_path / "in" / "grey.png", SCENE[..., 0])
     save(tmp_path / "in" / "tiny.png", paint((16, 16), apple=(2, 3, 9, 9)))
     save(tmp_path / "in" / "speck.png", SCENE[:8, :8])
@@ -70,10 +72,15 @@ def test_pictures_of_any_kind_are_seen_as_people_see_them(tmp_path):
     outcome = run(tmp_path / "in", tmp_path / "out", batch_size=8)
     assert outcome.failed.keys() == {"speck.png", "broken.jpg"} and "16" in outcome.failed["speck.png"]
     found = examples(tmp_path / "out")
-    assert set(found) == {"alpha.png", "grey.png", "tiny.png", "turned.png"} and not found["grey.png"].scene.instances
+    assert (
+        set(found) == {"alpha.png", "grey.png", "grey16.png", "tiny.png", "turned.png"}
+        and not found["grey.png"].scene.instances
+    )
     for name in ("turned.png", "alpha.png"):
-        assert (found[name].pixels() == SCENE).all()
+        assert (found[name].pixels() == (SCENE if name == "turned.png" else np.where(alpha[..., 3:], SCENE, 255))).all()
         assert (instances(found[name])["apple"].mask.array == find(SCENE, "apple")).all()
+    deep = found["grey16.png"].pixels()
+    assert deep.max() == 239 and deep[0, 0, 0] == 0 and (np.diff(deep[..., 0].ravel().astype(int)) >= 0).all()
     assert instances(found["tiny.png"])["apple"].box.xyxy == pytest.approx((2 / 16, 3 / 16, 9 / 16, 9 / 16))
 
 

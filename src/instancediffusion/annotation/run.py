@@ -37,7 +37,7 @@ class Outcome:
     """What became of a run.
 
     Attributes:
-        annotated: pictures that went through the models.
+        annotated: pictures that were not done yet, those that failed now among them.
         skipped: pictures that were done already, or had failed before.
         failed: picture -> why, of this run and of those before.
         written: the data set, if it was written anew.

@@ -29,7 +29,7 @@ class AnnotationSettings:
     Attributes:
         models: the models by name.
         tags: what to look for in every picture; the tagger is asked instead if empty.
-        score: detections below this score are dropped, 0..1.
+        score: detections below this score are dropped, 0..1; Grounding DINO tells of none below 0.05.
         same_tag_iou: of two boxes with one tag that overlap by more (IoU), the better one stays.
         any_tag_iou: the same for boxes with different tags: two names of one object, not two objects that overlap.
         max_instances: the best detections of a picture that are kept, 1..1000.

@@ -57,7 +57,7 @@ def annotate(
         outcome = annotate_dataset(dataset, where, settings, models.pins, models.build, _progress)
     for key, reason in outcome.failed.items():
         click.echo(f"warning: {key}: {reason}", err=True)
-    count = f"{outcome.annotated} annotated, {outcome.skipped} done before, {len(outcome.failed)} failed"
+    count = f"{outcome.annotated} new, {outcome.skipped} done before, {len(outcome.failed)} failed"
     wrote = "is up to date"
     if outcome.written is not None:
         wrote = f"{outcome.written.pictures} pictures, {outcome.written.instances} instances ({target})"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from instancediffusion.errors import Problem, SceneError, SceneWarning
 from instancediffusion.scene import Mask, Scene
 from instancediffusion.scene.limits import MAX_SIDE_PX
+from instancediffusion.scene.reference import on_white
 from instancediffusion.scene.report import Report
 
 Pixels = npt.NDArray[np.uint8]
@@ -62,7 +63,7 @@ class Example:
         """Read the picture.
 
         A photograph that is stored turned (EXIF orientation) comes as it is seen, unless the scene's canvas has the
-        size of what is stored: some tools annotate that.
+        size of what is stored: some tools annotate that. What is transparent shows white, and 16 bits become 8.
 
         Returns:
             (H, W, 3) uint8, sRGB.
@@ -79,7 +80,7 @@ class Example:
                 turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
                 stored = picture.size == (self.scene.width, self.scene.height) != picture.size[::-1]
                 shown: Any = picture if turned and stored else ImageOps.exif_transpose(picture)
-                return np.array(shown.convert("RGB"))
+                return _seen(shown)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise self._refusal(f"cannot be read ({str(error)[:80]})") from None
 
@@ -134,6 +135,14 @@ class Example:
 
     def _refusal(self, told: str) -> SceneError:
         return SceneError([Problem("$", f"the picture {told}", "leave it out, or replace it")], self.file_name or None)
+
+
+def _seen(picture: Any) -> Pixels:
+    """(H, W, 3) uint8 of a PIL image, as a viewer shows it; PIL's own conversion cuts 16 bits off at 255."""
+    if picture.mode.startswith("I;16"):
+        grey = (np.asarray(picture).astype(np.uint32) + 128) // 257
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    return np.array(on_white(picture))
 
 
 @runtime_checkable

@@ -50,10 +50,7 @@ class Reference:
         from PIL import Image
 
         with Image.open(io.BytesIO(self.data), formats=list(_MEDIA_TYPES)) as opened:
-            if "A" not in opened.getbands() and "transparency" not in opened.info:
-                return opened.convert("RGB")
-            layer = opened.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+            return on_white(opened)
 
     @property
     def data_uri(self) -> str:
@@ -82,3 +79,13 @@ def _check(report: Report, data: bytes) -> None:
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).replace("<_io.BytesIO object at ", "<")[:80]
         report.error("$", f"is not a picture that can be read ({reason})", "save it as PNG, JPEG or WebP")
+
+
+def on_white(picture: Any) -> Any:
+    """A PIL image in RGB, what is transparent on white."""
+    from PIL import Image
+
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return picture.convert("RGB")
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

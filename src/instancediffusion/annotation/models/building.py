@@ -67,7 +67,7 @@ def find_models(settings: AnnotationSettings, device: str = "cpu") -> FoundModel
 
     Raises:
         ModelError: a model is not there, or of a type that cannot be the stage.
-        SettingsError: nothing says what to look for.
+        SettingsError: nothing says what to look for, or there is no such kind of device.
     """
     names = dict(vars(settings.models))
     if settings.tags or not names["detector"]:
@@ -76,7 +76,11 @@ def find_models(settings: AnnotationSettings, device: str = "cpu") -> FoundModel
         raise SettingsError("tagger: none, and no tags; name a tagger, or say what to look for (--tags)")
     if settings.order not in ("auto", "depth"):
         names["depth"] = ""
-    place, known, found = torch.device(device), dict[str, Found](), dict[str, Found]()
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise SettingsError(f"device = {device!r}: {str(error).splitlines()[0]}") from error
+    known, found = dict[str, Found](), dict[str, Found]()
     for stage, name in names.items():
         if not name:
             continue

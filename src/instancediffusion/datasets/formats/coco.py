@@ -24,6 +24,7 @@ from ..example import Example, LazyDataset
 from ..files import find_picture, read_json, refuse, save_picture
 from ..holding import EVERYTHING
 from ..registry import DatasetFormat, ReadingOptions, register
+from .amodal import as_coco
 from .shared import kind_of, read_visible, runs_of
 
 _ANNOTATIONS = ("instances*.json", "annotations.json", "_annotations.coco.json", "lvis*.json")
@@ -63,6 +64,7 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[tuple[str, Mapping[
         if check_object(report, "$", content) is not None:
             check_lists(report, content)
     report.settle(os.fspath(file))
+    data = as_coco(data)
     if any(isinstance(item, Mapping) and "segments_info" in item for item in data["annotations"][:100]):
         told = "is a COCO panoptic file, whose masks are in PNG files of their own"
         raise refuse(file, told, "give the instances file (panoptic sets have one: instances_*.json)")

@@ -13,9 +13,10 @@ from typing import Any
 from instancediffusion.geometry import mask_box, mask_ring
 from instancediffusion.scene import Box, Instance, Mask, NamedScene
 from instancediffusion.scene.canvas import Canvas
+from instancediffusion.scene.checks import is_array
+from instancediffusion.scene.formats.coco.annotations import read_segmentation
 from instancediffusion.scene.formats.recognise import recognise
 from instancediffusion.scene.limits import MAX_COCO_BYTES, MAX_FILE_BYTES, MAX_POLYGON_POINTS
-from instancediffusion.scene.read_places import read_rle
 from instancediffusion.scene.report import Report
 
 from ..example import Example
@@ -119,11 +120,11 @@ def whole_boxes(example: Example, lost: Counter[str]) -> Example:
 
 
 def read_visible(report: Report, path: str, value: Any, canvas: Canvas) -> Mask | None:
-    """The run-length code of what is seen of an instance; one that cannot be used is noted and left out."""
-    if not isinstance(value, Mapping):
+    """What is seen of an instance: run-length code or polygons; what cannot be used is noted and left out."""
+    if not value or not (isinstance(value, Mapping) or is_array(value)):
         return None
     part = Report(lenient=True)
-    mask = read_rle(part, path, value, canvas)
+    mask = read_segmentation(part, path, value, canvas)
     report.adopt(part)
     return mask
 

@@ -44,7 +44,7 @@ def read_annotation(
         ("box", "bbox", read_box_xywh),
         ("point", "point", read_point),
         ("scribble", "scribble", read_scribble),
-        ("mask", "segmentation", _read_segmentation),
+        ("mask", "segmentation", read_segmentation),
     ):
         if name in wanted and item.get(field):
             # A place that cannot be used leaves the others of the object.
@@ -80,7 +80,7 @@ def _numbers(value: Any) -> Any:
     ]
 
 
-def _read_segmentation(report: Report, path: str, value: Any, canvas: Canvas) -> Mask | None:
+def read_segmentation(report: Report, path: str, value: Any, canvas: Canvas) -> Mask | None:
     """Read polygons in any spelling that tools use, or a run-length code."""
     if is_array(value) and len(value) == 1 and isinstance(value[0], Mapping):
         value = value[0]

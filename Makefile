@@ -10,10 +10,10 @@ PIP := $(BIN)/python -m pip install --quiet -c constraints.txt $(PIP_FLAGS)
 OUT ?= outputs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports docs bench wheel check format clean
+.PHONY: help demo test lint types imports docs bench wheel check check-fast format clean
 
 help: ## List the chores
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 demo: $(VENV)/.runtime ## Turn a scene file into a picture with the model in the package
 	$(BIN)/instancediffusion generate examples/demo.json -o $(OUT)/demo --seed 0
@@ -49,6 +49,13 @@ wheel: $(VENV)/.dev ## Build the wheel, install it alone in a fresh environment,
 	test -n "$$(find build/wheel/picture -name '*.png' ! -name '*_overlay.png' -size +1k)"
 
 check: lint types imports test docs wheel ## Everything continuous integration runs
+
+# No pipelines, no training, no browser.
+FAST := $(addprefix tests/, scene geometry conditioning sampling adapter golden data rendering \
+	test_imports.py test_errors.py test_runs.py)
+
+check-fast: lint types imports ## Style, types, layers and the quick tests: for every commit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not network" $(FAST)
 
 format: $(VENV)/.dev ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

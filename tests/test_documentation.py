@@ -146,3 +146,46 @@ def test_every_setting_is_explained() -> None:
     text = (GenerationSettings.__doc__ or "").partition("Attributes:")[2]
     for field in fields(GenerationSettings):
         assert f"{field.name}: " in text
+
+
+def constraint(name: str) -> str:
+    found = re.search(rf"^{name}==([0-9.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert found is not None, name
+    return found[1]
+
+
+def test_the_version_matrix_is_that_of_the_project() -> None:
+    lines = [line.strip("| \n").split(" | ") for line in (DOCS / "versions.md").read_text().splitlines() if "|" in line]
+    rows = {line[0].strip(): line[1:] for line in lines}
+    names = lines[0]
+    claimed = dict(zip(names, rows["claimed, at least"], strict=True))
+    newest = dict(zip(names, rows["newest tried"], strict=True))
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'requires-python = ">={claimed.pop("Python")}"' in project
+    for name, version in claimed.items():
+        assert f'"{name.lower()}>={version}"' in project, name
+        assert newest[name] == constraint(name.lower()), name
+
+
+def test_hooks_use_the_versions_of_the_project() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    found = re.findall(r'additional_dependencies: \["([a-z-]+)==([0-9.]+)"\]', hooks)
+    assert {name for name, _ in found} == {"ruff", "import-linter"}
+    assert all(version == constraint(name) for name, version in found)
+
+
+def test_each_of_ten_changes_names_a_file() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().split("## Ten changes")[1].split("\n## ")[0]
+    files = [re.findall(r"`([^`]+\.py)`", line) for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(files) == 10
+    for found in files:
+        assert len(found) == 1 and (ROOT / "src" / "instancediffusion" / found[0]).is_file(), found
+
+
+def test_the_readme_has_a_line_for_every_folder() -> None:
+    (tree,) = blocks(ROOT / "README.md", "text")
+    told = {line.split("/")[0] for line in tree.splitlines()}
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    if not listed:
+        pytest.skip("no git checkout")
+    assert told == {path.split("/")[0] for path in listed if "/" in path and not path.startswith(".")}

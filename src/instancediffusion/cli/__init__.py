@@ -147,7 +147,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def _as_one_line(error: click.UsageError) -> click.ClickException:
     """Say what is wrong with the usage and where help is; a command without arguments still gets its help."""
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+    # Before click 8.2 the help was printed without an error.
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
         return error
     command = error.ctx.command_path if error.ctx is not None else "instancediffusion"
     return BadInput(f"{error.format_message()}{_origin(error)} (see `{command} --help`)")

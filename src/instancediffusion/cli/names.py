@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 
-class Names(click.Choice[str]):
+class Names(click.Choice):  # type: ignore[type-arg, unused-ignore]
     """A choice among names that may have become more since: they are looked up when an option is read.
 
     Args:

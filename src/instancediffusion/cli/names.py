@@ -26,7 +26,7 @@ class Names(click.Choice):  # type: ignore[type-arg, unused-ignore]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Find the name, or fail with all there are."""
         self._look_up()
-        return super().convert(self._spelt(str(value)), param, ctx)
+        return str(super().convert(self._spelt(str(value)), param, ctx))
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the names that begin so."""

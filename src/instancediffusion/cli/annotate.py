@@ -10,6 +10,8 @@ import click
 
 from instancediffusion.errors import SettingsError
 
+from .progress import told_warnings
+
 STAGES = ("tagger", "detector", "segmenter", "captioner", "depth")
 
 
@@ -46,8 +48,6 @@ def annotate(
     from instancediffusion.annotation import Target, annotate_dataset, open_pictures
     from instancediffusion.annotation.models import find_models
     from instancediffusion.datasets import ReadingOptions
-
-    from .data import told_warnings
 
     settings = _settings(recipe, tags, given)
     with told_warnings():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ from instancediffusion.errors import SettingsError
 
 from .annotate import annotate
 from .groups import Group
+from .progress import told_warnings
 
 if TYPE_CHECKING:
     from instancediffusion.datasets import SceneDataset
@@ -37,19 +36,6 @@ def _open(path: Path, format_: str | None, split: str | None, images: Path | Non
     from instancediffusion.datasets import ReadingOptions, open_dataset
 
     return open_dataset(path, format_, ReadingOptions(images=images, split=split))
-
-
-@contextmanager
-def told_warnings() -> Iterator[list[warnings.WarningMessage]]:
-    """Print every warning of the block in a line."""
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        try:
-            yield found
-        finally:
-            for warning in found:
-                for line in str(warning.message).splitlines():
-                    click.echo(f"warning: {line}", err=True)
 
 
 @data.command()

@@ -1,4 +1,4 @@
-"""What `generate` tells a person: paths on stdout; progress, warnings and errors on stderr."""
+"""What commands tell a person: paths on stdout; progress, warnings and errors on stderr."""
 
 from __future__ import annotations
 
@@ -129,3 +129,16 @@ class Countdown:
             f", {left / 60:.0f} min left" if left >= 90 else f", {left:.0f} s left" if self._done < self._total else ""
         )
         click.echo(f"{self._what} {self._done}/{self._total}, {each:.2f} s each{ends}", err=True)
+
+
+@contextmanager
+def told_warnings() -> Iterator[list[warnings.WarningMessage]]:
+    """Print every warning of the block in a line."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        try:
+            yield found
+        finally:
+            for warning in found:
+                for line in str(warning.message).splitlines():
+                    click.echo(f"warning: {line}", err=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 # Written out, so that help needs no torch; a test holds them against those that are registered.
-SUITES = ("coco", "pim", "attributes", "fid", "coco-mig", "7bench")
+SUITES = ("coco", "pim", "attributes", "fid", "coco-mig", "7bench", "t2i-spatial")
 
 _SPELLED = {"phrases": "phrase-detector"}
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -80,6 +80,7 @@ def suite_options(command: _Command) -> _Command:
         click.option("--clip", help="Suites: CLIP model; hub id or folder."),
         click.option("--phrase-detector", help="Suites: detector that is told what to look for; hub id or folder."),
         click.option("--segmenter", help="Suites: segmenter that is told boxes; hub id or folder."),
+        click.option("--depth", help="Suites: depth model; hub id or folder."),
         click.option("--features", help="Suites: network of the Frechet distance; hub id or folder."),
     ]
 
@@ -97,10 +98,11 @@ def suite_options(command: _Command) -> _Command:
         features: str | None,
         phrase_detector: str | None,
         segmenter: str | None,
+        depth: str | None,
         **kwargs: Any,
     ) -> Any:
         named = {"detector": detector, "clip": clip, "features": features}
-        named |= {"phrases": phrase_detector, "segmenter": segmenter}
+        named |= {"phrases": phrase_detector, "segmenter": segmenter, "depth": depth}
         names = {role: name for role, name in named.items() if name is not None}
         bench = SuiteOptions(suites, scenes, images, real, detections, real_detections, names)
         bench.check()

@@ -10,8 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from instancediffusion.annotation.models.depth import TYPES, MonocularDepth
+from instancediffusion.annotation.models.loading import find
 from instancediffusion.datasets.files import Names
-from instancediffusion.errors import FailureWarning, InstanceDiffusionError, SettingsError
+from instancediffusion.errors import FailureWarning, InstanceDiffusionError, ModelError, SettingsError
 from instancediffusion.evaluation.suites import Case, Models, NotScoredError, Suite, run_suite, suite_of
 from instancediffusion.evaluation.suites.clip import CLIP, FEATURES, Clip, Features
 from instancediffusion.evaluation.suites.detectors import DETECTOR, FileDetector, TransformersDetector
@@ -117,12 +124,40 @@ def models_beside(options: SuiteOptions, models: Models) -> Models:
     return Models({**models.opened, "detector": seen}, models.openers)
 
 
+class NearDepth:
+    """The depth model of annotation, as suites use it.
+
+    Args:
+        name: on the hub, or a folder.
+        device: where it runs.
+
+    Raises:
+        ModelError: it is not there, or is none of Depth Anything or DPT.
+    """
+
+    def __init__(self, name: str, device: str) -> None:
+        found = find(name, "depth", torch.device(device))
+        if found.kind not in TYPES:
+            raise ModelError(f"depth: {name} is a model of the kind {found.kind!r}; take one of {', '.join(TYPES)}")
+        self._depth = MonocularDepth(found, 1)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return JSON-like facts."""
+        return self._depth.pin
+
+    def __call__(self, image: Image.Image) -> npt.NDArray[np.float64]:
+        """Return nearness (H, W)."""
+        (near,) = self._depth.nearness([np.asarray(image)])
+        return near.astype(np.float64)
+
+
 DEFAULTS = {
     "detector": DETECTOR,
     "phrases": "IDEA-Research/grounding-dino-tiny",
     "segmenter": SEGMENTER,
     "clip": CLIP,
     "features": FEATURES,
+    "depth": "depth-anything/Depth-Anything-V2-Small-hf",
 }
 """Role of a model -> the one that is taken where neither the command nor the suite names one."""
 
@@ -132,6 +167,7 @@ _OPENERS: Mapping[str, Callable[[str, str], Any]] = {
     "segmenter": BoxNetwork,
     "clip": Clip,
     "features": Features,
+    "depth": NearDepth,
 }
 
 

@@ -154,8 +154,8 @@ class Models:
         return found
 
     def describe(self, needs: Sequence[str]) -> dict[str, Any]:
-        """Say which models stand for some roles, opening them."""
-        return {role: dict(self._get(role).describe()) for role in needs}
+        """Say which models stood for some roles; one that nothing asked for is not opened for that."""
+        return {role: dict(self.opened[role].describe()) for role in needs if role in self.opened}
 
 
 def model_kind(role: str, name: str) -> str:

@@ -13,10 +13,9 @@ from PIL import Image
 from instancediffusion.datasets import Example
 from instancediffusion.errors import SceneError, SettingsError
 from instancediffusion.scene import Scene
+from instancediffusion.scene.limits import PICTURE_SUFFIXES
 
 from .suite import Case, NotScoredError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def find_pictures(
@@ -45,7 +44,7 @@ def find_pictures(
         folders.sort()
         for name in sorted(names):
             path = Path(root, name)
-            if path.suffix.lower() not in SUFFIXES or name.startswith("."):
+            if path.suffix.lower() not in PICTURE_SUFFIXES or name.startswith("."):
                 continue
             own = named(path)
             if own is not None:

@@ -16,9 +16,10 @@ from instancediffusion.datasets.registry import format_of
 from instancediffusion.errors import InstanceDiffusionError, ModelError, SettingsError
 from instancediffusion.rendering import render_overlay
 from instancediffusion.scene import check_source
+from instancediffusion.scene.limits import PICTURE_SUFFIXES
 
 from .models import Models
-from .pictures import SUFFIXES, find_pictures, read_picture
+from .pictures import find_pictures, read_picture
 from .report import Failure, SuiteResult
 from .suite import Case, NotScoredError, Scored, Suite
 
@@ -70,7 +71,7 @@ def _cases(path: Path) -> Iterator[Case]:
 
 def _stem(name: str) -> str:
     path = Path(name)
-    return (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix()
+    return (path.with_suffix("") if path.suffix.lower() in PICTURE_SUFFIXES else path).as_posix()
 
 
 def run_suite(
@@ -175,7 +176,7 @@ def _real(
     if real is not None and not real.is_dir():
         raise SettingsError(f"real: there is no folder {str(real)!r}")
     if real is not None and suite.reference:
-        files = [path for path in sorted(real.rglob("*")) if path.suffix.lower() in SUFFIXES]
+        files = [path for path in sorted(real.rglob("*")) if path.suffix.lower() in PICTURE_SUFFIXES]
         sources, cases = [[path] for path in files], [cases[0]] * len(files)
     elif real is not None:
         beside = find_pictures(cases, real, suite.picture_of)

@@ -8,10 +8,11 @@ from PIL import Image
 from instancediffusion.cli.suite_run import NearDepth
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation.suites import run_suite, suite_of
+from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.spatial import flat_position, relation_of
 from tests.annotation.tiny_models import depth_anything
 
-from .conftest import models
+from .conftest import case, models
 
 
 class Two:
@@ -104,6 +105,25 @@ def test_prompts_without_relations_are_told(tmp_path):
     Image.new("RGB", (32, 32)).save(tmp_path / "a dog_000001.png")
     with pytest.raises(SettingsError, match="no prompt states a relation"):
         run_suite(suite, suite.cases(tmp_path / "prompts.txt"), tmp_path, models())
+
+
+def test_pictures_are_named_by_prompts_or_scenes(tmp_path):
+    names = (
+        "A dog on the left of a car._000031.png",
+        "a_dog_on_the_left_of_a_car.png",
+        "My_Scene.png",
+        "My_Scene_4.png",
+    )
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "prompts.txt").write_text("a dog on the left of a car\n")
+    suite = suite_of("t2i-spatial")
+    (found,) = find_pictures(suite.cases(tmp_path / "prompts.txt"), tmp_path, suite.picture_of)
+    assert [path.name for path in found] == list(names[:2])
+    other = suite_of("t2i-spatial")
+    assert other.cases(tmp_path / "scenes.json") is None
+    (found,) = find_pictures([case("My_Scene")], tmp_path, other.picture_of)
+    assert [path.name for path in found] == list(names[2:])
 
 
 def test_depth_of_a_whole_network_of_random_weights(tmp_path):

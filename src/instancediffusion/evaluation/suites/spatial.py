@@ -73,6 +73,9 @@ class SpatialSuite(Suite):
         ),
     }
 
+    def __init__(self) -> None:
+        self._prompts_alone = False
+
     def cases(self, path: Path | None) -> Sequence[Case] | None:
         """Read prompts; other files than `.txt` are left to the readers of scenes.
 
@@ -81,6 +84,7 @@ class SpatialSuite(Suite):
         """
         if path is None or path.suffix.lower() != ".txt":
             return None
+        self._prompts_alone = True
         try:
             lines = [line.strip() for line in read_bounded(path).decode("utf-8-sig").splitlines()]
         except UnicodeDecodeError:
@@ -91,7 +95,12 @@ class SpatialSuite(Suite):
         ]
 
     def picture_of(self, path: Path) -> str | None:
-        """Return the prompt: what stands before the last number, as in "a dog on the left of a car_000012"."""
+        """Return the prompt: what stands before the last number, as in "a dog on the left of a car_000012".
+
+        Pictures of scenes that were read from other files have the names of these.
+        """
+        if not self._prompts_alone:
+            return None
         found = re.fullmatch(r"(.+?)_\d+", path.stem, re.DOTALL)
         return _words(found[1] if found is not None else path.stem)
 

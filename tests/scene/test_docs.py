@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from instancediffusion.scene import Scene
+from instancediffusion.scene.formats.registry import FORMATS
 
 PAGE = Path("docs/scenes.md")
 
@@ -18,7 +19,12 @@ def blocks(language):
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, str(PAGE), "exec"), {})  # noqa: S102 - our own page
+    known = dict(FORMATS)
+    try:
+        exec(compile(code, str(PAGE), "exec"), {})  # noqa: S102 - our own page
+    finally:
+        FORMATS.clear()
+        FORMATS.update(known)
 
 
 @pytest.mark.parametrize("content", blocks("json"))

@@ -227,13 +227,14 @@ def run_bench(
     """
     suites = [suite_of(name) for name in options.suites]
     results, opened = list[SuiteResult](), dict[tuple[str, str], Any]()
-    told = {
+    told: dict[str, Any] = {
         "images": str(options.images) if options.images else "made here",
         "scenes": str(options.scenes or "built in"),
     }
-    told |= dict(facts) if options.images is None else {}
     output.mkdir(parents=True, exist_ok=True)
     making = maker() if options.images is None else None
+    if making is not None:
+        told |= {**facts, **making.decisive}
     for suite in suites:
         cases = read_cases(suite, options.scenes)
         folder = output if options.scenes is not None else output / suite.name
@@ -256,7 +257,6 @@ def _result(
     output: Path,
     progress: Callable[[str, int], Countdown],
 ) -> SuiteResult:
-    counter = progress(f"{suite.name}: scored", sum(map(len, images)))
     return run_suite(
         suite,
         cases,
@@ -265,7 +265,7 @@ def _result(
         scenes=options.scenes,
         real=options.real,
         beside=models_beside(options, models),
-        done=counter.add,
+        counter=lambda what, total: progress(what, total).add,
         rows=output / f"{suite.name}_pictures.jsonl",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 _SAME = {
     "aeroplane": "airplane",
@@ -33,6 +34,11 @@ def label_of(text: str, labels: Sequence[str]) -> str | None:
     It is the label of the same name, else the one label whose words stand in the text; of "hot dog" and "dog" it is
     the longer. A text that names two labels names none.
     """
+    return _label_of(text, tuple(labels))
+
+
+@lru_cache(maxsize=4096)
+def _label_of(text: str, labels: tuple[str, ...]) -> str | None:
     known = {plain(label): label for label in labels}
     wanted = plain(text)
     if wanted in known:

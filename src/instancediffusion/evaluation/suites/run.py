@@ -23,6 +23,8 @@ from .pictures import find_pictures, read_picture
 from .report import Failure, SuiteResult
 from .suite import Case, NotScoredError, Scored, Suite
 
+Done = Callable[[int], None]
+
 SHOWN = 12
 """Worst pictures on the page."""
 
@@ -83,7 +85,7 @@ def run_suite(
     scenes: Path | None = None,
     real: Path | None = None,
     beside: Models | None = None,
-    done: Callable[[int], None] | None = None,
+    counter: Callable[[str, int], Done] | None = None,
     rows: Path | None = None,
 ) -> SuiteResult:
     """Score a folder of pictures.
@@ -96,7 +98,7 @@ def run_suite(
         scenes: the file the cases are from.
         real: a folder of real pictures of the same names; None takes those that the data set has, if any.
         beside: what the real pictures are looked at with; None takes `models`.
-        done: told how many pictures have been scored.
+        counter: of some work and its units makes what is told how many are done.
         rows: a file to write a line of JSON for each scored picture into.
 
     Raises:
@@ -108,7 +110,7 @@ def run_suite(
     failures: list[Failure] = []
     worst: list[tuple[float, int, Path, int]] = []
     scored = []
-    for number, path, row in _scored(suite, cases, found, models, failures, done):
+    for number, path, row in _scored(suite, cases, found, models, failures, counter, "pictures"):
         scored.append(Scored(number, path.as_posix(), row, cases[number].group))
         heapq.heappush(worst, (suite.badness(row), -len(scored), path, number))
         if len(worst) > SHOWN:
@@ -117,7 +119,7 @@ def run_suite(
         told = f"; the first: {failures[0].path}: {failures[0].reason}" if failures else ""
         raise SettingsError(f"suite {suite.name}: none of {len(failures)} pictures could be scored{told}")
     there = {item.case for item in scored}
-    others = _real(suite, cases, there, beside or models, real, done)
+    others = _real(suite, cases, there, beside or models, real, counter)
     made, bound = suite.compare(scored, others)
     if rows is not None:
         lines = [json.dumps({"picture": item.path, "scene": cases[item.case].name, **item.row}) for item in scored]
@@ -140,10 +142,12 @@ def _scored(
     found: Sequence[Sequence[Path | Example]],
     models: Models,
     failures: list[Failure],
-    done: Callable[[int], None] | None,
+    counter: Callable[[str, int], Done] | None,
+    what: str,
 ) -> Iterator[tuple[int, Any, Any]]:
-    """Score picture by picture; what goes wrong with one is noted, unless nothing has gone right before."""
-    good = 0
+    """Score picture by picture; what goes wrong with one is noted."""
+    total = sum(map(len, found))
+    done = counter(f"{suite.name}: {what}", total) if counter is not None and total else None
     for number, sources in enumerate(found):
         for source in sources:
             name = source.file_name if isinstance(source, Example) else source.as_posix()
@@ -157,7 +161,6 @@ def _scored(
                 own = isinstance(error, NotScoredError)
                 failures.append(Failure(name, told[0] if own else f"{type(error).__name__}: {told[0]}"))
             else:
-                good += 1
                 yield number, source, row
             if done is not None:
                 done(1)
@@ -169,7 +172,7 @@ def _real(
     there: Container[int],
     models: Models,
     real: Path | None,
-    done: Callable[[int], None] | None,
+    counter: Callable[[str, int], Done] | None,
 ) -> list[Scored]:
     """Score the real pictures of the cases that have a score; a reference takes all of a folder."""
     sources: list[list[Path | Example]]
@@ -185,7 +188,7 @@ def _real(
         sources = [
             [case.example] if case.example.image is not None and k in there else [] for k, case in enumerate(cases)
         ]
-    scored = _scored(suite, cases, sources, models, [], done)
+    scored = _scored(suite, cases, sources, models, [], counter, "real pictures")
     return [Scored(number, str(number), row, cases[number].group) for number, _, row in scored]
 
 

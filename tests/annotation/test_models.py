@@ -218,6 +218,7 @@ def test_a_model_that_cannot_be_the_stage_is_named(model, tmp_path):
         (["--tags", " , "], "names nothing"),
         (["--score", "2"], "score = 2.0"),
         (["--to", "nothing"], "known formats"),
+        (["-o", str(tmp_path / "in" / "out")], "choose another folder"),
         (["--device", "abacus"], "abacus"),
     ):
         result = CliRunner().invoke(cli, [*command, "--depth", "none", *chosen])

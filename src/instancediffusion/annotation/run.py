@@ -17,7 +17,7 @@ from instancediffusion import __version__
 from instancediffusion.datasets import Example, LazyDataset, SceneDataset, Written, format_of, write_dataset
 from instancediffusion.datasets.formats.shared import read_visible, runs_of
 from instancediffusion.errors import SceneError, SettingsError
-from instancediffusion.runs import MANIFEST, ItemState, RunDirectory, fingerprint, write_atomic, write_json
+from instancediffusion.runs import MANIFEST, Item, RunDirectory, fingerprint, write_atomic, write_json
 from instancediffusion.scene.canvas import Canvas
 from instancediffusion.scene.formats.native import read_native, write_native
 from instancediffusion.scene.report import Report
@@ -101,10 +101,11 @@ def annotate_dataset(
     recipe = fingerprint(settings.facts(), {name: dict(pin) for name, pin in pins.items()})
     records = RunDirectory(target.records, KIND)
     _check(target, records, recipe)
+    known = records.items()  # at once: asking for each of thousands of pictures takes longer than all else
     outcome, stages = Outcome(), None
     for start in range(0, len(dataset), settings.batch_size):
         entries = [_Entry.of(dataset, index, recipe) for index in range(len(dataset))[start:][: settings.batch_size]]
-        todo = [entry for entry in entries if not _is_done(records, entry, target.retry)]
+        todo = [entry for entry in entries if not _is_done(records, known.get(entry.key), entry, target.retry)]
         if todo:
             stages = stages or build()
             for entry, found in zip(entries, _annotated(entries, stages, settings), strict=True):
@@ -139,11 +140,11 @@ class _Entry:
             return cls(key, fingerprint(recipe, fault), None, fault)
 
 
-def _is_done(records: RunDirectory, entry: _Entry, retry: bool) -> bool:
-    if records.state(entry.key, entry.mark) is not ItemState.COMPLETE:
+def _is_done(records: RunDirectory, item: Item | None, entry: _Entry, retry: bool) -> bool:
+    if item is None or item.fingerprint != entry.mark or (retry and "failed" in item.record):
         return False
-    item = records.item(entry.key)
-    return not (retry and item is not None and "failed" in item.record)
+    paths = [(records.path / name, facts["bytes"]) for name, facts in item.files.items()]
+    return all(path.is_file() and path.stat().st_size == length for path, length in paths)
 
 
 def _annotated(entries: Sequence[_Entry], stages: Stages, settings: AnnotationSettings) -> Iterator[Example | str]:

@@ -49,6 +49,8 @@ def annotate(
     from instancediffusion.annotation.models import find_models
     from instancediffusion.datasets import ReadingOptions
 
+    if out.resolve().is_relative_to(source.resolve()):
+        raise SettingsError(f"--out {out}: lies in {source}, whose pictures are annotated; choose another folder")
     settings = _settings(recipe, tags, given)
     with told_warnings():
         dataset = open_pictures(source, format_, ReadingOptions(images=images, split=split))

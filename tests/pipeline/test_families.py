@@ -12,7 +12,15 @@ from instancediffusion import InstanceAdapter, InstanceDiffusionPipeline, Scene
 from instancediffusion.errors import ModelError, SettingsError
 from tests.ldm import single_file
 from tests.tiny import tiny_adapter, tiny_unet, tiny_xl_unet
-from tests.tiny_pipeline import TOKENS, scene_of, tiny_open_clip, tiny_text_encoder, tiny_tokenizer, tiny_vae
+from tests.tiny_pipeline import (
+    TOKENS,
+    scene_of,
+    tiny_open_clip,
+    tiny_pipeline,
+    tiny_text_encoder,
+    tiny_tokenizer,
+    tiny_vae,
+)
 
 STEPS = {"num_inference_steps": 3, "guidance_scale": 3.0, "output_type": "latent"}
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -85,9 +93,47 @@ def test_xl_with_instances(xl, caption_dim, tmp_path):
         loaded = InstanceDiffusionPipeline.from_pretrained(tmp_path / "xl")
         loaded.set_progress_bar_config(disable=True)
         close(loaded(scene, seed=0, **STEPS).latents, base)
-        with pytest.raises(SettingsError, match="prompt_embeds: XL"):
-            pipe(prompt_embeds=torch.zeros(1, TOKENS, 80), **STEPS)
     adapter.remove()
+
+
+NAMES = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+
+
+@pytest.mark.parametrize("negative", [None, "blur"])
+def test_encoded_prompts_of_xl(xl, negative):
+    """By the names of diffusers, beside a scene and alone; encoders agree with the stock pipeline's."""
+    stock = StableDiffusionXLPipeline(**xl, add_watermarker=False)
+    adapter = tiny_adapter(xl["unet"], caption_dim=32)
+    pipe = ours(xl, adapter)
+    with torch.no_grad():
+        expected = stock.encode_prompt("a red cat", negative_prompt=negative)
+        found = pipe.encode_prompt("a red cat", negative_prompt=negative)
+        for one, other in zip(found, expected, strict=True):
+            close(one, other)
+    scene = replace(scene_of(3), prompt="a red cat", negative_prompt=negative)
+    texts = pipe(scene, seed=0, **STEPS).latents
+    given = dict(zip(NAMES, found, strict=True))
+    other = replace(scene, prompt="something else")
+    close(pipe(other, seed=0, **given, **STEPS).latents, texts)
+    half = {name: given[name] for name in ("prompt_embeds", "pooled_prompt_embeds")}
+    close(pipe(other, seed=0, **half, **STEPS).latents, texts)
+    changed = {**given, "pooled_prompt_embeds": -given["pooled_prompt_embeds"]}
+    assert (pipe(other, seed=0, **changed, **STEPS).latents - texts).abs().max() > 1e-3
+    alone = pipe("a red cat", negative_prompt=negative, seed=0, height=64, width=64, **STEPS).latents
+    close(pipe(**given, seed=0, height=64, width=64, **STEPS).latents, alone)
+    for wrong, says in (
+        ({"prompt_embeds": found[0]}, r"pooled_prompt_embeds: there are none; with prompt_embeds give \(1, 40\)"),
+        ({**given, "negative_pooled_prompt_embeds": found[0]}, "negative_pooled_prompt_embeds: their shape is"),
+        ({"pooled_prompt_embeds": found[2]}, "pooled_prompt_embeds: they go with prompt_embeds"),
+    ):
+        with pytest.raises(SettingsError, match=says):
+            pipe(other, seed=0, **wrong, **STEPS)
+    adapter.remove()
+
+
+def test_only_xl_takes_pooled_prompts(tmp_path):
+    with pytest.raises(SettingsError, match="pooled_prompt_embeds: only XL takes them"):
+        tiny_pipeline(tmp_path)("a cat", pooled_prompt_embeds=torch.zeros(1, 40), **STEPS)
 
 
 def test_xl_in_one_file(xl, tmp_path):

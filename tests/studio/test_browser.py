@@ -520,6 +520,37 @@ def test_the_rest_is_kept_and_an_object_is_drawn_anew(page, shots):
     assert (kept[above:] != anew[above:]).any()
 
 
+def test_additions_and_the_looks_of_an_object(page, studio, tmp_path, shots):
+    page.box(*CASTLE, caption="a castle")
+    Image.new("RGB", (900, 300), "teal").save(tmp_path / "look.png")
+    page.page.set_input_files(".look-row input", tmp_path / "look.png")
+    page.page.fill(".negative", "a tower")
+    page.page.wait_for_selector(".look-row img")
+    saved = page.saved(tmp_path)["instances"][0]
+    look = Image.open(io.BytesIO(base64.b64decode(saved["reference"].partition(",")[2])))
+    assert (look.size, saved["negative"]) == ((512, 171), "a tower")
+    page.until("document.querySelector('.layer .problems').innerText.includes('no IP-Adapter')")
+
+    page.page.click("#additions-fold summary")
+    page.page.click('#add-additions [data-kind="control"]')
+    page.page.fill(".addition input[type=text]", "edges")
+    page.page.set_input_files(".addition input[type=file]", tmp_path / "look.png")
+    page.page.wait_for_selector(".addition button:has-text('look.png')")
+    page.until("document.querySelector('#general-problems').innerText.includes('control[0].path: there is no')")
+    assert page.page.is_disabled("#generate")
+    assert list((studio.root / "pictures").glob("*/look.png"))
+    page.page.screenshot(path=shots / "studio_additions.png")
+    page.page.reload()  # they are remembered
+    page.page.wait_for_selector("body[data-ready]")
+    page.page.click("#additions-fold summary")
+    assert page.page.input_value(".addition input[type=text]") == "edges"
+    page.page.click(".addition button.icon")
+    page.page.click(".layer .caption")
+    page.page.click(".look-row button.icon")
+    page.until("!document.querySelector('#generate').disabled")
+    assert "reference" not in page.saved(tmp_path)["instances"][0]
+
+
 def test_cancel_stops_soon_and_the_next_picture_comes(page):
     page.box(*PANDA, caption="a panda")
     page.steps(100)

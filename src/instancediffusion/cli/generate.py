@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instancediffusion.additions import Additions
 from instancediffusion.choices import (
     ABSENT_LOCATIONS,
     INSTANCE_MASK_RULES,
@@ -23,7 +24,7 @@ from instancediffusion.choices import (
 )
 from instancediffusion.errors import SettingsError
 
-from .additions import Additions, additions_options
+from .additions import additions_options
 from .collector import uncollected
 from .inputs import STANDARD, Input, Reading, read_inputs, reading_options
 from .names import Names

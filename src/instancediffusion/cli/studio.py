@@ -30,7 +30,13 @@ from .progress import quieten_libraries
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("studio"),
     show_default=True,
-    help="Folder of the results and drafts; nothing outside it is read or written.",
+    help="Folder of the results and drafts; nothing outside it and --models is read, nothing outside it written.",
+)
+@click.option(
+    "--models",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    multiple=True,
+    help="Folder of LoRA files, textual inversions, IP-Adapters and ControlNets; repeatable. Default: OUTPUT/models.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to answer on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes a free one.")
@@ -47,6 +53,7 @@ def studio(
     dtype: str,
     device: str | None,
     output: Path,
+    models: tuple[Path, ...],
     host: str,
     port: int,
     auth: str | None,
@@ -84,7 +91,7 @@ def studio(
         if browser:
             webbrowser.open(url)
 
-    serve(Studio(engine), host=host, port=port, auth=user, started=started)
+    serve(Studio(engine, models), host=host, port=port, auth=user, started=started)
 
 
 def _user(auth: str | None) -> tuple[str, str] | None:

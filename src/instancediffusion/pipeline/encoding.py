@@ -39,22 +39,27 @@ class EncodingMethods:
     feature_extractor: Any
     safety_checker: Any
     unet: Any
+    config: Any
     _execution_device: Any
     maybe_convert_prompt: Any
 
     def encode_prompt(
         self,
         prompt: str | Sequence[str] | None,
-        device: torch.device | str | None,
-        num_images_per_prompt: int | None,
-        do_classifier_free_guidance: bool,
+        device: torch.device | str | None = None,
+        num_images_per_prompt: int | None = 1,
+        do_classifier_free_guidance: bool = True,
         negative_prompt: str | Sequence[str] | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         lora_scale: float | None = None,
         clip_skip: int | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+    ) -> tuple[Tensor | None, ...]:
         """Encode prompts, as `StableDiffusionPipeline.encode_prompt` does; long ones in several windows.
+
+        With XL, as `StableDiffusionXLPipeline.encode_prompt` by keyword: no negative prompt at all is zeros.
 
         Args:
             prompt: a prompt, or several.
@@ -66,10 +71,14 @@ class EncodingMethods:
             negative_prompt_embeds: negative prompts that are encoded already.
             lora_scale: weight of the text encoder's LoRA layers.
             clip_skip: layers to leave out for prompts, from the last on.
+            pooled_prompt_embeds: what goes with `prompt_embeds`, with XL.
+            negative_pooled_prompt_embeds: what goes with `negative_prompt_embeds`, with XL.
 
         Returns:
-            Prompts and negative prompts (B, L, D); shorter ones are followed by empty windows up to the longest L.
+            Prompts and negative prompts (B, L, D); shorter ones are followed by empty windows up to the longest L. With
+            XL also their projected texts (B, P).
         """
+        zeros = is_xl(self) and negative_prompt is None and self.config.get("force_zeros_for_empty_prompt", True)
         place = device or self._execution_device
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
         count = len(prompts) if prompt_embeds is None else len(prompt_embeds)
@@ -79,19 +88,25 @@ class EncodingMethods:
             raise SettingsError(f"negative_prompt: {len(negatives)} for {count} prompts; give one for each")
         with lora_scaled(self.text_encoder, lora_scale):
             if prompt_embeds is None:
-                prompt_embeds = self._encode(prompts, place, clip_skip)
-            if do_classifier_free_guidance and negative_prompt_embeds is None:
-                negative_prompt_embeds = self._encode(negatives, place, None)
+                prompt_embeds, pooled_prompt_embeds = self._encode(prompts, place, clip_skip)
+            if do_classifier_free_guidance and negative_prompt_embeds is None and zeros:
+                negative_prompt_embeds = torch.zeros_like(prompt_embeds)
+                if pooled_prompt_embeds is not None:
+                    negative_pooled_prompt_embeds = torch.zeros_like(pooled_prompt_embeds)
+            elif do_classifier_free_guidance and negative_prompt_embeds is None:
+                negative_prompt_embeds, negative_pooled_prompt_embeds = self._encode(negatives, place, None)
                 longest = max(negative_prompt_embeds.shape[1], prompt_embeds.shape[1])
                 prompt_embeds = self._with_empty_windows(prompt_embeds, longest, place)
                 negative_prompt_embeds = self._with_empty_windows(negative_prompt_embeds, longest, place)
-        count = num_images_per_prompt or 1
-        prompt_embeds = prompt_embeds.repeat_interleave(count, dim=0)
-        if do_classifier_free_guidance and negative_prompt_embeds is not None:
-            negative_prompt_embeds = negative_prompt_embeds.repeat_interleave(count, dim=0)
-        return prompt_embeds, negative_prompt_embeds
+        found = [prompt_embeds, negative_prompt_embeds]
+        found += [pooled_prompt_embeds, negative_pooled_prompt_embeds] if is_xl(self) else []
+        repeated = [None if one is None else one.repeat_interleave(num_images_per_prompt or 1, dim=0) for one in found]
+        return tuple(repeated)
 
-    def _encode(self, texts: Sequence[str], device: torch.device | str, clip_skip: int | None) -> Tensor:
+    def _encode(
+        self, texts: Sequence[str], device: torch.device | str, clip_skip: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Contexts (B, L, D), and with XL projected texts (B, P)."""
         if is_xl(self):
             bank = encode_texts_twice(texts, self, clip_skip=clip_skip)
         else:
@@ -106,12 +121,13 @@ class EncodingMethods:
         longest = max(bank.lengths)
         rows = [bank.row[text] for text in texts]
         whole = [bank.contexts[row : row + 1, : bank.lengths[row]] for row in rows]
-        return torch.cat([self._with_empty_windows(context, longest, device) for context in whole])
+        contexts = torch.cat([self._with_empty_windows(context, longest, device) for context in whole])
+        return contexts, None if bank.projected is None else bank.projected[rows]
 
     def _with_empty_windows(self, contexts: Tensor, length: int, device: torch.device | str) -> Tensor:
         if contexts.shape[1] >= length:
             return contexts
-        empty = self._encode([""], device, None).to(contexts)
+        empty = self._encode([""], device, None)[0].to(contexts)
         missing = length - contexts.shape[1]
         windows = empty.repeat(len(contexts), -(-missing // empty.shape[1]), 1)
         return torch.cat([contexts, windows[:, :missing]], dim=1)

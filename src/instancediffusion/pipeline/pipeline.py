@@ -64,7 +64,7 @@ from instancediffusion.pipeline.size import picture_size
 from instancediffusion.pipeline.steering import CALLBACK_TENSORS
 from instancediffusion.pipeline.vocabulary import warn_of_unknown_words
 from instancediffusion.pipeline.watch import PreviewCallback, StepCallback, Watch
-from instancediffusion.pipeline.xl import is_xl
+from instancediffusion.pipeline.xl import check_pooled, is_xl
 from instancediffusion.sampling import is_guided, keep_latents
 from instancediffusion.scene import Instance, Scene
 from instancediffusion.scene.emphasis import warn_of_foreign_syntax
@@ -312,6 +312,8 @@ class InstanceDiffusionPipeline(
         latents: Tensor | Sequence[Tensor] | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
         ip_adapter_image: Any = None,
         ip_adapter_image_embeds: Sequence[Tensor] | None = None,
         image: Any = None,
@@ -367,6 +369,8 @@ class InstanceDiffusionPipeline(
             latents: start noise in place of the seed's: for each image (C, h, w), standard normal.
             prompt_embeds: (B, L, D) prompts that are encoded already, in place of `prompt` or of the scenes' prompts.
             negative_prompt_embeds: (B, L, D) the same for negative prompts.
+            pooled_prompt_embeds: (B, P) with XL, the projected texts of its second encoder that go with them.
+            negative_pooled_prompt_embeds: (B, P) the same for negative prompts.
             ip_adapter_image: for each IP-Adapter that is loaded, a picture.
             ip_adapter_image_embeds: its features in place of it, see `prepare_ip_adapter_image_embeds`.
             image: a picture to go on from, or one for each scene or image; it is brought to the size of the pictures,
@@ -452,7 +456,8 @@ class InstanceDiffusionPipeline(
             generator=generator,
         )
         attention = dict(cross_attention_kwargs or {})
-        prompts = self._prompts(scenes, len(requests), prompt_embeds, negative_prompt_embeds, attention)
+        encoded = (prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds)
+        prompts = self._prompts(scenes, len(requests), encoded, attention)
         told, told_requests = complete_requests(
             requests,
             self.config.caption_choices if chosen.complete_captions else {},
@@ -566,11 +571,11 @@ class InstanceDiffusionPipeline(
         self,
         scenes: Sequence[Scene],
         images: int,
-        embeds: Tensor | None,
-        negatives: Tensor | None,
+        encoded: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
         attention: Mapping[str, Any],
     ) -> Prompts:
         """What is encoded for the scenes, with checks of what is encoded already."""
+        embeds, negatives, pooled, negative_pooled = encoded
         width = int(self.unet.config.cross_attention_dim)
         counts = {
             "prompt_embeds": (embeds, (len(scenes),)),
@@ -580,8 +585,10 @@ class InstanceDiffusionPipeline(
             if value is not None and (value.dim() != 3 or value.shape[2] != width or len(value) not in allowed):
                 wanted = " or ".join(str(count) for count in sorted(set(allowed)))
                 raise SettingsError(f"{name}: its shape is {tuple(value.shape)}; give ({wanted}, tokens, {width}) here")
+        check_pooled(self, "pooled_prompt_embeds", pooled, "prompt_embeds", embeds)
+        check_pooled(self, "negative_pooled_prompt_embeds", negative_pooled, "negative_prompt_embeds", negatives)
         texts = ["" if s.prompt == NO_PROMPT else s.prompt for s in scenes]
-        return Prompts(texts, embeds, negatives, attention.get("scale"))
+        return Prompts(texts, embeds, negatives, pooled, negative_pooled, attention.get("scale"))
 
     def _warn(self, prompts: Sequence[str], captions: Sequence[str]) -> None:
         warn_of_foreign_syntax([*prompts, *captions], stacklevel=3)

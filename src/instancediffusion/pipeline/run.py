@@ -87,12 +87,16 @@ class Prompts:
         texts: for each scene, its prompt; empty where a scene only names what stands in its place.
         embeds: (S, L, D) for each scene its prompt, encoded already; None encodes `texts`.
         negative_embeds: (S or B, L, D) for each scene or image, the same for what is not to be shown.
+        pooled: (S, P) with XL, the projected text that goes with each of `embeds`.
+        negative_pooled: (S or B, P) the same for `negative_embeds`.
         lora_scale: weight of the text encoder's LoRA layers; None leaves them as they are.
     """
 
     texts: Sequence[str]
     embeds: Tensor | None = None
     negative_embeds: Tensor | None = None
+    pooled: Tensor | None = None
+    negative_pooled: Tensor | None = None
     lora_scale: float | None = None
 
 
@@ -298,8 +302,6 @@ class Run:
 
     def _texts(self) -> tuple[TextBank, list[int], list[int]]:
         asked, skip = self.prompts, self.settings.clip_skip
-        if is_xl(self.pipeline) and (asked.embeds is not None or asked.negative_embeds is not None):
-            raise SettingsError("prompt_embeds: XL takes pooled ones, too, which are not supported; give texts")
         captions = [instance.caption for scene in self.scenes for instance in scene.instances]
         prompts = [] if asked.embeds is not None else [asked.texts[row] for row in self.asked_rows]
         negatives = [] if asked.negative_embeds is not None else [r.negative_prompt for r in self.requests]
@@ -310,17 +312,18 @@ class Run:
         bank = self._encoded([*prompts, *captions, *([] if skip else negatives)], captions, skip)
         positive = [bank.row[text] for text in prompts]
         if asked.embeds is not None:
-            bank, rows = bank.with_contexts(list(asked.embeds))
+            bank, rows = bank.with_contexts(list(asked.embeds), asked.pooled)
             positive = [rows[row] for row in self.asked_rows]
         if asked.negative_embeds is not None:
-            bank, rows = bank.with_contexts(list(asked.negative_embeds))
+            bank, rows = bank.with_contexts(list(asked.negative_embeds), asked.negative_pooled)
             each = len(rows) == len(self.requests)
             return bank, positive, [rows[k if each else row] for k, row in enumerate(self.asked_rows)]
         if not negatives:  # no guidance, and no text encoder
             return bank, positive, positive
         if skip:
             own = self._encoded(negatives, (), None)
-            bank, rows = bank.with_contexts([own.contexts[row, : own.lengths[row]] for row in own.row.values()])
+            found = [own.contexts[row, : own.lengths[row]] for row in own.row.values()]
+            bank, rows = bank.with_contexts(found, own.projected)
             row_of = dict(zip(own.row, rows, strict=True))
         else:
             row_of = bank.row
@@ -344,9 +347,9 @@ class Run:
         if not texts:
             return bank
         own = self._encoded(texts, (), None)
-        bank, rows = bank.with_contexts([own.contexts[own.row[text], : own.lengths[own.row[text]]] for text in texts])
-        if bank.projected is not None and own.projected is not None:
-            bank.projected[rows] = own.projected[[own.row[text] for text in texts]].to(bank.projected)
+        found = [own.contexts[own.row[text], : own.lengths[own.row[text]]] for text in texts]
+        projected = None if own.projected is None else own.projected[[own.row[text] for text in texts]]
+        bank, rows = bank.with_contexts(found, projected)
         row_of = dict(zip(texts, rows, strict=True))
         self._away_rows = {place: row_of[text] for place, text in self._away.items()}
         return bank
@@ -366,7 +369,10 @@ class Run:
         if not texts:
             width = int(pipeline.adapter.config.caption_dim)
             nothing = torch.zeros(0, 0, int(pipeline.unet.config.cross_attention_dim), device=pipeline.unet.device)
-            return TextBank(nothing, (), nothing.new_zeros(0, width), {})
+            projected = None
+            if is_xl(pipeline):
+                projected = nothing.new_zeros(0, int(pipeline.text_encoder_2.config.projection_dim))
+            return TextBank(nothing, (), nothing.new_zeros(0, width), {}, projected)
         with lora_scaled(pipeline.text_encoder, self.prompts.lora_scale):
             if is_xl(pipeline):
                 return encode_texts_twice(texts, pipeline, captions=captions, clip_skip=clip_skip)

@@ -39,15 +39,24 @@ class TextBank:
     row: dict[str, int]
     projected: Tensor | None = None
 
-    def with_contexts(self, more: Sequence[Tensor]) -> tuple[TextBank, list[int]]:
-        """The same bank with contexts (L, D) that were computed elsewhere, and their rows."""
-        first = len(self.lengths)
+    def with_contexts(self, more: Sequence[Tensor], projected: Tensor | None = None) -> tuple[TextBank, list[int]]:
+        """The same bank with contexts (L, D) that were computed elsewhere, and their rows.
+
+        Args:
+            more: the contexts.
+            projected: (len(more), P) what goes beside the time step with each; None means zeros.
+        """
+        first, known = len(self.lengths), self.projected
+        if known is not None:
+            known = functional.pad(known, (0, 0, 0, len(more)))
+            if projected is not None:
+                known[first:] = projected.to(known)
         return (
             replace(
                 self,
                 contexts=_padded([*self.contexts, *(context.to(self.contexts) for context in more)]),
                 lengths=(*self.lengths, *(len(context) for context in more)),
-                projected=None if self.projected is None else functional.pad(self.projected, (0, 0, 0, len(more))),
+                projected=known,
             ),
             list(range(first, first + len(more))),
         )

@@ -19,6 +19,20 @@ def is_xl(pipeline: Any) -> bool:
     return getattr(pipeline, "text_encoder_2", None) is not None
 
 
+def check_pooled(pipeline: Any, name: str, pooled: Tensor | None, beside: str, embeds: Tensor | None) -> None:
+    """Raise `SettingsError` unless XL is given projected texts with encoded ones, one for each, and others none."""
+    if not is_xl(pipeline):
+        if pooled is not None:
+            raise SettingsError(f"{name}: only XL takes them, and this model is none; leave them out")
+        return
+    width = int(pipeline.text_encoder_2.config.projection_dim)
+    if embeds is None and pooled is not None:
+        raise SettingsError(f"{name}: they go with {beside}, which are not given; give both, as encode_prompt does")
+    if embeds is not None and (pooled is None or tuple(pooled.shape) != (len(embeds), width)):
+        found = "there are none" if pooled is None else f"their shape is {tuple(pooled.shape)}"
+        raise SettingsError(f"{name}: {found}; with {beside} give ({len(embeds)}, {width}), as encode_prompt does")
+
+
 def encode_texts_twice(
     texts: Sequence[str], pipeline: Any, *, captions: Sequence[str] = (), clip_skip: int | None = None
 ) -> TextBank:

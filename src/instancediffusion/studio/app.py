@@ -188,6 +188,8 @@ _QUICK = {
     "check": "check",
     "convert": "convert",
     "open_file": "open_file",
+    "additions": "additions",
+    "keep_picture": "keep_picture",
     "submit": "submit",
     "job": "job",
     "jobs": "jobs",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
 
-from instancediffusion.errors import FailureWarning, PicturesError, SceneWarning
+from instancediffusion.additions import Additions
+from instancediffusion.errors import FailureWarning, PicturesError, Problem, SceneError, SceneWarning, SettingsError
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.pipeline.folder import Picture, PictureFolder, batches
+from instancediffusion.pipeline.references import has_ip_adapter
 from instancediffusion.runs import fingerprint
 from instancediffusion.scene import scene_text
 from instancediffusion.studio.cost import rows_of_steps
@@ -48,6 +50,9 @@ class Engine:
         self.limits, self.store = limits, store
         self._job: Job | None = None
         self._timed_rows = self._timed_seconds = 0.0
+        self._has_ip_adapter = has_ip_adapter(pipeline.unet)
+        self._loaded: tuple[Any, ...] = Additions().of_model
+        self._unload: Callable[[], None] = lambda: None
         pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -77,6 +82,33 @@ class Engine:
             )
         return largest
 
+    def check_references(self, plan: Plan) -> None:
+        """Raise `SceneError` for a reference picture of an instance that no IP-Adapter would look at.
+
+        Raises:
+            SettingsError: there is an IP-Adapter, and nothing for it to look at.
+        """
+        places = [number for number, one in enumerate(plan.scene.instances) if one.reference is not None]
+        asked = plan.additions
+        if places and asked.ip_adapter is None and not self._has_ip_adapter:
+            path, message = f"$.instances[{places[0]}].reference", "the model has no IP-Adapter"
+            raise SceneError([Problem(path, message, "add one under Additions, or remove the picture")])
+        if asked.ip_adapter is not None and asked.ip_adapter_image is None and not places:
+            raise SettingsError("ip_adapter.picture: there is none; choose one, or give an object a reference picture")
+
+    def load(self, additions: Additions) -> None:
+        """Bring the model to the LoRA files, textual inversions and IP-Adapter of a job; most jobs have those before.
+
+        Raises:
+            ModelError: one cannot be loaded; the model then has none of them.
+        """
+        if self._loaded == additions.of_model:
+            return
+        unload, self._unload, self._loaded = self._unload, lambda: None, Additions().of_model
+        unload()
+        self._unload = additions.load(self.pipeline)
+        self._loaded = additions.of_model
+
     def seconds(self, rows: int) -> float | None:
         """How long so many network rows will take, told from the last jobs; None before the first."""
         return rows * self._timed_seconds / self._timed_rows if self._timed_rows else None
@@ -93,8 +125,10 @@ class Engine:
             CancelledError: the job was told to stop; pictures that were finished stay.
             PicturesError: some pictures could not be made; the others stay.
             RefusedError: it ran longer than it may.
+            ModelError: an addition cannot be loaded.
         """
         plan: Plan = job.request
+        self.load(plan.additions)
         run = self.store.new()
         self._job = job
         try:
@@ -122,12 +156,18 @@ class _Making:
         self.folder = engine.store.path(run)
         self.started = time.monotonic()
         self.total, self.done, self.made = plan.rows, 0, 0
+        self.additions = plan.additions
+        if plan.edit is not None:
+            picture = engine.store.file(plan.edit.run, plan.edit.file)
+            redraw = tuple(number + 1 for number in plan.edit.redraw)
+            self.additions = replace(plan.additions, edit=picture, redraw=redraw)
 
     def all(self) -> None:
         failed: list[str] = []
+        facts = {**self.engine.model, **self.additions.facts()}
         for cell in self.plan.cells:
             pictures = [Picture(cell.name, cell.scene, seed) for seed in self.plan.seeds]
-            folder = PictureFolder(self.folder, {**self.engine.model, **self._edited()}, cell.settings)
+            folder = PictureFolder(self.folder, facts, cell.settings)
             for scenes, seeds, order in batches(pictures, _BATCH if self.plan.edit is None else 1):
                 self._check()
                 output = self._call(scenes, seeds, cell)
@@ -154,25 +194,11 @@ class _Making:
 
         self._tell(0, steps, len(seeds))
         options = {
-            "settings": cell.settings,
             "callback_on_step_end": on_step,
             "preview": lambda step, images: self.job.show(tuple(_png(image) for image in images)),  # noqa: ARG005
             "preview_every": every,
         }
-        edit = self.plan.edit
-        if edit is None:
-            return self.engine.pipeline(scenes, seed=list(seeds), **options)
-        picture = self.engine.store.file(edit.run, edit.file)
-        return self.engine.pipeline.edit(picture, scenes[0], seed=seeds[0], redraw=edit.redraw, **options)
-
-    def _edited(self) -> dict[str, Any]:
-        """What is told of the picture that is edited: it decides what is made of it."""
-        edit = self.plan.edit
-        if edit is None:
-            return {}
-        data = self.engine.store.file(edit.run, edit.file).read_bytes()
-        known = {"file": f"{edit.run}/{edit.file}", "sha256": hashlib.sha256(data).hexdigest()}
-        return {"edit": known, **({"redraw": [number + 1 for number in edit.redraw]} if edit.redraw else {})}
+        return self.additions.maker(self.engine.pipeline, cell.settings, **options)(scenes, seeds)
 
     def _keep(self, folder: PictureFolder, cell: Cell, picture: Picture, output: Any, row: int) -> None:
         record = {

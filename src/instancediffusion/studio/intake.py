@@ -17,8 +17,8 @@ from instancediffusion.errors import InstanceDiffusionError, SceneError
 from instancediffusion.pipeline.picture import read_notes
 from instancediffusion.scene import Mask, scene_text
 from instancediffusion.studio.limits import Limits, RefusedError
-from instancediffusion.studio.requests import exact_seed
 from instancediffusion.studio.scenes import Checked, check
+from instancediffusion.studio.seeds import exact_seed
 
 _PNG, _JPEG, _WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"
 
@@ -65,7 +65,7 @@ def read_file(
     if content.startswith(_PNG):
         return _read_png(content, canvas, limits, vocabulary)
     if content.startswith(_JPEG) or (content.startswith(_WEBP) and content[8:12] == b"WEBP"):
-        _check_picture(content, limits)
+        check_picture(content, limits)
         return {"kind": "reference", "reason": "it is a photograph"}
     if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"[", b"<"):
         raise RefusedError("file: it is neither a scene (JSON, XML) nor a PNG, JPEG or WebP picture")
@@ -90,7 +90,7 @@ def _read_png(content: bytes, canvas: tuple[int, int], limits: Limits, vocabular
     width, height = struct.unpack(">II", content[16:24])
     if width * height > limits.image_pixels or not width or not height:
         raise RefusedError(f"file: a picture of {width} x {height} pixels is too large; make it smaller")
-    _check_picture(content, limits)
+    check_picture(content, limits)
     try:
         notes = read_notes(io.BytesIO(content))
     except (InstanceDiffusionError, RecursionError):
@@ -115,7 +115,7 @@ def _read_png(content: bytes, canvas: tuple[int, int], limits: Limits, vocabular
     return {"kind": "mask", "mask": {"size": list(mask.size), "counts": mask.counts}}
 
 
-def _check_picture(content: bytes, limits: Limits) -> None:
+def check_picture(content: bytes, limits: Limits) -> None:
     """Unpack a picture once, so that what the page is told about has been seen to be whole."""
     try:
         with Image.open(io.BytesIO(content), formats=["PNG", "JPEG", "WEBP"]) as image:

@@ -34,6 +34,8 @@ class Limits:
         jobs_of_session: most jobs one browser may have waiting or running.
         run_seconds: longest time a job may run.
         finished_jobs: finished jobs that are remembered; their results stay on disk.
+        additions: most LoRA files of one request; the same for textual inversions and controls.
+        kept_pictures: uploaded pictures kept on disk; those not used for longest go first.
         watchers: most connections that follow jobs.
         in_flight: most HTTP requests being answered at once.
         page: most results in one listing.
@@ -57,6 +59,8 @@ class Limits:
     jobs_of_session: int = 4
     run_seconds: float = 1800.0
     finished_jobs: int = 100
+    additions: int = 8
+    kept_pictures: int = 64
     watchers: int = 128
     in_flight: int = 256
     page: int = 60

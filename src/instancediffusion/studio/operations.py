@@ -3,11 +3,13 @@
 # No `from __future__ import annotations`: Gradio reads the types of the operations from their signatures.
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from instancediffusion import __version__
-from instancediffusion.errors import InstanceDiffusionError, Problem, SceneError, SettingsError
-from instancediffusion.scene import scene_text, written
+from instancediffusion.errors import InstanceDiffusionError, ModelError, Problem, SceneError, SettingsError
+from instancediffusion.scene import Scene, scene_text, written
 from instancediffusion.studio import controls, presets
 from instancediffusion.studio.drafts import DraftStore, check_session
 from instancediffusion.studio.engine import Engine
@@ -16,8 +18,9 @@ from instancediffusion.studio.grids import ORDER
 from instancediffusion.studio.intake import decoded, read_file
 from instancediffusion.studio.jobs import ENDED, Job, JobQueue
 from instancediffusion.studio.limits import RefusedError
-from instancediffusion.studio.requests import plan_of
+from instancediffusion.studio.requests import Plan, plan_of
 from instancediffusion.studio.scenes import Checked, check
+from instancediffusion.studio.shelf import PictureStore, Shelf
 
 
 class Studio:
@@ -25,16 +28,19 @@ class Studio:
 
     Args:
         engine: the model, and where its pictures go.
+        models: folders of files that can be added to the model; none means `models` beside the pictures.
 
     Raises of all methods:
         RefusedError: beyond a bound, or about something that does not exist.
-        SceneError, SettingsError: a scene or an option that cannot be used.
+        SceneError, SettingsError, ModelError: a scene, an option or an addition that cannot be used.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, models: Sequence[Path] = ()) -> None:
         self.engine, self.limits, self.store = engine, engine.limits, engine.store
         self.drafts = DraftStore(self.store.root / "drafts", self.limits.draft_bytes, self.limits.drafts)
         self.examples = Examples(engine.vocabulary)
+        pictures = PictureStore(self.store.root / "pictures", self.limits)
+        self.shelf = Shelf(models or [self.store.root / "models"], pictures, self.limits)
         self.queue = JobQueue(engine.work, self.limits)
 
     def about(self) -> dict[str, Any]:
@@ -84,9 +90,8 @@ class Studio:
         if checked.scene is None:
             return answer
         try:
-            plan = plan_of(checked.scene, options, self.engine.defaults, self.limits)
-            size = self.engine.picture_size(plan)
-        except (SettingsError, RefusedError) as error:
+            plan, size = self._plan(checked.scene, options)
+        except (SceneError, SettingsError, ModelError, RefusedError) as error:
             return answer | {"ok": False, "problems": [*answer["problems"], *_problems(error, "$options")]}
         answer |= {
             "scene": checked.scene.to_dict(),
@@ -132,11 +137,26 @@ class Studio:
             session: a name of the caller's own choice that others cannot guess.
         """
         checked = check(_text(scene), self.limits)
-        plan = plan_of(checked.settled(), options, self.engine.defaults, self.limits)
-        self.engine.picture_size(plan)
+        plan, _ = self._plan(checked.settled(), options)
         if plan.edit is not None:
             self.store.file(plan.edit.run, plan.edit.file)
         return self.shown(self.queue.submit(check_session(session), plan, plan.scene.prompt[:120]))
+
+    def additions(self) -> dict[str, Any]:
+        """What can be added to the model: `files` of weights, `folders` of models, and the `places` they lie in."""
+        return {**self.shelf.listing(), "places": list(map(str, self.shelf.folders))}
+
+    def keep_picture(self, data: str, name: str) -> dict[str, Any]:
+        """Keep a picture for a ControlNet or an IP-Adapter.
+
+        Args:
+            data: the bytes of a PNG, JPEG or WebP file in base64.
+            name: of the file.
+
+        Returns:
+            Its `id`, which options name it by, and its `name`.
+        """
+        return self.shelf.pictures.put(data, name)
 
     def job(self, job: str) -> dict[str, Any]:
         """How far a job is."""
@@ -209,6 +229,12 @@ class Studio:
     def close(self) -> None:
         """Stop the running job and the worker."""
         self.queue.close(interrupt=self.engine.interrupt)
+
+    def _plan(self, scene: Scene, options: dict[str, Any] | None) -> tuple[Plan, tuple[int, int]]:
+        """What is asked for, and the (height, width) of its largest picture."""
+        plan = plan_of(scene, options, self.engine.defaults, self.limits, self.shelf)
+        self.engine.check_references(plan)
+        return plan, self.engine.picture_size(plan)
 
     def _linked(self, summary: dict[str, Any]) -> dict[str, Any]:
         base = f"/studio/runs/{summary['id']}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from instancediffusion.additions import Additions
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.pipeline.requests import resolve_seeds
@@ -15,8 +16,9 @@ from instancediffusion.studio.cost import total_rows
 from instancediffusion.studio.grids import Axis, Cell, cells, read_axis
 from instancediffusion.studio.limits import Limits, RefusedError
 from instancediffusion.studio.presets import PRESETS, preset
+from instancediffusion.studio.shelf import Shelf
 
-OPTIONS = ("preset", "settings", "seed", "pictures", "grid", "edit")
+OPTIONS = ("preset", "settings", "seed", "pictures", "grid", "edit", "additions")
 # They need a picture, name other models, or bound this machine's memory: for whoever starts the studio to decide.
 _CLOSED = ("strength", "refiner_strength", "refiner_steps", "refiner_guidance_scale", "max_batch_rows")
 
@@ -48,6 +50,7 @@ class Plan:
         y: what changes down, or None.
         options: what was asked for, kept beside the result.
         edit: the picture that is changed, or None.
+        additions: LoRA files, control pictures and the like.
     """
 
     scene: Scene
@@ -57,6 +60,7 @@ class Plan:
     y: Axis | None
     options: Mapping[str, Any]
     edit: Edit | None = None
+    additions: Additions = field(default_factory=Additions)
 
     @property
     def pictures(self) -> int:
@@ -80,19 +84,24 @@ class Plan:
         }
 
 
-def plan_of(scene: Scene, options: object, defaults: GenerationSettings, limits: Limits) -> Plan:
+def plan_of(
+    scene: Scene, options: object, defaults: GenerationSettings, limits: Limits, shelf: Shelf | None = None
+) -> Plan:
     """Read the options of a request.
 
     Args:
         scene: the scene, checked.
         options: JSON data: `preset` (a name), `settings` (fields of `GenerationSettings`), `seed` (a number, also as
-            text, or null for a random one), `pictures` (a count), `grid` (`{"x": axis, "y": axis}`) and `edit`
-            (`{"run": id, "file": name, "redraw": [instance]}`, a picture to be changed). All may be left out.
+            text, or null for a random one), `pictures` (a count), `grid` (`{"x": axis, "y": axis}`), `edit`
+            (`{"run": id, "file": name, "redraw": [instance]}`, a picture to be changed) and `additions` (see
+            `Shelf.read`). All may be left out.
         defaults: the model's own settings.
         limits: bounds.
+        shelf: the files that can be added; None for none.
 
     Raises:
         SettingsError: an option is unknown or out of range.
+        ModelError: a library that additions need is missing.
         RefusedError: the request is beyond a bound.
     """
     if options is None:
@@ -120,7 +129,10 @@ def plan_of(scene: Scene, options: object, defaults: GenerationSettings, limits:
     edit = _edit(options.get("edit"), len(scene.instances))
     if edit is not None and (x is not None or y is not None):
         raise SettingsError("grid: it does not go with a picture that is edited; leave one of them out")
-    plan = Plan(scene, fields, tuple(resolve_seeds(seed, count)), x, y, dict(options), edit)
+    if options.get("additions") and shelf is None:
+        raise SettingsError("additions: there is no folder of them here")
+    additions = Additions() if shelf is None else shelf.read(options.get("additions"))
+    plan = Plan(scene, fields, tuple(resolve_seeds(seed, count)), x, y, dict(options), edit, additions)
     _check_bounds(plan, limits)
     return plan
 
@@ -139,11 +151,6 @@ def _edit(given: object, instances: int) -> Edit | None:
     return Edit(run, file, tuple(numbers))
 
 
-def exact_seed(seed: int) -> int | str:
-    """A seed as a page can read it: JavaScript's numbers are exact up to 2**53 - 1, so larger ones go as text."""
-    return seed if seed < 2**53 else str(seed)
-
-
 def _settings(options: Mapping[str, Any], defaults: GenerationSettings) -> GenerationSettings:
     name = options.get("preset", "balanced")
     if not isinstance(name, str) or name not in PRESETS:
@@ -152,7 +159,7 @@ def _settings(options: Mapping[str, Any], defaults: GenerationSettings) -> Gener
     given = {} if given is None else given
     if not isinstance(given, dict):
         raise SettingsError("settings: write a JSON object")
-    open_fields = [field.name for field in dataclasses.fields(GenerationSettings) if field.name not in _CLOSED]
+    open_fields = [one.name for one in dataclasses.fields(GenerationSettings) if one.name not in _CLOSED]
     for key in given:
         if key not in open_fields:
             raise SettingsError(f"settings: {str(key)[:60]!r} is not known here; use {', '.join(open_fields)}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from instancediffusion.runs import MANIFEST, Item, ManifestError, RunDirectory, run_stamp
 from instancediffusion.studio.limits import RefusedError
-from instancediffusion.studio.requests import exact_seed
+from instancediffusion.studio.seeds import exact_seed
 
 REQUEST = "request"
 """Key of the item that holds what was asked for; its file is the scene."""

@@ -1,5 +1,6 @@
 // The page: puts its parts together.
 
+import { Additions } from "./additions.js";
 import { CanvasView } from "./canvas.js";
 import { $, afterQuiet, h, iconButton, say, seconds } from "./dom.js";
 import { Drafts } from "./drafts.js";
@@ -38,6 +39,8 @@ async function start() {
   let panel = null;
   const validate = afterQuiet(250, () => check(store, settings, () => panel));
   const settings = new Settings(about, () => validate());
+  const additions = new Additions(about, () => validate());
+  settings.additions = () => additions.options();
   const opened = (doc, { seed, settings: used } = {}) => {
     store.commit(doc);
     store.select(null);
@@ -46,7 +49,11 @@ async function start() {
     go("draw");
     view.fit();
   };
-  const results = new Results({ edit: ({ scene, seed, settings: used }) => { opened(fromScene(scene), { seed, settings: used }); say("Scene, seed and settings are back in the editor."); } });
+  const results = new Results({ edit: ({ scene, seed, settings: used, additions: added }) => {
+    additions.take(added);
+    opened(fromScene(scene), { seed, settings: used });
+    say("Scene, seed and settings are back in the editor.");
+  } });
   const files = new Files(store, view, settings, { opened });
   const examples = new Examples({ opened });
   const drafts = new Drafts(store);

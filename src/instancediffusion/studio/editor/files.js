@@ -87,10 +87,7 @@ export class Files {
   async setReference(file) {
     if (!file) return;
     try {
-      const bitmap = await createImageBitmap(file), scale = Math.min(1, REFERENCE_SIDE / Math.max(bitmap.width, bitmap.height));
-      const canvas = h("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)), height: Math.max(1, Math.round(bitmap.height * scale)) });
-      canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-      this.showReference({ src: canvas.toDataURL("image/jpeg", 0.85), opacity: this.store.reference?.opacity ?? 0.6 });
+      this.showReference({ src: await small(file, REFERENCE_SIDE), opacity: this.store.reference?.opacity ?? 0.6 });
     } catch {
       this.refused(file, ["it is no picture this browser can show"]);
     }
@@ -119,9 +116,21 @@ export class Files {
   }
 }
 
+/** A picture as a JPEG data URI of at most `side` pixels, what is transparent on white. */
+export async function small(file, side) {
+  const bitmap = await createImageBitmap(file), scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+  const canvas = h("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)), height: Math.max(1, Math.round(bitmap.height * scale)) });
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL("image/jpeg", 0.9);
+}
+
 const textFile = (text) => (text.trim() ? [new File([text], "", { type: "application/json" })] : []);
 
-async function base64(file) {
+/** The bytes of a file in base64. */
+export async function base64(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   let text = "";
   for (let k = 0; k < bytes.length; k += 0x8000) text += String.fromCharCode(...bytes.subarray(k, k + 0x8000));

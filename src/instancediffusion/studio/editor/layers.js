@@ -1,11 +1,13 @@
 // The list of objects, nearest first: captions, order, what is seen and what is locked.
 
-import { h, iconButton } from "./dom.js";
+import { h, iconButton, say } from "./dom.js";
+import { small } from "./files.js";
 import { icon } from "./icons.js";
 import { colourOf, css, inkOn } from "./painter.js";
 import { captionOf, changeObject, duplicateObject, kindsOf, moveInStack, nudgeInStack, objectOf, removeObject, removePart } from "./scene.js";
 
 const PALETTE = 12;
+const LOOK_SIDE = 512; // image encoders see 224 to 336 pixels
 
 export class Layers {
   constructor(root, store) {
@@ -79,11 +81,13 @@ export class Layers {
       store.commit(moveInStack(store.doc, id, front ? "loose" : "front", 0));
     } });
     const problems = h("ul", { class: "problems" });
-    const more = h("div", { class: "more" }, parts, h("div", { class: "row-tools" }, order, copy, remove));
+    const negative = h("input", { type: "text", class: "negative", maxlength: "2000", spellcheck: "false", placeholder: "not to look like ...", oninput: () => change({ negative: negative.value }, `negative ${id}`) });
+    const look = h("div", { class: "look-row" });
+    const more = h("div", { class: "more" }, parts, negative, look, h("div", { class: "row-tools" }, order, copy, remove));
     const element = h("li", { class: "layer", "data-id": id, onpointerdown: (event) => {
       if (!event.target.closest("button, input")) store.select(id);
     } }, h("div", { class: "layer-head" }, grip, swatch, caption, seen, locked), problems, more);
-    return { element, grip, swatch, caption, seen, locked, parts, copy, remove, order, problems, more };
+    return { element, grip, swatch, caption, seen, locked, parts, negative, look, copy, remove, order, problems, more };
   }
 
   update(id) {
@@ -105,12 +109,33 @@ export class Layers {
     swap(row.locked, object.locked ? "lock" : "unlock", `${object.locked ? "Unlock" : "Lock"} ${name}`, object.locked);
     label(row.copy, `Duplicate ${name} (Ctrl+D)`);
     label(row.remove, `Delete ${name} (Del)`);
+    row.negative.setAttribute("aria-label", `What ${name} is not to look like`);
+    if (row.negative.value !== (object.negative || "")) row.negative.value = object.negative || "";
+    this.showLook(row, id, name);
     const front = doc.front.includes(id);
     row.order.textContent = front ? "No order" : "Give it a layer";
     row.order.title = front ? "Take it off the layers: the model decides who covers whom" : "Put it in front of all others";
     row.more.hidden = !chosen;
     row.parts.replaceChildren(...kindsOf(object).map((kind) => this.chip(id, kind)));
     this.showProblems(row, number - 1);
+  }
+
+  /** The picture of what an object is to look like, for models with an IP-Adapter. */
+  showLook(row, id, name) {
+    const { store } = this, { reference } = objectOf(store.doc, id), key = reference ?? "none";
+    if (row.shownLook === key + name) return;
+    row.shownLook = key + name;
+    const change = (value) => store.commit(changeObject(store.doc, id, { reference: value }));
+    const file = h("input", { type: "file", accept: "image/*", hidden: true, "aria-label": `Picture of ${name}`, onchange: async () => {
+      try {
+        if (file.files[0]) change(await small(file.files[0], LOOK_SIDE));
+      } catch {
+        say("It is no picture this browser can show.", "error");
+      }
+    } });
+    const pick = h("button", { type: "button", class: "quiet", title: "A picture of what it is to look like; needs an IP-Adapter under Additions", onclick: () => { file.value = ""; file.click(); } }, reference ? "Another picture" : "Picture of it ...");
+    const shown = reference ? [h("img", { src: reference, alt: `What ${name} is to look like` }), iconButton("close", `Remove the picture of ${name}`, () => change(null))] : [];
+    row.look.replaceChildren(file, ...shown, pick);
   }
 
   chip(id, kind) {

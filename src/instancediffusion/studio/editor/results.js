@@ -122,7 +122,7 @@ export class Results {
 
   take(run, picture) {
     $("#viewer").close();
-    this.edit({ scene: run.scenes[picture.key], seed: picture.seed, settings: run.settings[picture.key] });
+    this.edit({ scene: run.scenes[picture.key], seed: picture.seed, settings: run.settings[picture.key], additions: run.request.options?.additions });
   }
 }
 

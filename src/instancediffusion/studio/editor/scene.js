@@ -52,8 +52,7 @@ export function toScene(doc) {
     for (const kind of ["box", "point", "scribble"]) if (object[kind]) item[kind] = object[kind];
     if (object.mask) item.mask = { size: [doc.height, doc.width], counts: object.mask.counts };
     if (object.id in layers) item.z_order = layers[object.id];
-    // Not drawn here, but kept of a scene that has them.
-    if (object.negative) item.negative = object.negative;
+    if (object.negative?.trim()) item.negative = object.negative;
     if (object.reference) item.reference = object.reference;
     return item;
   });
@@ -117,7 +116,7 @@ export function removePart(doc, id, kind) {
 
 export function duplicateObject(doc, id) {
   const object = objectOf(doc, id), shift = Math.round(0.03 * Math.min(doc.width, doc.height));
-  const [added, copy] = addObject(doc, { ...places(moveObject(doc, object, shift, shift)) }, { caption: object.caption });
+  const [added, copy] = addObject(doc, { ...places(moveObject(doc, object, shift, shift)), negative: object.negative, reference: object.reference }, { caption: object.caption });
   const list = doc.front.includes(id) ? "front" : "loose";
   return [moveInStack(added, copy, list, doc[list].indexOf(id)), copy];
 }

@@ -9,6 +9,7 @@ export class Settings {
     this.about = about;
     this.changed = changed;
     this.own = {}; // settings that were turned by hand
+    this.additions = () => ({}); // options beside the settings
     this.preset = "balanced";
     this.seed = { fixed: false, value: 0 };
     this.pictures = 1;
@@ -111,7 +112,7 @@ export class Settings {
     if (y) grid.y = y;
     return {
       preset: this.preset, settings: { ...this.own }, seed: this.seed.fixed ? this.seed.value : null,
-      pictures: this.pictures, ...(x || y ? { grid } : {}),
+      pictures: this.pictures, ...(x || y ? { grid } : {}), ...this.additions(),
     };
   }
 

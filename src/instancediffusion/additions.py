@@ -241,6 +241,12 @@ def _fact(one: Weighted) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
+    state = path.stat()
+    return _hashed(path.resolve(), state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=512)
+def _hashed(path: Path, changed_ns: int, size: int) -> str:  # noqa: ARG001 - a file that was changed is hashed anew
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

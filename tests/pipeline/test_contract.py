@@ -216,6 +216,8 @@ def test_a_generator_is_advanced_and_a_seed_is_not_mixed_with_it(pipe):
         ({"scene": scene_of(1), "instances": []}, "instances: a scene is given"),
         ({"prompt": "a", "prompt_embeds": torch.zeros(1, 24, 32)}, "prompt_embeds: a prompt is given"),
         ({"prompt_embeds": torch.zeros(1, 24, 16)}, "give (1, tokens, 32) here"),
+        ({"prompt": "a", "pag_scale": 3.0}, "pag_scale: perturbed-attention guidance is not offered"),
+        ({"prompt": "a", "guess_mode": False}, "guess_mode: a ControlNet without a prompt is not offered"),
         ({"prompt": ["a", "b"], "instances": [[]]}, "instances: 1 lists for 2 prompts"),
         ({"prompt": "a", "instances": ["a cat"]}, "instances: give a list of Instance"),
         ({"prompt": ["a", "b"], "negative_prompt": ["a", "b", "c"]}, "negative_prompt: 3 for 2 scenes"),

@@ -396,6 +396,39 @@ def test_a_picture_is_edited_with_its_own_seed_and_settings(model, scenes, tmp_p
     assert generate(*picture[:3], "--lora", "none.safetensors", *picture[5:]).exit_code == 1
 
 
+def test_what_was_edited_is_edited_again(model, scenes, tmp_path):
+    """`generate` of an edited PNG once drew its scene from scratch, without a word."""
+    first, second = scenes
+    made, short = tmp_path / "out" / "two_5.png", ["--model", model]
+    generate(second, "-o", tmp_path / "out", *short, "--seed", 5, "--steps", 3, "--layers")
+    generate(first, "--edit", made, "-o", tmp_path / "edited", *short)
+    generate(second, "--edit", made, "--redraw", 1, "-o", tmp_path / "anew", *short)
+    for picture in (made, tmp_path / "edited" / "one_5.png", tmp_path / "anew" / "two_6.png"):
+        result = generate(picture, "-o", tmp_path / "again", *short)
+        assert result.exit_code == 0, result.output
+        assert "warning" not in result.stderr
+        assert (tmp_path / "again" / picture.name).read_bytes() == picture.read_bytes()
+    # Both in one command: of one scene and one name, and made in two ways.
+    both = generate(made, tmp_path / "anew" / "two_6.png", "-o", tmp_path / "both", *short)
+    assert both.exit_code == 0, both.output
+    drawn = {path.read_bytes() for path in (tmp_path / "both").glob("*_[56].png")}
+    assert drawn == {made.read_bytes(), (tmp_path / "anew" / "two_6.png").read_bytes()}
+    layered = generate(tmp_path / "edited" / "one_5.png", "--layers", "-o", tmp_path / "no", *short)
+    assert layered.exit_code != 0
+    assert "layers: " in layered.output and "was made by --edit" in layered.output
+    assert not (tmp_path / "no").exists()
+
+    elsewhere = tmp_path / "deep" / "elsewhere"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "one_5.png").write_bytes((tmp_path / "edited" / "one_5.png").read_bytes())
+    lost = generate(elsewhere / "one_5.png", "-o", tmp_path / "lost", *short)
+    assert lost.exit_code == 0
+    assert "is an edit of two_5.png, which is not in its folder" in lost.stderr
+    generate(first, "--image", tmp_path / "again" / "two_5.png", "-o", tmp_path / "over", *short)
+    told = generate(tmp_path / "over" / "one_0.png", "-o", tmp_path / "plain", *short).stderr
+    assert "was made with image, not given now: the picture will be another" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -93,12 +93,19 @@ def test_the_negative_prompt_of_a_scene_is_used_and_overridden(pipe):
     )
 
 
+@pytest.fixture(scope="module")
+def exact(pipe):
+    """The same with networks in float64: what is left of a difference is no rounding."""
+    return copy.deepcopy(pipe).to(torch.float64)
+
+
 @pytest.mark.parametrize("name", KINDS)
-def test_every_scheduler_runs(pipe, name):
-    out = pipe(scene_of(1), seed=0, scheduler=name, **FAST)
+def test_every_scheduler_runs(exact, name):
+    """A random model's latents reach 70 here, where float32 batches differ by 1e-4 at times."""
+    out = exact(scene_of(1), seed=0, scheduler=name, **FAST)
     assert torch.isfinite(out.latents).all()
-    again = pipe([scene_of(2), scene_of(1)], seed=0, scheduler=name, **FAST)
-    torch.testing.assert_close(again.latents[1], out.latents[0], **TOLERANCE)
+    again = exact([scene_of(2), scene_of(1)], seed=0, scheduler=name, **FAST)
+    torch.testing.assert_close(again.latents[1], out.latents[0], rtol=0, atol=1e-6)
 
 
 def test_the_model_is_unchanged_after_sampling(pipe):

@@ -7,13 +7,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from instancediffusion.additions import Additions
+from instancediffusion.additions import Additions, file_fact
 from instancediffusion.choices import (
     ABSENT_LOCATIONS,
     INSTANCE_MASK_RULES,
@@ -22,7 +22,7 @@ from instancediffusion.choices import (
     SEGMENTATION_ORDERS,
     scheduler_name,
 )
-from instancediffusion.errors import SettingsError
+from instancediffusion.errors import Problem, SettingsError
 
 from .additions import additions_options
 from .collector import uncollected
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _SHARE = click.FloatRange(0, 1)
 _COUNT = click.IntRange(min=1)
 _SEED = click.IntRange(0, 2**64 - 1)
+_MOST_FOLDERS = 1000  # folders in which the source of an edit is looked for
 
 
 @click.command()
@@ -141,6 +142,12 @@ def generate(
         raise SettingsError("refiner_strength: no refiner is given; add --refiner, or leave the strength out")
     options["refiner_strength"] = 0.35 if refiner is not None and refiner_strength is None else refiner_strength
     inputs = read_inputs(scenes, reading, _prompt_canvas(options))
+    refine = options["refiner_strength"] is None
+    for item in [item for item in inputs.found if refine and item.settings.get("refiner_strength")]:
+        name = item.model.get("refiner", "a refiner")
+        told = Problem("$", f"was refined by {name}", "add --refiner, or --refiner-strength 0 to leave that out")
+        inputs.found.remove(item)
+        inputs.problems.append((item.source, told))
     for source, problem in inputs.problems:
         click.echo(f"error: {source}: {problem}", err=True)
     outcome = Outcome(unread=len({source for source, _ in inputs.problems}))
@@ -152,7 +159,7 @@ def generate(
             _one_picture(run, outcome, output, overwrite)
         else:
             say = Reporter(quiet or as_json)
-            run.into(output, outcome, say, batch_size=1 if additions.edit else batch_size, overwrite=overwrite)
+            run.into(output, outcome, say, batch_size=batch_size, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(outcome.pictures, indent=2))
     if outcome.exit_code:
@@ -185,6 +192,27 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Job:
+    """Pictures that are made with the same settings and additions.
+
+    Attributes:
+        folder: where they go.
+        settings: their settings.
+        additions: what is added to their scenes.
+        pictures: all of them.
+        pending: those that are missing.
+        taken: those whose place something else has, and what.
+    """
+
+    folder: PictureFolder
+    settings: GenerationSettings
+    additions: Additions
+    pictures: Sequence[Picture]
+    pending: Sequence[Picture]
+    taken: Sequence[tuple[Picture, Exception]]
+
+
+@dataclass(frozen=True)
 class _Run:
     """Everything that decides the pictures of one command."""
 
@@ -214,42 +242,71 @@ class _Run:
         defaults = model_defaults(folder)
         facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": self.dtype}
         facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
-        self._warn_of_models(facts)
-        facts |= self.additions.facts()
+        edits = {item.source: found_edit(item) for item in self.inputs if "edit" in item.model}
+        self._warn_of_models(facts, edits)
         jobs = []
-        for settings, pictures in self._pictures(defaults):
-            told = facts | ({"refiner": self.refiner} if settings.refiner_strength else {})
+        for settings, additions, pictures in self._pictures(defaults, edits):
+            told = facts | additions.facts() | ({"refiner": self.refiner} if settings.refiner_strength else {})
             run = PictureFolder(output, told, settings, replace=overwrite)
-            jobs.append((run, settings, pictures, *run.pending(pictures)))
+            jobs.append(Job(run, settings, additions, pictures, *run.pending(pictures)))
         self._tell(jobs, outcome, say)
-        total = sum(len(pending) for *_, pending, _ in jobs)
+        total = sum(len(job.pending) for job in jobs)
         pipeline, record = self._open(folder, adapter, jobs) if total else (None, {})
-        for run, settings, pictures, pending, taken in jobs:
-            refused = {picture.name for picture, _ in taken}
-            for name, scene in {picture.name: picture.scene for picture in pictures}.items():
+        for job in jobs:
+            refused = {picture.name for picture, _ in job.taken}
+            for name, scene in {picture.name: picture.scene for picture in job.pictures}.items():
                 if name not in refused:
-                    say.wrote(run.put_overlay(name, scene, self.font))
-            run.run.settle()
-            if pending:
-                self._make(pipeline, run, settings, pending, outcome, say, batch_size=batch_size, record=record)
+                    say.wrote(job.folder.put_overlay(name, scene, self.font))
+            job.folder.run.settle()
+            if job.pending:
+                self._make(pipeline, job, outcome, say, batch_size=batch_size, record=record)
 
-    def _warn_of_models(self, facts: Mapping[str, Any]) -> None:
-        """Tell that a picture that is to be made again was made by another model, and so will be another."""
+    def _warn_of_models(self, facts: Mapping[str, Any], edits: Mapping[str, Path | None]) -> None:
+        """Tell that a picture that is to be made again was made by something else, and so will be another."""
         for item in self.inputs:
+            if not item.model:
+                continue
+            given = {**facts, **self._additions_of(item, edits).facts()}
             known = {name: value for name, value in item.model.items() if name in ("weights", "dtype", "adapter")}
             other = [name for name, value in known.items() if facts.get(name) != value]
             other += [name for name in ("adapter",) if name in facts and known and name not in known]
-            if other:
-                told = f"warning: {item.source}: was made with other {' and '.join(other)}: the picture will be another"
-                click.echo(told, err=True)
+            missing = sorted(item.model.keys() - known.keys() - given.keys() - {"refiner"})
+            if "edit" in missing and edits.get(item.source) is None:
+                name = _name_of(item.model["edit"]) or "another picture"
+                told = f"is an edit of {name}, which is not in its folder, in one beside it, or here; it is drawn whole"
+                click.echo(f"warning: {item.source}: {told}; put it there, or give --edit", err=True)
+                missing = [name for name in missing if name not in ("edit", "redraw")]
+            for names, told in ((other, "was made with other {}"), (missing, "was made with {}, not given now")):
+                if names:
+                    told = told.format(" and ".join(names))
+                    click.echo(f"warning: {item.source}: {told}: the picture will be another", err=True)
 
-    def _pictures(self, defaults: GenerationSettings) -> list[tuple[GenerationSettings, list[Picture]]]:
-        """The pictures, by the settings they are made with: a picture of ours brings its own."""
+    def _additions_of(self, item: Input, edits: Mapping[str, Path | None]) -> Additions:
+        """What is added to a scene: a picture that was made by an edit, or with layers, is made so again.
+
+        Raises:
+            SettingsError: a picture made by an edit is asked for with layers.
+        """
+        source = edits.get(item.source)
+        if source is not None and self.additions.edit is None and self.additions.image is None:
+            if self.additions.layers:
+                raise SettingsError(f"layers: {item.source} was made by --edit, which makes none; leave them out")
+            stated = item.model.get("redraw")
+            redraw = [number for number in (stated if isinstance(stated, list) else ()) if isinstance(number, int)]
+            return replace(self.additions, edit=source, redraw=tuple(redraw))
+        if item.model.get("layers") is True and self.additions.edit is None:
+            return replace(self.additions, layers=True)
+        return self.additions
+
+    def _pictures(
+        self, defaults: GenerationSettings, edits: Mapping[str, Path | None]
+    ) -> list[tuple[GenerationSettings, Additions, list[Picture]]]:
+        """The pictures, by the settings and additions they are made with: a picture of ours brings its own."""
         from instancediffusion.pipeline.folder import Picture
         from instancediffusion.pipeline.requests import resolve_seeds
 
         given = {name: value for name, value in self.options.items() if value is not None}
-        groups: dict[str, tuple[GenerationSettings, list[Picture]]] = {}
+        groups: dict[str, tuple[GenerationSettings, Additions, list[Picture]]] = {}
         edited, edited_seeds = self._edited()
         for item in self.inputs:
             stated = edited | item.settings
@@ -257,8 +314,10 @@ class _Run:
             settings = defaults.replace(**known).replace(**given)
             first = self.seeds or item.seeds or edited_seeds or (0,)
             seeds = resolve_seeds(list(first) if len(first) > 1 else first[0], self.num_images)
-            key = json.dumps(settings.to_dict(), sort_keys=True)
-            pictures = groups.setdefault(key, (settings, []))[1]
+            additions = self._additions_of(item, edits)
+            own = [str(additions.edit), additions.redraw, additions.layers]
+            key = json.dumps([settings.to_dict(), own], sort_keys=True)
+            pictures = groups.setdefault(key, (settings, additions, []))[2]
             pictures += [Picture(item.name, item.scene, seed) for seed in seeds]
         return list(groups.values())
 
@@ -276,19 +335,19 @@ class _Run:
         return settings, ((source.seed + 1) % 2**64 if self.additions.redraw else source.seed,)
 
     @staticmethod
-    def _tell(jobs: Sequence[Any], outcome: Outcome, say: Reporter) -> None:
+    def _tell(jobs: Sequence[Job], outcome: Outcome, say: Reporter) -> None:
         """Say which pictures are there, and whose place is taken."""
-        count = sum(len(pictures) for _, _, pictures, _, _ in jobs)
+        count = sum(len(job.pictures) for job in jobs)
         there, conflicts = 0, []
-        for run, _, pictures, pending, taken in jobs:
-            conflicts += [error for _, error in taken]
-            open_keys = {picture.key for picture in pending} | {picture.key for picture, _ in taken}
-            for picture in pictures:
+        for job in jobs:
+            conflicts += [error for _, error in job.taken]
+            open_keys = {picture.key for picture in job.pending} | {picture.key for picture, _ in job.taken}
+            for picture in job.pictures:
                 if picture.key not in open_keys:
                     there += 1
-                    outcome.add("there", picture, run.run.path / f"{picture.key}.png")
-            for picture, error in taken:
-                outcome.add("taken", picture, run.run.path / f"{picture.key}.png", str(error))
+                    outcome.add("there", picture, job.folder.run.path / f"{picture.key}.png")
+            for picture, error in job.taken:
+                outcome.add("taken", picture, job.folder.run.path / f"{picture.key}.png", str(error))
         if conflicts:
             more = f" (and {len(conflicts) - 1} more)" if len(conflicts) > 1 else ""
             reason = str(conflicts[0]).replace("ask to replace it", "add --overwrite")
@@ -296,10 +355,10 @@ class _Run:
         if there:
             say.line(f"{there} of {count} pictures are there already")
 
-    def _open(self, folder: Path, adapter: Path | None, jobs: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    def _open(self, folder: Path, adapter: Path | None, jobs: Sequence[Job]) -> tuple[Any, dict[str, Any]]:
         start = time.perf_counter()
         pipeline = load_pipeline(folder, adapter, self.dtype, self.device, self.variant)
-        if any(settings.refiner_strength for _, settings, _, pending, _ in jobs if pending):
+        if any(job.settings.refiner_strength for job in jobs if job.pending):
             pipeline.load_refiner(self.refiner, torch_dtype=pipeline.dtype)
         self.additions.load(pipeline)
         _check_sizes(pipeline, jobs)
@@ -307,9 +366,8 @@ class _Run:
         return pipeline, {"asked_for": self.model, "device": str(pipeline.device), "loading_seconds": seconds}
 
     def _make(
-        self, pipeline: Any, run: PictureFolder, settings: Any, pending: Sequence[Picture], outcome: Outcome,
-        say: Reporter, *, batch_size: int, record: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+        self, pipeline: Any, job: Job, outcome: Outcome, say: Reporter, *, batch_size: int, record: Mapping[str, Any]
+    ) -> None:
         from instancediffusion.pipeline.folder import generate_pictures
 
         made: set[str] = set()
@@ -318,18 +376,18 @@ class _Run:
             made.add(path.stem)
             say.made(path)
 
-        with say.progress(pipeline, len(pending)):
+        with say.progress(pipeline, len(job.pending)):
             failed = generate_pictures(
-                self.additions.maker(pipeline, settings),
-                run,
-                pending,
-                batch_size=batch_size,
+                job.additions.maker(pipeline, job.settings),
+                job.folder,
+                job.pending,
+                batch_size=batch_size if job.additions.edit is None else 1,
                 record=record,
                 written=written,
             )
         reasons = {p.key: (str(error).strip() or type(error).__name__).splitlines()[0] for p, error in failed}
-        for picture in pending:
-            path = run.run.path / f"{picture.key}.png"
+        for picture in job.pending:
+            path = job.folder.run.path / f"{picture.key}.png"
             if picture.key in reasons:
                 outcome.add("failed", picture, path, reasons[picture.key])
             elif picture.key in made:
@@ -340,14 +398,39 @@ class _Run:
             click.echo(f"error: {same[0].name}, seed {same[0].seed}: {reason}{more}", err=True)
 
 
-def _check_sizes(pipeline: Any, jobs: Sequence[Any]) -> None:
+def found_edit(item: Input) -> Path | None:
+    """The picture that an edited one was made from, known by its hash.
+
+    It is looked for by its name in the edited one's folder, in the folders beside that, and in the working directory.
+    """
+    told = item.model["edit"]
+    name, wanted = _name_of(told), told.get("sha256") if isinstance(told, Mapping) else None
+    own = Path(item.source).resolve().parent if Path(item.source).is_file() else Path.cwd()
+    try:
+        beside = sorted(path for path in own.parent.iterdir() if path.is_dir())
+    except OSError:
+        beside = []
+    for folder in dict.fromkeys([own, own.parent, *beside[:_MOST_FOLDERS], Path.cwd()]):
+        path = folder / name
+        if name and path.is_file() and file_fact(path)["sha256"] == wanted:
+            return path
+    return None
+
+
+def _name_of(told: object) -> str:
+    """The name of a file that notes tell of; they may be anybody's, so that it leads nowhere else."""
+    name = told.get("file") if isinstance(told, Mapping) else None
+    return Path(name).name if isinstance(name, str) and "\0" not in name else ""
+
+
+def _check_sizes(pipeline: Any, jobs: Sequence[Job]) -> None:
     """Raise `SettingsError` if no picture has a size that can be made, before anything is written."""
     errors, count = [], 0
-    for _, settings, _, pending, _ in jobs:
-        for picture in pending:
+    for job in jobs:
+        for picture in job.pending:
             count += 1
             try:
-                pipeline.picture_size(picture.scene, settings)
+                pipeline.picture_size(picture.scene, job.settings)
             except SettingsError as error:
                 errors.append(error)
     if errors and len(errors) == count:

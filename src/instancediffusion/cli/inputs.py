@@ -264,12 +264,16 @@ def _add_prompt(inputs: Inputs, prompt: str, size: tuple[int, int]) -> None:
 
 
 def _merged(inputs: Sequence[Input]) -> list[Input]:
-    """Pictures of one scene and the same settings are one input of several seeds."""
+    """Pictures of one scene, the same settings and the same model are one input of several seeds."""
     found: list[Input] = []
     places: dict[str, int] = {}
     for item in inputs:
         before = found[places[item.name]] if item.seeds and item.name in places else None
-        if before is not None and (before.scene, before.settings) == (item.scene, item.settings) and before.seeds:
+        if (
+            before is not None
+            and before.seeds
+            and all(getattr(before, name) == getattr(item, name) for name in ("scene", "settings", "model"))
+        ):
             found[places[item.name]] = replace(before, seeds=tuple(dict.fromkeys(before.seeds + item.seeds)))
             continue
         places[item.name] = len(found)

@@ -22,6 +22,7 @@ from instancediffusion.choices import (
     scheduler_name,
 )
 from instancediffusion.errors import SettingsError
+from instancediffusion.pipeline.not_offered import NOT_OFFERED
 from instancediffusion.sampling import StepRounding, Steps
 
 MultiInstanceRule = Literal["none", "published"]
@@ -214,6 +215,8 @@ def check_names(names: Iterable[str], beside: Iterable[str] = ()) -> None:
     """Raise `SettingsError` for a name that is no field of `GenerationSettings`; `beside` may have been meant, too."""
     known = [field.name for field in dataclasses.fields(GenerationSettings)]
     for name in names:
+        if name in NOT_OFFERED:
+            raise SettingsError(f"{name}: {NOT_OFFERED[name]}")
         if name not in known:
             raise SettingsError(f"{name}: unknown setting{_nearest(name, [*known, *beside])}")
 

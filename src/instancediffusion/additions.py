@@ -121,9 +121,10 @@ class Additions:
         return told
 
     @property
-    def of_model(self) -> tuple[Any, ...]:
-        """What `load` puts into a model; the same for additions that load the same."""
-        return (tuple(self.loras), tuple(self.embeddings), self.ip_adapter)
+    def of_model(self) -> dict[str, Any]:
+        """What `load` puts into a model, of `facts`: the same for additions that load the same content."""
+        own = Additions(loras=self.loras, embeddings=self.embeddings, ip_adapter=self.ip_adapter)
+        return own.facts()
 
     def load(self, pipeline: Any) -> Callable[[], None]:
         """Load what belongs to the model.
@@ -142,7 +143,7 @@ class Additions:
 
         try:
             self._load(pipeline, undo)
-        except InstanceDiffusionError:
+        except BaseException:
             unload()
             raise
         return unload

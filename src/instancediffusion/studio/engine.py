@@ -51,7 +51,7 @@ class Engine:
         self._job: Job | None = None
         self._timed_rows = self._timed_seconds = 0.0
         self._has_ip_adapter = has_ip_adapter(pipeline.unet)
-        self._loaded: tuple[Any, ...] = Additions().of_model
+        self._loaded = Additions().of_model
         self._unload: Callable[[], None] = lambda: None
         pipeline.set_progress_bar_config(disable=True)
 
@@ -102,12 +102,13 @@ class Engine:
         Raises:
             ModelError: one cannot be loaded; the model then has none of them.
         """
-        if self._loaded == additions.of_model:
+        wanted = additions.of_model
+        if self._loaded == wanted:
             return
         unload, self._unload, self._loaded = self._unload, lambda: None, Additions().of_model
         unload()
         self._unload = additions.load(self.pipeline)
-        self._loaded = additions.of_model
+        self._loaded = wanted
 
     def seconds(self, rows: int) -> float | None:
         """How long so many network rows will take, told from the last jobs; None before the first."""

@@ -13,7 +13,6 @@ from instancediffusion.errors import ModelError, SettingsError
 from tests.ldm import single_file
 from tests.tiny import tiny_adapter, tiny_unet, tiny_xl_unet
 from tests.tiny_pipeline import (
-    TOKENS,
     scene_of,
     tiny_open_clip,
     tiny_pipeline,

@@ -24,18 +24,19 @@ from instancediffusion import Box, Instance, InstanceDiffusionPipeline, Scene
 from instancediffusion.checkpoints import mini_folder
 from instancediffusion.cli.bench import published_size
 
-NAMES = ("panda", "castle", "tree", "house", "car", "apple", "vase", "robot")
+NAMES = ("panda", "castle", "tree", "house", "car", "apple", "vase", "robot")  # over and over
 
 
 def scene(number: int) -> Scene:
-    """The first so many of eight overlapping boxes with sides from .2 to .4 of the canvas."""
+    """So many overlapping boxes with sides from .2 to .4 of the canvas, the same first ones for any number."""
     rng = np.random.Generator(np.random.PCG64(8))
     instances = []
-    for z, name in enumerate(NAMES):
+    for z in range(number):
+        name = NAMES[z % len(NAMES)]
         side = rng.uniform(0.2, 0.4)
         x, y = rng.uniform(0, 1 - side, 2)
         instances.append(Instance(f"a {name}", box=Box(x, y, x + side, y + side), z_order=z))
-    return Scene("objects in a meadow", tuple(instances[:number]), 512, 512)
+    return Scene("objects in a meadow", tuple(instances), 512, 512)
 
 
 def sd15_size(dtype: torch.dtype) -> InstanceDiffusionPipeline:

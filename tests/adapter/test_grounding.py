@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from instancediffusion.adapter import GatedSelfAttention, Grounding, InstanceAdapter
 from instancediffusion.conditioning import KINDS, LocationTensors, box_regions
+from instancediffusion.conditioning.attention_mask import AttentionBias
 from tests.tiny import random_locations, tiny_adapter, tiny_unet
 
 SLOTS = 30
@@ -43,7 +44,7 @@ def test_collapsed_padding_and_cached_keys_equal_the_long_way():
     layer = next(iter(adapter.layers.values()))
     channels = layer.linear.out_features
     x = torch.randn(1, 256, channels, generator=torch.Generator().manual_seed(1))
-    bias = torch.cat([torch.zeros(1, 256), tokens.log_weight], dim=1)[:, None, None, :]
+    bias = AttentionBias(tokens.log_weight[:, None, None])
     found = layer(x, *layer.keys_values(tokens.tokens), bias, 1.0)
 
     groups = []
@@ -173,7 +174,7 @@ def test_token_weight_counts_as_that_many_copies():
     x = torch.randn(1, 9, layer.channels, generator=torch.Generator().manual_seed(0))
 
     def run(columns, weights):
-        bias = torch.cat([torch.zeros(1, 9), weights[:, columns]], dim=1)[:, None, None]
+        bias = AttentionBias(weights[:, None, None, columns])
         return layer(x, keys[:, columns], values[:, columns], bias, 1.0)
 
     every = torch.arange(used.numel())

@@ -134,7 +134,7 @@ def test_the_bias_is_its_logarithm():
         slot=slot,
         kind=torch.zeros(1, 5, dtype=torch.long),
         dtype=torch.float32,
-    )
+    ).joined(SIZE[0] * SIZE[1])
     cells = SIZE[0] * SIZE[1]
     assert bias.shape == (1, 1, cells, cells + 5)
     assert not bias[..., :cells].any()  # cells see each other freely: one picture

@@ -110,7 +110,7 @@ def test_published_mask_pairs(components, golden):
         slot=tokens.slot,
         kind=tokens.kind,
         dtype=torch.float32,
-    )
+    ).joined(4096)
     found = (bias[0, 0] > -torch.inf).numpy()
     cells, columns = 4096, [*range(4096)]
     for group in range(4):

@@ -99,6 +99,11 @@ def test_crops_of_a_size_share_a_call_and_cost_their_area(pndm):
     assert set(model.shapes[:3]) == {(4, *SIZE), (4, 4, 4, 4), (2, 4, 4, 8)}
     assert found.rows_done == 2 * (2 * STEPS + 2 * (0.25 + 0.25 + 0.5))
     assert found.rows_done == count_rows(scheduler, STEPS, 2, [0.5, 0.5], 2.0)
+    # The bound is on memory, of which a crop takes its share: four of a quarter are one row.
+    bounded = Pointwise()
+    same = run(bounded, scheduler, 2, merges=merges, merge_after=2, max_batch_rows=1)
+    assert set(bounded.shapes) == {(1, *SIZE), (4, 4, 4, 4), (2, 4, 4, 8)}
+    torch.testing.assert_close(same.latents, found.latents)
 
 
 def test_an_image_in_a_batch_is_the_image_alone(pndm):

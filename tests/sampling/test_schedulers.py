@@ -1,9 +1,12 @@
+import copy
+import functools
+
 import pytest
 import torch
 
 from instancediffusion.choices import scheduler_name
 from instancediffusion.errors import SettingsError
-from instancediffusion.sampling import SCHEDULERS, build_scheduler, calls_of_steps, clean_estimate, sample
+from instancediffusion.sampling import SCHEDULERS, MeanMerge, build_scheduler, calls_of_steps, clean_estimate, sample
 
 from .toys import KINDS, SIZE, PointMass, alphas, targets
 
@@ -168,3 +171,67 @@ def test_the_same_seeds_give_the_same_pictures_in_any_batch(pndm, name):
     both = run(1, 2)
     assert torch.equal(both, run(1, 2))
     torch.testing.assert_close(run(1, start=noise[:1])[0], both[0], rtol=0, atol=1e-4)
+
+
+def from_elsewhere(scheduler):
+    """The same scheduler as a class of somebody else's, of which it is not known what it does with a batch."""
+    own = type(scheduler)
+
+    @functools.wraps(own.step)
+    def step(self, model_output, *args, **kwargs):
+        assert len(model_output) == 1
+        return own.step(self, model_output, *args, **kwargs)
+
+    step.__module__ = __name__
+    other = copy.deepcopy(scheduler)
+    other.__class__ = type("Elsewhere", (own,), {"step": step})
+    return other
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_batch_is_stepped_as_its_rows_are(pndm, name, shared):
+    """One scheduler for all trajectories, or one for each: the same latents to the bit, noise and history included."""
+    counts, steps = [2, 0, 3], 6
+    merges = [MeanMerge(tuple(range(1, count + 1))) for count in counts]
+    noise = torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(0))
+    found = []
+    for scheduler in (build_scheduler(name, pndm), from_elsewhere(build_scheduler(name, pndm))):
+        generators = [torch.Generator().manual_seed(k) for k in range(3)]
+        out = sample(
+            PointMass(targets(counts), gain=0.2),
+            scheduler,
+            noise,
+            grounding_scales=[1.0] * steps,
+            guidance_scale=2.0,
+            merges=merges,
+            merge_after=3,
+            generators=[generators[0]] * 3 if shared else generators,
+            eta=0.5,
+            observe=lambda report: report.latents.roll(1, 1) if report.step == 4 else None,
+        )
+        found.append(out.latents)
+    assert torch.equal(*found)
+
+
+def test_trajectories_share_a_scheduler(pndm, monkeypatch):
+    from diffusers import DDIMScheduler
+
+    rows, own = [], DDIMScheduler.step
+
+    @functools.wraps(own)
+    def step(self, model_output, *args, **kwargs):
+        rows.append(len(model_output))
+        return own(self, model_output, *args, **kwargs)
+
+    monkeypatch.setattr(DDIMScheduler, "step", step)
+    noise = torch.zeros(2, *SIZE)
+    sample(
+        PointMass(targets([3, 2])),
+        build_scheduler("ddim", pndm),
+        noise,
+        grounding_scales=[1.0] * 4,
+        merges=[MeanMerge((1, 2, 3)), MeanMerge((1, 2))],
+        merge_after=2,
+    )
+    assert rows == [2, 5, 2, 5, 2, 2]  # both scenes, and before the merge all instances

@@ -7,6 +7,8 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional
 
+from instancediffusion.conditioning.attention_mask import AttentionBias
+
 
 class GatedSelfAttention(nn.Module):
     """x <- x + s tanh(a) SelfAttn(LN[x; o])_x ; x <- x + s tanh(d) FF(LN x), with o = Linear(tokens).
@@ -60,7 +62,7 @@ class GatedSelfAttention(nn.Module):
         x: Tensor,
         token_keys: Tensor,
         token_values: Tensor,
-        bias: Tensor | None,
+        bias: AttentionBias | None,
         scale: float,
         cells: Tensor | None = None,
         relative: Tensor | None = None,
@@ -71,7 +73,7 @@ class GatedSelfAttention(nn.Module):
             x: (B, L, C) cells of the feature map.
             token_keys: (B, T, C) from `keys_values`.
             token_values: (B, T, C) from `keys_values`.
-            bias: additive attention bias, broadcast to (B, heads, L, L + T), or None.
+            bias: what is added to the logits; None = nothing.
             scale: the grounding scale s of this step.
             cells: (B, L, cell_features) what is known of each cell, for layers that take it.
             relative: (B, L, F) box-relative features, for layers that read them; see `RelativeFeatures.seen`.
@@ -87,11 +89,9 @@ class GatedSelfAttention(nn.Module):
             x = x + placed
         rows = self.norm1(x)
         query = self._split(self.to_q(rows))
-        keys = self._split(torch.cat([self.to_k(rows), token_keys.to(rows.dtype)], dim=1))
-        values = self._split(torch.cat([self.to_v(rows), token_values.to(rows.dtype)], dim=1))
-        if bias is not None:
-            bias = bias.to(query.dtype)
-        attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+        keys, values = self._split(self.to_k(rows)), self._split(self.to_v(rows))
+        own_keys, own_values = self._split(token_keys.to(rows.dtype)), self._split(token_values.to(rows.dtype))
+        attended = attend(query, keys, values, own_keys, own_values, bias)
         attended = self.to_out(attended.transpose(1, 2).flatten(2))
         if self.relative is not None and relative is not None:
             attended = attended + self.relative(relative.to(self.relative.weight.dtype)).to(attended.dtype)
@@ -102,3 +102,65 @@ class GatedSelfAttention(nn.Module):
     def _split(self, rows: Tensor) -> Tensor:
         """(B, S, C) -> (B, heads, S, C / heads)."""
         return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+LEAST_APART = 1024
+"""Fewest visual tokens of a map whose two kinds of keys are attended to apart; below, joining them costs less."""
+
+
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    token_keys: Tensor,
+    token_values: Tensor,
+    bias: AttentionBias | None,
+) -> Tensor:
+    """Attention of visual tokens to themselves and to grounding tokens, under one softmax.
+
+    Where the bias is one for each pair of visual and grounding token, a joint one is L x (L + T) numbers, nearly all
+    of them 0. The two kinds of keys are then attended to apart, and joined by the logarithms of the sums that their
+    softmaxes divide by, which is exact. It takes a kernel that tells that logarithm, and has no gradient: CPUs only.
+
+    Args:
+        query: (B, heads, L, D).
+        keys: (B, heads, L, D) of the visual tokens.
+        values: as `keys`.
+        token_keys: (B, heads, T, D) of the grounding tokens.
+        token_values: as `token_keys`.
+        bias: what is added to the logits.
+
+    Returns:
+        (B, heads, L, D).
+    """
+    if bias is not None and _apart(query, bias):
+        return _attend_apart(query, keys, values, token_keys, token_values, bias.tokens)
+    mask = None if bias is None else bias.to(query.dtype).joined(keys.shape[-2])
+    keys, values = torch.cat([keys, token_keys], -2), torch.cat([values, token_values], -2)
+    attended: Tensor = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+    return attended
+
+
+def _apart(query: Tensor, bias: AttentionBias) -> bool:
+    return (
+        query.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and bias.visual is None
+        and bias.tokens.shape[-2] > 1
+        and query.shape[-2] >= LEAST_APART
+        and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+    )
+
+
+def _attend_apart(
+    query: Tensor, keys: Tensor, values: Tensor, token_keys: Tensor, token_values: Tensor, bias: Tensor
+) -> Tensor:
+    seen, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, keys, values)
+    # The shape of the log-sums is not documented: (B, heads, L), or (B, L, heads) in some versions.
+    log_sum = log_sum if log_sum.shape == query.shape[:-1] else log_sum.transpose(1, 2)
+    # Where all tokens are hidden, a finite logarithm of nothing: their share is then 0, and no 0/0 beside it.
+    hidden = bias.float().clamp(min=-1e4)
+    logits = (query @ token_keys.transpose(-1, -2)).float() * query.shape[-1] ** -0.5 + hidden
+    told = logits.softmax(-1).to(query.dtype) @ token_values
+    share = torch.sigmoid(logits.logsumexp(-1) - log_sum.float())[..., None]
+    return torch.lerp(seen.float(), told.float(), share).to(query.dtype)

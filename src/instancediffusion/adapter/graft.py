@@ -16,11 +16,13 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from instancediffusion.adapter.gated_attention import GatedSelfAttention
@@ -47,8 +49,7 @@ class GroundedTransformer(Transformer2DModel):
             height, width = hidden_states.shape[-2:]
             sized = grounding.for_map(height, width)
             if self.gradient_checkpointing and grounding.scale != 0:  # kept features must not be made in a checkpoint
-                sized.cell_features(height * width)
-                sized.relative_features(height * width)
+                sized.at(height * width)
             kwargs["cross_attention_kwargs"] = {**given, "grounding": sized}
         return super().__call__(hidden_states, *args, **kwargs)
 
@@ -59,13 +60,16 @@ class GroundedBlock(BasicTransformerBlock):
     grounding_layer: str
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As the stock block; `cross_attention_kwargs` may hold a `Grounding`."""
+        """As the stock block; `cross_attention_kwargs` may hold a `Grounding`, and what `PromptKeys` gives."""
         given = args[_POSITION_OF_KWARGS] if len(args) > _POSITION_OF_KWARGS else kwargs.get("cross_attention_kwargs")
-        grounding = (given or {}).get("grounding")
-        if grounding is None:
+        grounding, prompt = (given or {}).get("grounding"), (given or {}).get("prompt_keys_values")
+        if grounding is None and prompt is None:
             return super().__call__(hidden_states, *args, **kwargs)
-        passed = {name: value for name, value in (given or {}).items() if name != "grounding"}
-        if grounding.scale != 0:
+        ours = ("grounding", "prompt_keys_values")
+        passed = {name: value for name, value in (given or {}).items() if name not in ours}
+        if prompt is not None and self.grounding_layer in prompt:
+            passed["prompt"] = prompt[self.grounding_layer]
+        if grounding is not None and grounding.scale != 0:
             passed["gated"] = (grounding, self.grounding_layer, hidden_states)
         if len(args) > _POSITION_OF_KWARGS:
             args = (*args[:_POSITION_OF_KWARGS], passed, *args[_POSITION_OF_KWARGS + 1 :])
@@ -86,9 +90,11 @@ class GroundedSelfAttention(Attention):
         hidden_states: Tensor,
         *args: Any,
         gated: tuple[Grounding, str, Tensor] | None = None,
+        prompt: Any = None,
         **kwargs: Any,
     ) -> Tensor:
-        """As the stock attention; `gated` comes from `GroundedBlock`."""
+        """As the stock attention; `gated` comes from `GroundedBlock`, and `prompt` is not for it."""
+        del prompt
         attended: Tensor = super().__call__(hidden_states, *args, **kwargs)
         if gated is None:
             return attended
@@ -100,23 +106,103 @@ class GroundedSelfAttention(Attention):
             )
         x = residual + attended
         keys, values = grounding.keys_values[name]
-        bias, cells = grounding.bias(x.shape[1], x.dtype), grounding.cell_features(x.shape[1])
-        relative = grounding.relative_features(x.shape[1])
+        told = grounding.at(x.shape[1])
         if grounding.ran is not None:
             grounding.ran.append(name)
         layer = grounding.layers[name]
-        change: Tensor = layer(x, keys, values, bias, grounding.scale, cells, relative)
+        change: Tensor = layer(x, keys, values, told.bias, grounding.scale, told.cells, told.relative)
         return attended + change
 
 
 class UngroundedAttention(Attention):
-    """Cross-attention, which is handed the same keyword arguments and has no use for ours."""
+    """Cross-attention, which may be handed the keys and values of the prompt."""
 
-    def __call__(self, *args: Any, gated: Any = None, **kwargs: Any) -> Tensor:
-        """As the stock attention."""
+    def __call__(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        gated: Any = None,
+        prompt: tuple[Tensor, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """As the stock attention; `gated` is not for it, and `prompt` are keys and values (B, S, C) of the texts."""
         del gated
-        result: Tensor = super().__call__(*args, **kwargs)
-        return result
+        if prompt is None or encoder_hidden_states is None or not is_plain(self):
+            result: Tensor = super().__call__(hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
+            return result
+        query, (keys, values) = self._split(self.to_q(hidden_states)), prompt
+        if attention_mask is not None:
+            attention_mask = self.prepare_attention_mask(attention_mask, keys.shape[1], len(keys))
+            attention_mask = attention_mask.view(len(keys), self.heads, -1, attention_mask.shape[-1])
+        attended = functional.scaled_dot_product_attention(
+            query, self._split(keys), self._split(values), attn_mask=attention_mask
+        )
+        attended = self.to_out[1](self.to_out[0](attended.transpose(1, 2).flatten(2)))
+        if self.residual_connection:
+            attended = attended + hidden_states
+        scaled: Tensor = attended / self.rescale_output_factor
+        return scaled
+
+    def _split(self, rows: Tensor) -> Tensor:
+        """(B, S, C) -> (B, heads, S, C / heads)."""
+        return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def is_plain(attention: Attention) -> bool:
+    """Whether keys and values of a cross-attention are two linear maps of the texts and nothing else.
+
+    They are not with LoRA layers, IP-Adapters, quantised weights, or where something has wrapped or hooked them.
+    """
+    linear = (attention.to_k, attention.to_v)
+    touched = any(
+        "forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks for part in (attention, *linear)
+    )
+    norms = (attention.spatial_norm, attention.group_norm, attention.norm_cross, attention.norm_q, attention.norm_k)
+    return (
+        type(attention.processor) is AttnProcessor2_0
+        and all(type(part) is nn.Linear for part in linear)
+        and not touched
+        and not any(norms)
+    )
+
+
+class PromptKeys:
+    """Keys and values of the texts of a run in every plain cross-attention of a UNet: they depend on no step.
+
+    Kept here and not on the UNet; the weights have to stay as they are for as long as it is used.
+
+    Args:
+        unet: a grafted UNet.
+        texts: (K, S, D); what is beyond a text's length is not looked at.
+    """
+
+    def __init__(self, unet: nn.Module, texts: Tensor) -> None:
+        self._layers = {name: block.attn2 for name, block in transformer_blocks(unet) if block.attn2 is not None}
+        self._texts = texts
+        self._known: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+
+    def of(self, rows: Sequence[int], length: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """By layer, keys and values (R, `length`, C) of the texts `rows`, where that is known.
+
+        Left out are layers that are not plain, and those whose weights are elsewhere until they are needed.
+        """
+        found = {}
+        for name, layer in self._layers.items():
+            if not is_plain(layer) or layer.to_k.weight.device != self._texts.device:
+                continue
+            new = [row for row in dict.fromkeys(rows) if (name, row) not in self._known]
+            if new:
+                texts = self._texts[new]
+                pairs = zip(layer.to_k(texts), layer.to_v(texts), strict=True)
+                self._known |= {(name, row): pair for row, pair in zip(new, pairs, strict=True)}
+            own = [self._known[name, row] for row in rows]
+            found[name] = (
+                torch.stack([keys[:length] for keys, _ in own]),
+                torch.stack([values[:length] for _, values in own]),
+            )
+        return found
 
 
 _STOCK: dict[type[nn.Module], type[nn.Module]] = {
@@ -203,6 +289,19 @@ def transformer_blocks(unet: nn.Module) -> Iterator[tuple[str, BasicTransformerB
     for name, module in unet.named_modules():
         if isinstance(module, BasicTransformerBlock):
             yield name, module
+
+
+def map_sizes(unet: UNet2DConditionModel, height: int, width: int) -> list[tuple[int, int]]:
+    """(height, width) of the feature maps that have transformers, for latents of that size."""
+    sizes = []
+    for block in unet.down_blocks:
+        if getattr(block, "attentions", None):
+            sizes.append((height, width))
+        if block.downsamplers is not None:
+            height, width = (height + 1) // 2, (width + 1) // 2
+    if getattr(unet.mid_block, "attentions", None):
+        sizes.append((height, width))
+    return list(dict.fromkeys(sizes))
 
 
 def decoder_steps(unet: UNet2DConditionModel) -> list[tuple[nn.Module, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +11,31 @@ from torch.nn import functional
 
 from instancediffusion.adapter.relative_values import RelativeFeatures
 from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
-from instancediffusion.conditioning.attention_mask import attention_bias
+from instancediffusion.conditioning.attention_mask import AttentionBias, attention_bias
 from instancediffusion.errors import ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class MapGrounding:
+    """What a grounding says of one feature map of L visual tokens.
+
+    Attributes:
+        bias: who sees whom.
+        cells: (B, L, W) the cell features, for adapters that have them.
+        relative: (B, L, F) the box-relative features, for adapters that have them.
+    """
+
+    bias: AttentionBias
+    cells: Tensor | None = None
+    relative: Tensor | None = None
+
+    def select(self, rows: Tensor) -> MapGrounding:
+        """The images `rows`, int64, in that order."""
+        return MapGrounding(
+            self.bias.select(rows),
+            None if self.cells is None else self.cells[rows],
+            None if self.relative is None else self.relative[rows],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +75,8 @@ class Grounding:
     extents: Tensor | None = None
     map_size: tuple[int, int] | None = None
     ran: list[str] | None = field(default=None, repr=False)
-    # Attention biases by feature map size and type, cell features by size; filled on first use, shared by copies of the
-    # same rows.
-    _biases: dict[tuple[Any, ...], Tensor | None] = field(default_factory=dict, repr=False)
-    _features: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
-    _relative: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+    # By feature map size; filled by `prepared`, else on first use; shared by copies of the same rows.
+    _maps: dict[tuple[int, int], MapGrounding] = field(default_factory=dict, repr=False)
 
     @property
     def batch_size(self) -> int:
@@ -94,15 +113,15 @@ class Grounding:
             locations=self.locations.select(index),
             captions=None if self.captions is None else self.captions[index],
             extents=None if self.extents is None else self.extents[index],
-            _biases={},
-            _features={},
-            _relative={},
+            _maps={},
         )
 
     @staticmethod
     def cat(parts: Sequence[Grounding]) -> Grounding:
         """Join batches of one adapter; images with fewer tokens get hidden ones."""
         first = parts[0]
+        if len(parts) == 1:
+            return first
         if any(p.layers is not first.layers or p.instance_mask != first.instance_mask for p in parts):
             raise ValueError("cat: the parts come from different adapters or attention mask rules")
         width = max(p.log_weight.shape[1] for p in parts)
@@ -125,45 +144,61 @@ class Grounding:
             locations=LocationTensors.cat([p.locations for p in parts]),
             captions=None if first.captions is None else _cat_slots([p.captions for p in parts]),
             extents=None if first.extents is None else _cat_slots([p.extents for p in parts]),
-            _biases={},
-            _features={},
-            _relative={},
+            _maps={},
         )
 
-    def bias(self, cells: int, dtype: torch.dtype) -> Tensor | None:
-        """The additive attention bias of a feature map with `cells` cells; see `attention_bias`."""
-        size = self._map_size(cells)
-        key = (size, dtype)
-        if key not in self._biases:
-            self._biases[key] = attention_bias(
+    def spread(self, rows: Sequence[int]) -> Grounding:
+        """The images `rows`, in that order and as often as they stand there, with all that is computed of their maps.
+
+        Rows that are told the same thing are so computed, and kept, once.
+        """
+        if list(rows) == list(range(self.batch_size)):
+            return self
+        index = torch.tensor(rows, device=self.log_weight.device)
+        return replace(
+            self,
+            keys_values={name: (keys[index], values[index]) for name, (keys, values) in self.keys_values.items()},
+            log_weight=self.log_weight[index],
+            slot=self.slot[index],
+            kind=self.kind[index],
+            locations=self.locations.select(index),
+            captions=None if self.captions is None else self.captions[index],
+            extents=None if self.extents is None else self.extents[index],
+            _maps={size: known.select(index) for size, known in self._maps.items()},
+        )
+
+    def prepared(self, sizes: Sequence[tuple[int, int]]) -> Grounding:
+        """The same grounding with all that depends on the feature map computed for maps of these (height, width)."""
+        for size in sizes:
+            self._of_map(size)
+        return self
+
+    def at(self, cells: int) -> MapGrounding:
+        """What it says of the current feature map, which has `cells` cells."""
+        return self._of_map(self._map_size(cells))
+
+    def relative_features(self, tokens: int) -> Tensor | None:
+        """The box-relative features (B, L, F) of a feature map with L = `tokens`, if the adapter has them."""
+        return self.at(tokens).relative
+
+    def _of_map(self, size: tuple[int, int]) -> MapGrounding:
+        if size not in self._maps:
+            bias = attention_bias(
                 self.instance_mask,
                 self.locations,
                 size,
                 log_weight=self.log_weight,
                 slot=self.slot,
                 kind=self.kind,
-                dtype=dtype,
+                dtype=self.log_weight.dtype,
                 extents=self.extents,
             )
-        return self._biases[key]
-
-    def cell_features(self, cells: int) -> Tensor | None:
-        """The features of the cells of a feature map with `cells` cells, if the adapter has them."""
-        if self.cells is None:
-            return None
-        size = self._map_size(cells)
-        if size not in self._features:
-            self._features[size] = self.cells(self.locations, self.captions, self.extents, size)
-        return self._features[size]
-
-    def relative_features(self, tokens: int) -> Tensor | None:
-        """The box-relative features (B, L, F) of a feature map with L = `tokens`, if the adapter has them."""
-        if self.relative is None or self.captions is None:
-            return None
-        size = self._map_size(tokens)
-        if size not in self._relative:
-            self._relative[size] = self.relative.seen(self.locations, self.captions, size, self.instance_mask)
-        return self._relative[size]
+            cells = None if self.cells is None else self.cells(self.locations, self.captions, self.extents, size)
+            relative = None
+            if self.relative is not None and self.captions is not None:
+                relative = self.relative.seen(self.locations, self.captions, size, self.instance_mask)
+            self._maps[size] = MapGrounding(bias, cells, relative)
+        return self._maps[size]
 
     def _map_size(self, cells: int) -> tuple[int, int]:
         """(height, width) of the current feature map, which has to have `cells` cells."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,14 @@ def scale_low_frequencies(features: Tensor, scale: Tensor) -> Tensor:
     return features + change.unflatten(-1, features.shape[-2:]).to(features.dtype)
 
 
+@lru_cache(maxsize=64)
 def _basis(height: int, width: int, device: torch.device) -> Tensor:
+    """Computed once for a size: `_new_basis`. As a plain tensor, which may stand in a graph of gradients."""
+    with torch.inference_mode(False):
+        return _new_basis(height, width, device)
+
+
+def _new_basis(height: int, width: int, device: torch.device) -> Tensor:
     """The projections as rows of a (K, H W) matrix.
 
     A map of one row or column has no frequency -1 bin of its own there: the published slice is then clipped

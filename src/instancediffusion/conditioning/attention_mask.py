@@ -16,8 +16,11 @@ Under `grounding` and `full` an instance without box and mask has no region: its
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from instancediffusion.choices import InstanceMaskRule
 from instancediffusion.conditioning.locations import KINDS, LocationTensors
@@ -26,6 +29,37 @@ from instancediffusion.conditioning.visibility import visibility
 
 PUBLISHED_SIDE = 64
 _PUBLISHED_MASKED_KINDS = (KINDS.index("box"), KINDS.index("mask"))
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionBias:
+    """What is added to the logits of one feature map with L visual tokens and T grounding tokens, in its two parts.
+
+    Apart they are small: but for rules that keep visual tokens from each other there is nothing to say of L x L pairs.
+
+    Attributes:
+        tokens: (B, 1, 1 or L, T) float, added to the logits of grounding tokens; -inf hides one.
+        visual: (B, 1, L, L) bool, which visual tokens see which; None = all see all.
+    """
+
+    tokens: Tensor
+    visual: Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> AttentionBias:
+        """The same in another type."""
+        return AttentionBias(self.tokens.to(dtype), self.visual)
+
+    def select(self, rows: Tensor) -> AttentionBias:
+        """The images `rows`, int64, in that order."""
+        return AttentionBias(self.tokens[rows], None if self.visual is None else self.visual[rows])
+
+    def joined(self, cells: int) -> Tensor:
+        """One additive bias for a map of L = `cells`: (B, 1, 1 or L, L + T) of the type of `tokens`."""
+        tokens = self.tokens
+        if self.visual is None:
+            return functional.pad(tokens, (cells, 0))
+        visual = torch.zeros_like(self.visual, dtype=tokens.dtype).masked_fill_(~self.visual, -torch.inf)
+        return torch.cat([visual, tokens.expand(-1, -1, cells, -1)], -1)
 
 
 def attention_bias(
@@ -38,8 +72,8 @@ def attention_bias(
     kind: Tensor,
     dtype: torch.dtype,
     extents: Tensor | None = None,
-) -> Tensor | None:
-    """The additive attention bias of one feature map.
+) -> AttentionBias:
+    """The attention bias of one feature map.
 
     Args:
         rule: one of `choices.INSTANCE_MASK_RULES`.
@@ -50,48 +84,43 @@ def attention_bias(
         kind: (B, T) int64, index into `KINDS`, `len(KINDS)` for segmentation tokens.
         dtype: type of the result.
         extents: (B, N, 4) how far the instances reach, told or guessed, for `visibility`; None if nothing is known.
-
-    Returns:
-        (B, 1, 1, L + T) where only `log_weight` matters, else (B, 1, L, L + T); None where all is seen.
     """
-    batch, tokens = log_weight.shape
+    batch = len(log_weight)
     cells = size[0] * size[1]
     if rule == "published" and (size != (PUBLISHED_SIDE, PUBLISHED_SIDE) or not _published_applies(locations).any()):
         rule = "none"
     if rule == "none" or locations.slots == 0:
-        if not log_weight.any():
-            return None
-        bias = log_weight.new_zeros(batch, 1, 1, cells + tokens, dtype=dtype)
-        bias[..., cells:] = log_weight[:, None, None, :].to(dtype)
-        return bias
+        return AttentionBias(log_weight[:, None, None].to(dtype))
+    if rule == "visibility":
+        seen = visibility(locations, size, extents).flatten(2).log()
+        # Last row: tokens of no instance.
+        seen = torch.cat([seen, torch.zeros_like(seen[:, :1])], 1)
+        own = slot.remainder(seen.shape[1])[..., None].expand(-1, -1, cells)
+        return AttentionBias((log_weight[..., None] + seen.gather(1, own)).transpose(1, 2)[:, None].to(dtype))
 
-    bias = log_weight.new_zeros(batch, 1, cells, cells + tokens, dtype=dtype)
+    bias = log_weight[:, None, None].to(dtype).repeat(1, 1, cells, 1)
+    visual = None
+    if rule != "grounding":
+        visual = torch.ones(batch, 1, cells, cells, dtype=torch.bool, device=log_weight.device)
     for row in range(batch):  # image by image: the boolean intermediates stay those of one image
         image = locations.select([row])
         if rule == "published" and not _published_applies(image).all():
-            bias[row, 0, :, cells:] = log_weight[row].to(dtype)
-            continue
-        if rule == "visibility":
-            reach = None if extents is None else extents[row : row + 1]
-            seen = visibility(image, size, reach)[0].flatten(1).log()
-            # Last row: tokens of no instance.
-            seen = torch.cat([seen, torch.zeros_like(seen[:1])])[slot[row]]
-            bias[row, 0, :, cells:] = (log_weight[row, :, None] + seen).T.to(dtype)
             continue
         if rule == "published":
             member, seen = _published_image(image, slot[row], kind[row])
         else:
             member, seen = _image(image, size, slot[row])
-        tail = bias[row, 0, :, cells:]
-        tail.copy_(log_weight[row].to(dtype).expand(cells, tokens)).masked_fill_(~seen.T, -torch.inf)
-        if rule == "full":
-            background = ~member.any(0)
-            bias[row, 0, :, :cells].masked_fill_(~(_share(member) | (background[:, None] & background)), -torch.inf)
-        elif rule == "published":
-            shared = _share(member)
+        bias[row, 0].masked_fill_(~seen.T, -torch.inf)
+        if visual is None:
+            continue
+        shared = _share(member)
+        if rule == "published":
             shared.fill_diagonal_(True)
-            bias[row, 0, :, :cells].masked_fill_(~shared, -torch.inf)
-    return bias
+        else:
+            background = ~member.any(0)
+            shared |= background[:, None] & background
+        visual[row, 0] = shared
+    return AttentionBias(bias, visual)
 
 
 def _image(image: LocationTensors, size: tuple[int, int], slot: Tensor) -> tuple[Tensor, Tensor]:

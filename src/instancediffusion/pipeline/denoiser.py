@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from instancediffusion.adapter import Grounding
+from instancediffusion.adapter.graft import PromptKeys, core_unet, map_sizes
 from instancediffusion.errors import ModelError
 from instancediffusion.sampling import Branch, Prediction
 
@@ -103,12 +104,22 @@ class UNetDenoiser:
         self._extras = extras
         self._time_ids = time_ids
         self._control = control
+        self._keys: tuple[Tensor, PromptKeys] | None = None
+
+    def _prompt_keys(self) -> PromptKeys:
+        """The keys and values of the texts; computed anew when texts were added."""
+        texts = self._contexts.values
+        if self._keys is None or self._keys[0] is not texts:
+            self._keys = texts, PromptKeys(core_unet(self._unet), texts)
+        return self._keys[1]
 
     def bind(self, branches: Sequence[Branch]) -> Prediction:
         """Gather the conditioning of `branches`; see `Denoiser`."""
         picked = [self._rows(branch) for branch in branches]
         context, counts = self._contexts.pick([row for row, _ in picked])
-        grounding = Grounding.cat([self._groundings[row] for _, row in picked])
+        places = list(dict.fromkeys(place for _, place in picked))  # what several rows are told is kept once
+        grounding = Grounding.cat([self._groundings[place] for place in places])
+        told_rows = [places.index(place) for _, place in picked]
         extras = {} if self._extras is None else dict(self._extras(branches))
         if self._time_ids is not None and self._contexts.projected is not None:
             added = dict(extras.get("added_cond_kwargs") or {})
@@ -120,19 +131,23 @@ class UNetDenoiser:
         unet, attention = self._unet, {**self._attention, **extras.pop("cross_attention_kwargs", {})}
         lengths = [self._contexts.lengths[row] for row, _ in picked]
         control = None if self._control is None else self._control(branches)
+        keys = self._prompt_keys()
         checked = False
 
         def predict(sample: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
             nonlocal checked
             inputs = {} if control is None else control(sample, timestep, context, lengths, extras)
-            told = grounding.scaled(grounding_scale)
+            if grounding_scale:
+                grounding.prepared(map_sizes(core_unet(unet), *sample.shape[-2:]))
+            told = grounding.spread(told_rows).scaled(grounding_scale)
             if not checked and grounding_scale:
                 told = told.noting()
+            prompt = keys.of([row for row, _ in picked], context.shape[1])
             predicted: Tensor = unet(
                 sample.to(context.dtype),
                 timestep,
                 encoder_hidden_states=context,
-                cross_attention_kwargs={**attention, "grounding": told},
+                cross_attention_kwargs={**attention, "grounding": told, "prompt_keys_values": prompt},
                 return_dict=False,
                 **extras,
                 **inputs,

@@ -76,8 +76,8 @@ class GenerationSettings:
         refiner_strength: share of the refiner's noise schedule to redo, 0 (off) to 1.
         refiner_steps: steps of the refiner's whole schedule.
         refiner_guidance_scale: guidance of the refiner; None takes its own default.
-        max_batch_rows: most rows in one network call, guidance halves and instances counted. It bounds memory and
-            changes results by rounding only.
+        max_batch_rows: most rows in one network call, guidance halves and instances counted, crops by their area. It
+            bounds memory and changes results by rounding only.
     """
 
     num_inference_steps: int = 25

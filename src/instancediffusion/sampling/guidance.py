@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from instancediffusion.sampling.denoiser import Branch, Denoiser, Prediction
+from instancediffusion.sampling.denoiser import Branch, Denoiser
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
@@ -51,10 +51,7 @@ def chunk_bounds(rows: int, max_rows: int) -> list[tuple[int, int]]:
 
 
 class GuidedBatch:
-    """A denoiser bound to trajectories that step together.
-
-    Where all rows fit into one network call, their conditioning is gathered once for all the steps of a stage. With
-    several calls a step it is gathered for each call and let go again, so that `max_rows` bounds the memory, too.
+    """A denoiser bound to trajectories that step together; their conditioning is gathered once for all their steps.
 
     Args:
         denoiser: the network.
@@ -79,9 +76,8 @@ class GuidedBatch:
         # One half after the other, not row by row: rows of a kind carry tokens of about the same number, and a call
         # pads all of its rows to the widest.
         rows = [replace(b, conditional=half) for half in self._halves for b in branches]
-        self._denoiser, self._branches = denoiser, rows
         self._bounds = chunk_bounds(len(rows), max_rows)
-        self._bound: Prediction | None = denoiser.bind(rows) if len(self._bounds) == 1 else None
+        self._bound = [denoiser.bind(rows[i:j]) for i, j in self._bounds]
         self.rows = len(rows)
         """Rows the network computes at each call."""
 
@@ -100,8 +96,8 @@ class GuidedBatch:
         rows = sample.repeat(len(self._halves), 1, 1, 1)
         predicted = torch.cat(
             [
-                (self._bound or self._denoiser.bind(self._branches[i:j]))(rows[i:j], timestep, grounding_scale)
-                for i, j in self._bounds
+                bound(rows[i:j], timestep, grounding_scale)
+                for bound, (i, j) in zip(self._bound, self._bounds, strict=True)
             ]
         )
         if len(self._halves) == 1:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from instancediffusion.sampling.denoiser import Branch, Denoiser
 from instancediffusion.sampling.guidance import GuidedBatch, is_guided
-from instancediffusion.sampling.multi_instance import Crop, Merge
+from instancediffusion.sampling.multi_instance import Crop, CropBatch, Merge
 from instancediffusion.sampling.negatives import NegativeBatch, NegativeCaptions
 from instancediffusion.sampling.noise import copy_generator
 from instancediffusion.sampling.order_guidance import OrderBatch, OrderGuidance
@@ -22,8 +22,10 @@ from instancediffusion.sampling.schedulers import (
     clean_estimate,
     forget_sample,
     order_option,
+    remembers_samples,
     seed_noise,
     step_options,
+    steps_by_row,
     takes_generator,
 )
 from instancediffusion.sampling.start import Start, begin_at
@@ -99,31 +101,38 @@ class SampleResult:
 
 
 @dataclass
-class _Trajectory:
-    """One latent on its way, with a scheduler history of its own. Lives for one call of `sample`."""
+class _Pack:
+    """Trajectories that one scheduler steps as a batch. Lives for one call of `sample`."""
 
-    branch: Branch
-    latent: Tensor  # (1, C, H, W)
+    branches: Sequence[Branch]
+    latents: Tensor  # (T, C, H, W)
     scheduler: Scheduler
-    generator: torch.Generator | None
+    generators: Sequence[torch.Generator]  # one for each row; empty = no noise is drawn
     options: dict[str, float]
-    crop: Crop | None = None
+    crops: Sequence[Crop | None]
+
+    @property
+    def images(self) -> list[int]:
+        """The image of each row."""
+        return [branch.image for branch in self.branches]
 
     @property
     def share(self) -> float:
-        """Share of the canvas that the network computes for it."""
-        return 1 if self.crop is None else self.crop.share((self.latent.shape[-2], self.latent.shape[-1]))
+        """Shares of the canvas that the network computes, summed."""
+        size = (self.latents.shape[-2], self.latents.shape[-1])
+        return sum(1 if crop is None else crop.share(size) for crop in self.crops)
 
-    def advance(self, prediction: Tensor, timestep: Tensor) -> None:
-        """Make one scheduler step; `prediction` is (1, C, H, W)."""
-        extra: dict[str, Any] = {} if self.generator is None else {"generator": self.generator}
+    def advance(self, predictions: Tensor, timestep: Tensor) -> None:
+        """Make one scheduler step; `predictions` are (T, C, H, W)."""
+        extra: dict[str, Any] = {"generator": list(self.generators)} if self.generators else {}
         extra |= order_option(self.scheduler)
-        self.latent = self.scheduler.step(prediction, timestep, self.latent, **self.options, **extra).prev_sample
+        self.latents = self.scheduler.step(predictions, timestep, self.latents, **self.options, **extra).prev_sample
 
-    def replace(self, latent: Tensor) -> None:
-        """Go on from another latent, with the history as it is."""
-        self.latent = latent.to(self.latent)
-        forget_sample(self.scheduler)
+    def replace(self, latents: Mapping[int, Tensor]) -> None:
+        """Go on from other latents (C, H, W) in some rows, with the history as it is."""
+        if latents:
+            self.latents = torch.stack([latents.get(row, own).to(own) for row, own in enumerate(self.latents)])
+            forget_sample(self.scheduler)
 
 
 class _JointBatch:
@@ -132,38 +141,54 @@ class _JointBatch:
     def __init__(
         self,
         denoiser: Denoiser,
-        active: Sequence[_Trajectory],
+        active: Sequence[_Pack],
         guidance_scale: float,
         rescaled: float,
         max_batch_rows: int,
         order: OrderGuidance | None,
         negatives: NegativeCaptions,
     ) -> None:
-        self._active = active
+        latents = active[0].latents
+        size, device = (latents.shape[-2], latents.shape[-1]), latents.device
+        branches = [branch for pack in active for branch in pack.branches]
+        crops = [crop for pack in active for crop in pack.crops]
         away = is_guided(guidance_scale) and negatives.rows > 0
-        self._negatives = NegativeBatch(denoiser, negatives, guidance_scale, max_batch_rows) if away else None
-        self._order = OrderBatch(denoiser, order, max_batch_rows) if order is not None and order.images else None
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for row, moving in enumerate(active):  # the whole canvas comes first, since a whole scene does
-            size = moving.latent.shape[-2:] if moving.crop is None else moving.crop.hold.shape
-            groups.setdefault(tuple(size), []).append(row)
-        self._groups = [
-            (rows, GuidedBatch(denoiser, [active[r].branch for r in rows], guidance_scale, max_batch_rows, rescaled))
-            for rows in groups.values()
-        ]
-        self._scene = {moving.branch.image: row for row, moving in enumerate(active) if moving.branch.trajectory == 0}
-        self._rows = (1 + is_guided(guidance_scale)) * sum(moving.share for moving in active)
+        self._negatives = NegativeBatch(denoiser, negatives, guidance_scale, max_batch_rows, device) if away else None
+        ordered = order is not None and order.images
+        self._order = OrderBatch(denoiser, order, max_batch_rows, device) if order is not None and ordered else None
+        groups: dict[tuple[int, ...] | None, list[int]] = {}
+        for row, crop in enumerate(crops):  # the whole canvas comes first, since a whole scene does
+            groups.setdefault(None if crop is None else tuple(crop.hold.shape), []).append(row)
+        scene = {branch.image: row for row, branch in enumerate(branches) if branch.trajectory == 0}
+        self._groups: list[tuple[Tensor, Tensor, CropBatch | None, GuidedBatch]] = []
+        for rows in groups.values():
+            own = [crop for row in rows if (crop := crops[row]) is not None]
+            # What the bound on rows bounds is memory: a crop takes its share of a canvas.
+            most = int(max_batch_rows / own[0].share(size)) if own else max_batch_rows
+            self._groups.append(
+                (
+                    torch.tensor(rows, device=device),
+                    torch.tensor([scene[branches[row].image] for row in rows], device=device),
+                    CropBatch(own, size, device) if own else None,
+                    GuidedBatch(denoiser, [branches[row] for row in rows], guidance_scale, most, rescaled),
+                )
+            )
+        self._scenes = torch.tensor(list(scene.values()), device=device)
+        self._rows = (1 + is_guided(guidance_scale)) * sum(pack.share for pack in active)
         self._rows += self._negatives.rows if self._negatives is not None else 0
 
     def rows(self, ordered: bool) -> float:
         """Network rows of a call, with order guidance or without."""
         return self._rows + (self._order.rows if ordered and self._order is not None else 0)
 
-    def __call__(self, model_input: Tensor, timestep: Tensor, grounding_scale: float, ordered: bool) -> Tensor:
+    def __call__(
+        self, model_input: Tensor, channels: int, timestep: Tensor, grounding_scale: float, ordered: bool
+    ) -> Tensor:
         """Predict on the whole canvas; outside its crop a trajectory has the prediction of its scene.
 
         Args:
             model_input: (T, C + E, H, W), the latents and what the network sees beside them.
+            channels: C.
             timestep: 0-dim.
             grounding_scale: 0 to 1.
             ordered: order guidance acts.
@@ -171,27 +196,21 @@ class _JointBatch:
         Returns:
             Guided predictions, (T, C, H, W) float32.
         """
-        channels = self._active[0].latent.shape[1]
         guided = torch.zeros_like(model_input[:, :channels], dtype=torch.float32)
         conditional, unconditional = torch.zeros_like(guided), torch.zeros_like(guided)
-        for rows, batch in self._groups:
-            crops = [self._active[row].crop for row in rows]
-            shown = [
-                model_input[row] if crop is None else crop.cut(model_input[row])
-                for row, crop in zip(rows, crops, strict=True)
-            ]
-            found, plain, away = batch(torch.stack(shown), timestep, grounding_scale)
-            for k, (row, crop) in enumerate(zip(rows, crops, strict=True)):
-                if crop is None:
-                    guided[row], conditional[row], unconditional[row] = found[k], plain[k], away[k]
-                else:
-                    guided[row] = crop.put(guided[self._scene[self._active[row].branch.image]], found[k])
-        scenes = list(self._scene.values())
+        for rows, scenes, crops, batch in self._groups:
+            shown = model_input[rows]
+            if crops is None:
+                guided[rows], conditional[rows], unconditional[rows] = batch(shown, timestep, grounding_scale)
+            else:
+                found, _, _ = batch(crops.cut(shown), timestep, grounding_scale)
+                guided[rows] = crops.put(guided[scenes], found)
+        whole = self._scenes
         added = self._negatives
         if added is not None:
-            guided[scenes] += added(model_input[scenes], unconditional[scenes], timestep, grounding_scale)
+            guided[whole] += added(model_input[whole], unconditional[whole], timestep, grounding_scale)
         if ordered and self._order is not None:
-            guided[scenes] += self._order(model_input[scenes], conditional[scenes], timestep, grounding_scale)
+            guided[whole] += self._order(model_input[whole], conditional[whole], timestep, grounding_scale)
         return guided
 
 
@@ -218,8 +237,9 @@ def sample(
     """Denoise a batch of images, with the Multi-instance Sampler if asked for.
 
     For the first `merge_after` steps every image runs its whole scene and, from the same noise, the instances its
-    merge rule names, each alone; every trajectory has a scheduler history of its own. Then each image's latents are
-    merged, and its whole scene goes on *with its own history*, which stems from before the merge (as published).
+    merge rule names, each alone; every trajectory has a scheduler history of its own, as a row of a batch that one
+    scheduler steps. Then each image's latents are merged, and its whole scene goes on *with its own history*, which
+    stems from before the merge (as published).
 
     Nothing is shared between images but the network calls they are batched in: an image in a batch differs from the
     same image alone only by the rounding of those.
@@ -241,7 +261,8 @@ def sample(
         generators: one for each image, for schedulers that draw noise. Images may share one; then they draw from it in
             turn. All trajectories of an image draw the same noise, because merging would average independent noise
             away.
-        max_batch_rows: most rows in one network call, guidance halves and trajectories counted.
+        max_batch_rows: most rows in one network call, guidance halves and trajectories counted; a row on a crop counts
+            as its share of the canvas.
         observe: called after each step.
         should_stop: asked before each network call; True ends the run.
 
@@ -251,21 +272,21 @@ def sample(
     num_steps = len(grounding_scales)
     guidance = guidance_scale if isinstance(guidance_scale, Guidance) else Guidance(guidance_scale)
     template = copy.deepcopy(scheduler)
-    planned = (steps or Steps(num_steps + (start.step if start else 0))).set_on(template, noise.device)
+    # Schedulers look their tables up by timestep on the CPU; a timestep elsewhere would be waited for in each step.
+    planned = (steps or Steps(num_steps + (start.step if start else 0))).set_on(template)
     timesteps, step_of_call = begin_at(template, planned, start.step if start else 0)
     merge_call = sum(step < merge_after for step in step_of_call) if merges else 0
     calls = len(step_of_call)
     joint_calls = calls if keep_parts and merges else merge_call
     noise = noise.float()
     noisy = noise * float(template.init_noise_sigma) if start is None else start.noisy(template, noise, timesteps[0])
-    whole, parts = _trajectories(
-        template, noisy, merges if joint_calls else (), generators, step_options(template, eta)
-    )
-    active = [t for image in range(len(whole)) for t in (whole[image], *parts[image])]
+    whole, parts = _packs(template, noisy, merges if joint_calls else (), generators, step_options(template, eta))
+    active = [*whole, *parts]
+    images, channels = len(noise), noise.shape[1]
 
     ordered_calls = 0 if order is None else sum(step < order.steps for step in step_of_call)
     halves = 1 + is_guided(guidance.now)
-    rows_total = halves * (sum(t.share for t in active) * joint_calls + len(whole) * (calls - joint_calls))
+    rows_total = halves * (sum(pack.share for pack in active) * joint_calls + images * (calls - joint_calls))
     rows_total += 0 if order is None else len(order.images) * ordered_calls
     rows_total += negatives.rows * calls if is_guided(guidance.now) else 0
     rows_done: float = 0
@@ -280,22 +301,19 @@ def sample(
         if batch is None or bound != (guidance.now, guidance.epoch()):
             bound = (guidance.now, guidance.epoch())
             batch = _JointBatch(denoiser, active, bound[0], guidance.rescaled, max_batch_rows, order, negatives)
-        model_input = torch.cat([t.scheduler.scale_model_input(t.latent, timestep) for t in active])
-        seen = model_input
-        if start is not None and start.channels is not None:
-            beside = start.channels.to(model_input)[[t.branch.image for t in active]]
-            seen = torch.cat([model_input, beside], 1)
-        predicted = batch(seen, timestep, grounding_scales[step], call < ordered_calls)
+        model_input = torch.cat([pack.scheduler.scale_model_input(pack.latents, timestep) for pack in active])
+        seen = model_input if start is None else start.beside(model_input, [i for pack in active for i in pack.images])
+        predicted = batch(seen, channels, timestep, grounding_scales[step], call < ordered_calls)
         rows_done += batch.rows(call < ordered_calls)
-        _advance(active, predicted, timestep)
-        estimate = _estimator(template, model_input, predicted, timestep, active)
+        _advance(whole, active[len(whole) :], predicted, timestep)
+        estimate = _estimator(template, model_input[:images], predicted[:images], timestep)
         if call + 1 < calls and step_of_call[call + 1] == step:
             continue  # the step is half-way
         if start is not None:
             following = timesteps[call + 1] if call + 1 < calls else None
-            for t in active:
+            for pack in active:
                 # Its memory of samples stays: it is of latents in which this was done, too.
-                t.latent = start.put_back(t.latent, t.branch.image, t.scheduler, noise, following)
+                pack.latents = start.put_back(pack.latents, pack.images, pack.scheduler, noise, following)
         if call + 1 == merge_call:
             _join(whole, merges, parts)
             if keep_parts:
@@ -306,57 +324,88 @@ def sample(
             report = StepReport(step, num_steps, timestep, _stack(whole), rows_done, rows_total, estimate)
             _put_back(whole, observe(report))
     latents = _stack(whole)
-    ends = [{t.branch.trajectory: t.latent[0] for t in own} for own in parts] if keep_parts else []
+    ends: list[dict[int, Tensor]] = [{} for _ in range(images)] if keep_parts else []
+    for pack in parts if keep_parts else ():
+        for branch, latent in zip(pack.branches, pack.latents, strict=True):
+            ends[branch.image][branch.trajectory] = latent
     return SampleResult(latents, latents, num_steps, rows_done, False, ends)
 
 
-def _trajectories(
+def _packs(
     template: Scheduler,
     noisy: Tensor,
     merges: Sequence[Merge],
     generators: Sequence[torch.Generator] | None,
     options: dict[str, float],
-) -> tuple[list[_Trajectory], list[list[_Trajectory]]]:
-    """The whole scene of each image, and of each image its instances alone."""
+) -> tuple[list[_Pack], list[_Pack]]:
+    """The whole scenes, in order, and the instances alone, image by image."""
     given = generators or ()
-    draws = takes_generator(template)
 
-    def trajectory(image: int, index: int, crop: Crop | None = None) -> _Trajectory:
-        own, generator = copy.deepcopy(template), None
+    def pack(rows: Sequence[tuple[int, int]]) -> _Pack:
+        own, drawn = copy.deepcopy(template), []
         if given:
-            seed_noise(own, given[image], sum(g is given[image] for g in given[:image]))
-            if draws:
-                generator = copy_generator(given[image]) if index else given[image]
-        return _Trajectory(Branch(image, index), noisy[image : image + 1], own, generator, options, crop)
+            # Images that share a generator have different noise.
+            turns = [sum(g is given[image] for g in given[:image]) for image, _ in rows]
+            seed_noise(own, [given[image] for image, _ in rows], turns)
+        if given and takes_generator(template):
+            drawn = [copy_generator(given[image]) if index else given[image] for image, index in rows]
+        crops = [merges[image].crops.get(index) if index else None for image, index in rows]
+        branches = [Branch(image, index) for image, index in rows]
+        latents = noisy[[image for image, _ in rows]]
+        return _Pack(branches, latents, own, drawn, options, crops)
 
-    whole = [trajectory(image, 0) for image in range(len(noisy))]
-    parts = [[trajectory(k, i, merge.crops.get(i)) for i in merge.instances] for k, merge in enumerate(merges)]
-    return whole, parts or [[] for _ in whole]
+    whole = [(image, 0) for image in range(len(noisy))]
+    parts = [(image, index) for image, merge in enumerate(merges) for index in merge.instances]
+    by_row = steps_by_row(template)
+    # Images that share a generator draw from it in turn. And what a scheduler forgets, it forgets for all its rows.
+    apart = not by_row or remembers_samples(template) or len({id(g) for g in given}) < len(given)
+    return (
+        [pack([row]) for row in whole] if apart else [pack(whole)],
+        ([pack(parts)] if by_row else [pack([row]) for row in parts]) if parts else [],
+    )
 
 
-def _join(whole: Sequence[_Trajectory], merges: Sequence[Merge], parts: Sequence[Sequence[_Trajectory]]) -> None:
+def _by_image(packs: Sequence[_Pack]) -> dict[int, dict[int, Tensor]]:
+    """Latents (C, H, W) by image and trajectory."""
+    found: dict[int, dict[int, Tensor]] = {}
+    for pack in packs:
+        for branch, latent in zip(pack.branches, pack.latents, strict=True):
+            found.setdefault(branch.image, {})[branch.trajectory] = latent
+    return found
+
+
+def _join(whole: Sequence[_Pack], merges: Sequence[Merge], parts: Sequence[_Pack]) -> None:
     """Put the instances' latents into their scenes'."""
-    for moving, merge, alone in zip(whole, merges, parts, strict=True):
-        if alone:
-            moving.replace(merge(moving.latent, {t.branch.trajectory: t.latent for t in alone}))
+    alone = _by_image(parts)
+    for pack in whole:
+        rows = [(row, image) for row, image in enumerate(pack.images) if image in alone]
+        pack.replace({row: merges[image](pack.latents[row], alone[image]) for row, image in rows})
 
 
-def _follow(whole: Sequence[_Trajectory], parts: Sequence[Sequence[_Trajectory]]) -> None:
+def _follow(whole: Sequence[_Pack], parts: Sequence[_Pack]) -> None:
     """Let the instances go on from the merged scene, in which each is as it was by itself."""
-    for moving, alone in zip(whole, parts, strict=True):
-        for part in alone:
-            part.replace(part.latent if part.crop is None else part.crop.put(moving.latent, part.crop.cut(part.latent)))
+    scenes = _by_image(whole)
+    for pack in parts:
+        cropped = [(row, crop) for row, crop in enumerate(pack.crops) if crop is not None]
+        moved = dict(enumerate(pack.latents))
+        for row, crop in cropped:
+            moved[row] = crop.put(scenes[pack.images[row]][0], crop.cut(pack.latents[row]))
+        pack.replace(moved)
 
 
-def _advance(active: Sequence[_Trajectory], predicted: Tensor, timestep: Tensor) -> None:
+def _advance(whole: Sequence[_Pack], parts: Sequence[_Pack], predicted: Tensor, timestep: Tensor) -> None:
     """Make one scheduler step of each trajectory; the instances of an image draw the noise its whole scene draws."""
-    drawn = torch.empty(0)
-    for row, moving in enumerate(active):  # a whole scene stands before its instances
-        if moving.generator is not None and not moving.branch.trajectory:
-            drawn = moving.generator.get_state()
-        elif moving.generator is not None:
-            moving.generator.set_state(drawn)
-        moving.advance(predicted[row : row + 1], timestep)
+    states: dict[int, Tensor] = {}
+    done = 0
+    for pack in whole:
+        states |= {image: own.get_state() for image, own in zip(pack.images, pack.generators, strict=False)}
+        pack.advance(predicted[done : done + len(pack.branches)], timestep)
+        done += len(pack.branches)
+    for pack in parts:
+        for image, own in zip(pack.images, pack.generators, strict=False):
+            own.set_state(states[image])
+        pack.advance(predicted[done : done + len(pack.branches)], timestep)
+        done += len(pack.branches)
 
 
 def count_rows(
@@ -396,25 +445,19 @@ def count_rows(
     return (1 + is_guided(guidance_scale)) * sum(len(step_of_call) + share * apart for share in shares) + extra
 
 
-def _stack(trajectories: Sequence[_Trajectory]) -> Tensor:
-    return torch.cat([t.latent for t in trajectories])
+def _stack(packs: Sequence[_Pack]) -> Tensor:
+    return torch.cat([pack.latents for pack in packs])
 
 
-def _put_back(trajectories: Sequence[_Trajectory], latents: Tensor | None) -> None:
-    if latents is not None:
-        for row, moving in enumerate(trajectories):
-            # Callbacks hand back what they were given; a history is worth keeping where nothing was changed.
-            if not torch.equal(latents[row : row + 1].to(moving.latent), moving.latent):
-                moving.replace(latents[row : row + 1])
+def _put_back(whole: Sequence[_Pack], latents: Tensor | None) -> None:
+    if latents is None:
+        return
+    for pack in whole:
+        # Callbacks hand back what they were given; a history is worth keeping where nothing was changed.
+        given = {row: latents[image].to(pack.latents) for row, image in enumerate(pack.images)}
+        pack.replace({row: value for row, value in given.items() if not torch.equal(value, pack.latents[row])})
 
 
-def _estimator(
-    scheduler: Scheduler,
-    model_input: Tensor,
-    predicted: Tensor,
-    timestep: Tensor,
-    active: Sequence[_Trajectory],
-) -> Callable[[], Tensor]:
-    """Put off the estimate of the whole-scene rows: few steps ask for it."""
-    rows = [row for row, t in enumerate(active) if t.branch.trajectory == 0]
-    return lambda: clean_estimate(scheduler, model_input[rows], predicted[rows], timestep)
+def _estimator(scheduler: Scheduler, model_input: Tensor, predicted: Tensor, timestep: Tensor) -> Callable[[], Tensor]:
+    """Put off the estimate of the whole scenes: few steps ask for it."""
+    return lambda: clean_estimate(scheduler, model_input, predicted, timestep)

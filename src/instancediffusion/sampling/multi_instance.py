@@ -153,6 +153,35 @@ class Crop:
         return self.hold.numel() / (size[0] * size[1])
 
 
+class CropBatch:
+    """Crops of one size, each of a canvas of its own, cut out and put back as one batch.
+
+    Args:
+        crops: one for each of K rows.
+        size: (H, W) of the canvas in cells.
+        device: where the latents are.
+    """
+
+    def __init__(self, crops: Sequence[Crop], size: tuple[int, int], device: torch.device) -> None:
+        self._shape = tuple(crops[0].hold.shape)
+        cells = torch.arange(size[0] * size[1]).view(size)
+        self._index = torch.stack([crop.cut(cells).flatten() for crop in crops])[:, None].to(device)
+        self._hold = torch.stack([crop.hold.flatten() for crop in crops])[:, None].to(device)
+
+    def cut(self, latents: Tensor) -> Tensor:
+        """Return the windows (K, C, h, w) of (K, C, H, W)."""
+        return self._cut(latents).unflatten(-1, self._shape)
+
+    def put(self, scenes: Tensor, own: Tensor) -> Tensor:
+        """Return predictions (K, C, H, W) of the scenes with the crops' own (K, C, h, w) where those hold."""
+        inner = self._cut(scenes)
+        inner = inner + self._hold.to(inner) * (own.flatten(2) - inner)
+        return scenes.flatten(2).scatter(-1, self._index.expand_as(inner), inner).view_as(scenes)
+
+    def _cut(self, latents: Tensor) -> Tensor:
+        return latents.flatten(2).gather(-1, self._index.expand(-1, latents.shape[1], -1))
+
+
 @dataclass(frozen=True, eq=False)
 class LayeredMerge:
     """Each instance's latent where it is to be seen: a composite of layers in place of a mean.

@@ -39,13 +39,22 @@ class NegativeBatch:
         negatives: at least one.
         guidance_scale: of the run.
         max_rows: most rows in one network call.
+        device: where the latents are.
     """
 
-    def __init__(self, denoiser: Denoiser, negatives: NegativeCaptions, guidance_scale: float, max_rows: int) -> None:
-        self._places = [(image, number) for image, own in enumerate(negatives.where) for number in own]
-        self._where = torch.stack([negatives.where[image][number] for image, number in self._places])
-        self._scale = guidance_scale
-        branches = [Branch(image, conditional=False, negative=number) for image, number in self._places]
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        negatives: NegativeCaptions,
+        guidance_scale: float,
+        max_rows: int,
+        device: torch.device,
+    ) -> None:
+        places = [(image, number) for image, own in enumerate(negatives.where) for number in own]
+        where = torch.stack([negatives.where[image][number] for image, number in places])
+        self._images = torch.tensor([image for image, _ in places], device=device)
+        self._weight = (1 - guidance_scale) * where.to(device)[:, None]
+        branches = [Branch(image, conditional=False, negative=number) for image, number in places]
         self._batch = GuidedBatch(denoiser, branches, 1.0, max_rows, halves=(False,))
         self.rows = self._batch.rows if is_guided(guidance_scale) else 0
         """Rows the network computes at each call."""
@@ -62,10 +71,6 @@ class NegativeBatch:
         Returns:
             (B, C, H, W), 0 for images without negative captions.
         """
-        images = [image for image, _ in self._places]
-        found = self._batch(sample[images], timestep, grounding_scale)[0]
-        added = torch.zeros_like(unconditional)
-        for row, image in enumerate(images):
-            away = self._where[row].to(found) * (found[row] - unconditional[image])
-            added[image] += (1 - self._scale) * away
-        return added
+        found = self._batch(sample[self._images], timestep, grounding_scale)[0]
+        away = self._weight.to(found) * (found - unconditional[self._images])
+        return torch.zeros_like(unconditional).index_add(0, self._images, away)

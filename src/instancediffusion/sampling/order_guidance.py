@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from instancediffusion.sampling.denoiser import Branch, Denoiser
@@ -40,11 +41,14 @@ class OrderBatch:
         denoiser: the network.
         guidance: on at least one image.
         max_rows: most rows in one network call.
+        device: where the latents are.
     """
 
-    def __init__(self, denoiser: Denoiser, guidance: OrderGuidance, max_rows: int) -> None:
-        self._guidance, self._images = guidance, list(guidance.images)
-        branches = [Branch(image, swapped=True) for image in self._images]
+    def __init__(self, denoiser: Denoiser, guidance: OrderGuidance, max_rows: int, device: torch.device) -> None:
+        images = list(guidance.images)
+        self._images = torch.tensor(images, device=device)
+        self._weight = guidance.scale * guidance.where[images].to(device)[:, None]
+        branches = [Branch(image, swapped=True) for image in images]
         self._swapped = GuidedBatch(denoiser, branches, 1.0, max_rows)
         self.rows = self._swapped.rows
         """Rows the network computes at each call."""
@@ -62,7 +66,6 @@ class OrderBatch:
             (B, C, H, W), 0 for images it does not act on.
         """
         other, _, _ = self._swapped(sample[self._images], timestep, grounding_scale)
-        where = self._guidance.where[self._images].to(other)[:, None]
         added = conditional.new_zeros(conditional.shape)
-        added[self._images] = self._guidance.scale * where * (conditional[self._images] - other)
+        added[self._images] = self._weight.to(other) * (conditional[self._images] - other)
         return added

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,17 +201,35 @@ def order_option(scheduler: Scheduler) -> dict[str, int]:
     return {"order": min(len(scheduler.derivatives) + 1, 4)}
 
 
-def seed_noise(scheduler: Scheduler, generator: torch.Generator, offset: int = 0) -> None:
+def seed_noise(scheduler: Scheduler, generators: Sequence[torch.Generator], offsets: Sequence[int]) -> None:
     """Seed a scheduler that makes its noise without a generator (DPMSolverSDE), unless its config does.
 
     Args:
-        scheduler: of one trajectory.
-        generator: decides the seed; it is not advanced.
-        offset: tells images that share a generator apart.
+        scheduler: of a batch of trajectories.
+        generators: one for each row decides its seed; they are not advanced.
+        offsets: one for each row tells images that share a generator apart.
     """
-    if getattr(scheduler, "noise_sampler_seed", 0) is None:
-        drawn = torch.randint(2**62, (1,), generator=copy_generator(generator))
-        scheduler.noise_sampler_seed = int(drawn) + offset
+    if not hasattr(scheduler, "noise_sampler_seed"):
+        return
+    configured = scheduler.noise_sampler_seed
+    if configured is not None:
+        scheduler.noise_sampler_seed = [configured] * len(generators)
+        return
+    drawn = [int(torch.randint(2**62, (1,), generator=copy_generator(own))) for own in generators]
+    scheduler.noise_sampler_seed = [seed + offset for seed, offset in zip(drawn, offsets, strict=True)]
+
+
+def steps_by_row(scheduler: Scheduler) -> bool:
+    """Whether a batch is stepped row by row, so that each row is what it would be by itself: true of all of diffusers'.
+
+    What a scheduler from elsewhere does with a batch, and with a list of generators, is not known.
+    """
+    return str(type(scheduler).step.__module__).startswith("diffusers.")
+
+
+def remembers_samples(scheduler: Scheduler) -> bool:
+    """Whether `forget_sample` has something to forget."""
+    return hasattr(scheduler, "last_sample") or hasattr(scheduler, "order_list")
 
 
 def forget_sample(scheduler: Scheduler) -> None:

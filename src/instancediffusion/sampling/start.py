@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,26 +34,32 @@ class Start:
             return noise * float(scheduler.init_noise_sigma)
         return with_noise(scheduler, self.latents.to(noise), noise, timestep)
 
+    def beside(self, model_input: Tensor, images: Sequence[int]) -> Tensor:
+        """What the network sees, (T, C + E, H, W): `model_input` (T, C, H, W), and beside it its images' channels."""
+        if self.channels is None:
+            return model_input
+        return torch.cat([model_input, self.channels.to(model_input)[list(images)]], 1)
+
     def put_back(
-        self, latent: Tensor, image: int, scheduler: Scheduler, noise: Tensor, timestep: Tensor | None
+        self, latents: Tensor, images: Sequence[int], scheduler: Scheduler, noise: Tensor, timestep: Tensor | None
     ) -> Tensor:
-        """Put what is kept of an image into a latent (1, C, H, W) of it.
+        """Put what is kept of images into latents (T, C, H, W) of them.
 
         Args:
-            latent: at the noise level of `timestep`.
-            image: its row.
-            scheduler: of the trajectory.
+            latents: at the noise level of `timestep`.
+            images: the image of each row.
+            scheduler: of the trajectories.
             noise: (B, C, H, W) the start noise.
             timestep: of the next network call; None after the last.
         """
         if self.redrawn is None:
-            return latent
-        row = slice(image, image + 1)
-        known = self.latents[row].to(latent)
+            return latents
+        rows = list(images)
+        known = self.latents.to(latents)[rows]
         if timestep is not None:
-            known = with_noise(scheduler, known, noise[row], timestep)
-        drawn = self.redrawn[row].to(latent)
-        return drawn * latent + (1 - drawn) * known
+            known = with_noise(scheduler, known, noise[rows], timestep)
+        drawn = self.redrawn.to(latents)[rows]
+        return drawn * latents + (1 - drawn) * known
 
 
 def with_noise(scheduler: Scheduler, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:

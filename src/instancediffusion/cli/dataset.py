@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .collector import uncollected
+from .engine import engine_options
 from .groups import Group
 from .progress import Reporter, quieten_libraries
 
 if TYPE_CHECKING:
+    from instancediffusion.ray_pool import RayOptions
     from instancediffusion.synthesis import MadeDataset
 
 _COUNT = click.IntRange(min=1)
@@ -48,6 +51,7 @@ def dataset() -> None:
 @click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
 @click.option("--overwrite", is_flag=True, help="Make pictures again that are there of another spec or model.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and warnings.")
+@engine_options
 def make(
     spec: Path,
     output: Path,
@@ -63,6 +67,7 @@ def make(
     batch_size: int,
     overwrite: bool,
     quiet: bool,
+    engine: RayOptions | None,
 ) -> None:
     """Make the data set that SPEC (TOML or JSON, see docs/synthesis.md) describes.
 
@@ -75,9 +80,14 @@ def make(
         quieten_libraries(bars=say.watched)
         from instancediffusion.checkpoints import licence_of, local_adapter, weights_sha256
         from instancediffusion.pipeline.loading import local_model, model_defaults
-        from instancediffusion.synthesis import DatasetMaker, load_detector, pipeline_pictures, read_spec
-
-    from .generate import load_pipeline
+        from instancediffusion.synthesis import (
+            DatasetMaker,
+            load_detector,
+            pipeline_pictures,
+            read_spec,
+            spread_pictures,
+        )
+        from instancediffusion.synthesis.making import CHUNK, SPREAD_CHUNK
 
     read = read_spec(spec)
     read = read if pictures is None else dataclasses.replace(read, pictures=pictures)
@@ -87,17 +97,15 @@ def make(
     settings = model_defaults(folder).replace(**given)
     facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
     facts |= {"adapter": weights_sha256(place)} if place is not None else {}
-    engine = pipeline_pictures(
-        lambda: _quiet(load_pipeline(folder, place, dtype, device, variant)),
-        settings,
-        batch_size=batch_size,
-        record={"asked_for": model},
-        written=say.made,
+    open_ = partial(_quiet, folder, place, dtype, device, variant)
+    how: dict[str, Any] = {"batch_size": batch_size, "written": say.made, "record": {"asked_for": model}}
+    make_pictures = (
+        pipeline_pictures(open_, settings, **how) if engine is None else spread_pictures(open_, settings, engine, **how)
     )
     maker = DatasetMaker(
         read,
         output,
-        engine,
+        make_pictures,
         model=facts,
         settings=settings,
         detector=None if detector is None else load_detector(detector, device or "cpu"),
@@ -105,6 +113,7 @@ def make(
         licence=licence_of(model, folder),
         spec_folder=spec.parent,
         replace=overwrite,
+        chunk=CHUNK if engine is None else SPREAD_CHUNK,
         say=say.line,
     )
     with say.warnings():
@@ -114,7 +123,10 @@ def make(
         raise click.exceptions.Exit(1)
 
 
-def _quiet(pipeline: Any) -> Any:
+def _quiet(*model: Any) -> Any:
+    from .generate import load_pipeline
+
+    pipeline = load_pipeline(*model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

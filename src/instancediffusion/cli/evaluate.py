@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from instancediffusion.errors import SettingsError
+
+from .engine import engine_options
 from .progress import Countdown, quieten_libraries
 from .suite_options import SuiteOptions, suite_options
 
 if TYPE_CHECKING:
     from instancediffusion.pipeline import GenerationSettings
+    from instancediffusion.ray_pool import RayOptions
 
     from .suite_run import Maker
 
@@ -70,6 +75,7 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
 @click.option("--overwrite", is_flag=True, help="Make pictures again that are there with other settings.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@engine_options
 @suite_options
 def evaluate(
     model: str,
@@ -84,6 +90,7 @@ def evaluate(
     device: str,
     overwrite: bool,
     quiet: bool,
+    engine: RayOptions | None,
     bench: SuiteOptions,
     **options: Any,
 ) -> None:
@@ -105,6 +112,10 @@ def evaluate(
     def progress(what: str, total: int) -> Countdown:
         return Countdown(what, total, quiet=quiet)
 
+    if bench.suites and engine is not None:
+        raise SettingsError(
+            "engine: suites make their pictures in this process; make them with `generate --engine ray`"
+        )
     if bench.suites:
         from .suite_run import run_bench
 
@@ -134,9 +145,10 @@ def evaluate(
         count=count,
         order=not no_order,
         facts={"model": model, "weights": weights, "preset": preset},
-        open_pipeline=lambda: _pipeline(folder, device),
+        open_pipeline=partial(_pipeline, folder, device),
         batch_size=batch_size,
         progress=progress,
+        engine=engine,
     )
     for path in run.go(groups):
         if not quiet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from instancediffusion.evaluation import (
 from instancediffusion.evaluation.judges.judge import unknown_words
 from instancediffusion.evaluation.layouts import FIRST_SEED, MIN_OBJECTS, REFERENCE_SEED, SIDE_PX
 from instancediffusion.evaluation.sheets import Showcase, judged_sheet
+from instancediffusion.ray_pool import RayOptions, ray_map
 from instancediffusion.runs import atomic_path, write_atomic
+from instancediffusion.scene import Scene
 from instancediffusion.worlds import World, WorldSample, WorldSpec
 from instancediffusion.worlds.catalogue import FIRST_CORE
 
-from .gallery import Gallery, make_pictures
+from .gallery import Gallery, Made, make_pictures
 from .progress import Countdown
 
 BATCH = 8
@@ -98,6 +101,7 @@ class EvaluationRun:
         open_pipeline: loads the model; called only if a picture is missing.
         batch_size: pictures made together.
         progress: makes a counter of some work.
+        engine: the cluster that makes the pictures; None: this process.
     """
 
     gallery: Gallery
@@ -110,6 +114,7 @@ class EvaluationRun:
     open_pipeline: Callable[[], Any]
     batch_size: int
     progress: Callable[[str, int], Countdown]
+    engine: RayOptions | None = None
     _pipeline: Any = None
     _samples: dict[int, WorldSample] = field(default_factory=dict)
 
@@ -117,6 +122,7 @@ class EvaluationRun:
         """Make, judge and report each group; yields the files as they are written."""
         evaluator = Evaluator(self.judge, self._reference())
         done: list[GroupReport] = []
+        self._spread(groups)
         for group in groups:
             self._make(group)
             showcase, lines = Showcase(), list[str]()
@@ -129,6 +135,18 @@ class EvaluationRun:
             self._write("report.md", to_markdown(report))
         yield self.gallery.run.path / "report.json"
         yield self.gallery.run.path / "report.md"
+
+    def _spread(self, groups: Sequence[str]) -> None:
+        """Make what is missing of all groups on the cluster, if there is one, so that it opens its models once."""
+        if self.engine is None:
+            return
+        chunks = [(group, chunk) for group in groups for chunk in self.gallery.missing(group, self.count)]
+        counter = self.progress("pictures", sum(len(chunk) for _, chunk in chunks))
+        asked = [[_told(self._layout(group, number)) for number in chunk] for group, chunk in chunks]
+        make = partial(_make_chunk, self.settings, self.batch_size)
+        for index, made in ray_map(self.open_pipeline, make, asked, self.engine):
+            self.gallery.put(*chunks[index], made)
+            counter.add(len(chunks[index][1]))
 
     def _make(self, group: str) -> None:
         missing = self.gallery.missing(group, self.count)
@@ -195,3 +213,18 @@ class EvaluationRun:
         with atomic_path(path) as temporary:
             image.save(temporary)
         return path
+
+
+@dataclass(frozen=True)
+class _Told:
+    scene: Scene
+    seed: int
+
+
+def _told(layout: Layout) -> _Told:
+    """What a machine of a cluster has to know of a layout."""
+    return _Told(layout.scene, layout.seed)
+
+
+def _make_chunk(settings: Any, batch_size: int, pipeline: Any, asked: Sequence[_Told]) -> Made:
+    return make_pictures(pipeline, asked, settings, batch_size, lambda _: None)

@@ -6,8 +6,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from instancediffusion.errors import Problem, SettingsError
 
 from .additions import additions_options
 from .collector import uncollected
+from .engine import engine_options
 from .inputs import STANDARD, Input, Reading, read_inputs, reading_options
 from .names import Names
 from .progress import Reporter, quieten_libraries
@@ -33,6 +35,7 @@ from .progress import Reporter, quieten_libraries
 if TYPE_CHECKING:
     from instancediffusion.pipeline import GenerationSettings
     from instancediffusion.pipeline.folder import Picture, PictureFolder
+    from instancediffusion.ray_pool import RayOptions
 
 _SHARE = click.FloatRange(0, 1)
 _COUNT = click.IntRange(min=1)
@@ -98,6 +101,7 @@ _MOST_FOLDERS = 1000  # folders in which the source of an edit is looked for
 @click.option("--overwrite", is_flag=True, help="Replace pictures that are there with other settings.")
 @additions_options
 @reading_options
+@engine_options
 @click.option("--json", "as_json", is_flag=True, help="Print what was made, and what was not, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and warnings.")
 def generate(
@@ -119,6 +123,7 @@ def generate(
     quiet: bool,
     additions: Additions,
     reading: Reading,
+    engine: RayOptions | None,
     **options: Any,
 ) -> None:
     """Turn SCENEs into pictures.
@@ -153,8 +158,9 @@ def generate(
     outcome = Outcome(unread=len({source for source, _ in inputs.problems}))
     if inputs.found:
         run = _Run(
-            inputs.found, seeds, num_images, model, adapter, variant, dtype, device, refiner, font, options, additions
-        )
+            inputs.found, seeds, num_images, model, adapter, variant, dtype, device, refiner, font, options, additions,
+            engine,
+        )  # fmt: skip
         if single:
             _one_picture(run, outcome, output, overwrite)
         else:
@@ -228,6 +234,7 @@ class _Run:
     font: Path | None
     options: Mapping[str, Any]
     additions: Additions
+    engine: RayOptions | None = None
 
     def into(self, output: Path, outcome: Outcome, say: Reporter, *, batch_size: int, overwrite: bool) -> None:
         """Make what is missing in a folder. The model is opened before anything is written."""
@@ -251,6 +258,9 @@ class _Run:
             jobs.append(Job(run, settings, additions, pictures, *run.pending(pictures)))
         self._tell(jobs, outcome, say)
         total = sum(len(job.pending) for job in jobs)
+        if total and self.engine is not None:
+            self._spread(self.engine, self._opener(folder, adapter, jobs), jobs, outcome, say, batch_size=batch_size)
+            total = 0
         pipeline, record = self._open(folder, adapter, jobs) if total else (None, {})
         for job in jobs:
             refused = {picture.name for picture, _ in job.taken}
@@ -258,7 +268,7 @@ class _Run:
                 if name not in refused:
                     say.wrote(job.folder.put_overlay(name, scene, self.font))
             job.folder.run.settle()
-            if job.pending:
+            if job.pending and total:
                 self._make(pipeline, job, outcome, say, batch_size=batch_size, record=record)
 
     def _warn_of_models(self, facts: Mapping[str, Any], edits: Mapping[str, Path | None]) -> None:
@@ -357,13 +367,38 @@ class _Run:
 
     def _open(self, folder: Path, adapter: Path | None, jobs: Sequence[Job]) -> tuple[Any, dict[str, Any]]:
         start = time.perf_counter()
-        pipeline = load_pipeline(folder, adapter, self.dtype, self.device, self.variant)
-        if any(job.settings.refiner_strength for job in jobs if job.pending):
-            pipeline.load_refiner(self.refiner, torch_dtype=pipeline.dtype)
-        self.additions.load(pipeline)
+        pipeline = self._opener(folder, adapter, jobs)()
         _check_sizes(pipeline, jobs)
         seconds = round(time.perf_counter() - start, 3)
         return pipeline, {"asked_for": self.model, "device": str(pipeline.device), "loading_seconds": seconds}
+
+    def _opener(self, folder: Path, adapter: Path | None, jobs: Sequence[Job]) -> Callable[[], Any]:
+        refined = any(job.settings.refiner_strength for job in jobs if job.pending)
+        refiner = self.refiner if refined else None
+        return partial(_open, folder, adapter, self.dtype, self.device, self.variant, refiner, self.additions)
+
+    def _spread(
+        self, engine: RayOptions, opener: Callable[[], Any], jobs: Sequence[Job], outcome: Outcome, say: Reporter, *,
+        batch_size: int,
+    ) -> None:  # fmt: skip
+        """Make what is missing on a cluster."""
+        from instancediffusion.pipeline.spread import generate_spread
+
+        made: set[str] = set()
+
+        def written(path: Path) -> None:
+            made.add(path.stem)
+            say.made(path)
+
+        todo = [(job.folder, (job.settings, job.additions), job.pending) for job in jobs]
+        size = batch_size if all(job.additions.edit is None for job in jobs) else 1
+        record = {"asked_for": self.model, "engine": "ray"}
+        with say.progress(None, sum(len(job.pending) for job in jobs)):
+            failed = generate_spread(
+                partial(_maker, opener), todo, options=engine, batch_size=size, record=record, written=written
+            )
+        for job, lost in zip(jobs, failed, strict=True):
+            self._report(job, made, lost, outcome)
 
     def _make(
         self, pipeline: Any, job: Job, outcome: Outcome, say: Reporter, *, batch_size: int, record: Mapping[str, Any]
@@ -385,6 +420,11 @@ class _Run:
                 record=record,
                 written=written,
             )
+        self._report(job, made, failed, outcome)
+
+    @staticmethod
+    def _report(job: Job, made: set[str], failed: Sequence[tuple[Picture, Exception]], outcome: Outcome) -> None:
+        """Note which pictures were made, and tell why the others were not."""
         reasons = {p.key: (str(error).strip() or type(error).__name__).splitlines()[0] for p, error in failed}
         for picture in job.pending:
             path = job.folder.run.path / f"{picture.key}.png"
@@ -396,6 +436,25 @@ class _Run:
             same = [picture for picture, _ in failed if reasons[picture.key] == reason]
             more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
             click.echo(f"error: {same[0].name}, seed {same[0].seed}: {reason}{more}", err=True)
+
+
+def _open(
+    folder: Path, adapter: Path | None, dtype: str, device: str | None, variant: str | None, refiner: str | None,
+    additions: Additions,
+) -> Any:  # fmt: skip
+    """Load the model with all that belongs to it."""
+    pipeline = load_pipeline(folder, adapter, dtype, device, variant)
+    if refiner is not None:
+        pipeline.load_refiner(refiner, torch_dtype=pipeline.dtype)
+    additions.load(pipeline)
+    return pipeline
+
+
+def _maker(opener: Callable[[], Any]) -> Callable[[tuple[GenerationSettings, Additions]], Any]:
+    """Load the model on a machine of a cluster; returns what makes pictures with some settings and additions."""
+    pipeline = opener()
+    pipeline.set_progress_bar_config(disable=True)
+    return lambda how: how[1].maker(pipeline, how[0])
 
 
 def found_edit(item: Input) -> Path | None:

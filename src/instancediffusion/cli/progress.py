@@ -61,17 +61,19 @@ class Reporter:
 
     @contextmanager
     def progress(self, pipeline: Any, pictures: int) -> Iterator[None]:
-        """Show two bars on a terminal: all pictures, and the network's rows of those being made."""
-        pipeline.set_progress_bar_config(disable=True)
+        """Show bars on a terminal: all pictures, and of a pipeline the network's rows of those being made."""
+        if pipeline is not None:
+            pipeline.set_progress_bar_config(disable=True)
         with self.warnings():
             if not self.watched:
                 yield
                 return
             from tqdm import tqdm  # type: ignore[import-untyped]
 
-            pipeline.set_progress_bar_config(
-                desc="  sampling", unit="row", position=1, leave=False, disable=False, dynamic_ncols=True
-            )
+            if pipeline is not None:
+                pipeline.set_progress_bar_config(
+                    desc="  sampling", unit="row", position=1, leave=False, disable=False, dynamic_ncols=True
+                )
             with tqdm(total=pictures, desc="pictures", unit="picture", position=0, dynamic_ncols=True) as self._bar:
                 yield
             self._bar = None

@@ -169,7 +169,14 @@ class PictureFolder:
         return known[1]
 
 
-def batches(pictures: Sequence[Picture], size: int) -> Iterator[tuple[list[Scene], list[int], list[Picture]]]:
+Call = tuple[list[Scene], list[int], list[Picture]]
+"""What one pipeline call makes: its scenes, its seeds, and the pictures in the order of its output."""
+
+Make = Callable[[Sequence[Scene], Sequence[int]], GenerationOutput]
+"""Calls the pipeline with scenes and seeds."""
+
+
+def batches(pictures: Sequence[Picture], size: int) -> Iterator[Call]:
     """Cut pictures into pipeline calls of at most `size` images.
 
     A call draws each of its scenes with each of its seeds, so scenes share a call if they miss the same seeds.
@@ -192,27 +199,27 @@ def batches(pictures: Sequence[Picture], size: int) -> Iterator[tuple[list[Scene
             yield [part[0].scene for part in together], list(seeds), [p for part in together for p in part]
 
 
-def paired(pictures: Sequence[Picture], size: int) -> Iterator[tuple[list[Scene], list[int], list[Picture]]]:
+def paired(pictures: Sequence[Picture], size: int) -> Iterator[Call]:
     """Cut pictures into calls that draw each scene with the seed beside it; yields as `batches` does."""
     for start in range(0, len(pictures), size):
         part = list(pictures[start : start + size])
         yield [picture.scene for picture in part], [picture.seed for picture in part], part
 
 
-def draw_paired(pipeline: Any, settings: GenerationSettings) -> Callable[[Sequence[Scene], Sequence[int]], Any]:
+def draw_paired(pipeline: Any, settings: GenerationSettings) -> Make:
     """What makes the pictures of `paired`: they are those that each scene has with its seed in a call of its own."""
     return lambda scenes, seeds: pipeline(list(scenes), generator=generators_for(list(seeds)), settings=settings)
 
 
 def generate_pictures(
-    make: Callable[[Sequence[Scene], Sequence[int]], GenerationOutput],
+    make: Make,
     folder: PictureFolder,
     pictures: Sequence[Picture],
     *,
     batch_size: int,
     record: Mapping[str, Any],
     written: Callable[[Path], None],
-    cut: Callable[[Sequence[Picture], int], Iterator[tuple[list[Scene], list[int], list[Picture]]]] = batches,
+    cut: Callable[[Sequence[Picture], int], Iterator[Call]] = batches,
 ) -> list[tuple[Picture, Exception]]:
     """Make pictures and write each as soon as its batch is done.
 
@@ -231,26 +238,35 @@ def generate_pictures(
         The pictures that could not be made, each with its reason.
     """
     failed: list[tuple[Picture, Exception]] = []
-    # The second half grows while it is walked: pictures of batches that failed.
-    calls = list(cut(pictures, batch_size))
     try:
-        for scenes, seeds, order in calls:
-            try:
-                output = make(scenes, seeds)
-            except Exception as error:  # noqa: BLE001  whatever it is, the other pictures do not depend on it
-                if len(order) == 1:
-                    failed.append((order[0], error))
+        for call in cut(pictures, batch_size):
+            for picture, result, row in draw_call(make, call):
+                if isinstance(result, Exception):
+                    failed.append((picture, result))
                 else:
-                    calls += [([picture.scene], [picture.seed], [picture]) for picture in order]
-                continue
-            for row, picture in enumerate(order):
-                if row in output.failures:
-                    failed.append((picture, PicturesError(output.failures[row])))
-                else:
-                    written(folder.put(picture, output, row, record))
+                    written(folder.put(picture, result, row, record))
     finally:
         folder.run.settle()
     return failed
+
+
+def draw_call(make: Make, call: Call) -> list[tuple[Picture, GenerationOutput | Exception, int]]:
+    """Make the pictures of a call; of one that fails each by itself.
+
+    Returns:
+        Each picture with the output and its row there, or with the reason why there is none.
+    """
+    scenes, seeds, order = call
+    try:
+        output = make(scenes, seeds)
+    except Exception as error:  # noqa: BLE001  whatever it is, the other pictures do not depend on it
+        if len(order) == 1:
+            return [(order[0], error, 0)]
+        return [one for picture in order for one in draw_call(make, ([picture.scene], [picture.seed], [picture]))]
+    failures = output.failures
+    return [
+        (picture, PicturesError(failures[row]) if row in failures else output, row) for row, picture in enumerate(order)
+    ]
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@
 
 from .detection import ClassesDetector, Detection, Detector, JudgeDetector, WordsDetector, load_detector
 from .filtering import Verdict, judge_picture, labelled
-from .making import DatasetMaker, MadeDataset, pipeline_pictures
+from .making import DatasetMaker, MadeDataset, pipeline_pictures, spread_pictures
 from .sampling import DrawnScene, NoRoomError, SceneSampler
 from .spec import ClassSpec, DatasetSpec, FilterSpec, read_spec
 
@@ -29,4 +29,5 @@ __all__ = [
     "load_detector",
     "pipeline_pictures",
     "read_spec",
+    "spread_pictures",
 ]

@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from PIL import Image
 from instancediffusion import __version__
 from instancediffusion.datasets import Example, format_of, write_dataset
 from instancediffusion.errors import InstanceDiffusionError, SettingsError
-from instancediffusion.pipeline.folder import Picture, PictureFolder, draw_paired, generate_pictures, paired
+from instancediffusion.pipeline.folder import Make, Picture, PictureFolder, draw_paired, generate_pictures, paired
 from instancediffusion.pipeline.settings import GenerationSettings
+from instancediffusion.pipeline.spread import generate_spread
+from instancediffusion.ray_pool import RayOptions
 from instancediffusion.runs import RunDirectory, fingerprint, write_atomic
 
 from .detection import Detection, Detector
@@ -27,6 +30,9 @@ from .spec import DatasetSpec
 
 CHUNK = 256
 """Scenes that are held in memory at a time."""
+
+SPREAD_CHUNK = 20_000
+"""The same where a cluster makes the pictures: each chunk opens its models anew."""
 
 WORK_SUFFIX = ".making"
 CARD, LINES = "README.md", "generation.jsonl"
@@ -101,6 +107,30 @@ def pipeline_pictures(
     return make
 
 
+def spread_pictures(
+    open_pipeline: Callable[[], Any],
+    settings: GenerationSettings,
+    options: RayOptions,
+    *,
+    batch_size: int = 4,
+    record: Mapping[str, Any] | None = None,
+    written: Callable[[Path], None] = lambda _: None,
+) -> MakePictures:
+    """Make pictures on a Ray cluster; see `pipeline_pictures`, and `pipeline.spread`."""
+    open_ = partial(_paired_maker, open_pipeline)
+
+    def make(folder: PictureFolder, pictures: Sequence[Picture]) -> list[tuple[Picture, Exception]]:
+        jobs = [(folder, settings, pictures)]
+        told: dict[str, Any] = {"batch_size": batch_size, "record": {"engine": "ray", **(record or {})}}
+        return generate_spread(open_, jobs, options=options, written=written, cut=paired, **told)[0]
+
+    return make
+
+
+def _paired_maker(open_pipeline: Callable[[], Any]) -> Callable[[GenerationSettings], Make]:
+    return partial(draw_paired, open_pipeline())
+
+
 class DatasetMaker:
     """Makes a data set into a folder, and goes on with one that was begun.
 
@@ -118,6 +148,7 @@ class DatasetMaker:
         licence: of the pictures.
         spec_folder: what paths of the spec are relative to.
         replace: make pictures again that are there of another spec or model, and replace what is in the folder.
+        chunk: scenes that are held in memory, and handed to `make`, at a time.
         say: told what is going on, in lines.
 
     Raises:
@@ -137,13 +168,14 @@ class DatasetMaker:
         licence: str = "",
         spec_folder: Path = Path(),
         replace: bool = False,
+        chunk: int = CHUNK,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.spec, self.output, self.format = spec, Path(output), format_of(output, format).name
         self.work = self.output.with_name(self.output.name + WORK_SUFFIX)
         self.detector, self.licence, self.replace, self._say = detector, spec.licence or licence, replace, say
         self._make, self._model, self._settings = make, dict(model), settings
-        self._sampler = SceneSampler(spec, spec_folder)
+        self._sampler, self._chunk_size = SceneSampler(spec, spec_folder), chunk
         self._facts = None if detector is None else dict(detector.describe())
         self._seen = RunDirectory(self.work / "detections", "detections")
         self._state = RunDirectory(self.work / "state", "dataset")
@@ -176,7 +208,8 @@ class DatasetMaker:
     # Scenes and pictures
 
     def _chunks(self) -> Iterator[range]:
-        return (range(k, min(k + CHUNK, self.spec.pictures)) for k in range(0, self.spec.pictures, CHUNK))
+        size = self._chunk_size
+        return (range(k, min(k + size, self.spec.pictures)) for k in range(0, self.spec.pictures, size))
 
     def _folder(self) -> PictureFolder:
         return PictureFolder(self.work / "pictures", self._model, self._settings, replace=self.replace)

@@ -14,6 +14,7 @@ from instancediffusion.datasets import FORMATS, LazyDataset, open_dataset, write
 from instancediffusion.datasets.example import Example
 from instancediffusion.errors import SceneError
 from instancediffusion.geometry import fill_rings, mask_ring
+from instancediffusion.scene import Instance, Point, Scene, Scribble
 
 
 def dataset_of(examples, categories=None):
@@ -60,3 +61,16 @@ def test_what_is_written_comes_back(name, tmp_path_factory, given_examples):
 def test_a_mask_is_one_ring_whatever_its_parts_and_holes(mask):
     bitmap = mask.array
     np.testing.assert_array_equal(fill_rings([mask_ring(bitmap)], bitmap.shape), bitmap)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if "point" in FORMATS[name].holds])
+def test_places_on_the_far_edge_stay_there(name, tmp_path):
+    """100 percent of 28 pixels, computed as 100 * .28, is 28.000000000000004: once outside, and the object was lost."""
+    corner = Instance("a cat", point=Point(1.0, 1.0))
+    stroke = Instance("a dog", scribble=Scribble(np.ones((3, 2))))
+    for side in (28, 29, 57, 58):
+        scene = Scene("pets", (corner, stroke), width=side, height=side)
+        example = Example(scene, np.zeros((side, side, 3), np.uint8), "a.png", 1, (), ())
+        kept = FORMATS[name].hold(example, Counter())
+        write_dataset(dataset_of([example]), tmp_path / str(side), name)
+        assert alike(open_dataset(tmp_path / str(side))[0].scene, kept.scene, 1e-9)

@@ -75,6 +75,16 @@ def point_to_pixels(x: float, y: float, canvas: Canvas) -> list[float]:
     return [to_pixels(x, canvas.width), to_pixels(y, canvas.height)]
 
 
+ROUNDING = 1e-9
+"""Share of a side by which a length that was computed (from percent, say) may miss the edge it means."""
+
+
+def on_edge(value: float, side: int) -> float:
+    """Return a length in pixels, one that misses 0 or the side by rounding alone moved there."""
+    near = clamp(value, side)
+    return near if abs(value - near) <= ROUNDING * side else value
+
+
 def clamp(value: float, side: int) -> float:
     """Return a length in pixels cut off at 0 and at a side."""
     return min(max(value, 0.0), float(side))

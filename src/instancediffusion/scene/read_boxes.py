@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .canvas import Canvas, clamp
+from .canvas import Canvas, clamp, on_edge
 from .checks import check_numbers
 from .limits import MAX_SIDE_PX
 from .locations import Box
@@ -48,8 +48,9 @@ def looks_like_corners(box: list[float], canvas: Canvas) -> bool:
 
 def _cut(report: Report, path: str, corners: list[float], canvas: Canvas, hint: str = "") -> Box | None:
     """Cut a box that has an area off at the canvas."""
-    x0, y0, x1, y1 = corners
     sides = (canvas.width, canvas.height) * 2
+    corners = [on_edge(value, side) for value, side in zip(corners, sides, strict=True)]
+    x0, y0, x1, y1 = corners
     clipped = [clamp(value, side) for value, side in zip(corners, sides, strict=True)]
     units = [value / side for value, side in zip(clipped, sides, strict=True)]
     if x1 <= 0 or y1 <= 0 or x0 >= canvas.width or y0 >= canvas.height:

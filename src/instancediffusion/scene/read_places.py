@@ -10,7 +10,7 @@ import numpy as np
 from instancediffusion.errors import SceneError
 from instancediffusion.geometry import compress_runs, fill_rings, rle_runs
 
-from .canvas import Canvas, clamp
+from .canvas import Canvas, clamp, on_edge
 from .checks import check_keys, check_numbers, check_object, check_pair, is_array
 from .limits import MAX_POLYGON_POINTS, MAX_SCRIBBLE_POINTS
 from .locations import Mask, Point, Scribble
@@ -22,6 +22,7 @@ def read_point(report: Report, path: str, value: object, canvas: Canvas | None) 
     pair = check_pair(report, path, value)
     if pair is None or canvas is None:
         return None
+    pair = (on_edge(pair[0], canvas.width), on_edge(pair[1], canvas.height))
     if not (0 <= pair[0] <= canvas.width and 0 <= pair[1] <= canvas.height):
         report.fault(
             path, f"{numbers_text(pair)} lies outside the {canvas} canvas", "lengths are pixels of width and height"
@@ -50,6 +51,7 @@ def read_scribble(report: Report, path: str, value: object, canvas: Canvas | Non
     points = _points(report, path, value)
     if points is None or canvas is None:
         return None
+    points = [(on_edge(x, canvas.width), on_edge(y, canvas.height)) for x, y in points]
     moved = [(clamp(x, canvas.width), clamp(y, canvas.height)) for x, y in points]
     outside = sum(old != new for old, new in zip(points, moved, strict=True))
     if outside == len(points):

@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet -c constraints.txt $(PIP_FLAGS)
 OUT ?= outputs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports docs bench wheel check check-fast format clean
+.PHONY: help demo test test-slow lint types imports docs bench wheel check check-fast format clean
 
 help: ## List the chores
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -19,8 +19,11 @@ demo: $(VENV)/.runtime ## Turn a scene file into a picture with the model in the
 	$(BIN)/instancediffusion generate examples/demo.json -o $(OUT)/demo --seed 0
 	@echo "The picture, its overlay and its manifest are in $(OUT)/demo"
 
-test: $(VENV)/.dev ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+test: $(VENV)/.dev ## Run the tests, but for the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not network"
+
+test-slow: $(VENV)/.dev ## Run the slow tests: clusters, hubs, runs that are killed and resumed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not network"
 
 lint: $(VENV)/.dev ## Check style and formatting
 	$(BIN)/ruff check .
@@ -48,7 +51,7 @@ wheel: $(VENV)/.dev ## Build the wheel, install it alone in a fresh environment,
 	test -n "$$(find build/wheel/lib -path '*/instancediffusion/examples/demo.json')"
 	test -n "$$(find build/wheel/picture -name '*.png' ! -name '*_overlay.png' -size +1k)"
 
-check: lint types imports test docs wheel ## Everything continuous integration runs
+check: lint types imports test test-slow docs wheel ## Everything continuous integration runs
 
 # No pipelines, no training, no browser.
 FAST := $(addprefix tests/, scene geometry conditioning sampling adapter golden data rendering \

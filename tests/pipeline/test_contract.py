@@ -386,3 +386,9 @@ def test_weights_and_foreign_syntax_in_scenes(pipe):
     assert (strong - plain).abs().max() > 1e-3
     with pytest.warns(SceneWarning, match="choices such as"):
         pipe(Scene("x", (Instance("{a cat|a dog}", box=place),), 64, 64), **call)
+
+
+def test_the_parts_without_the_adapter_make_a_stock_pipeline(pipe):
+    parts = {name: part for name, part in pipe.components.items() if name != "adapter"}
+    stock = StableDiffusionPipeline(**parts)
+    assert set(stock.components) == set(parts)

@@ -230,6 +230,15 @@ class InstanceDiffusionPipeline(
         super().load_lora_weights(*args, **options)
 
     @property
+    def components(self) -> dict[str, Any]:
+        """The parts by name; the second text encoder and tokenizer, which few models have, only where there are any.
+
+        So the parts of a model of one text encoder, without the adapter, make a stock `StableDiffusionPipeline`.
+        """
+        seldom = ("text_encoder_2", "tokenizer_2")
+        return {name: part for name, part in super().components.items() if part is not None or name not in seldom}
+
+    @property
     def interrupt(self) -> bool:
         """Set to True, from a callback or another thread, to stop the current run before its next network call."""
         return self._interrupt

@@ -12,6 +12,7 @@ import click
 from .collector import uncollected
 from .engine import engine_options
 from .groups import Group
+from .model_options import model_options
 from .progress import Reporter, quieten_libraries
 
 if TYPE_CHECKING:
@@ -36,17 +37,7 @@ def dataset() -> None:
     "Without it nothing is filtered.",
 )
 @click.option("--pictures", type=_COUNT, help="How many to make, in place of the spec's.")
-@click.option("--model", default="mini", show_default=True, help="mini, sd15, a folder, a file or a hub id.")
-@click.option("--adapter", help="Adapter to use: a folder, a file or a hub id.")
-@click.option("--variant", help="Variant of the weights, such as fp16.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Type of the model's numbers.",
-)
-@click.option("--device", help="cpu, cuda, mps ... Default: the fastest there is.")
+@model_options
 @click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps of the sampler, in place of the spec's.")
 @click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
 @click.option("--overwrite", is_flag=True, help="Make pictures again that are there of another spec or model.")

@@ -29,6 +29,7 @@ from .additions import additions_options
 from .collector import uncollected
 from .engine import engine_options
 from .inputs import STANDARD, Input, Reading, read_inputs, reading_options
+from .model_options import model_options
 from .names import Names
 from .progress import Reporter, quieten_libraries
 
@@ -80,17 +81,7 @@ _MOST_FOLDERS = 1000  # folders in which the source of an edit is looked for
 @click.option("--width", type=_COUNT, help="Width in pixels. Default: the model's, in the scene's shape.")
 @click.option("--absent-locations", type=click.Choice(ABSENT_LOCATIONS), help="What stands in for missing locations.")
 @click.option("--segmentation-order", type=click.Choice(SEGMENTATION_ORDERS), help="Which mask gets which channel.")
-@click.option("--model", default="mini", show_default=True, help="mini, sd15, a folder, a file or a hub id.")
-@click.option("--adapter", help="Adapter to use: a folder, a file or a hub id.")
-@click.option("--variant", help="Variant of the weights, such as fp16. Default: the plain ones, or the only one.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Type of the model's numbers.",
-)
-@click.option("--device", help="cpu, cuda, mps ... Default: the fastest there is.")
+@model_options
 @click.option("--refiner", help="Folder or hub id of an image-to-image model that goes over each picture.")
 @click.option("--refiner-strength", type=_SHARE, help="How much it may change; 0.35 if a refiner is given.")
 @click.option("--refiner-steps", type=_COUNT, help="Steps of the refiner's whole schedule.")

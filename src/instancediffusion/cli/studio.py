@@ -9,21 +9,12 @@ from typing import Any
 import click
 
 from .collector import uncollected
+from .model_options import model_options
 from .progress import quieten_libraries
 
 
 @click.command()
-@click.option("--model", default="mini", show_default=True, help="mini, sd15, a folder, a file or a hub id.")
-@click.option("--adapter", help="Adapter to use: a folder, a file or a hub id.")
-@click.option("--variant", help="Variant of the weights, such as fp16. Default: the plain ones, or the only one.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Type of the model's numbers.",
-)
-@click.option("--device", help="cpu, cuda, mps ... Default: the fastest there is.")
+@model_options
 @click.option(
     "-o",
     "--output",

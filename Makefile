@@ -23,7 +23,7 @@ test: $(VENV)/.dev ## Run the tests, but for the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not network"
 
 test-slow: $(VENV)/.dev ## Run the slow tests: clusters, hubs, runs that are killed and resumed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not network"
 
 lint: $(VENV)/.dev ## Check style and formatting
 	$(BIN)/ruff check .

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -100,19 +101,27 @@ def ray_map(
             [{"index": index, "item": _Sealed(item)} for index, item in enumerate(items)],
             override_num_blocks=min(len(items), MAX_BLOCKS),
         ).map(_Worker, fn_constructor_args=(open_, apply), **needs)
-        for row in data.iter_rows():
-            if row["fault"]:
-                raise ModelError(row["fault"])
-            result, told = row["result"].value
-            for text in told:
-                warnings.warn(text, SceneWarning, stacklevel=2)
-            yield int(row["index"]), result
+        with closing(_rows(data)) as rows:
+            for row in rows:
+                if row["fault"]:
+                    raise ModelError(row["fault"])
+                result, told = row["result"].value
+                for text in told:
+                    warnings.warn(text, SceneWarning, stacklevel=2)
+                yield int(row["index"]), result
     except ray.exceptions.RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ModelError(f"ray: {lines[-1] if lines else type(error).__name__}") from error
     finally:
         if started:
             ray.shutdown()
+
+
+def _rows(data: Any) -> Generator[dict[str, Any]]:
+    """Rows as they are done. Nothing is fetched ahead: Ray Data's thread for that outlives a reader who stops early."""
+    for batch in data.iter_batches(batch_size=None, prefetch_batches=0):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
 
 
 def _ray() -> Any:

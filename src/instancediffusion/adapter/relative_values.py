@@ -10,7 +10,6 @@ nor the time step and is made once per scene and feature map.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
@@ -74,5 +73,13 @@ class RelativeFeatures(nn.Module):
             (B, L, F).
         """
         share = (visibility if rule == "visibility" else memberships)(locations, size).flatten(2)
-        each = self(locations, captions, size)
-        return torch.einsum("bnl,bnlf->blf", share.to(each.dtype), each)
+        share = share * locations.used[..., None]
+        # Only what is seen is computed: most instances cover a small part of the map.
+        image, instance, token = share.nonzero(as_tuple=True)
+        dtype = self.caption.weight.dtype
+        place = self.place(relative_coordinates(locations, size)[image, instance, token].to(dtype))
+        each = place * self.caption(captions.to(dtype))[image, instance]
+        each = each * share[image, instance, token, None].to(each.dtype)
+        batch, _, length = share.shape
+        seen = each.new_zeros(batch * length, self.width).index_add(0, image * length + token, each)
+        return seen.unflatten(0, (batch, length))

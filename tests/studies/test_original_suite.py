@@ -8,9 +8,8 @@ from click.testing import CliRunner
 
 from instancediffusion.cli import cli
 from instancediffusion.cli import study as study_command
-from instancediffusion.scene import load_scene
+from instancediffusion.scene import load_scene, without_order
 from instancediffusion.scene.examples import examples_folder
-from instancediffusion.studies.cells import without_order
 from instancediffusion.studies.original_suite import ORIGINALS, original_cells
 from instancediffusion.studies.photographs import DETECTOR, SEGMENTER
 from tests.studies.tiny_judges import tiny_owl, tiny_sam

@@ -6,15 +6,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from instancediffusion.evaluation.orders import (
+    Sighting,
+    agreement,
+    box_pixels,
+    distinct,
+    noun_phrase,
+    owned_overlap,
+    sight,
+)
 from instancediffusion.evaluation.truth import truth_of_scene
 from instancediffusion.scene import Box, Instance, Mask, Point, Scene, Scribble
 from instancediffusion.studies.composites import Item, compose
 from instancediffusion.studies.flip_and_grid import both_orders
 from instancediffusion.studies.hulls import hull
 from instancediffusion.studies.metrics import pair_summary
-from instancediffusion.studies.photograph_rows import box_pixels, measure_sighting, owned_overlap
-from instancediffusion.studies.phrases import noun_phrase
-from instancediffusion.studies.sightings import Sighting, agreement, distinct, sight
+from instancediffusion.studies.photograph_rows import measure_sighting
 from tests.evaluation.conftest import small_world
 
 SIDE = 96

@@ -10,6 +10,7 @@ from PIL import Image
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation.drawings import DrawingsJudge
 from instancediffusion.evaluation.estimates import Estimate
+from instancediffusion.evaluation.orders import overlap_of
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.runs import RunConflictError
 from instancediffusion.studies.cells import Cell
@@ -19,7 +20,6 @@ from instancediffusion.studies.fitting import fitted_places
 from instancediffusion.studies.flip_and_grid import both_orders
 from instancediffusion.studies.meters import DrawingsMeter
 from instancediffusion.studies.metrics import measure, pair_summary, spread, summary
-from instancediffusion.studies.ownership import overlap_of
 from instancediffusion.studies.plots import Plot, to_svg, values_of
 from instancediffusion.studies.report import Entry
 from instancediffusion.studies.run import StudyRun

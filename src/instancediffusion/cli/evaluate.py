@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from instancediffusion.errors import SettingsError
 
@@ -43,7 +44,7 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
     default="drawings",
     show_default=True,
     help="drawings: the world's drawings, nothing learned. Or the folder of a network that `instancediffusion judge "
-    "train` wrote.",
+    "train` wrote. With --suite flip only if it is named.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
 @click.option("--layouts", "count", type=_COUNT, default=500, show_default=True, help="Layouts of each kind.")
@@ -119,6 +120,8 @@ def evaluate(
     if bench.suites:
         from .suite_run import run_bench
 
+        if click.get_current_context().get_parameter_source("judge_name") is not ParameterSource.DEFAULT:
+            bench = bench.judged(judge_name)
         make = lambda: _maker(model, preset, options, not no_order, device, batch_size, overwrite)  # noqa: E731
         for path in run_bench(bench, output, device, make, progress, {"model": model, "preset": preset}):
             if not quiet:

@@ -220,6 +220,29 @@ def arrange(prompt: str, out: Path, seed: int, width: int, height: int, model: s
 
 
 @scene.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path), metavar="SCENES")
+@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
+@_OVERWRITE
+def flip(source: Path, out: Path, overwrite: bool) -> None:
+    """Write both depth orders of every overlapping pair in SCENES, a scene file each, for any model to draw.
+
+    NAME_0-over-2.json is the scene NAME with instance 0 (the first) in front of instance 2. `evaluate --suite flip`
+    scores the pictures, which have the same names. SCENES is a data set of any format, or a file of scenes.
+    """
+    from instancediffusion.evaluation.suites import suite_of
+    from instancediffusion.evaluation.suites.run import read_cases
+    from instancediffusion.scene import scene_text
+
+    suite = suite_of("flip")
+    requests = read_cases(suite, source)
+    paths = [out / f"{one.name.rpartition('/')[2]}.json" for one in requests]
+    _check_free(paths, overwrite)
+    for path, one in zip(paths, requests, strict=True):
+        _write(path, scene_text(one.example.scene).encode(), quiet=True)
+    click.echo(f"{out}: {_counted(len(paths), 'scene')}; {', '.join(f'{k}: {v}' for k, v in suite.notes().items())}")
+
+
+@scene.command()
 def schema() -> None:
     """Print the JSON Schema of the native format."""
     from instancediffusion.scene import json_schema

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 # Written out, so that help needs no torch; a test holds them against those that are registered.
-SUITES = ("coco", "pim", "attributes", "fid", "coco-mig", "7bench", "t2i-spatial")
+SUITES = ("coco", "pim", "attributes", "fid", "coco-mig", "7bench", "t2i-spatial", "flip")
 
 _SPELLED = {"phrases": "phrase-detector"}
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -31,6 +31,7 @@ class SuiteOptions:
         detections: what another program found in the pictures.
         real_detections: what it found in the real ones.
         names: role -> model on the hub or folder, of those that were named.
+        same_seed: make both orders of a pair from one seed.
     """
 
     suites: tuple[str, ...]
@@ -40,6 +41,13 @@ class SuiteOptions:
     detections: Path | None
     real_detections: Path | None
     names: Mapping[str, str]
+    same_seed: bool = False
+
+    def judged(self, judge: str) -> SuiteOptions:
+        """Return these options with a judge of the drawn world in place of networks, for the suites that take one."""
+        if "flip" not in self.suites:
+            raise click.UsageError("--judge goes with --suite flip, or without --suite")
+        return replace(self, names={**self.names, "judge": judge})
 
     def check(self) -> None:
         """Refuse options of suites where no suite was asked for."""
@@ -54,6 +62,8 @@ class SuiteOptions:
         named = [name for name, value in given.items() if value is not None]
         if named and not self.suites:
             raise click.UsageError(f"{named[0]} goes with --suite ({', '.join(SUITES)})")
+        if self.same_seed and ("flip" not in self.suites or self.images is not None):
+            raise click.UsageError("--same-seed goes with --suite flip, where pictures are made (without --images)")
 
 
 def _suites(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -81,6 +91,7 @@ def suite_options(command: _Command) -> _Command:
         click.option("--phrase-detector", help="Suites: detector that is told what to look for; hub id or folder."),
         click.option("--segmenter", help="Suites: segmenter that is told boxes; hub id or folder."),
         click.option("--depth", help="Suites: depth model; hub id or folder."),
+        click.option("--same-seed", is_flag=True, help="Suite flip: make both orders of a pair from one seed."),
         click.option("--features", help="Suites: network of the Frechet distance; hub id or folder."),
     ]
 
@@ -99,12 +110,13 @@ def suite_options(command: _Command) -> _Command:
         phrase_detector: str | None,
         segmenter: str | None,
         depth: str | None,
+        same_seed: bool,
         **kwargs: Any,
     ) -> Any:
         named = {"detector": detector, "clip": clip, "features": features}
         named |= {"phrases": phrase_detector, "segmenter": segmenter, "depth": depth}
         names = {role: name for role, name in named.items() if name is not None}
-        bench = SuiteOptions(suites, scenes, images, real, detections, real_detections, names)
+        bench = SuiteOptions(suites, scenes, images, real, detections, real_detections, names, same_seed)
         bench.check()
         return command(*args, bench=bench, **kwargs)
 

@@ -27,8 +27,9 @@ from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.report import SuiteResult, to_html, to_markdown, to_report
 from instancediffusion.evaluation.suites.run import read_cases
 from instancediffusion.runs import ItemState, RunConflictError, RunDirectory, fingerprint, write_atomic
-from instancediffusion.scene import Scene
+from instancediffusion.scene import Scene, without_order
 
+from .evaluation_run import open_judge
 from .gallery import make_pictures
 from .progress import Countdown
 from .suite_options import SuiteOptions
@@ -64,7 +65,8 @@ class Maker:
         """Make what is missing; returns the picture of each case, none where the model failed."""
         run, names = RunDirectory(folder, "bench"), Names()
         files = [f"pictures/{names.free(case.name, '.png', f'{n:06d}')}" for n, case in enumerate(cases)]
-        marks = [fingerprint(dict(self.decisive), case.example.scene.to_dict(), n) for n, case in enumerate(cases)]
+        scenes = [case.example.scene.to_dict() for case in cases]
+        marks = [fingerprint(dict(self.decisive), *pair) for pair in zip(scenes, seeds_of(cases), strict=True)]
         states = [run.state(file, mark) for file, mark in zip(files, marks, strict=True)]
         if ItemState.DIFFERENT in states and not self.replace:
             raise RunConflictError(
@@ -88,7 +90,8 @@ class Maker:
     def _images(self, pipeline: Any, cases: Sequence[Case], chunk: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """Make pictures together; if that fails, one by one, so that the scene at fault takes no other with it."""
         try:
-            asked = [_Asked(self._told(cases[n].example.scene), n) for n in chunk]
+            seeds = seeds_of(cases)
+            asked = [_Asked(self._told(cases[n].example.scene), seeds[n]) for n in chunk]
             made = make_pictures(pipeline, asked, self.settings, len(chunk), lambda _: None)
         except InstanceDiffusionError as error:
             if len(chunk) == 1:
@@ -100,9 +103,12 @@ class Maker:
             yield from zip(chunk, made.images, strict=True)
 
     def _told(self, scene: Scene) -> Scene:
-        if self.order:
-            return scene
-        return replace(scene, instances=tuple(replace(one, z_order=None) for one in scene.instances))
+        return scene if self.order else without_order(scene)
+
+
+def seeds_of(cases: Sequence[Case]) -> list[int]:
+    """Return the seed that the picture of each case is made from: its own, else its number."""
+    return [number if case.seed is None else case.seed for number, case in enumerate(cases)]
 
 
 class _Blind:
@@ -168,6 +174,7 @@ _OPENERS: Mapping[str, Callable[[str, str], Any]] = {
     "clip": Clip,
     "features": Features,
     "depth": NearDepth,
+    "judge": lambda name, _: open_judge(name, 5)[0],
 }
 
 
@@ -184,14 +191,15 @@ def models_of(suite: Suite, options: SuiteOptions, device: str, opened: dict[tup
         raise SettingsError("--detector or --detections: one of them says what is in the pictures")
 
     def open_(role: str) -> Any:
-        name = options.names.get(role) or suite.defaults.get(role) or DEFAULTS[role]
+        name = options.names.get(role) or suite.defaults.get(role) or DEFAULTS.get(role, "")
         if role == "detector" and options.detections is not None:
             return FileDetector(options.detections, _numbers(options.scenes))
         if (role, name) not in opened:
             opened[role, name] = _OPENERS[role](name, device)
         return opened[role, name]
 
-    return Models(openers={role: partial(open_, role) for role in DEFAULTS})
+    roles = [*DEFAULTS, *(["judge"] if "judge" in options.names else [])]
+    return Models(openers={role: partial(open_, role) for role in roles})
 
 
 def _numbers(scenes: Path | None) -> dict[int, str]:
@@ -236,11 +244,15 @@ def run_bench(
     if making is not None:
         told |= {**facts, **making.decisive}
     for suite in suites:
+        suite.same_seed = options.same_seed
         cases = read_cases(suite, options.scenes)
         folder = output if options.scenes is not None else output / suite.name
         images = making.make(folder, cases, progress) if making is not None else _found(suite, cases, options)
         models = models_of(suite, options, device, opened)
-        results.append(_result(suite, cases, images, models, options, output, progress))
+        result = _result(suite, cases, images, models, options, output, progress)
+        if making is not None:
+            result = replace(result, facts={**result.facts, "seeds": _told_seeds(cases)})
+        results.append(result)
         yield output / f"{suite.name}_pictures.jsonl"
         to_report(results, told).save(output / "report.json")
         write_atomic(output / "report.md", to_markdown(results, told))
@@ -268,6 +280,14 @@ def _result(
         counter=lambda what, total: progress(what, total).add,
         rows=output / f"{suite.name}_pictures.jsonl",
     )
+
+
+def _told_seeds(cases: Sequence[Case]) -> str:
+    seeds = seeds_of(cases)
+    different = len(set(seeds))
+    if different == len(seeds):
+        return "each picture its own"
+    return f"{different} for {len(seeds)} pictures: those of both orders of a pair start from the same noise"
 
 
 def _found(suite: Suite, cases: Sequence[Case], options: SuiteOptions) -> list[list[Path]]:

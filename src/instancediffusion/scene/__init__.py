@@ -8,6 +8,7 @@ from .formats.registry import READ, SceneFormat, register, written
 from .locations import Box, Mask, Point, Scribble
 from .mentions import Mention, Noun, mentions
 from .model import KINDS, Instance, Scene
+from .ordering import ordered, without_order
 from .reference import Reference
 from .resizing import resize_scene
 from .schema import json_schema
@@ -41,12 +42,14 @@ __all__ = [
     "load_scene",
     "load_scenes",
     "mentions",
+    "ordered",
     "read_coco",
     "register",
     "resize_scene",
     "save_scene",
     "scene_from_text",
     "scene_text",
+    "without_order",
     "write_coco",
     "written",
 ]

@@ -17,12 +17,12 @@ import numpy as np
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import PictureJudge, Seen
+from instancediffusion.evaluation.orders import Row
 from instancediffusion.evaluation.seen import Floats, Picture
 from instancediffusion.pipeline.settings import PUBLISHED_INFERENCE
 
 from .cells import Cell
 from .compared import ALONE
-from .metrics import Row
 from .parts import PARTS, lacking, switched_off
 from .pictures import claim, open_picture, picture_path, save_picture
 from .seen_rows import measure_seen

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from instancediffusion.evaluation.estimates import Estimate
+from instancediffusion.evaluation.orders import Row
 from instancediffusion.runs import write_atomic, write_json
 
 from .ablation import COMPOSITES, OTHERS, ROWS, AblationRun
 from .measures import ALL
-from .metrics import Row
 from .report import Entry, StudyReport, report_of
 
 SHOWN = ("class", "colour", "box_iou", "mask_iou", "pair_right", "right", "prior", "blend", "missed")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from instancediffusion.scene import Scene
+from instancediffusion.scene import Scene, without_order
 
 if TYPE_CHECKING:
     from instancediffusion.evaluation.truth import Truth
@@ -52,9 +51,3 @@ class Cell:
     def asked(self, *, order: bool) -> Scene:
         """Return the scene as a model is told it, with or without its depth order."""
         return self.scene if order else without_order(self.scene)
-
-
-def without_order(scene: Scene) -> Scene:
-    """Return a scene that says nothing of who is in front."""
-    instances = tuple(dataclasses.replace(instance, z_order=None) for instance in scene.instances)
-    return dataclasses.replace(scene, instances=instances)

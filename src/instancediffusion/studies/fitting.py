@@ -2,7 +2,7 @@
 
 A place has to hold the told point or most of the told stroke. The search climbs from two starts, in both depth orders:
 from the places that were meant, and from where a judge finds each object. The best of the four is taken; which object
-is in front is then measured there as everywhere, see `ownership`.
+is in front is then measured there as everywhere, see `evaluation.orders`.
 """
 
 from __future__ import annotations

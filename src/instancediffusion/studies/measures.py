@@ -25,7 +25,7 @@ class Measure:
 MEASURES: dict[str, Measure] = {
     "right": Measure(
         "order accuracy",
-        "The object asked to be in front owns more of the overlap, by .1 (see `ownership`); a missed one is wrong.",
+        "The object asked to be in front owns more of the overlap, by .1 (`evaluation.orders`); a missed one is wrong.",
         True,
     ),
     "first_front": Measure(

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 from PIL import Image
 
 from instancediffusion.evaluation import DrawingsJudge, PictureJudge, Seen
+from instancediffusion.evaluation.orders import Row, Sighting
 from instancediffusion.scene import Scene
 
 from .cells import Cell
-from .metrics import Row, measure, row_of
+from .metrics import measure, row_of
 from .photograph_rows import measure_sighting
-from .sightings import Sighting
 
 
 class Meter(Protocol):

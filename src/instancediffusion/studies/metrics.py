@@ -19,6 +19,7 @@ from instancediffusion.evaluation.drawings import (
 )
 from instancediffusion.evaluation.estimates import RESAMPLES, Estimate, estimate
 from instancediffusion.evaluation.matching import match, share_inside
+from instancediffusion.evaluation.orders import Row, in_front, lower_and_larger, overlap_of, pair_numbers
 from instancediffusion.evaluation.scores import score_picture
 from instancediffusion.evaluation.seen import Seen, resized
 from instancediffusion.evaluation.truth import TrueInstance
@@ -26,10 +27,6 @@ from instancediffusion.evaluation.truth import TrueInstance
 from .cells import Cell
 from .fitting import fitted_places
 from .measures import MEASURES, PAIR_MEASURES
-from .ownership import Overlap, overlap_of
-
-Row = dict[str, Any]
-"""The numbers of one picture (see `measures.MEASURES`), and what they belong to; JSON-like. Absent is None."""
 
 
 def measure(cell: Cell, image: Image.Image, seen: Seen | None, finder: DrawingsJudge, settings: str) -> Row:
@@ -96,26 +93,7 @@ def _order(cell: Cell, image: Image.Image, finder: DrawingsJudge) -> Row:
     if not all(told):
         row["apart"] = float((drawn[0].inside & drawn[1].inside).mean() < LEAST_SHARE)
     # Where they share nothing, or look alike in what they share, nobody could tell.
-    return row if overlap is None else row | in_front(cell, overlap)
-
-
-def in_front(cell: Cell, overlap: Overlap | None) -> Row:
-    """Say what an overlap of the cell's pair tells of its order; None is one that does not decide."""
-    front = None if overlap is None else overlap.front
-    return {
-        "front": front,
-        "first_front": 0.5 if front is None else float(front == 0),
-        "blend": None if overlap is None else overlap.blend,
-        "right": None if cell.front is None else float(front == cell.front),
-    }
-
-
-def lower_and_larger(first: TrueInstance, second: TrueInstance) -> Row:
-    """Say which of two stands lower and which is larger, 0 or 1, if both their boxes are known."""
-    if first.box is None or second.box is None:
-        return {}
-    lower, larger = second.box[3] > first.box[3], (second.size or 0) > (first.size or 0)
-    return {"lower": int(lower), "larger": int(larger)}
+    return row if overlap is None else row | in_front(cell.front, overlap)
 
 
 def _visible(cell: Cell, image: Image.Image, drawings: Drawings) -> Row:
@@ -162,18 +140,8 @@ def pair_summary(rows: Iterable[Row]) -> dict[str, Estimate]:
             twins.setdefault(row["twins"], []).append(row)
     values: dict[str, list[float]] = {name: [] for name in PAIR_MEASURES}
     for both in twins.values():
-        if {row["front_asked"] for row in both} != {0, 1} or len(both) != 2:
-            continue
-        if any("first_front" not in row for row in both):
-            continue  # nobody could tell, or nobody looked
-        fronts = [row.get("front") for row in both]
-        values["pair_right"].append(float(all(row.get("right") for row in both)))
-        values["flipped"].append(float(None not in fronts and fronts[0] != fronts[1]))
-        first = float(np.mean([row["first_front"] for row in both]))
-        values["prior"].append(first - 0.5)
-        for name in ("lower", "larger"):
-            if (which := both[0].get(name)) is not None:
-                values[f"prior_{name}"].append((first - 0.5) * (1 if which == 0 else -1))
+        for name, value in (pair_numbers(both) or {}).items():
+            values[name].append(value)
     found = {n: estimate(v, range(len(v)), rate=PAIR_MEASURES[n].rate) for n, v in values.items()}
     return {name: value for name, value in found.items() if value is not None}
 

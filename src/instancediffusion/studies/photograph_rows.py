@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from instancediffusion.evaluation.drawings import LEAST_SHARE, Bools, Floats
+from instancediffusion.evaluation.drawings import Bools, Floats
 from instancediffusion.evaluation.matching import COVERING, place_covered, share_inside
+from instancediffusion.evaluation.orders import (
+    Row,
+    Sighting,
+    in_front,
+    lower_and_larger,
+    noun_phrase,
+    owned_overlap,
+    told_extent,
+)
 from instancediffusion.evaluation.scores import mask_iou
 from instancediffusion.evaluation.seen import Seen, resized
 from instancediffusion.evaluation.truth import TrueInstance
 
 from .cells import Cell
 from .hulls import hull
-from .metrics import Row, in_front, lower_and_larger, row_of
-from .ownership import Overlap, without_rim
-from .phrases import noun_phrase
-from .sightings import Sighting
+from .metrics import row_of
 
 
 def measure_sighting(cell: Cell, sighting: Sighting, settings: str) -> Row:
@@ -45,33 +51,6 @@ def measure_sighting(cell: Cell, sighting: Sighting, settings: str) -> Row:
     return row | _order(cell, sighting, seen)
 
 
-def owned_overlap(seen: Seen, first: int, second: int, shared: Bools) -> Overlap | None:
-    """Say whose the pixels of an overlap are.
-
-    Args:
-        seen: whose each pixel is.
-        first: index of one instance.
-        second: of the other.
-        shared: (H, W), where they overlap.
-
-    Returns:
-        None if that is too small to say anything.
-    """
-    region = without_rim(shared)
-    if region.sum() < LEAST_SHARE * region.size:
-        return None
-    shares = [float(seen.mask(index)[region].mean()) for index in (first, second)]
-    return Overlap(shares[0], shares[1], int(region.sum()))
-
-
-def box_pixels(box: Floats, size: tuple[int, int]) -> Bools:
-    """Return the pixels (H, W) of a canvas of (height, width) whose middles lie in a box x0 y0 x1 y1, fractions."""
-    height, width = size
-    x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
-    inside: Bools = ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))
-    return inside
-
-
 def _order(cell: Cell, sighting: Sighting, seen: Seen) -> Row:
     if cell.pair is None:
         return {}
@@ -81,22 +60,18 @@ def _order(cell: Cell, sighting: Sighting, seen: Seen) -> Row:
     if all(_told(item) for item in wanted):
         row = lower_and_larger(wanted[0], wanted[1])
     if sighting.boxes[first] is None or sighting.boxes[second] is None:
-        return row | in_front(cell, None)
+        return row | in_front(cell.front, None)
     shared = _extent(cell, sighting, first) & _extent(cell, sighting, second)
     overlap = owned_overlap(seen, first, second, shared)
     if overlap is None and all(_told(item) for item in wanted):
         return row  # the scene asks for no overlap
-    return row | in_front(cell, overlap)
+    return row | in_front(cell.front, overlap)
 
 
 def _extent(cell: Cell, sighting: Sighting, index: int) -> Bools:
     """The whole of an instance, hidden parts too, as far as that is told or can be guessed."""
-    told = cell.scene.instances[index]
-    if told.mask is not None:
-        return resized(told.mask.array.astype(np.uint8), sighting.size) > 0
-    if told.box is not None:
-        return box_pixels(np.array(told.box.xyxy), sighting.size)
-    return hull(sighting.seen.mask(index))
+    told = told_extent(cell.scene.instances[index], sighting.size)
+    return hull(sighting.seen.mask(index)) if told is None else told
 
 
 def _told(wanted: TrueInstance) -> bool:

@@ -2,7 +2,7 @@
 
 Neither has seen this package's pictures, and neither knows an order: the detector names and boxes objects, the
 segmenter outlines what is to be seen in a box, and who is in front is read from whose outline holds the overlap
-(`sightings`). How right they are in pictures of a diffusion model has not been measured here.
+(`evaluation.orders`). How right they are in pictures of a diffusion model has not been measured here.
 The networks and their licences are those of `evaluation.suites.phrase_models`.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from instancediffusion.errors import SettingsError
+from instancediffusion.evaluation.orders import Sighting, sight
 from instancediffusion.evaluation.suites.phrase_models import (
     DETECTOR,
     SEGMENTER,
@@ -24,8 +25,6 @@ from instancediffusion.evaluation.suites.phrase_models import (
     kind_among,
 )
 from instancediffusion.scene import Scene
-
-from .sightings import Sighting, sight
 
 
 class PhotographJudge:

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from instancediffusion.evaluation.estimates import Estimate
+from instancediffusion.evaluation.orders import Row
 
 from .measures import ALL
-from .metrics import Row, spread, summary
+from .metrics import spread, summary
 
 COMPOSITES = "composites"
 

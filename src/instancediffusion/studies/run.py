@@ -14,12 +14,12 @@ from typing import Any
 
 from PIL import Image
 
+from instancediffusion.evaluation.orders import Row
 from instancediffusion.scene import Scene
 
 from .cells import Cell
 from .compared import Compared
 from .meters import Meter
-from .metrics import Row
 from .pictures import claim, open_picture, picture_path, save_picture
 
 JUDGED_TOGETHER = 8

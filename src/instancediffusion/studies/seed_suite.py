@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from instancediffusion.scene import KINDS, Box, Instance, Scene
+from instancediffusion.scene import KINDS, Box, Instance, Scene, without_order
 from instancediffusion.worlds import World, WorldSample
 from instancediffusion.worlds.kinds import Facing
 
-from .cells import Cell, without_order
+from .cells import Cell
 from .composites import Item, compose
 from .telling import free_part, tell, truth_of
 

@@ -2,7 +2,7 @@
 
 Who is in front is read from the region where both objects are: where their told silhouettes overlap if masks were told,
 else where the silhouettes overlap that the judge sees, what is hidden of them guessed. Each of its pixels belongs
-to one of the two, or to neither (see `ownership.Overlap`).
+to one of the two, or to neither (see `evaluation.orders.Overlap`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from instancediffusion.evaluation.matching import match
+from instancediffusion.evaluation.orders import Row, in_front, lower_and_larger, owned_overlap
 from instancediffusion.evaluation.scores import InstanceScore, mask_iou, score_picture
 from instancediffusion.evaluation.seen import Bools, Seen, resized
 from instancediffusion.evaluation.truth import TrueInstance
@@ -20,8 +21,7 @@ from instancediffusion.geometry import box_iou
 
 from .cells import Cell
 from .hulls import hull
-from .metrics import Row, in_front, lower_and_larger, of_target, row_of
-from .photograph_rows import owned_overlap
+from .metrics import of_target, row_of
 
 
 def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
@@ -77,13 +77,13 @@ def _order(cell: Cell, seen: Seen, pairs: tuple[int | None, ...]) -> Row:
     found = [pairs[index] for index in cell.pair]
     row: Row = lower_and_larger(wanted[0], wanted[1]) | _visible(cell, seen, wanted, found)
     if found[0] is None or found[1] is None:
-        return row | in_front(cell, None)
+        return row | in_front(cell.front, None)
     regions = [_region(seen, one, index) for one, index in zip(wanted, found, strict=True) if index is not None]
     overlap = owned_overlap(seen, found[0], found[1], regions[0] & regions[1])
     if overlap is None and not any("mask" in one.told or "box" in one.told for one in wanted):
         return row | {"apart": 1.0}  # nobody said that they overlap
     apart: dict[str, Any] = {} if {"mask", "box"} & set(wanted[0].told) else {"apart": 0.0}
-    return row | apart | in_front(cell, overlap)
+    return row | apart | in_front(cell.front, overlap)
 
 
 def _region(seen: Seen, wanted: TrueInstance, index: int) -> Bools:

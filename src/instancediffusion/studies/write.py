@@ -9,11 +9,11 @@ from typing import Any
 
 from PIL import Image
 
+from instancediffusion.evaluation.orders import Row
 from instancediffusion.runs import write_atomic, write_json
 
 from .cells import Cell
 from .markdown import to_markdown
-from .metrics import Row
 from .pages import to_html
 from .report import COMPOSITES, report_of
 from .run import StudyRun

@@ -4,7 +4,7 @@ A suite is one object (`Suite`): what it needs, how it scores a picture, how it 
 one.
 """
 
-from . import attributes, coco, fid, mig, points, seven, spatial  # noqa: F401 - they register themselves
+from . import attributes, coco, fid, flip, mig, points, seven, spatial  # noqa: F401 - they register themselves
 from .models import Detection, Models
 from .run import run_suite
 from .suite import SUITES, Case, Measure, NotScoredError, Published, Scored, Suite, register, suite_of

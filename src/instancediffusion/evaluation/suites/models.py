@@ -13,6 +13,8 @@ from PIL import Image
 
 from instancediffusion.errors import ModelError, SettingsError
 
+from ..evaluate import InformedJudge, PictureJudge
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -117,6 +119,10 @@ class Models:
             self.opened[role] = self.openers[role]()
         return self.opened[role]
 
+    def has(self, role: str) -> bool:
+        """Return whether there is a model for a role that a suite can do without."""
+        return role in self.opened or role in self.openers
+
     @property
     def detector(self) -> ObjectDetector:
         """Finds objects of a fixed list of classes."""
@@ -151,6 +157,12 @@ class Models:
     def depth(self) -> DepthNetwork:
         """Says how near pixels are."""
         found: DepthNetwork = self._get("depth")
+        return found
+
+    @property
+    def judge(self) -> PictureJudge | InformedJudge:
+        """Says what pictures of the drawn world show."""
+        found: PictureJudge | InformedJudge = self._get("judge")
         return found
 
     def describe(self, needs: Sequence[str]) -> dict[str, Any]:

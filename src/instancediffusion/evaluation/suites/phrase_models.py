@@ -69,6 +69,11 @@ class PhraseNetwork:
         self._words = opened("detector", name, AutoTokenizer.from_pretrained)
         self._model = network("detector", name, AutoModelForZeroShotObjectDetection, device)
 
+    @property
+    def threshold(self) -> float:
+        """Confidence from which detections of its kind count."""
+        return THRESHOLDS[self.kind]
+
     def describe(self) -> Mapping[str, Any]:
         """Return JSON-like facts."""
         return {"name": self._name}

@@ -19,7 +19,11 @@ from .suite import Case, NotScoredError
 
 
 def find_pictures(
-    cases: Sequence[Case], folder: Path, named: Callable[[Path], str | None] = lambda _: None
+    cases: Sequence[Case],
+    folder: Path,
+    named: Callable[[Path], str | None] = lambda _: None,
+    *,
+    real: bool = False,
 ) -> list[list[Path]]:
     """Find the pictures of each case: `NAME.png`, and further samples `NAME_0.png`, `NAME_1.png`, ... by any suffix.
 
@@ -29,6 +33,7 @@ def find_pictures(
         cases: the cases.
         folder: where their pictures are, in folders of it, too.
         named: the name of the case that a file is a picture of, for suites with names of their own.
+        real: look for real pictures, which may be called by `Case.real`, too.
 
     Returns:
         For each case its pictures, by name; empty if there is none.
@@ -57,6 +62,11 @@ def find_pictures(
                     samples.setdefault(found[1], []).append(path)
     names_of_cases = {case.name for case in cases} | {case.name.rpartition("/")[2] for case in cases}
     found_pictures = [_of(case.name, exact, samples, names_of_cases) for case in cases]
+    if real:
+        found_pictures = [
+            paths or (_of(case.real, exact, samples, names_of_cases) if case.real else [])
+            for case, paths in zip(cases, found_pictures, strict=True)
+        ]
     if not any(found_pictures):
         some = ", ".join(f"{case.name}.png" for case in cases[:3])
         raise SettingsError(f"images: {folder} holds no picture of a scene; names such as {some} were expected")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from instancediffusion.datasets import Example, open_dataset, usable
 from instancediffusion.datasets.registry import format_of
-from instancediffusion.errors import InstanceDiffusionError, ModelError, SettingsError
+from instancediffusion.errors import FailureWarning, InstanceDiffusionError, ModelError, SettingsError
 from instancediffusion.rendering import render_overlay
 from instancediffusion.scene import check_source
 from instancediffusion.scene.limits import PICTURE_SUFFIXES
@@ -49,7 +50,7 @@ def read_cases(suite: Suite, path: Path | None) -> Sequence[Case]:
         found = list(_cases(path))
     if not found:
         raise SettingsError(f"{path}: holds no scene that can be used")
-    return found
+    return suite.requests(found)
 
 
 def _cases(path: Path) -> Iterator[Case]:
@@ -121,6 +122,14 @@ def run_suite(
     there = {item.case for item in scored}
     others = _real(suite, cases, there, beside or models, real, counter)
     made, bound = suite.compare(scored, others)
+    unscored = len(failures)
+    if suite.whole:
+        missing = [f"{case.name}.png" for case, paths in zip(cases, found, strict=True) if not paths]
+        failures += [Failure(name, "there is no picture of this name") for name in missing]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            told = f"{suite.name}: no picture {', '.join(missing[:3])}{more}; what they belong to is incomplete"
+            warnings.warn(told, FailureWarning, stacklevel=2)
     if rows is not None:
         lines = [json.dumps({"picture": item.path, "scene": cases[item.case].name, **item.row}) for item in scored]
         rows.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
@@ -128,7 +137,7 @@ def run_suite(
         "scenes": len(cases),
         "pictures": len(scored),
         "scenes without a picture": sum(not paths for paths in found),
-        "pictures without a score": len(failures),
+        "pictures without a score": unscored,
         "real pictures": len(others),
         "models": models.describe(suite.needs),
         **suite.notes(),
@@ -182,7 +191,7 @@ def _real(
         files = [path for path in sorted(real.rglob("*")) if path.suffix.lower() in PICTURE_SUFFIXES]
         sources, cases = [[path] for path in files], [cases[0]] * len(files)
     elif real is not None:
-        beside = find_pictures(cases, real, suite.picture_of)
+        beside = find_pictures(cases, real, suite.picture_of, real=True)
         sources = [list(paths[:1]) if k in there else [] for k, paths in enumerate(beside)]
     else:
         sources = [

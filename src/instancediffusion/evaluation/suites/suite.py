@@ -53,11 +53,15 @@ class Case:
         example: the scene, and the categories of its instances.
         name: of its pictures, without a suffix.
         group: a class of cases that is reported by itself; empty for none.
+        seed: of the start noise of a picture that is made of it; None takes the number of the case.
+        real: what a real picture of it may be called beside `name`; empty for nothing else.
     """
 
     example: Example
     name: str
     group: str = ""
+    seed: int | None = None
+    real: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class Suite(ABC):
         published: figures to compare with.
         reads: what file of scenes it reads, for messages.
         reference: whether it cannot do without real pictures, which then need not be of the same scenes.
+        whole: whether pictures belong together, so that each that is missing is told by its name.
+        same_seed: whether the requests that are made of one scene start from the same noise; see `requests`.
     """
 
     name: ClassVar[str]
@@ -114,6 +120,8 @@ class Suite(ABC):
     published: ClassVar[Sequence[Published]] = ()
     reads: ClassVar[str] = "labelled pictures of any format, or scene files"
     reference: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
+    same_seed: bool = False
 
     def cases(self, path: Path | None) -> Sequence[Case] | None:  # noqa: ARG002
         """Read a file of this suite's own; None leaves it to the readers of data sets and scenes.
@@ -125,6 +133,14 @@ class Suite(ABC):
             SceneError: the file is not this suite's.
         """
         return None
+
+    def requests(self, cases: Sequence[Case]) -> Sequence[Case]:
+        """Say what is asked for of the scenes that were read: each as it is, unless the suite asks otherwise.
+
+        Raises:
+            SettingsError: the suite has nothing to ask of such scenes.
+        """
+        return cases
 
     def picture_of(self, path: Path) -> str | None:  # noqa: ARG002
         """Return the name of the case whose picture a file is, "" if it is none.

@@ -1,8 +1,8 @@
 """What is seen of a scene's instances in a picture of any model: which boxes stand for them, and whose the pixels are.
 
 A detector looks for the noun phrase of each caption, a segmenter outlines each detected box, and both are functions
-that are handed in (`photographs` has real ones). Where two outlines claim a pixel, it belongs to the one the segmenter
-is surer of; what nobody claims belongs to nobody.
+that are handed in (`suites.phrase_models` has real ones). Where two outlines claim a pixel, it belongs to the one the
+segmenter is surer of; what nobody claims belongs to nobody.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from instancediffusion.evaluation import Seen, TrueInstance, assign, truth_of_scene
-from instancediffusion.evaluation.drawings import Bools, Floats
-from instancediffusion.evaluation.matching import LEAST_PLACE
 from instancediffusion.geometry import box_area, box_iou
 from instancediffusion.scene import Scene
 
+from ..assignment import assign
+from ..drawings import Bools, Floats
+from ..matching import LEAST_PLACE
+from ..seen import Seen
+from ..truth import TrueInstance, truth_of_scene
 from .phrases import noun_phrase
 
 SAME_PHRASE, OTHER_PHRASE = 0.5, 0.8

@@ -12,15 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from instancediffusion.evaluation.drawings import (
-    DECIDED,
-    LEAST_DIFFERENCE,
-    LEAST_SHARE,
-    RIM_SHARE,
-    Bools,
-    Drawn,
-    blurred,
-)
+from instancediffusion.scene import Instance
+
+from ..drawings import DECIDED, LEAST_DIFFERENCE, LEAST_SHARE, RIM_SHARE, Bools, Drawn, Floats, blurred
+from ..seen import Seen, resized
 
 LEAD = 0.1
 """By how much more of the overlap an object must own than the other to be in front."""
@@ -78,6 +73,43 @@ def overlap_of(image: Image.Image, first: Drawn, second: Drawn) -> Overlap | Non
     to_second = np.linalg.norm(own - second.pixels[region], axis=-1)
     nearness = to_first / np.maximum(to_first + to_second, 1e-9)
     return Overlap(float((nearness < DECIDED).mean()), float((nearness > 1 - DECIDED).mean()), int(region.sum()))
+
+
+def owned_overlap(seen: Seen, first: int, second: int, shared: Bools) -> Overlap | None:
+    """Say whose the pixels of an overlap are.
+
+    Args:
+        seen: whose each pixel is.
+        first: index of one instance.
+        second: of the other.
+        shared: (H, W), where they overlap.
+
+    Returns:
+        None if that is too small to say anything.
+    """
+    region = without_rim(shared)
+    if region.sum() < LEAST_SHARE * region.size:
+        return None
+    shares = [float(seen.mask(index)[region].mean()) for index in (first, second)]
+    return Overlap(shares[0], shares[1], int(region.sum()))
+
+
+def told_extent(told: Instance, size: tuple[int, int]) -> Bools | None:
+    """Return where all of an instance is told to be, hidden parts too, on a canvas of (height, width).
+
+    It is the mask, else the box; points and strokes tell none.
+    """
+    if told.mask is not None:
+        return resized(told.mask.array.astype(np.uint8), size) > 0
+    return None if told.box is None else box_pixels(np.array(told.box.xyxy), size)
+
+
+def box_pixels(box: Floats, size: tuple[int, int]) -> Bools:
+    """Return the pixels (H, W) of a canvas of (height, width) whose middles lie in a box x0 y0 x1 y1, fractions."""
+    height, width = size
+    x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
+    inside: Bools = ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))
+    return inside
 
 
 def without_rim(shared: Bools) -> Bools:

@@ -1,0 +1,32 @@
+"""Who of two overlapping objects is in front in a picture, and what both orders of a pair say together."""
+
+from .ownership import LEAD, Overlap, box_pixels, overlap_of, owned_overlap, told_extent, without_rim
+from .pairs import Row, in_front, lower_and_larger, pair_numbers, stated_front
+from .phrases import noun_phrase
+from .requests import Pairs, overlapping_pairs, visible_masks
+from .sightings import Detector, Segmenter, Sighting, agreement, distinct, sight
+
+__all__ = [
+    "LEAD",
+    "Detector",
+    "Overlap",
+    "Pairs",
+    "Row",
+    "Segmenter",
+    "Sighting",
+    "agreement",
+    "box_pixels",
+    "distinct",
+    "in_front",
+    "lower_and_larger",
+    "noun_phrase",
+    "overlap_of",
+    "overlapping_pairs",
+    "owned_overlap",
+    "pair_numbers",
+    "sight",
+    "stated_front",
+    "told_extent",
+    "visible_masks",
+    "without_rim",
+]

@@ -25,6 +25,8 @@ from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.ray_pool import RayOptions, ray_map
 from instancediffusion.runs import RunDirectory
 from instancediffusion.scene import save_scene
+from tests.annotation.constructed import save
+from tests.annotation.tiny_models import blip, depth_anything, grounding_dino, sam2
 from tests.evaluation.conftest import small_world
 from tests.tiny_pipeline import scene_of, tiny_pipeline
 
@@ -151,3 +153,29 @@ def test_data_sets_and_evaluations_of_a_cluster_are_those_of_one_process(model, 
     assert made[0][0] == made[1][0] and np.array_equal(made[0][1], made[1][1])
     with pytest.raises(ModelError, match="gone"):
         list(ray_map(partial(_pipeline, tmp_path / "gone", "cpu"), abs, [1], RayOptions(cluster.address, actors=1)))
+
+
+@pytest.mark.slow
+def test_annotations_of_a_cluster_are_those_of_one_process(cluster, tmp_path):
+    names = {"detector": grounding_dino, "segmenter": sam2, "captioner": blip, "depth": depth_anything}
+    models = [part for stage, make in names.items() for part in (f"--{stage}", make(tmp_path / stage))]
+    (tmp_path / "recipe.toml").write_text("score = 0.0\nmask_agreement = 0.0\ncaption_side = 4\nbatch_size = 2\n")
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        pixels = rng.integers(0, 256, (32 + number, 48, 3)).astype(np.uint8)
+        save(tmp_path / "in" / f"{number}.png", pixels)
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
+    common = ["data", "annotate", tmp_path / "in", *models, "--device", "cpu", "--tags", "cat,dog"]
+    common += ["--recipe", tmp_path / "recipe.toml"]
+    there = ["--engine", "ray", "--address", cluster.address]
+    for name, more in (("one", []), ("many", there)):
+        done = run(*common, "-o", tmp_path / name, *more)
+        assert done.exit_code == 1 and "5 pictures" in done.stdout and "6 new" in done.stdout, done.output
+        assert "broken.jpg" in done.stderr
+    first, second = (open_dataset(tmp_path / name) for name in ("one", "many"))
+    assert sum(len(first[index].scene.instances) for index in range(5)) > 0
+    for index in range(5):
+        assert first[index] == second[index] and np.array_equal(first[index].pixels(), second[index].pixels())
+    # All is there, the picture that failed too: no cluster is asked for anything.
+    again = run(*common, "-o", tmp_path / "many", "--engine", "ray", "--address", "127.0.0.1:1")
+    assert "is up to date" in again.stdout and "0 new" in again.stdout, again.output

@@ -1,6 +1,7 @@
 """Folders of pictures through stages whose answers are known: frames, orders, resume, failures."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -8,19 +9,22 @@ from PIL import Image
 from tests.annotation.constructed import Eyes, find, paint, save
 
 from instancediffusion.annotation import AnnotationSettings, PictureFolder, Target, annotate_dataset, open_pictures
+from instancediffusion.annotation import run as annotation_run
 from instancediffusion.datasets import FORMATS, Example, open_dataset
 from instancediffusion.errors import SettingsError
+from instancediffusion.ray_pool import RayOptions
 from instancediffusion.scene import Box, Instance, Mask, Scene
 
 SCENE = paint((64, 48), ball=(20, 10, 50, 40), apple=(8, 20, 30, 44))
 
 
-def run(folder, out, eyes=None, target="coco", **changed):
+def run(folder, out, eyes=None, target="coco", engine=None, **changed):
     eyes = eyes or Eyes()
     flags = {name: changed.pop(name) for name in ("overwrite", "retry") if name in changed}
     dataset = folder if not hasattr(folder, "is_dir") else open_pictures(folder)
     settings = AnnotationSettings(**{"batch_size": 2} | changed)
-    return annotate_dataset(dataset, Target(out, target, **flags), settings, eyes.stages().pins, eyes.stages)
+    where = Target(out, target, **flags)
+    return annotate_dataset(dataset, where, settings, eyes.stages().pins, eyes.stages, engine=engine)
 
 
 def examples(path):
@@ -135,6 +139,43 @@ def test_a_run_that_was_killed_goes_on_and_gives_what_one_without_a_stop_gives(t
     (tmp_path / "out.records" / "2.png.json").unlink()
     changed = run(source, tmp_path / "out")
     assert changed.annotated == 2 and set(examples(tmp_path / "out")) == {f"{n}.png" for n in (0, 2, 3, 4, 5, 6, 8)}
+
+
+class Elsewhere(Eyes):
+    """Eyes on another machine: what they are given, and what they say, went through a pickle."""
+
+    opened = 0
+
+    @classmethod
+    def map(cls, open_, apply, items, options):
+        there = pickle.loads(pickle.dumps((apply, items)))
+        cls.opened += bool(items)
+        stages = open_()
+        for index in reversed(range(len(items))):
+            yield index, pickle.loads(pickle.dumps(there[0](stages, there[1][index])))
+
+
+def test_a_cluster_gives_what_this_process_gives(tmp_path, monkeypatch):
+    source = make(tmp_path / "in", 9)
+    bad = SCENE.copy()
+    bad[0, 0] = (0, 255, 0)
+    save(source / "3.png", bad)
+    (source / "broken.jpg").write_bytes(b"no picture")
+    here = run(source, tmp_path / "here")
+    size = sum(path.stat().st_size for path in source.iterdir())
+    monkeypatch.setattr(annotation_run, "ray_map", Elsewhere.map)
+    monkeypatch.setattr(annotation_run, "SENT_BYTES", size // 2)
+    there = run(source, tmp_path / "there", engine=RayOptions())
+    assert (there.annotated, there.failed, there.written) == (10, here.failed, here.written) and len(there.failed) == 2
+    assert Elsewhere.opened in (2, 3)  # shares of the pictures, each with models of its own
+    first, second = (examples(tmp_path / name) for name in ("here", "there"))
+    assert first == second and all((first[name].pixels() == second[name].pixels()).all() for name in first)
+    # Gone on with by either.
+    save(source / "99.png", SCENE)
+    again = [run(source, tmp_path / name, engine=engine) for name, engine in (("here", RayOptions()), ("there", None))]
+    assert [one.annotated for one in again] == [1, 1]
+    assert examples(tmp_path / "here") == examples(tmp_path / "there")
+    assert run(source, tmp_path / "here", Eyes(), engine=RayOptions()).written is None and Elsewhere.opened in (3, 4)
 
 
 def test_nothing_is_replaced_in_silence(tmp_path):

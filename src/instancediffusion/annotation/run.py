@@ -9,14 +9,18 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from instancediffusion import __version__
 from instancediffusion.datasets import Example, LazyDataset, SceneDataset, Written, format_of, write_dataset
 from instancediffusion.datasets.formats.shared import read_visible, runs_of
 from instancediffusion.errors import SceneError, SettingsError
+from instancediffusion.ray_pool import RayOptions, ray_map
 from instancediffusion.runs import MANIFEST, Item, RunDirectory, fingerprint, write_atomic, write_json
 from instancediffusion.scene.canvas import Canvas
 from instancediffusion.scene.formats.native import read_native, write_native
@@ -30,6 +34,9 @@ from .stages import Stages
 
 KIND = "annotate"
 FAILED = "failed.jsonl"
+
+SENT_BYTES = 1 << 30
+"""Files of pictures that are sent to a cluster at a time; the models there are loaded once for each such share."""
 
 
 @dataclass
@@ -78,6 +85,7 @@ def annotate_dataset(
     pins: Mapping[str, Mapping[str, Any]],
     build: Callable[[], Stages],
     told: Callable[[int, int], None] | None = None,
+    engine: RayOptions | None = None,
 ) -> Outcome:
     """Annotate all pictures, as far as they are not done, and write the data set.
 
@@ -92,29 +100,37 @@ def annotate_dataset(
         pins: what each model is (`Stages.pins`); other models are other settings.
         build: loads the models; called only if there is something to do.
         told: called after each batch with the number of pictures done and of all.
+        engine: the cluster that looks at the pictures, which are sent there; None: this process. Records are written
+            here in any case.
 
     Raises:
         SettingsError: the target holds something else, or was made with other settings.
         SceneError: no picture could be annotated.
+        ModelError: the models cannot be loaded on the cluster.
     """
     format_of(target.folder, target.format)
     recipe = fingerprint(settings.facts(), {name: dict(pin) for name, pin in pins.items()})
     records = RunDirectory(target.records, KIND)
     _check(target, records, recipe)
     known = records.items()  # at once: asking for each of thousands of pictures takes longer than all else
-    outcome, stages = Outcome(), None
-    for start in range(0, len(dataset), settings.batch_size):
-        entries = [_Entry.of(dataset, index, recipe) for index in range(len(dataset))[start:][: settings.batch_size]]
-        todo = [entry for entry in entries if not _is_done(records, known.get(entry.key), entry, target.retry)]
-        if todo:
-            stages = stages or build()
-            for entry, found in zip(entries, _annotated(entries, stages, settings), strict=True):
-                if entry in todo:
-                    _keep(records, entry, found, recipe)
-        outcome.annotated += len(todo)
-        outcome.skipped += len(entries) - len(todo)
+    outcome = Outcome()
+
+    def batches() -> Iterator[_Batch]:
+        for start in range(0, len(dataset), settings.batch_size):
+            numbers = range(start, min(start + settings.batch_size, len(dataset)))
+            entries = [_Entry.of(dataset, index, recipe) for index in numbers]
+            done = [_is_done(records, known.get(entry.key), entry, target.retry) for entry in entries]
+            yield _Batch(entries, [not one for one in done])
+
+    work = _here(batches(), build, settings) if engine is None else _spread(batches(), build, settings, engine)
+    for batch, results in work:
+        for entry, wanted, found in zip(batch.entries, batch.wanted, results, strict=True):
+            if wanted:
+                _keep(records, entry, found, recipe)
+        outcome.annotated += sum(batch.wanted)
+        outcome.skipped += len(batch.entries) - sum(batch.wanted)
         if told is not None:
-            told(min(start + settings.batch_size, len(dataset)), len(dataset))
+            told(outcome.annotated + outcome.skipped, len(dataset))
     records.settle()
     _write(dataset, target, records, outcome, {"settings": settings.facts(), "models": pins})
     return outcome
@@ -138,6 +154,78 @@ class _Entry:
         except (SceneError, OSError) as error:
             fault = one_line(str(error))
             return cls(key, fingerprint(recipe, fault), None, fault)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Neighbours that go through the models together, and which of them are wanted."""
+
+    entries: Sequence[_Entry]
+    wanted: Sequence[bool]
+
+    def packed(self) -> tuple[list[_Entry], int]:
+        """The entries with their pictures in them, for machines that do not see the files, and their bytes."""
+        packed, size = [], 0
+        for entry in self.entries:
+            example = entry.example
+            if example is not None and isinstance(example.image, Path):
+                example = replace(example, image=example.image.read_bytes())
+            image = None if example is None else example.image
+            size += image.nbytes if isinstance(image, np.ndarray) else len(image) if isinstance(image, bytes) else 0
+            packed.append(replace(entry, example=example))
+        return packed, size
+
+
+_Worked = Iterator[tuple[_Batch, Sequence[Example | str]]]
+_NOTHING = ""
+"""Stands for the result of an entry of a batch of which nothing is wanted."""
+
+
+def _here(batches: Iterator[_Batch], build: Callable[[], Stages], settings: AnnotationSettings) -> _Worked:
+    """Work batches off in this process; the models are loaded for the first that needs them."""
+    stages: Stages | None = None
+    for batch in batches:
+        if any(batch.wanted):
+            stages = stages or build()
+            yield batch, list(_annotated(batch.entries, stages, settings))
+        else:
+            yield batch, [_NOTHING] * len(batch.entries)
+
+
+def _spread(
+    batches: Iterator[_Batch], build: Callable[[], Stages], settings: AnnotationSettings, engine: RayOptions
+) -> _Worked:
+    """Work batches off on a cluster, in the order in which they are done; see `SENT_BYTES`."""
+    window: list[tuple[_Batch, list[_Entry]]] = []
+    held = 0
+    for batch in batches:
+        if not any(batch.wanted):
+            yield batch, [_NOTHING] * len(batch.entries)
+            continue
+        packed, size = batch.packed()
+        window.append((batch, packed))
+        held += size
+        if held >= SENT_BYTES:
+            yield from _sent(window, build, settings, engine)
+            window, held = [], 0
+    yield from _sent(window, build, settings, engine)
+
+
+def _sent(
+    window: Sequence[tuple[_Batch, list[_Entry]]],
+    build: Callable[[], Stages],
+    settings: AnnotationSettings,
+    engine: RayOptions,
+) -> _Worked:
+    packed = [entries for _, entries in window]
+    for index, found in ray_map(build, partial(_annotated_there, settings), packed, engine):
+        yield window[index][0], found
+
+
+def _annotated_there(settings: AnnotationSettings, stages: Stages, entries: Sequence[_Entry]) -> list[Example | str]:
+    """What comes back from a machine of the cluster: all but the pictures, which are here."""
+    found = _annotated(entries, stages, settings)
+    return [one if isinstance(one, str) else replace(one, image=None) for one in found]
 
 
 def _is_done(records: RunDirectory, item: Item | None, entry: _Entry, retry: bool) -> bool:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from instancediffusion.errors import SettingsError
 
+from .engine import engine_options
 from .progress import told_warnings
+
+if TYPE_CHECKING:
+    from instancediffusion.ray_pool import RayOptions
 
 STAGES = ("tagger", "detector", "segmenter", "captioner", "depth")
 
@@ -36,11 +40,15 @@ STAGES = ("tagger", "detector", "segmenter", "captioner", "depth")
 @click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The pictures of labels.")
 @click.option("--retry", is_flag=True, help="Try pictures again that failed before.")
 @click.option("--overwrite", is_flag=True, help="Replace what was made with other settings, or changed since.")
+@engine_options
 def annotate(
     source: Path, out: Path, target: str, recipe: Path | None, tags: str | None, device: str | None,
-    format_: str | None, split: str | None, images: Path | None, retry: bool, overwrite: bool, **given: Any,
+    format_: str | None, split: str | None, images: Path | None, retry: bool, overwrite: bool,
+    engine: RayOptions | None, **given: Any,
 ) -> None:  # fmt: skip
     """Give the pictures in IMAGES boxes, masks, captions and a depth order by models of transformers.
+
+    With --engine ray pictures are sent to a cluster; name a --device that its machines have.
 
     IMAGES is a folder of pictures, or a data set whose missing labels are filled in. Started again it goes on where it
     stopped; OUT.records beside OUT holds what is done, and failed.jsonl there why pictures failed.
@@ -56,7 +64,7 @@ def annotate(
         dataset = open_pictures(source, format_, ReadingOptions(images=images, split=split))
         models = find_models(settings, device or _device())
         where = Target(out, target, overwrite, retry)
-        outcome = annotate_dataset(dataset, where, settings, models.pins, models.build, _progress)
+        outcome = annotate_dataset(dataset, where, settings, models.pins, models.build, _progress, engine)
     for key, reason in outcome.failed.items():
         click.echo(f"warning: {key}: {reason}", err=True)
     count = f"{outcome.annotated} new, {outcome.skipped} done before, {len(outcome.failed)} failed"

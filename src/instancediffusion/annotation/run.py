@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -169,7 +170,8 @@ class _Batch:
         for entry in self.entries:
             example = entry.example
             if example is not None and isinstance(example.image, Path):
-                example = replace(example, image=example.image.read_bytes())
+                with suppress(OSError):  # gone meanwhile: then it cannot be read there, which is told
+                    example = replace(example, image=example.image.read_bytes())
             image = None if example is None else example.image
             size += image.nbytes if isinstance(image, np.ndarray) else len(image) if isinstance(image, bytes) else 0
             packed.append(replace(entry, example=example))

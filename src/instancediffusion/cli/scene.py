@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from instancediffusion.errors import Problem, SceneError
+from instancediffusion.errors import Problem, SceneError, SettingsError
 
 from .groups import Group
 from .inputs import FILE, OUT, STANDARD, Reading, reading_options
@@ -235,11 +236,14 @@ def flip(source: Path, out: Path, overwrite: bool) -> None:
 
     suite = suite_of("flip")
     requests = read_cases(suite, source)
-    paths = [out / f"{one.name.rpartition('/')[2]}.json" for one in requests]
+    names = [one.name.rpartition("/")[2] for one in requests]
+    if twice := next((name for name, count in Counter(map(str.casefold, names)).items() if count > 1), None):
+        raise SettingsError(f"{source}: two scenes have the request {twice!r}; give their files different names")
+    paths = [out / f"{name}.json" for name in names]
     _check_free(paths, overwrite)
     for path, one in zip(paths, requests, strict=True):
         _write(path, scene_text(one.example.scene).encode(), quiet=True)
-    click.echo(f"{out}: {_counted(len(paths), 'scene')}; {', '.join(f'{k}: {v}' for k, v in suite.notes().items())}")
+    click.echo(f"{out}: {_counted(len(paths), 'request')}; {', '.join(f'{k}: {v}' for k, v in suite.notes().items())}")
 
 
 @scene.command()

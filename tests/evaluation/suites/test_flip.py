@@ -10,18 +10,21 @@ from PIL import Image
 
 from instancediffusion import Box, Instance, Mask, Point, Scene
 from instancediffusion.cli import cli
+from instancediffusion.cli.evaluation_run import open_judge
 from instancediffusion.cli.inputs import Reading, read_inputs
 from instancediffusion.cli.progress import Countdown
 from instancediffusion.cli.suite_run import Maker, seeds_of
 from instancediffusion.datasets import Example
 from instancediffusion.errors import FailureWarning, SettingsError
-from instancediffusion.evaluation import EvaluationReport
+from instancediffusion.evaluation import EvaluationReport, Seen, SeenInstance
 from instancediffusion.evaluation.orders import overlapping_pairs, visible_masks
 from instancediffusion.evaluation.suites import Case, run_suite, suite_of
 from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.run import read_cases
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.scene import ordered, save_scene, without_order
+from instancediffusion.studies.composites import Item, compose
+from instancediffusion.studies.telling import tell
 from tests.studies.tiny_judges import tiny_dino, tiny_sam
 from tests.tiny_pipeline import tiny_pipeline
 
@@ -253,7 +256,7 @@ def test_missing_and_bad_pictures_are_told_by_name(tmp_path):
         "c_0-over-1.png",
     ]
     assert result.failures[1].reason == "there is no picture of this name"
-    assert (result.facts["pictures without a score"], result.facts["scenes without a picture"]) == (1, 2)
+    assert (result.facts["pictures without a score"], result.facts["requests without a picture"]) == (1, 2)
     assert result.made.scores["pair_right"].count == 1 and result.made.scores["right"].count == 3
 
 
@@ -330,7 +333,9 @@ def test_requests_are_written_for_any_model(tmp_path):
     save_scene(scene, tmp_path / "my street.json")
     arguments = ["scene", "flip", str(tmp_path / "my street.json"), "-o", str(tmp_path / "asked")]
     result = CliRunner().invoke(cli, arguments)
-    assert result.exit_code == 0 and "2 scenes; pairs: 1" in result.stdout, result.output
+    assert result.exit_code == 0 and "2 requests; scenes: 1, scenes with a pair: 1, pairs: 1" in result.stdout, (
+        result.output
+    )
     assert CliRunner().invoke(cli, arguments).exit_code == 2  # nothing is written over
     inputs = read_inputs([str(tmp_path / "asked")], Reading(), (64, 64)).found
     suite = suite_of("flip")
@@ -341,6 +346,48 @@ def test_requests_are_written_for_any_model(tmp_path):
         (tmp_path / "asked" / f"{one.name}_7.png").touch()
     found = find_pictures(requests, tmp_path / "asked")
     assert [path.name for (path,) in found] == ["my street_0-over-1_7.png", "my street_1-over-0_7.png"]
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_the_drawings_see_the_order_of_composites(tmp_path, kind):
+    judge, world = open_judge("drawings", 5)
+    items = (Item("apple", (0.42, 0.6), 0.3, "red"), Item("pear", (0.57, 0.6), 0.3, "yellow"))
+    samples = [compose(world, items, ranks, "table") for ranks in ((1, 0), (0, 1))]
+    scene = tell(samples[0], (kind,), order=False)
+    shown = {
+        f"fruit_{order}": Image.fromarray(sample.image)
+        for order, sample in zip(("0-over-1", "1-over-0"), samples, strict=True)
+    }
+    one = Case(Example(scene, None, "fruit.png"), "fruit")
+    found = values(scores_of(tmp_path, [one], shown, models(judge=judge)).made)
+    assert (found["pair_right"], found["exchanged_pair_right"], found["undecided"]) == (1, 0, 0)
+    assert found["blend"] < 0.05
+    if kind == "mask":
+        assert found["visible_iou"] > 0.9 > found["exchanged_visible_iou"] + 0.1
+
+
+class Blind:
+    """A judge that is told nothing: it names what is red an apple, and guesses the whole block behind."""
+
+    def look(self, images):
+        (image,) = images
+        labels, instances, wholes = np.zeros((SIZE, SIZE), np.uint8), [], []
+        for name, colour, box in (("pear", "blue", BLUE), ("apple", "red", RED)):
+            labels[_shows(image, colour)] = len(instances) + 1
+            instances.append(SeenInstance(name, colour, None, np.array(box) / SIZE, 0.9))
+            wholes.append(block(*box))
+        return [Seen(labels, tuple(instances), wholes=np.array(wholes))]
+
+    def describe(self):
+        return {"name": "blind"}
+
+
+def test_a_blind_judge_guesses_what_is_hidden(tmp_path):
+    # Told boxes are larger than the blocks; the judge's guess of these says where they overlap.
+    boxes = [told("an apple", 5, 25, 52, 75, mask=False), told("a pear", 28, 25, 75, 75, mask=False)]
+    shown = {"fruit_0-over-1": red_over_blue(), "fruit_1-over-0": blue_over_red()}
+    found = values(scores_of(tmp_path, [case("fruit", *boxes)], shown, models(judge=Blind())).made)
+    assert (found["pair_right"], found["blend"], found["missed"]) == (1, 0, 0)
 
 
 def test_the_command_scores_by_networks_and_by_the_drawings(tmp_path):

@@ -23,12 +23,15 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.scene import ordered, without_order
 from instancediffusion.worlds import KINDS
 
+from ..drawings import Drawings, DrawingsJudge, Drawn
 from ..estimates import Estimate, estimate
 from ..evaluate import InformedJudge
 from ..matching import match
 from ..orders import (
+    Overlap,
     in_front,
     lower_and_larger,
+    overlap_of,
     overlapping_pairs,
     owned_overlap,
     pair_numbers,
@@ -40,7 +43,7 @@ from ..orders import (
 from ..report import ScoreTable
 from ..scores import mask_iou
 from ..seen import Bools, Seen
-from ..truth import truth_of_scene
+from ..truth import TrueInstance, Truth, truth_of_scene
 from .models import Models
 from .suite import Case, Measure, Row, Scored, Suite, known, register
 
@@ -100,14 +103,16 @@ class FlipSuite(Suite):
         "prior_larger": Measure("prior bias to the larger", "The same of the one with the larger box."),
         "right": Measure(
             "order accuracy",
-            "The one asked to be in front owns more of the overlap of the told extents, by .1 of it. Where one of the "
-            "two is not found, nothing decides, which is wrong.",
+            "The one asked to be in front owns more of the overlap of the two, by .1 of it. A picture that does not "
+            "decide is wrong.",
         ),
-        "undecided": Measure("undecided", "One of the two is not found, or neither leads by .1.", upwards=False),
+        "undecided": Measure(
+            "undecided", "One of the two is not found, neither leads by .1, or they look alike.", upwards=False
+        ),
         "blend": Measure(
             "blend index",
-            "Share of the overlap that does not show the one in front; both are found. In pairs told by boxes, part of "
-            "the overlap shows neither even if all is well.",
+            "Share of the overlap that does not show the one in front. Of pairs told by boxes, networks know the "
+            "overlap of the boxes alone, part of which shows neither even if all is well.",
             upwards=False,
         ),
         "visible_iou": Measure(
@@ -140,7 +145,7 @@ class FlipSuite(Suite):
             for pair in pairs.pairs:
                 seed = len(found) // 2 if self.same_seed else None
                 found += [_request(case, pair, front, seed) for front in (0, 1)]
-        self._facts = {"pairs": len(found) // 2, "scenes with a pair": scenes, **left_out}
+        self._facts = {"scenes": len(cases), "scenes with a pair": scenes, "pairs": len(found) // 2, **left_out}
         if not found:
             told = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
             raise SettingsError(
@@ -152,19 +157,16 @@ class FlipSuite(Suite):
         """See who of the pair is in front; whoever looks is not told the order."""
         assert isinstance(case, Request), "the cases of this suite are its requests"
         scene, (first, second) = case.example.scene, case.pair
-        seen, owners = _look(case, image, models)
+        truth = truth_of_scene(without_order(scene), KINDS)
+        seen, owners = _look(case, truth, image, models)
         found = [owners[index] for index in case.pair]
         row: Row = {"layout": case.layout, "pair": [first, second], "front_asked": case.front, "own": case.own}
-        truth = truth_of_scene(without_order(scene), ())
         row |= {"missed": float(np.mean([one is None for one in found]))}
         row |= lower_and_larger(truth.instances[first], truth.instances[second])
-        overlap = None
-        if found[0] is not None and found[1] is not None:
-            overlap = owned_overlap(seen, found[0], found[1], _shared(case, seen, owners))
-        row |= in_front(case.front, overlap)
+        row |= in_front(case.front, _overlap(case, truth, image, models, seen, owners))
         exchanged = ordered(scene, case.pair[1 - case.front], case.pair[case.front])
         for name, asked in (("visible_iou", scene), ("exchanged_visible_iou", exchanged)):
-            row[name] = _visible_iou(visible_masks(asked, case.pair, seen.labels.shape[:2]), seen, found)
+            row[name] = _visible_iou(visible_masks(asked, case.pair, _size(seen)), seen, found)
         return row
 
     def aggregate(self, scored: Sequence[Scored]) -> ScoreTable:
@@ -202,7 +204,8 @@ class FlipSuite(Suite):
                 if row[name] is not None:
                     values[name].append((row[name], row["layout"]))
         for both in _both(scored):
-            numbers = pair_numbers(both) or {}
+            numbers = pair_numbers(both)
+            assert numbers is not None, "these are one picture of either order"
             fronts = [(row["front"], row["front_asked"]) for row in both]
             numbers["exchanged_pair_right"] = float(all(front == 1 - asked for front, asked in fronts))
             numbers["favoured"] = abs(numbers["prior"])
@@ -241,34 +244,54 @@ def _told_by(*masks: bool) -> str:
     return "masks" if all(masks) else "box and mask" if any(masks) else "boxes"
 
 
-def _look(case: Request, image: Image.Image, models: Models) -> tuple[Seen, Sequence[int | None]]:
+def _look(case: Request, truth: Truth, image: Image.Image, models: Models) -> tuple[Seen, Sequence[int | None]]:
     """Return what is seen, and of each of the scene's instances the number it is seen as, or None."""
-    scene = without_order(case.example.scene)
     if models.has("judge"):
-        judge, truth = models.judge, truth_of_scene(scene, KINDS)
-        if isinstance(judge, InformedJudge):
-            (seen,) = judge.look_for([image], [truth])
-        else:
-            (seen,) = judge.look([image])
+        judge = models.judge
+        (seen,) = judge.look_for([image], [truth]) if isinstance(judge, InformedJudge) else judge.look([image])
         return seen, match(seen, truth).pairs
     threshold = float(getattr(models.phrases, "threshold", SURE))
-    sighting = sight(image, scene, models.phrases, models.segmenter, threshold)
+    sighting = sight(image, without_order(case.example.scene), models.phrases, models.segmenter, threshold)
     return sighting.seen, [None if box is None else index for index, box in enumerate(sighting.boxes)]
 
 
-def _shared(case: Request, seen: Seen, owners: Sequence[int | None]) -> Bools:
-    """Where both of a pair are, hidden parts too, and no third instance of the scene is seen."""
-    shared: Bools = np.ones(seen.labels.shape[:2], bool)
-    for index in case.pair:
-        told, owner = case.example.scene.instances[index], owners[index]
-        if told.mask is None and seen.wholes is not None and owner is not None:
-            shared &= seen.wholes[owner] | seen.mask(owner)
-        elif (extent := told_extent(told, shared.shape)) is not None:
-            shared &= extent
+def _overlap(
+    case: Request, truth: Truth, image: Image.Image, models: Models, seen: Seen, owners: Sequence[int | None]
+) -> Overlap | None:
+    """Whose the overlap of the pair is; None if nobody can tell. What shows a third instance does not count."""
+    hidden = np.zeros(_size(seen), bool)
     for index, owner in enumerate(owners):
         if index not in case.pair and owner is not None:
-            shared &= ~seen.mask(owner)
-    return shared
+            hidden |= seen.mask(owner)
+    if models.has("judge") and isinstance(models.judge, DrawingsJudge):
+        # Pixel by pixel, by the two drawings where they were told to be, as in the overlap study.
+        drawn = [_drawn(truth.instances[index], models.judge.drawings, ~hidden) for index in case.pair]
+        if drawn[0] is not None and drawn[1] is not None:
+            return overlap_of(image, drawn[0], drawn[1])
+    first, second = (owners[index] for index in case.pair)
+    if first is None or second is None:
+        return None
+    return owned_overlap(seen, first, second, _whole(case, seen, owners, 0) & _whole(case, seen, owners, 1) & ~hidden)
+
+
+def _drawn(wanted: TrueInstance, drawings: Drawings, free: Bools) -> Drawn | None:
+    placed = None if wanted.box is None else drawings.place(wanted, wanted.box, (free.shape[0], free.shape[1]))
+    return None if placed is None else Drawn(placed.pixels, placed.inside & free)
+
+
+def _whole(case: Request, seen: Seen, owners: Sequence[int | None], which: int) -> Bools:
+    """All of one of a pair, hidden parts too: as its mask tells, as the judge guesses, or as its box tells."""
+    told, owner = case.example.scene.instances[case.pair[which]], owners[case.pair[which]]
+    if told.mask is None and seen.wholes is not None and owner is not None:
+        guessed: Bools = seen.wholes[owner] | seen.mask(owner)
+        return guessed
+    extent = told_extent(told, _size(seen))
+    assert extent is not None, "pairs have extents"
+    return extent
+
+
+def _size(seen: Seen) -> tuple[int, int]:
+    return seen.labels.shape[0], seen.labels.shape[1]
 
 
 def _visible_iou(wanted: Sequence[Bools | None], seen: Seen, found: Sequence[int | None]) -> float | None:

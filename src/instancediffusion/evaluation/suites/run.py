@@ -133,10 +133,11 @@ def run_suite(
     if rows is not None:
         lines = [json.dumps({"picture": item.path, "scene": cases[item.case].name, **item.row}) for item in scored]
         rows.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    unit = "requests" if suite.whole else "scenes"
     facts: dict[str, Any] = {
-        "scenes": len(cases),
+        unit: len(cases),
         "pictures": len(scored),
-        "scenes without a picture": sum(not paths for paths in found),
+        f"{unit} without a picture": sum(not paths for paths in found),
         "pictures without a score": unscored,
         "real pictures": len(others),
         "models": models.describe(suite.needs),

@@ -120,7 +120,7 @@ def evaluate(
     if bench.suites:
         from .suite_run import run_bench
 
-        if click.get_current_context().get_parameter_source("judge_name") is not ParameterSource.DEFAULT:
+        if click.get_current_context().get_parameter_source("judge_name") is ParameterSource.COMMANDLINE:
             bench = bench.judged(judge_name)
         make = lambda: _maker(model, preset, options, not no_order, device, batch_size, overwrite)  # noqa: E731
         for path in run_bench(bench, output, device, make, progress, {"model": model, "preset": preset}):

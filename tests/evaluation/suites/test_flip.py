@@ -337,6 +337,11 @@ def test_requests_are_written_for_any_model(tmp_path):
         result.output
     )
     assert CliRunner().invoke(cli, arguments).exit_code == 2  # nothing is written over
+    for folder in ("a", "b"):  # one name in two folders: the requests could not be told apart
+        (tmp_path / "twice" / folder).mkdir(parents=True)
+        save_scene(scene, tmp_path / "twice" / folder / "street.json")
+    twice = CliRunner().invoke(cli, ["scene", "flip", str(tmp_path / "twice"), "-o", str(tmp_path / "other")])
+    assert twice.exit_code == 2 and "'street_0-over-1'" in twice.stderr and not (tmp_path / "other").exists()
     inputs = read_inputs([str(tmp_path / "asked")], Reading(), (64, 64)).found
     suite = suite_of("flip")
     requests = read_cases(suite, tmp_path / "my street.json")

@@ -129,7 +129,7 @@ class FlipSuite(Suite):
         self._facts: dict[str, Any] = {}
 
     def requests(self, cases: Sequence[Case]) -> Sequence[Case]:
-        """Return both orders of every overlapping pair.
+        """Return both orders of every overlapping pair: requests 2 k and 2 k + 1 are those of pair k.
 
         Raises:
             SettingsError: there is no such pair; it says what was left out.
@@ -177,12 +177,11 @@ class FlipSuite(Suite):
 
     def compare(self, scored: Sequence[Scored], real: Sequence[Scored]) -> tuple[ScoreTable, ScoreTable | None]:
         """Put the scores together; a real picture of unknown order says nothing of the order."""
-        there = {(item.row["layout"], *item.row["pair"], item.row["front_asked"]) for item in real}
+        there = {item.case for item in real}
         plain = []
         for item in real:
             row = item.row
-            both = (row["layout"], *row["pair"], 1 - row["front_asked"]) in there
-            if not both and row["own"] is None:
+            if item.case ^ 1 not in there and row["own"] is None:
                 silent = dict.fromkeys(("right", "visible_iou", "exchanged_visible_iou"))
                 item = replace(item, row={**row, **silent})
             plain.append(item)
@@ -305,9 +304,8 @@ def _visible_iou(wanted: Sequence[Bools | None], seen: Seen, found: Sequence[int
 
 def _both(scored: Sequence[Scored]) -> Iterator[tuple[Row, Row]]:
     """Yield both orders of each pair, the k-th picture of one with the k-th of the other."""
-    sides: dict[tuple[Any, ...], tuple[list[Row], list[Row]]] = {}
+    sides: dict[int, tuple[list[Row], list[Row]]] = {}
     for item in sorted(scored, key=lambda one: one.path):
-        row = item.row
-        sides.setdefault((row["layout"], *row["pair"]), ([], []))[row["front_asked"]].append(row)
+        sides.setdefault(item.case // 2, ([], []))[item.case % 2].append(item.row)
     for first, second in sides.values():
         yield from zip(first, second, strict=False)

@@ -1,5 +1,6 @@
 """Exactness: padding collapsed, keys and values cached, slots permuted or added, batches joined and cut."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from instancediffusion.adapter import GatedSelfAttention, Grounding, InstanceAdapter
-from instancediffusion.conditioning import KINDS, LocationTensors, box_regions
+from instancediffusion.conditioning import KINDS, LocationTensors
 from instancediffusion.conditioning.attention_mask import AttentionBias
+from instancediffusion.errors import ModelError
 from tests.tiny import random_locations, tiny_adapter, tiny_unet
 
 SLOTS = 30
@@ -155,6 +157,14 @@ def test_every_kind_of_location_changes_its_tokens():
             assert not changed[: position * 3].any()
 
 
+def test_an_adapter_that_drew_beside_the_attention_is_refused(tmp_path):
+    tiny_adapter(tiny_unet()).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "cell_features": 256}))
+    with pytest.raises(ModelError, match=r"cell_features .* are no part of this version"):
+        InstanceAdapter.from_pretrained(tmp_path)
+
+
 def test_gate_heads_must_divide_channels():
     with pytest.raises(ValueError, match="does not divide"):
         GatedSelfAttention(10, 4, 3)
@@ -193,57 +203,3 @@ def test_caption_shortcut_reaches_used_tokens_only():
         changed = (adapter.tokens(locations, first).tokens != adapter.tokens(locations, second).tokens).any(-1)[0]
     slots = adapter.tokens(locations, first).slot[0]
     assert torch.equal(changed, (slots == 0) | (slots == 1))
-
-
-def test_cell_features_start_without_effect_and_are_off_as_published():
-    unet = tiny_unet()
-    torch.manual_seed(3)
-    plain = InstanceAdapter.for_unet(unet, token_dim=24, caption_dim=32, hidden_dim=40)
-    celled = InstanceAdapter.for_unet(unet, token_dim=24, caption_dim=32, hidden_dim=40, cell_features=20)
-    missing, unexpected = celled.load_state_dict(plain.state_dict(), strict=False)
-    assert not unexpected and missing and all(".cells." in name or name.startswith("cells.") for name in missing)
-    locations, captions = random_locations(2, 3), captions_for(2, 3)
-    x, context = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 5, 32)
-
-    def run(adapter, rows=(0, 1)):
-        with torch.no_grad():
-            for layer in adapter.layers.values():
-                layer.alpha_attn.fill_(1.0)
-            adapter.graft(unet)
-            whole = adapter(locations, captions)
-            joined = Grounding.cat([whole.select([row]) for row in rows])
-            sample = unet(x[list(rows)], 5, context[list(rows)], cross_attention_kwargs={"grounding": joined}).sample
-            adapter.remove()
-        return sample
-
-    before = run(plain)
-    assert torch.equal(before, run(celled))
-    with torch.no_grad():
-        for layer in celled.layers.values():
-            layer.cells.weight.normal_(generator=torch.Generator().manual_seed(1))
-    after = run(celled)
-    assert (after - before).abs().max() > 1e-3
-    torch.testing.assert_close(run(celled, rows=(1, 0)), after.flip(0), atol=1e-5, rtol=1e-5)
-
-
-def test_cell_features_tell_captions_and_places_apart():
-    adapter = tiny_adapter(tiny_unet(), cell_features=20)
-    locations, captions = random_locations(1, 1, masks=False), captions_for(1, 1)
-    inside = box_regions(locations.boxes[0, 0], (8, 8)).flatten()
-    with torch.no_grad():
-        features = adapter.cells(locations, captions, locations.boxes, (8, 8))[0]
-        other = adapter.cells(locations, captions + 1, locations.boxes, (8, 8))[0]
-    assert features.shape == (64, adapter.cells.width) and not features[~inside].any()
-    assert len(torch.unique(features[inside], dim=0)) == int(inside.sum())
-    assert (features != other)[inside].any(1).all()
-
-
-def test_an_instance_without_a_known_extent_gets_a_guess_unless_it_is_given():
-    adapter = tiny_adapter(tiny_unet(), cell_features=20)
-    locations, captions = random_locations(2, 3).drop("box", "mask", "scribble"), captions_for(2, 3)
-    given = torch.tensor([0.1, 0.1, 0.9, 0.9]).expand(2, 3, 4)
-    guessed = adapter(locations, captions)
-    assert torch.equal(guessed.extents, adapter.cells.extents_of(locations, captions))
-    assert torch.equal(adapter(locations, captions, extents=given).extents, given)
-    joined = Grounding.cat([guessed.select([1]), guessed.select([0])])
-    assert torch.equal(joined.extents, guessed.extents[[1, 0]])

@@ -107,14 +107,6 @@ def test_what_is_loosely_told_is_never_forbidden():
     assert shown.argmax() == 0
 
 
-def test_a_known_reach_widens_a_point():
-    locations = told(Instance("a", point=Point(0.5, 0.5)))
-    far = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
-    wide, narrow = memberships(locations, SIZE, far), memberships(locations, SIZE)
-    assert (wide >= narrow).all()
-    assert wide[0, 0, 3, 1] > 0.9 > 0.1 > narrow[0, 0, 3, 1]
-
-
 def test_images_of_a_batch_do_not_see_each_other():
     one, other = pair(0, 1, **PLACES[0]), pair(1, 0, **PLACES[0])
     both = type(one).cat([one, other])

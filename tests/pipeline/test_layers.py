@@ -4,10 +4,8 @@ import torch
 from instancediffusion import Box, Instance, Mask, Point, Scene, Scribble
 from instancediffusion.pipeline.framing import framed
 from instancediffusion.pipeline.layers import layered_merge, order_region
-from instancediffusion.pipeline.scene_bank import _reversed, build_scene_bank
-from instancediffusion.pipeline.text import encode_texts
-from tests.tiny import tiny_adapter, tiny_unet
-from tests.tiny_pipeline import disc, tiny_text_encoder, tiny_tokenizer
+from instancediffusion.pipeline.scene_bank import _reversed
+from tests.tiny_pipeline import disc
 
 CELLS = (32, 32)
 BEST = {"num_inference_steps": 4, "guidance_scale": 2.0, "scheduler": "ddim"}
@@ -99,21 +97,3 @@ def test_order_guidance_needs_a_stated_overlap(pipe):
         plain = pipe(scene(*order), seed=0, **{**settings, "order_guidance_scale": 0.0})
         guided = pipe(scene(*order), seed=0, **settings)
         assert guided.network_rows == plain.network_rows + extra * (BEST["num_inference_steps"] // 2)
-
-
-def test_alone_an_instance_is_as_large_as_in_its_scene(tmp_path):
-    """By itself on its crop a point was guessed anew: as large a part of the crop as it had been of the canvas."""
-    adapter = tiny_adapter(tiny_unet(), cell_features=8)
-    points = (Instance("a", point=Point(0.4, 0.5), z_order=1), Instance("b", point=Point(0.6, 0.5), z_order=2))
-    scene = Scene("x", (*points, Instance("c", box=Box(0.1, 0.2, 0.3, 0.5))), 64, 64)
-    tokenizer = tiny_tokenizer(tmp_path)
-    texts = encode_texts(["", "x", "a", "b", "c"], tokenizer, tiny_text_encoder(len(tokenizer)), "cpu")
-    frames = {1: (0.2, 0.25, 0.7, 0.75), 2: (0.0, 0.0, 1.0, 1.0), 3: (0.0, 0.1, 0.5, 0.6)}
-    bank = build_scene_bank([scene], [frames], texts, adapter, instance_mask=None, max_rows=2, swapped=[0])
-    (whole,) = bank.groundings[0].extents
-    for number, (x0, y0, x1, y1) in frames.items():
-        (alone,) = bank.groundings[bank.alone[0, number][1]].extents
-        on_canvas = alone[0] * torch.tensor([x1 - x0, y1 - y0] * 2) + torch.tensor([x0, y0] * 2)
-        cut = torch.minimum(torch.maximum(whole[number - 1], torch.tensor([x0, y0] * 2)), torch.tensor([x1, y1] * 2))
-        torch.testing.assert_close(on_canvas, cut)
-    torch.testing.assert_close(bank.groundings[bank.swapped[0]].extents, bank.groundings[0].extents)

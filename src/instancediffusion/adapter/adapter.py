@@ -12,7 +12,6 @@ from huggingface_hub import ModelCard
 from torch import Tensor, nn
 
 from instancediffusion.adapter.card import ADAPTER_SUMMARY, ADAPTER_USAGE, PublishedWithCard, model_card
-from instancediffusion.adapter.cells import CellFeatures
 from instancediffusion.adapter.gated_attention import GatedSelfAttention
 from instancediffusion.adapter.graft import (
     GraftOwner,
@@ -65,7 +64,6 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         segmentation: Mapping[str, Any] | None = None,
         token_weight: float = 1.0,
         caption_shortcut: bool = False,
-        cell_features: int = 0,
         relative_values: int = 0,
         derive_locations: bool = False,  # noqa: ARG002 - read from the registered config
         published_mask_points: bool = False,  # noqa: ARG002
@@ -86,8 +84,6 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
             segmentation: arguments of `MaskEncoder`; None leaves the segmentation input out.
             token_weight: attention weight of an instance's token at the start, see `UniFusion`.
             caption_shortcut: a direct way from the caption to its tokens, see `UniFusion`.
-            cell_features: width of what a small network makes of the sprites in each cell, its place in their
-                instances and the captions, see `CellFeatures`. 0, nothing of the kind, as published.
             relative_values: width of the box-relative features that the gated layers read, see `RelativeFeatures`. 0,
                 nothing of the kind, as published.
             derive_locations: give instances the kinds of location their own imply, see `locations_from_scenes`.
@@ -108,13 +104,11 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
             token_weight=token_weight,
             caption_shortcut=caption_shortcut,
         )
-        self.cells = CellFeatures(caption_dim, hidden_dim, cell_features) if cell_features else None
-        width = 0 if self.cells is None else self.cells.width
         self.relative = RelativeFeatures(caption_dim, relative_values) if relative_values else None
         self.layer_names = {_key(name): name for name in layer_shapes}
         self.layers = nn.ModuleDict(
             {
-                _key(name): GatedSelfAttention(channels, token_dim, heads, width, relative_values)
+                _key(name): GatedSelfAttention(channels, token_dim, heads, relative_values)
                 for name, (channels, heads) in layer_shapes.items()
             }
         )
@@ -124,6 +118,20 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         self._layers_by_path: dict[str, GatedSelfAttention] = {
             name: cast(GatedSelfAttention, self.layers[key]) for key, name in self.layer_names.items()
         }
+
+    @classmethod
+    def from_config(cls, config: Any = None, **options: Any) -> Any:
+        """Build an adapter of the architecture that a config tells.
+
+        Raises:
+            ModelError: it is of an earlier version's adapter, which drew pictures of captions outside attention.
+        """
+        if isinstance(config, Mapping) and config.get("cell_features"):
+            raise ModelError(
+                "adapter: its cell_features (pictures of captions, laid beside the attention) are no part of this "
+                "version; use the version that made it, or train an adapter anew"
+            )
+        return super().from_config(config, **options)
 
     @classmethod
     def for_unet(cls, unet: UNet2DConditionModel, *, scaleu: bool = True, **config: Any) -> InstanceAdapter:
@@ -215,7 +223,6 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         captions: Tensor,
         *,
         instance_mask: InstanceMaskRule | None = None,
-        extents: Tensor | None = None,
         kept: Tensor | None = None,
     ) -> Grounding:
         """Everything the UNet needs of B scenes, computed once for all steps and both guidance halves.
@@ -224,8 +231,6 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
             locations: B images of N slots.
             captions: (B, N, caption_dim) pooled caption features.
             instance_mask: attention mask rule, see `conditioning.attention_mask`; None takes the adapter's own.
-            extents: (B, N, 4) xyxy, fractions of the canvas: how far the instances reach, for adapters with cell
-                features, in training on pictures of which all is known. None guesses what the locations leave open.
             kept: (B, 4) bool, for the published inference, see `UniFusion.forward`.
 
         Raises:
@@ -235,10 +240,7 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         if rule not in INSTANCE_MASK_RULES:
             raise SettingsError(f"instance_mask: unknown rule {rule!r}; choose one of {', '.join(INSTANCE_MASK_RULES)}")
         tokens = self.tokens(locations, captions, kept)
-        if self.cells is not None and extents is None:
-            extents = self.cells.extents_of(locations, captions)
-        if self.cells is None and self.relative is None and rule in ("none", "published"):
-            # Neither rule looks at bitmaps, which are large.
+        if self.relative is None and rule in ("none", "published"):  # nothing looks at bitmaps, which are large
             locations = replace(locations, segmentations=None)
         return Grounding(
             layers=self._layers_by_path,
@@ -248,10 +250,8 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
             kind=tokens.kind,
             locations=locations,
             instance_mask=rule,
-            cells=self.cells,
             relative=self.relative,
-            captions=None if self.cells is None and self.relative is None else captions,
-            extents=None if self.cells is None else extents,
+            captions=None if self.relative is None else captions,
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -18,16 +18,13 @@ class GatedSelfAttention(nn.Module):
     them once per scene.
     """
 
-    def __init__(
-        self, channels: int, token_dim: int, heads: int, cell_features: int = 0, relative_values: int = 0
-    ) -> None:
+    def __init__(self, channels: int, token_dim: int, heads: int, relative_values: int = 0) -> None:
         """Build one layer.
 
         Args:
             channels: C of the feature map.
             token_dim: D of the grounding tokens.
             heads: attention heads; divides `channels`.
-            cell_features: width of what is known of each cell and added to it, see `CellFeatures`; 0 leaves it out.
             relative_values: width of the box-relative features, see `RelativeFeatures`; 0, none, as published.
         """
         super().__init__()
@@ -42,9 +39,6 @@ class GatedSelfAttention(nn.Module):
         self.to_v = nn.Linear(channels, channels, bias=False)
         self.to_out = nn.Linear(channels, channels)
         self.ff = FeedForward(channels, activation_fn="geglu")
-        self.cells = nn.Linear(cell_features, channels, bias=False) if cell_features else None
-        if self.cells is not None:
-            nn.init.zeros_(self.cells.weight)
         self.relative = nn.Linear(relative_values, channels, bias=False) if relative_values else None
         if self.relative is not None:
             nn.init.zeros_(self.relative.weight)
@@ -64,7 +58,6 @@ class GatedSelfAttention(nn.Module):
         token_values: Tensor,
         bias: AttentionBias | None,
         scale: float,
-        cells: Tensor | None = None,
         relative: Tensor | None = None,
     ) -> Tensor:
         """What to add to x.
@@ -75,7 +68,6 @@ class GatedSelfAttention(nn.Module):
             token_values: (B, T, C) from `keys_values`.
             bias: what is added to the logits; None = nothing.
             scale: the grounding scale s of this step.
-            cells: (B, L, cell_features) what is known of each cell, for layers that take it.
             relative: (B, L, F) box-relative features, for layers that read them; see `RelativeFeatures.seen`.
 
         Returns:
@@ -83,10 +75,6 @@ class GatedSelfAttention(nn.Module):
         """
         given = x.dtype
         x = x.to(self.norm1.weight.dtype)  # the adapter may be of another type than the UNet it is in
-        placed: Tensor | float = 0.0
-        if self.cells is not None and cells is not None:
-            placed = scale * self.cells(cells.to(self.cells.weight.dtype)).to(x.dtype)
-            x = x + placed
         rows = self.norm1(x)
         query = self._split(self.to_q(rows))
         keys, values = self._split(self.to_k(rows)), self._split(self.to_v(rows))
@@ -96,7 +84,7 @@ class GatedSelfAttention(nn.Module):
         if self.relative is not None and relative is not None:
             attended = attended + self.relative(relative.to(self.relative.weight.dtype)).to(attended.dtype)
         change = scale * self.alpha_attn.tanh() * attended
-        whole: Tensor = placed + change + scale * self.alpha_dense.tanh() * self.ff(self.norm2(x + change))
+        whole: Tensor = change + scale * self.alpha_dense.tanh() * self.ff(self.norm2(x + change))
         return whole.to(given)
 
     def _split(self, rows: Tensor) -> Tensor:

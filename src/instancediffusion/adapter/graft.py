@@ -110,7 +110,7 @@ class GroundedSelfAttention(Attention):
         if grounding.ran is not None:
             grounding.ran.append(name)
         layer = grounding.layers[name]
-        change: Tensor = layer(x, keys, values, told.bias, grounding.scale, told.cells, told.relative)
+        change: Tensor = layer(x, keys, values, told.bias, grounding.scale, told.relative)
         return attended + change
 
 

@@ -21,21 +21,15 @@ class MapGrounding:
 
     Attributes:
         bias: who sees whom.
-        cells: (B, L, W) the cell features, for adapters that have them.
         relative: (B, L, F) the box-relative features, for adapters that have them.
     """
 
     bias: AttentionBias
-    cells: Tensor | None = None
     relative: Tensor | None = None
 
     def select(self, rows: Tensor) -> MapGrounding:
         """The images `rows`, int64, in that order."""
-        return MapGrounding(
-            self.bias.select(rows),
-            None if self.cells is None else self.cells[rows],
-            None if self.relative is None else self.relative[rows],
-        )
+        return MapGrounding(self.bias.select(rows), None if self.relative is None else self.relative[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +47,8 @@ class Grounding:
         locations: locations of the B images, for the attention mask.
         instance_mask: the rule of the attention mask.
         scale: the grounding scale of this step; at 0 the layers are skipped altogether.
-        cells: makes the cell features, for adapters that have them; see `CellFeatures`.
         relative: makes the box-relative features, for adapters that have them; see `RelativeFeatures`.
-        captions: (B, N, caption_dim) pooled caption features, kept for `cells` and `relative` only.
-        extents: (B, N, 4) how far the instances reach, told or guessed, for `cells` only.
+        captions: (B, N, caption_dim) pooled caption features, kept for `relative` only.
         map_size: (height, width) of the feature map of the current layer; handed down by its transformer.
         ran: takes the names of the gated layers as they run, for a caller who wants to know; None = nobody does.
     """
@@ -69,10 +61,8 @@ class Grounding:
     locations: LocationTensors
     instance_mask: InstanceMaskRule = "none"
     scale: float = 1.0
-    cells: nn.Module | None = None
     relative: RelativeFeatures | None = None
     captions: Tensor | None = None
-    extents: Tensor | None = None
     map_size: tuple[int, int] | None = None
     ran: list[str] | None = field(default=None, repr=False)
     # By feature map size; filled by `prepared`, else on first use; shared by copies of the same rows.
@@ -112,7 +102,6 @@ class Grounding:
             kind=take(self.kind),
             locations=self.locations.select(index),
             captions=None if self.captions is None else self.captions[index],
-            extents=None if self.extents is None else self.extents[index],
             _maps={},
         )
 
@@ -143,7 +132,6 @@ class Grounding:
             kind=join([p.kind for p in parts]),
             locations=LocationTensors.cat([p.locations for p in parts]),
             captions=None if first.captions is None else _cat_slots([p.captions for p in parts]),
-            extents=None if first.extents is None else _cat_slots([p.extents for p in parts]),
             _maps={},
         )
 
@@ -163,7 +151,6 @@ class Grounding:
             kind=self.kind[index],
             locations=self.locations.select(index),
             captions=None if self.captions is None else self.captions[index],
-            extents=None if self.extents is None else self.extents[index],
             _maps={size: known.select(index) for size, known in self._maps.items()},
         )
 
@@ -191,13 +178,11 @@ class Grounding:
                 slot=self.slot,
                 kind=self.kind,
                 dtype=self.log_weight.dtype,
-                extents=self.extents,
             )
-            cells = None if self.cells is None else self.cells(self.locations, self.captions, self.extents, size)
             relative = None
             if self.relative is not None and self.captions is not None:
                 relative = self.relative.seen(self.locations, self.captions, size, self.instance_mask)
-            self._maps[size] = MapGrounding(bias, cells, relative)
+            self._maps[size] = MapGrounding(bias, relative)
         return self._maps[size]
 
     def _map_size(self, cells: int) -> tuple[int, int]:

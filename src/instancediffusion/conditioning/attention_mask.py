@@ -71,7 +71,6 @@ def attention_bias(
     slot: Tensor,
     kind: Tensor,
     dtype: torch.dtype,
-    extents: Tensor | None = None,
 ) -> AttentionBias:
     """The attention bias of one feature map.
 
@@ -83,7 +82,6 @@ def attention_bias(
         slot: (B, T) int64, the instance slot of a token, -1 for padding and segmentation tokens.
         kind: (B, T) int64, index into `KINDS`, `len(KINDS)` for segmentation tokens.
         dtype: type of the result.
-        extents: (B, N, 4) how far the instances reach, told or guessed, for `visibility`; None if nothing is known.
     """
     batch = len(log_weight)
     cells = size[0] * size[1]
@@ -92,7 +90,7 @@ def attention_bias(
     if rule == "none" or locations.slots == 0:
         return AttentionBias(log_weight[:, None, None].to(dtype))
     if rule == "visibility":
-        seen = visibility(locations, size, extents).flatten(2).log()
+        seen = visibility(locations, size).flatten(2).log()
         # Last row: tokens of no instance.
         seen = torch.cat([seen, torch.zeros_like(seen[:, :1])], 1)
         own = slot.remainder(seen.shape[1])[..., None].expand(-1, -1, cells)

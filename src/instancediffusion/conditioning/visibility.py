@@ -29,7 +29,7 @@ STROKE_RADIUS, POINT_RADIUS = 0.06, 0.12
 """Standard deviations of the soft disc round each point of a stroke, and round a single point, in canvases."""
 
 
-def memberships(locations: LocationTensors, size: tuple[int, int], extents: Tensor | None = None) -> Tensor:
+def memberships(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
     """How much of each cell belongs to each instance, hidden or not.
 
     Of a mask and of a box, the share of the cell that lies in it; a stroke and a point have soft discs round them.
@@ -37,8 +37,6 @@ def memberships(locations: LocationTensors, size: tuple[int, int], extents: Tens
     Args:
         locations: B images of N slots.
         size: (height, width) of the feature map in cells.
-        extents: (B, N, 4) xyxy, fractions: how far instances told by stroke or point reach, where that is known or
-            guessed; a soft ellipse in there then counts, too.
 
     Returns:
         (B, N, height, width) float32, 0..1; 1 everywhere for slots without any location.
@@ -50,8 +48,6 @@ def memberships(locations: LocationTensors, size: tuple[int, int], extents: Tens
         ("scribble", locations.scribbles, STROKE_RADIUS),
     ):
         soft = _discs(points, radius, size)
-        if extents is not None:
-            soft = torch.maximum(soft, _ellipses(extents, size))
         member = torch.where(present[kind][..., None, None], soft, member)
     member = torch.where(present["box"][..., None, None], _box_shares(locations.boxes, size), member)
     if locations.segmentations is not None and locations.segmentations.numel():
@@ -62,13 +58,13 @@ def memberships(locations: LocationTensors, size: tuple[int, int], extents: Tens
     return member
 
 
-def visibility(locations: LocationTensors, size: tuple[int, int], extents: Tensor | None = None) -> Tensor:
+def visibility(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
     """Visibility of each instance in each cell; see the module and `memberships` for the arguments.
 
     Returns:
         (B, N, height, width) float32, `LEAST`..1.
     """
-    member = memberships(locations, size, extents)
+    member = memberships(locations, size)
     tight = locations.present["box"] | locations.present["mask"]
     covered = _opacity(locations)[..., None, None] * member
     in_front = nearer(locations) == 1  # 1/2 stands for pairs of no stated order
@@ -80,9 +76,9 @@ def visibility(locations: LocationTensors, size: tuple[int, int], extents: Tenso
     return shown.clamp(min=LEAST)
 
 
-def stated_overlaps(locations: LocationTensors, size: tuple[int, int], extents: Tensor | None = None) -> Tensor:
+def stated_overlaps(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
     """Where instances of stated order share a cell: the largest product of two memberships, (B, height, width)."""
-    member = memberships(locations, size, extents)
+    member = memberships(locations, size)
     in_front = nearer(locations) == 1
     shared = torch.zeros(locations.batch_size, *size, device=locations.device)
     for j in range(locations.slots):
@@ -128,12 +124,3 @@ def _discs(points: Tensor, radius: float, size: tuple[int, int]) -> Tensor:
         nearest = square if nearest is None else torch.minimum(nearest, square)
     assert nearest is not None
     return torch.exp(-nearest / (2 * radius**2))
-
-
-def _ellipses(extents: Tensor, size: tuple[int, int]) -> Tensor:
-    """Soft ellipse inscribed in boxes (B, N, 4): about 1 within, 1/2 on its line, (B, N, h, w)."""
-    x, y = _centres(size, extents.device)
-    x0, y0, x1, y1 = (value[..., None, None] for value in extents.float().unbind(-1))
-    across = (2 * x - x0 - x1) / (x1 - x0).clamp(min=1e-3)
-    down = (2 * y[:, None] - y0 - y1) / (y1 - y0).clamp(min=1e-3)
-    return torch.sigmoid(6 * (1 - across**2 - down**2))

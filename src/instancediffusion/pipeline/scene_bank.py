@@ -93,14 +93,10 @@ def build_scene_bank(
     groups: Sequence[Tensor | None] = [None] * len(scenes)
     if keep_groups:
         groups = _groups(scenes, derive=adapter.config.derive_locations)
-    groundings = told(scenes, kept=groups)
-    reach = [_reach(groundings[scene], number, alone[scene][number]) for scene, number in pairs]
-    groundings += told(singles, reach, kept=[groups[scene] for scene, _ in pairs])
-    for scene in swapped:
-        # Guesses of extents depend on the order; the two are to differ in who is in front alone.
-        known = groundings[scene].extents
-        same = None if known is None else known[0, : len(scenes[scene].instances)]
-        groundings += told([_reversed(scenes[scene])], [same], kept=[groups[scene]])
+    groundings = told(
+        [*scenes, *singles, *(_reversed(scenes[scene]) for scene in swapped)],
+        kept=[*groups, *(groups[scene] for scene, _ in pairs), *(groups[scene] for scene in swapped)],
+    )
     nothing = LocationTensors.empty(1).to(adapter.device)
     no_caption = torch.zeros(1, 0, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype)
     null = adapter(nothing, no_caption, instance_mask=instance_mask)
@@ -135,19 +131,6 @@ def _reversed(scene: Scene) -> Scene:
     )
 
 
-def _reach(grounding: Grounding, number: int, frame: BoxUnit) -> Tensor | None:
-    """How far an instance reaches in its scene, (1, 4) in fractions of its part of the canvas.
-
-    Alone it would be guessed anew, as if that part were the whole canvas, and with nobody whom it is to overlap.
-    """
-    if grounding.extents is None:
-        return None
-    x0, y0, x1, y1 = frame
-    on_canvas = grounding.extents[0, number - 1 : number]
-    corner, sides = on_canvas.new_tensor([x0, y0, x0, y0]), on_canvas.new_tensor([x1 - x0, y1 - y0] * 2)
-    return ((on_canvas - corner) / sides).clamp(0, 1)
-
-
 def _groups(scenes: Sequence[Scene], *, derive: bool) -> Sequence[Tensor | None]:
     """For each scene, (4,) bool: whether any of its instances has the kind, in the order of `KINDS`."""
     locations = locations_from_scenes(scenes, derive=derive)
@@ -156,7 +139,6 @@ def _groups(scenes: Sequence[Scene], *, derive: bool) -> Sequence[Tensor | None]
 
 def _groundings(
     scenes: Sequence[Scene],
-    reach: Sequence[Tensor | None] = (),
     *,
     kept: Sequence[Tensor | None],
     segmentation_order: SegmentationOrder,
@@ -168,7 +150,6 @@ def _groundings(
     found: list[Grounding] = []
     for start in range(0, len(scenes), max_rows):
         group = scenes[start : start + max_rows]
-        known = [extents for extents in reach[start : start + max_rows] if extents is not None]
         groups = [flags.to(adapter.device) for flags in kept[start : start + max_rows] if flags is not None]
         locations: LocationTensors = adapter.locations(group, segmentation_order=segmentation_order)
         captions = torch.zeros(
@@ -177,12 +158,10 @@ def _groundings(
         for row, scene in enumerate(group):
             for slot, instance in enumerate(scene.instances):
                 captions[row, slot] = texts.pooled[texts.row[instance.caption]].to(captions)
-        extents = torch.stack(known) if known else None
         joined: Grounding = adapter(
             locations,
             captions,
             instance_mask=instance_mask,
-            extents=extents,
             kept=torch.stack(groups) if groups else None,
         )
         found += [joined.select([row]) for row in range(joined.batch_size)]

@@ -194,11 +194,10 @@ class Generate:
         )
         made = [image for image in output.images if image is not None]  # one that failed is told on the console
         images = _image(made)
-        drawn = output.drawn[0] if getattr(output, "drawn", None) else scene
-        masks = layout.instance_masks(drawn, (images.shape[1], images.shape[2]), visible=visible_masks)
+        masks = layout.instance_masks(scene, (images.shape[1], images.shape[2]), visible=visible_masks)
         if not len(masks):  # a socket carries at least one mask
             masks = np.zeros((1, images.shape[1], images.shape[2]), dtype=np.float32)
-        return images, torch.from_numpy(masks), "\n".join(instance.caption for instance in drawn.instances)
+        return images, torch.from_numpy(masks), "\n".join(instance.caption for instance in scene.instances)
 
 
 def _progress(steps: int) -> Callable[..., dict[str, Any]]:

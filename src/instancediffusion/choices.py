@@ -31,6 +31,12 @@ UNITS = ("pixels", "fractions", "percent", "thousandths")
 BOX_ORDERS = ("xyxy", "xywh", "yxyx", "cxcywh")
 """What the four numbers of a box may be: corners, corner and size, corners with y first, centre and size."""
 
+RETIRED: Mapping[str, str] = {
+    "complete_captions": "captions are drawn as they are written, no model completes them any more",
+    "place_objects": "prompts are drawn as they are written, nothing gives their objects places any more",
+}
+"""Settings of the last release that may stand in files and scripts: read with a warning, to be refused by the next."""
+
 _KARRAS: dict[str, Any] = {"use_karras_sigmas": True}
 _MULTISTEP = "DPMSolverMultistepScheduler"
 _SDE: dict[str, Any] = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}

@@ -75,3 +75,7 @@ class PicturesError(ModelError):
 
 class SettingsError(InstanceDiffusionError):
     """A setting of a run that is out of range or contradicts another."""
+
+
+class SettingsWarning(UserWarning):
+    """A setting that is read and no longer does anything."""

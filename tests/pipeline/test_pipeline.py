@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from instancediffusion import Box, Instance, Scene
-from instancediffusion.errors import ModelError, SceneWarning, SettingsError
+from instancediffusion.errors import ModelError, SceneWarning, SettingsError, SettingsWarning
 from instancediffusion.pipeline import GenerationSettings, InstanceDiffusionPipeline
 from instancediffusion.pipeline.decoding import decode_latents
 from tests.sampling.toys import KINDS
@@ -293,6 +293,13 @@ def test_settings_are_checked_before_work_starts(pipe, options, message, monkeyp
     with pytest.raises(SettingsError) as caught:
         pipe(scene_of(1), **{"seed": 0, **options})
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["complete_captions", "place_objects"])
+def test_settings_of_the_last_release_are_read_with_a_warning(name):
+    with pytest.warns(SettingsWarning, match=f"{name}: .*leave it out"):
+        assert GenerationSettings.from_dict({name: False, "num_inference_steps": 7}).num_inference_steps == 7
+    assert name not in GenerationSettings().to_dict()
 
 
 def test_all_bad_settings_are_listed():

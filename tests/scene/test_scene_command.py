@@ -93,21 +93,6 @@ def test_convert_says_what_was_mended(tmp_path, faulty):
     assert "was cut to [0, 0, 64, 9]" in result.stderr
 
 
-def test_arrange_writes_a_scene_of_what_a_prompt_names(tmp_path):
-    out = tmp_path / "scene.json"
-    result = run("arrange", "a dog in front of a castle in a meadow", out, "--seed", 3, "--width", 640)
-    assert result.exit_code == 0, result.output
-    scene = load_scene(out)
-    assert [(i.caption, i.z_order) for i in scene.instances] == [("a dog", 1), ("a castle", 0)]
-    assert (scene.prompt, scene.width) == ("a dog in front of a castle in a meadow", 640)
-    before = out.read_bytes()
-    assert run("arrange", "a cat", out).exit_code == 2  # nothing of the user's is written over
-    assert out.read_bytes() == before
-    nothing = run("arrange", "a thought", tmp_path / "none.json")
-    assert nothing.exit_code == 2 and "doctor --vocabulary" in nothing.stderr
-    assert not (tmp_path / "none.json").exists()
-
-
 def test_schema_is_printed():
     assert json.loads(run("schema").stdout) == json.loads(Path("docs/scene-v1.schema.json").read_text())
 

@@ -19,6 +19,7 @@ from instancediffusion.choices import (
     ABSENT_LOCATIONS,
     INSTANCE_MASK_RULES,
     MERGE_RULES,
+    RETIRED,
     SCHEDULERS,
     SEGMENTATION_ORDERS,
     scheduler_name,
@@ -70,12 +71,8 @@ _MOST_FOLDERS = 1000  # folders in which the source of an edit is looked for
 )
 @click.option("--order-guidance-scale", type=click.FloatRange(min=0), help="Push away from the reversed depth order.")
 @click.option("--order-guidance-fraction", type=_SHARE, help="Share of the steps in which it does.")
-@click.option("--complete-captions/--no-complete-captions", default=None, help="Choose what captions leave open.")
-@click.option(
-    "--place-objects/--no-place-objects",
-    default=None,
-    help="Without instances, give objects that the prompt names a place.",
-)
+@click.option("--complete-captions/--no-complete-captions", default=None, hidden=True, help="Does nothing any more.")
+@click.option("--place-objects/--no-place-objects", default=None, hidden=True, help="Does nothing any more.")
 @click.option("--negative-prompt", help="What not to show. Default: each scene's own.")
 @click.option("--height", type=_COUNT, help="Height in pixels. Default: the model's, in the scene's shape.")
 @click.option("--width", type=_COUNT, help="Width in pixels. Default: the model's, in the scene's shape.")
@@ -137,6 +134,9 @@ def generate(
     if refiner is None and refiner_strength:
         raise SettingsError("refiner_strength: no refiner is given; add --refiner, or leave the strength out")
     options["refiner_strength"] = 0.35 if refiner is not None and refiner_strength is None else refiner_strength
+    for name, reason in RETIRED.items():
+        if options.pop(name) is not None:
+            click.echo(f"warning: {name}: {reason}; leave it out", err=True)
     inputs = read_inputs(scenes, reading, _prompt_canvas(options))
     refine = options["refiner_strength"] is None
     for item in [item for item in inputs.found if refine and item.settings.get("refiner_strength")]:

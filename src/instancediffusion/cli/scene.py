@@ -188,39 +188,6 @@ def convert(
 
 
 @scene.command()
-@click.argument("prompt")
-@click.argument("out", type=OUT)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed, another layout.")
-@click.option(
-    "--width", type=click.IntRange(16, 8192), default=512, show_default=True, help="Of the canvas, in pixels."
-)
-@click.option("--height", type=click.IntRange(16, 8192), default=512, show_default=True, help="Of the canvas.")
-@click.option("--model", default="mini", show_default=True, help="Whose objects are known: mini, a folder or a hub id.")
-def arrange(prompt: str, out: Path, seed: int, width: int, height: int, model: str) -> None:
-    """Write a scene file with a place for each object that PROMPT names, to be edited or drawn.
-
-    `generate` does the same by itself for scenes without instances.
-    """
-    from instancediffusion.pipeline.loading import known_objects, local_model
-    from instancediffusion.scene import Arrangement, Scene, save_scene
-
-    nouns, grounds = known_objects(local_model(model))
-    if not nouns:
-        raise click.BadParameter(f"{model} does not say which objects it knows", param_hint="--model")
-    arranged = Arrangement(nouns, grounds).arrange(Scene(prompt, (), width, height), seed)
-    if not arranged.instances:
-        raise SceneError(
-            [Problem("$.prompt", "names no object that is known", "`instancediffusion doctor --vocabulary` lists them")]
-        )
-    if out.exists():
-        raise click.BadParameter(f"{out} is there; choose another name", param_hint="OUT")
-    save_scene(arranged, out)
-    for instance in arranged.instances:
-        click.echo(f"{instance.caption}{'' if instance.z_order is None else f' (layer {instance.z_order})'}")
-    click.echo(out)
-
-
-@scene.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path), metavar="SCENES")
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
 @_OVERWRITE

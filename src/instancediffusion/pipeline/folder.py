@@ -134,9 +134,6 @@ class PictureFolder:
             "model": self.model,
             "size": [image.height, image.width],
         }
-        told: dict[str, Any] = {"captions": list(output.captions[row])}
-        if output.drawn[row].instances and not picture.scene.instances:
-            told["drawn"] = output.drawn[row].to_dict()  # objects of the prompt that were given a place
         batch = {
             "pictures": len(output.images),
             "network_rows": output.network_rows,
@@ -152,7 +149,7 @@ class PictureFolder:
             picture.key,
             self._fingerprint(picture),
             files,
-            {**made, **told, "batch": batch, "versions": versions(), **record},
+            {**made, "batch": batch, "versions": versions(), **record},
             replace=self.replace,
         )
         return self.run.path / f"{picture.key}.png"

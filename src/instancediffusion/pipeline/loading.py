@@ -29,7 +29,6 @@ from instancediffusion.checkpoints.hub import (
 from instancediffusion.checkpoints.variants import choose_variant
 from instancediffusion.errors import ModelError
 from instancediffusion.pipeline.settings import GenerationSettings
-from instancediffusion.scene import Noun
 
 DEFAULT_MODEL = "mini"
 DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype"
@@ -119,23 +118,12 @@ def model_defaults(folder: str | os.PathLike[str]) -> GenerationSettings:
     return GenerationSettings.from_dict(_index(folder).get("default_settings") or {})
 
 
-def known_objects(folder: str | os.PathLike[str]) -> tuple[dict[str, Noun], tuple[str, ...]]:
-    """The words for objects that a model folder states, and the phrases for what is behind them; see `Arrangement`."""
-    return arrangement_words(_index(folder).get("known_objects") or {})
-
-
 def _index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What `model_index.json` states; nothing for a model in one file."""
     if Path(folder).is_file():
         return {}
     index: dict[str, Any] = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
     return index
-
-
-def arrangement_words(stated: Mapping[str, Any]) -> tuple[dict[str, Noun], tuple[str, ...]]:
-    """Read `{"nouns": {word: fields of Noun}, "grounds": [phrase, ...]}`, as a model's index states it."""
-    nouns = {word: Noun(**fields) for word, fields in stated.get("nouns", {}).items()}
-    return nouns, tuple(stated.get("grounds", ()))
 
 
 def load_adapter(source: InstanceAdapter | AdapterSource, **options: Any) -> InstanceAdapter:

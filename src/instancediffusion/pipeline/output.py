@@ -30,8 +30,6 @@ class GenerationOutput(BaseOutput):
         latents: (B, C, h, w) float32 on the CPU, one row for each image; a list of (C, h, w) if sizes differ.
         seeds: the seed of each image; of one with a generator, what that was first seeded with.
         scenes: the scene of each image.
-        drawn: for each image, the scene it was drawn from: its own, completed if the model is one that asks for it
-            (`GenerationSettings.complete_captions`, `GenerationSettings.place_objects`).
         settings: the settings of the run, defaults filled in.
         timings: seconds of each stage (`text`, `grounding`, `sampling`, `decoding`, `refining`, `total`).
         network_rows: rows the UNet computed (an image, guided, costs two for each step; a row on part of
@@ -48,7 +46,6 @@ class GenerationOutput(BaseOutput):
     latents: Tensor | list[Tensor]
     seeds: tuple[int, ...]
     scenes: tuple[Scene, ...]
-    drawn: tuple[Scene, ...]
     settings: GenerationSettings
     timings: Mapping[str, float]
     network_rows: float
@@ -56,11 +53,6 @@ class GenerationOutput(BaseOutput):
     failures: Mapping[int, str] = field(default_factory=dict)
     layers: tuple[tuple[Layer, ...], ...] = ()
     redrawn: Image.Image | None = None
-
-    @property
-    def captions(self) -> tuple[tuple[str, ...], ...]:
-        """For each image, the captions its instances were drawn from."""
-        return tuple(tuple(instance.caption for instance in scene.instances) for scene in self.drawn)
 
     def _repr_png_(self) -> bytes | None:
         """Show the images in a notebook, on one sheet; None unless they are PIL images."""
@@ -75,5 +67,5 @@ class GenerationOutput(BaseOutput):
     def _shown(self) -> list[tuple[Image.Image, Scene, str]]:
         """The PIL images among the images, each with its scene and what is written below it."""
         images = self.images if isinstance(self.images, list) else []
-        rows = zip(images, self.drawn, self.seeds, strict=False)
+        rows = zip(images, self.scenes, self.seeds, strict=False)
         return [(image, scene, f"seed {seed}") for image, scene, seed in rows if isinstance(image, Image.Image)]

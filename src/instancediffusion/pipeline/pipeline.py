@@ -35,7 +35,6 @@ from transformers import (
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.errors import FailureWarning, ModelError, PicturesError, SettingsError
 from instancediffusion.pipeline.compatibility import check_components, check_inputs, latent_channels
-from instancediffusion.pipeline.completion import complete_requests
 from instancediffusion.pipeline.control import read_control
 from instancediffusion.pipeline.decoding import (
     NOT_FINITE,
@@ -106,8 +105,6 @@ class InstanceDiffusionPipeline(
             warning. None for models that may know any. Kept in `model_index.json`, too.
         familiar: captions of what the model can draw, and how unlike them a caption has to be for a warning, see
             `pipeline.familiar`. None for models that may know anything. Kept in `model_index.json`, too.
-        caption_choices: what a picture has to choose where a caption leaves it open, by noun, see
-            `scene.completion`. None leaves captions alone. Kept in `model_index.json`, too.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae"
@@ -139,8 +136,6 @@ class InstanceDiffusionPipeline(
         force_zeros_for_empty_prompt: bool = True,
         default_settings: Mapping[str, Any] | None = None,
         vocabulary: Sequence[str] | None = None,
-        caption_choices: Mapping[str, Any] | None = None,
-        known_objects: Mapping[str, Any] | None = None,
         familiar: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -177,8 +172,6 @@ class InstanceDiffusionPipeline(
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             default_settings=defaults,
             vocabulary=list(vocabulary or ()),
-            caption_choices=dict(caption_choices or {}),
-            known_objects=dict(known_objects or {}),
             familiar=dict(familiar or {}),
         )
         self.vocabulary = frozenset(vocabulary or ())
@@ -467,11 +460,6 @@ class InstanceDiffusionPipeline(
         attention = dict(cross_attention_kwargs or {})
         encoded = (prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds)
         prompts = self._prompts(scenes, len(requests), encoded, attention)
-        told, told_requests = complete_requests(
-            requests,
-            self.config.caption_choices if chosen.complete_captions else {},
-            self.config.known_objects if chosen.place_objects else {},
-        )
         given = None if latents is None else list(latents)
         if given is not None:
             channels, cell = latent_channels(self.unet), self.latent_px
@@ -486,9 +474,7 @@ class InstanceDiffusionPipeline(
         try:
             # Not inference mode: weights that an offload hook moves in it could not be trained afterwards.
             with torch.no_grad():
-                inputs = self._unet_inputs(
-                    chosen, ip_adapter_image, ip_adapter_image_embeds, told_requests, len(scenes)
-                )
+                inputs = self._unet_inputs(chosen, ip_adapter_image, ip_adapter_image_embeds, requests, len(scenes))
                 pictures = [] if image is None else given_pictures(self, image, mask_image, requests, len(scenes))
                 control = read_control(
                     self,
@@ -505,10 +491,9 @@ class InstanceDiffusionPipeline(
                 )
                 run = Run(
                     self,
-                    told,
-                    told_requests,
+                    scenes,
+                    requests,
                     prompts,
-                    [r.scene_row for r in requests],
                     chosen,
                     scheduler,
                     self.latent_px,
@@ -538,7 +523,6 @@ class InstanceDiffusionPipeline(
             latents=stacked,
             seeds=tuple(r.seed for r in requests),
             scenes=tuple(r.scene for r in requests),
-            drawn=tuple(r.scene for r in told_requests),
             settings=chosen,
             timings=watch.finish(),
             network_rows=watch.rows,

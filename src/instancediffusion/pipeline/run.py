@@ -106,10 +106,9 @@ class Run:
 
     Attributes:
         pipeline: gives the components and the device.
-        scenes: the scenes of the call, completed.
+        scenes: the scenes of the call.
         requests: its images.
-        prompts: prompts of the scenes that were asked for; `asked_rows` tells which is an image's.
-        asked_rows: for each image, the place of its scene among those that were asked for.
+        prompts: prompts of the scenes.
         settings: its settings.
         scheduler: a scheduler of the right kind, without history.
         latent_px: pixels in the side of one latent cell.
@@ -127,7 +126,6 @@ class Run:
     scenes: Sequence[Scene]
     requests: Sequence[ImageRequest]
     prompts: Prompts
-    asked_rows: Sequence[int]
     settings: GenerationSettings
     scheduler: Scheduler
     latent_px: int
@@ -302,8 +300,9 @@ class Run:
 
     def _texts(self) -> tuple[TextBank, list[int], list[int]]:
         asked, skip = self.prompts, self.settings.clip_skip
+        asked_rows = [r.scene_row for r in self.requests]
         captions = [instance.caption for scene in self.scenes for instance in scene.instances]
-        prompts = [] if asked.embeds is not None else [asked.texts[row] for row in self.asked_rows]
+        prompts = [] if asked.embeds is not None else [asked.texts[row] for row in asked_rows]
         negatives = [] if asked.negative_embeds is not None else [r.negative_prompt for r in self.requests]
         if self.pipeline.text_encoder is None:
             self._check_without_encoder(captions)
@@ -313,11 +312,11 @@ class Run:
         positive = [bank.row[text] for text in prompts]
         if asked.embeds is not None:
             bank, rows = bank.with_contexts(list(asked.embeds), asked.pooled)
-            positive = [rows[row] for row in self.asked_rows]
+            positive = [rows[row] for row in asked_rows]
         if asked.negative_embeds is not None:
             bank, rows = bank.with_contexts(list(asked.negative_embeds), asked.negative_pooled)
             each = len(rows) == len(self.requests)
-            return bank, positive, [rows[k if each else row] for k, row in enumerate(self.asked_rows)]
+            return bank, positive, [rows[k if each else row] for k, row in enumerate(asked_rows)]
         if not negatives:  # no guidance, and no text encoder
             return bank, positive, positive
         if skip:

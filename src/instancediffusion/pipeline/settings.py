@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,7 @@ from instancediffusion.choices import (
     ABSENT_LOCATIONS,
     INSTANCE_MASK_RULES,
     MERGE_RULES,
+    RETIRED,
     SCHEDULERS,
     SEGMENTATION_ORDERS,
     AbsentLocations,
@@ -21,7 +23,7 @@ from instancediffusion.choices import (
     SegmentationOrder,
     scheduler_name,
 )
-from instancediffusion.errors import SettingsError
+from instancediffusion.errors import SettingsError, SettingsWarning
 from instancediffusion.pipeline.not_offered import NOT_OFFERED
 from instancediffusion.sampling import StepRounding, Steps
 
@@ -64,10 +66,6 @@ class GenerationSettings:
         order_guidance_scale: counterfactual order guidance: how far to push away from the reversed depth order, where
             instances of stated order overlap; 0 = off.
         order_guidance_fraction: share of the steps, from the start, in which it acts.
-        complete_captions: choose, from the seed, the side and colour that a caption leaves open, for models that say
-            what there is to choose (`mini` does; others draw captions as they are).
-        place_objects: give the objects that the prompt of a scene without instances names a place, from the seed, for
-            models that say which objects they know (`mini` does; others draw the prompt alone).
         negative_prompt: what the pictures are not to show; None takes each scene's own.
         height: height of the pictures in pixels; None derives it from the model and the scene.
         width: width of the pictures in pixels; None derives it from the model and the scene.
@@ -99,8 +97,6 @@ class GenerationSettings:
     segmentation_order: SegmentationOrder = "area"
     order_guidance_scale: float = 0.0
     order_guidance_fraction: float = 0.4
-    complete_captions: bool = True
-    place_objects: bool = True
     negative_prompt: str | None = None
     height: int | None = None
     width: int | None = None
@@ -140,10 +136,6 @@ class GenerationSettings:
             value = getattr(self, name)
             if value not in allowed and not (value is None and name in _OPTIONAL):
                 yield f"{name}: {value!r} is not one of {', '.join(allowed)}{_nearest(str(value), allowed)}"
-        for name in ("complete_captions", "place_objects"):
-            chosen: object = getattr(self, name)
-            if not isinstance(chosen, bool):
-                yield f"{name}: {chosen!r} is not true or false"
         negative: object = self.negative_prompt
         if negative is not None and not isinstance(negative, str):
             yield f"negative_prompt: {negative!r} is not a text; a Scene may hold one of its own"
@@ -206,9 +198,15 @@ class GenerationSettings:
         return cls().replace(**values)
 
     def replace(self, **values: Any) -> GenerationSettings:
-        """Return the same settings but for the named fields; see `from_dict` for errors."""
+        """Return the same settings but for the named fields; see `from_dict` for errors.
+
+        Warns:
+            SettingsWarning: a field is one of `choices.RETIRED`, which no longer does anything.
+        """
         check_names(values)
-        return dataclasses.replace(self, **values)
+        for name in RETIRED.keys() & values.keys():
+            warnings.warn(f"{name}: {RETIRED[name]}; leave it out", SettingsWarning, stacklevel=2)
+        return dataclasses.replace(self, **{name: value for name, value in values.items() if name not in RETIRED})
 
 
 def check_names(names: Iterable[str], beside: Iterable[str] = ()) -> None:
@@ -217,7 +215,7 @@ def check_names(names: Iterable[str], beside: Iterable[str] = ()) -> None:
     for name in names:
         if name in NOT_OFFERED:
             raise SettingsError(f"{name}: {NOT_OFFERED[name]}")
-        if name not in known:
+        if name not in known and name not in RETIRED:
             raise SettingsError(f"{name}: unknown setting{_nearest(name, [*known, *beside])}")
 
 
@@ -235,7 +233,8 @@ PUBLISHED_INFERENCE: Mapping[str, Any] = {
     "instance_mask": "none",
 }
 """What the published `inference.py` runs: its sampler, its schedules, and no attention mask. Everything else stays the
-model's own: its guidance scale, and whatever its adapter has beside the published parts (`mini`: sprites)."""
+model's own: its guidance scale, and whatever its adapter has beside the published parts (`mini`: box-relative
+values)."""
 
 
 _CHOICES: Mapping[str, Collection[str]] = {

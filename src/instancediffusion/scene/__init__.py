@@ -1,12 +1,10 @@
 """Scenes: what a picture is to show, where each object is, and the files that say so. No torch."""
 
-from .arranging import Arrangement
 from .files import SceneCheck, check_scene, check_scene_text, load_scene, save_scene, scene_from_text, scene_text
 from .formats.coco import CocoScene, coco_paths, read_coco, write_coco
 from .formats.foreign.entries import NamedScene, ReadOptions
 from .formats.registry import READ, SceneFormat, register, written
 from .locations import Box, Mask, Point, Scribble
-from .mentions import Mention, Noun, mentions
 from .model import KINDS, Instance, Scene
 from .ordering import ordered, without_order
 from .reference import Reference
@@ -17,14 +15,11 @@ from .sources import SourceCheck, check_source, check_source_bytes, load_scenes
 __all__ = [
     "KINDS",
     "READ",
-    "Arrangement",
     "Box",
     "CocoScene",
     "Instance",
     "Mask",
-    "Mention",
     "NamedScene",
-    "Noun",
     "Point",
     "ReadOptions",
     "Reference",
@@ -41,7 +36,6 @@ __all__ = [
     "json_schema",
     "load_scene",
     "load_scenes",
-    "mentions",
     "ordered",
     "read_coco",
     "register",

@@ -119,20 +119,6 @@ def vocabulary(kinds: Iterable[ObjectKind], backgrounds: Iterable[Background]) -
     return tuple(sorted({word for phrase in phrases for word in phrase.replace(",", " ").split()}))
 
 
-def caption_choices(kinds: Iterable[ObjectKind]) -> dict[str, dict[str, list[str]]]:
-    """List what a caption of each kind may leave open, by word: colours, the drawing's own first, and sides.
-
-    Kinds that leave nothing open are there, too: a soccer ball is no ball that could be of any colour.
-    """
-    choices: dict[str, dict[str, list[str]]] = {}
-    for kind in kinds:
-        colours = [kind.colour, *(c for c in kind.colours if c != kind.colour)] if kind.colour else []
-        choice: dict[str, list[str]] = {"colours": colours, "facings": list(kind.facings)}
-        kept = {name: values for name, values in choice.items() if values}
-        choices |= {word: kept for word in kind.words}
-    return choices
-
-
 def _noun_phrase(rng: np.random.Generator, named: Named, *, trait: float, colour: float, everyday: bool = False) -> str:
     """Write adjectives and a noun, without article. A colour that is not the kind's own is told more often."""
     kind, traits = named.kind, named.look.traits

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from instancediffusion.errors import SettingsError
 from .art import load_art
 from .art_sets import ART_SETS
 from .backgrounds import BACKGROUNDS, Background
-from .captions import Named, caption_choices, instance_caption, prompt_caption, vocabulary
+from .captions import Named, instance_caption, prompt_caption, vocabulary
 from .catalogue import CORE, KINDS
 from .fillers import part_word
 from .kinds import ObjectKind
@@ -23,7 +23,6 @@ from .samples import WorldInstance, WorldSample
 from .spec import WorldSpec
 from .sprites import SpriteBook
 from .wordings import exact_wordings, instance_wordings
-from .words import plural
 
 Order = Literal["reversed"] | Sequence[int]
 _T = TypeVar("_T")
@@ -133,19 +132,6 @@ class World:
     def vocabulary(self) -> tuple[str, ...]:
         """List every word that captions and prompts of this world can hold, sorted."""
         return vocabulary(self.kinds, self.backgrounds)
-
-    def caption_choices(self) -> dict[str, dict[str, list[str]]]:
-        """List what captions may leave open; see `captions.caption_choices`."""
-        return caption_choices(self.kinds)
-
-    def known_objects(self) -> dict[str, Any]:
-        """List the words for objects with their shapes, and the phrases for backgrounds; see `scene.Arrangement`."""
-        nouns: dict[str, Any] = {}
-        for kind in self.kinds:
-            width, height = self.sprites.picture(kind.name).size
-            shape = {"aspect": round(width / height, 3), "stands": kind.stands}
-            nouns |= {word: {**shape, "plural": plural(word)} for word in kind.nouns}
-        return {"nouns": nouns, "grounds": [phrase for ground in self.backgrounds for phrase in ground.phrases]}
 
     def captions_corpus(self, count: int, seed: int = 0) -> Iterator[str]:
         """Write `count` captions without drawing pictures, to train a tokenizer: prompts and instances' in turn."""

@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from instancediffusion.cli import cli
 from instancediffusion.cli import evaluate as command
 from instancediffusion.cli.evaluate import GROUPS, settings_of
 from instancediffusion.cli.evaluation_run import EvaluationRun, check_words
@@ -12,7 +14,7 @@ from instancediffusion.cli.gallery import Gallery
 from instancediffusion.cli.progress import Countdown
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import GROUPS as KNOWN
-from instancediffusion.evaluation import DrawingsJudge, EvaluationReport, Judge, JudgeConfig
+from instancediffusion.evaluation import EvaluationReport, Judge, JudgeConfig
 from instancediffusion.evaluation.judges.network import JudgeNetwork
 from instancediffusion.evaluation.judges.task import with_words
 from instancediffusion.pipeline import GenerationSettings
@@ -87,14 +89,12 @@ def test_evaluation_is_made_gone_on_with_and_protected(judge, pipeline, tmp_path
     assert (tmp_path / "box" / "00001.png").read_bytes() != first
 
 
-def test_drawings_judge_what_a_network_would(pipeline, tmp_path):
-    """No features, so no distance; noise shows nothing that was asked for, and the world's own pictures all of it."""
-    world = small_world()
-    list(run_in(tmp_path, DrawingsJudge(world.sprites, world.kinds), pipeline).go(("box",)))
-    group = EvaluationReport.load(tmp_path / "report.json").group("box")
-    assert group.generated.distance is None
-    assert group.composites.scores["as_asked"].value == 1
-    assert group.generated.scores["as_asked"].value < 0.5
+def test_without_a_judge_nothing_is_made_and_the_way_to_train_one_is_told(tmp_path):
+    for arguments in (["evaluate"], ["study", "overlap", "--scenes", "world"]):
+        result = CliRunner().invoke(cli, [*arguments, "-o", str(tmp_path / "out")])
+        assert result.exit_code != 0
+        assert "instancediffusion judge train recipes/judge.toml" in result.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_pictures_are_those_of_their_seeds(judge, pipeline, tmp_path):

@@ -5,30 +5,28 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from instancediffusion.errors import SettingsError
-from instancediffusion.evaluation.drawings import DrawingsJudge
+from instancediffusion.evaluation import Seen
 from instancediffusion.evaluation.estimates import Estimate
-from instancediffusion.evaluation.orders import overlap_of
+from instancediffusion.evaluation.orders import owned_overlap
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.runs import RunConflictError
 from instancediffusion.studies.cells import Cell
 from instancediffusion.studies.compared import COMPARED, chosen
 from instancediffusion.studies.composites import Item, compose
-from instancediffusion.studies.fitting import fitted_places
 from instancediffusion.studies.flip_and_grid import both_orders
-from instancediffusion.studies.meters import DrawingsMeter
-from instancediffusion.studies.metrics import measure, pair_summary, spread, summary
+from instancediffusion.studies.meters import JudgeMeter
+from instancediffusion.studies.metrics import pair_summary, spread, summary
 from instancediffusion.studies.plots import Plot, to_svg, values_of
 from instancediffusion.studies.report import Entry
 from instancediffusion.studies.run import StudyRun
-from instancediffusion.studies.telling import tell
+from instancediffusion.studies.seen_rows import measure_seen
 from instancediffusion.studies.write import write_design, write_report
-from tests.evaluation.conftest import small_world
+from tests.evaluation.conftest import Oracle, seen_of, small_world
 from tests.tiny_pipeline import tiny_pipeline
 
-SIDE = 128
+SIDE, SEED = 128, 3
 ITEMS = (Item("disc", (0.4, 0.5), 0.5, "blue"), Item("gem", (0.62, 0.5), 0.5))
 
 
@@ -38,85 +36,81 @@ def world():
 
 
 @pytest.fixture(scope="module")
-def finder(world):
-    return DrawingsJudge(world.sprites, world.kinds)
-
-
-@pytest.fixture(scope="module")
-def drawings(finder):
-    return finder.drawings
-
-
-@pytest.fixture(scope="module")
 def cells(world):
-    return list(both_orders(world, ITEMS, "pair/0", "flip", 3, {}, ("box", "point")))
+    return list(both_orders(world, ITEMS, "pair/0", "flip", SEED, {}, ("box", "point")))
 
 
-def pictures(cells):
-    """The composites of both orders, by who is in front."""
-    return {cell.front: Image.fromarray(cell.truth.composite) for cell in cells[:2]}
+@pytest.fixture(scope="module")
+def samples(world):
+    """Both orders of the pair, by who is in front."""
+    ground = world.backgrounds[SEED % len(world.backgrounds)].name
+    return {front: compose(world, ITEMS, (1 - front, front), ground, seed=SEED) for front in (0, 1)}
 
 
-def overlap(image, cell, drawings):
-    drawn = [drawings.place(item, item.box, (SIDE, SIDE)) for item in cell.truth.instances[:2]]
-    return overlap_of(image, *drawn)
+@pytest.fixture(scope="module")
+def seen(samples):
+    """What a perfect judge sees of them."""
+    return {front: seen_of(sample) for front, sample in samples.items()}
 
 
-def test_true_pictures_are_told_apart_and_clean(cells, drawings):
-    for front, image in pictures(cells).items():
-        found = overlap(image, cells[0], drawings)
+@pytest.fixture(scope="module")
+def shared(samples):
+    """Where the two overlap."""
+    return samples[0].instances[0].amodal & samples[0].instances[1].amodal
+
+
+def labelled(seen, labels):
+    return Seen(labels.astype(np.uint8), seen.instances)
+
+
+def test_true_pictures_are_told_apart_and_clean(seen, shared):
+    for front, one in seen.items():
+        found = owned_overlap(one, 0, 1, shared)
         assert found.front == front
-        assert found.blend < 0.1
+        assert found.blend < 0.02
 
 
-def test_a_mixture_belongs_to_nobody(cells, drawings):
-    both = pictures(cells)
-    found = overlap(Image.blend(both[0], both[1], 0.5), cells[0], drawings)
-    assert found.neither > 0.9
+def test_what_shows_neither_belongs_to_nobody(seen, shared):
+    found = owned_overlap(labelled(seen[0], np.where(shared, 0, seen[0].labels)), 0, 1, shared)
+    assert found.neither == 1 and found.blend == 1
     assert found.front is None
-    assert found.blend > 0.9
 
 
-def test_an_overlap_that_changes_hands_flickers(cells, drawings):
-    both = pictures(cells)
-    halved = np.asarray(both[0]).copy()
-    halved[: SIDE // 2] = np.asarray(both[1])[: SIDE // 2]
-    found = overlap(Image.fromarray(halved), cells[0], drawings)
+def test_an_overlap_that_changes_hands_flickers(seen, shared):
+    halved = seen[0].labels.copy()
+    halved[: SIDE // 2] = seen[1].labels[: SIDE // 2]
+    found = owned_overlap(labelled(seen[0], halved), 0, 1, shared)
     assert found.flicker == pytest.approx(0.5, abs=0.1)
     assert found.blend == pytest.approx(found.flicker + found.neither)
 
 
-def test_objects_that_share_nothing_have_no_order(world, drawings):
+def test_objects_that_share_nothing_have_no_order(world):
     sample = compose(world, (Item("disc", (0.2, 0.5), 0.25, "red"), Item("gem", (0.8, 0.5), 0.25)), (0, 1), "meadow")
-    drawn = [drawings.place(item, np.asarray(item.box), (SIDE, SIDE)) for item in _truths(sample)]
-    assert overlap_of(Image.fromarray(sample.image), *drawn) is None
-
-
-def _truths(sample):
-    from instancediffusion.studies.telling import truth_of
-
-    return truth_of(sample, tell(sample, ("box",)), "x").instances
-
-
-def test_places_nobody_told_are_found(world, finder, cells):
-    """The picture shows both objects elsewhere and smaller than the search starts from."""
-    moved = (Item("disc", (0.45, 0.56), 0.42, "blue"), Item("gem", (0.66, 0.54), 0.42))
-    for ranks in ((1, 0), (0, 1)):
-        sample = compose(world, moved, ranks, "meadow")
-        places = fitted_places(Image.fromarray(sample.image), cells[0].truth, (0, 1), finder)
-        for place, item in zip(places, sample.instances, strict=True):
-            assert np.abs(place - np.asarray(item.box)).max() < 0.06
+    shared = sample.instances[0].amodal & sample.instances[1].amodal
+    assert owned_overlap(seen_of(sample), 0, 1, shared) is None
 
 
 @pytest.mark.parametrize("told", ["box", "point"])
-def test_both_orders_come_out_right_or_turned_round(cells, finder, told):
-    both, pair = pictures(cells), [cell for cell in cells if cell.factors["told"] == told]
-    right = pair_summary([measure(cell, both[cell.front], None, finder, "x") for cell in pair])
+def test_both_orders_come_out_right_or_turned_round(cells, seen, told):
+    pair = [cell for cell in cells if cell.factors["told"] == told]
+    right = pair_summary([measure_seen(cell, seen[cell.front], "x") for cell in pair])
     assert (right["pair_right"].value, right["flipped"].value, right["prior"].value) == (1, 1, 0)
-    wrong = pair_summary([measure(cell, both[1 - cell.front], None, finder, "x") for cell in pair])
+    wrong = pair_summary([measure_seen(cell, seen[1 - cell.front], "x") for cell in pair])
     assert (wrong["pair_right"].value, wrong["flipped"].value, wrong["prior"].value) == (0, 1, 0)
-    deaf = pair_summary([measure(cell, both[0], None, finder, "x") for cell in pair])
+    deaf = pair_summary([measure_seen(cell, seen[0], "x") for cell in pair])
     assert (deaf["pair_right"].value, deaf["flipped"].value, deaf["prior"].value) == (0, 0, 0.5)
+
+
+def test_a_true_picture_is_whole_and_a_missed_object_is_not(cells, seen):
+    cell = cells[0]
+    row = measure_seen(cell, seen[cell.front], "x")
+    assert (row["clean"], row["missed"], row["right"]) == (1, 0, 1)
+    assert row["visible_iou"] == row["hidden_complete"] == 1
+    near = cell.pair[cell.front]
+    alone = Seen((seen[cell.front].labels == near + 1).astype(np.uint8), (seen[cell.front].instances[near],))
+    row = measure_seen(cell, alone, "x")
+    assert (row["missed"], row["right"], row["hidden_complete"]) == (0.5, 0, 0)
+    assert row["visible_iou"] == pytest.approx(0.5)
 
 
 def test_telling_no_order_changes_nothing_else(cells):
@@ -138,10 +132,10 @@ def test_every_compared_setting_can_be_used():
         chosen(("best",), GenerationSettings())
 
 
-def test_a_study_goes_on_where_it_was_and_reports(tmp_path, cells, finder):
+def test_a_study_goes_on_where_it_was_and_reports(tmp_path, cells, samples):
     two: list[Cell] = cells[:2]
     compared = chosen(("order", "plain", "layered"), GenerationSettings(num_inference_steps=2, scheduler="ddim"))
-    run = StudyRun(tmp_path / "study", two, compared, DrawingsMeter(finder))
+    run = StudyRun(tmp_path / "study", two, compared, JudgeMeter(Oracle(samples.values())))
     run.claim({"weights": "a"})
     missing = run.missing()
     # Settings that are told no order draw both orders once.
@@ -172,17 +166,15 @@ def test_a_study_goes_on_where_it_was_and_reports(tmp_path, cells, finder):
     assert len(run.missing()) == 5
 
 
-def test_rows_of_one_order_make_no_pair(cells, finder):
-    both = pictures(cells)
-    rows = [measure(cells[0], both[0], None, finder, "x")]
+def test_rows_of_one_order_make_no_pair(cells, seen):
+    rows = [measure_seen(cells[0], seen[cells[0].front], "x")]
     assert pair_summary(rows) == {}
     assert summary(rows)["right"].value == 1
 
 
-def test_a_pair_that_looks_alike_is_left_out(cells, finder):
-    """Two red discs on one another show no order; such a pair once ended the whole report."""
-    both = pictures(cells)
-    rows = [measure(cell, both[cell.front], None, finder, "x") for cell in cells[:2]]
+def test_a_pair_that_shows_no_order_is_left_out(cells, seen):
+    """Such a pair once ended the whole report."""
+    rows = [measure_seen(cell, seen[cell.front], "x") for cell in cells[:2]]
     silent = [
         {key: value for key, value in row.items() if key not in ("front", "first_front", "right")} for row in rows
     ]
@@ -207,12 +199,11 @@ def test_a_plot_shows_each_value_at_its_place():
     assert to_svg(entries[:1], plot, {}) == ""
 
 
-def test_objects_drawn_apart_show_no_order(world, finder, cells):
+def test_objects_drawn_apart_show_no_order(world, cells, seen):
     """Points leave open how far objects reach: where they do not meet, nobody is in front, and nothing is wrong."""
     apart = (Item("disc", (0.25, 0.5), 0.3, "blue"), Item("gem", (0.75, 0.5), 0.3))
-    image = Image.fromarray(compose(world, apart, (0, 1), "meadow").image)
     pointed = next(cell for cell in cells if cell.factors["told"] == "point")
-    row = measure(pointed, image, None, finder, "x")
+    row = measure_seen(pointed, seen_of(compose(world, apart, (0, 1), "meadow")), "x")
     assert row["apart"] == 1 and "right" not in row
-    met = measure(pointed, pictures(cells)[pointed.front], None, finder, "x")
+    met = measure_seen(pointed, seen[pointed.front], "x")
     assert met["apart"] == 0 and met["right"] == 1

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from instancediffusion.errors import SettingsError
 
@@ -40,11 +39,10 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
 @click.option("--model", default="mini", show_default=True, help="mini, a folder or a hub id.")
 @click.option(
     "--judge",
-    "judge_name",
-    default="drawings",
-    show_default=True,
-    help="drawings: the world's drawings, nothing learned. Or the folder of a network that `instancediffusion judge "
-    "train` wrote. With --suite flip only if it is named.",
+    "judge_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the judge that `instancediffusion judge train` wrote. Needed without --suite; with --suite flip it "
+    "looks in place of detectors.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
 @click.option("--layouts", "count", type=_COUNT, default=500, show_default=True, help="Layouts of each kind.")
@@ -80,7 +78,7 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
 @suite_options
 def evaluate(
     model: str,
-    judge_name: str,
+    judge_folder: Path | None,
     output: Path,
     count: int,
     groups: tuple[str, ...],
@@ -120,8 +118,8 @@ def evaluate(
     if bench.suites:
         from .suite_run import run_bench
 
-        if click.get_current_context().get_parameter_source("judge_name") is ParameterSource.COMMANDLINE:
-            bench = bench.judged(judge_name)
+        if judge_folder is not None:
+            bench = bench.judged(judge_folder)
         make = lambda: _maker(model, preset, options, not no_order, device, batch_size, overwrite)  # noqa: E731
         for path in run_bench(bench, output, device, make, progress, {"model": model, "preset": preset}):
             if not quiet:
@@ -129,7 +127,7 @@ def evaluate(
         return
     folder = local_model(model)
     chosen = settings_of(model_defaults(folder), preset, options)
-    judge, world = open_judge(judge_name, max_objects)
+    judge, world = open_judge(judge_folder, max_objects)
     weights = weights_sha256(folder)
     decisive = {
         "weights": weights,

@@ -13,7 +13,6 @@ from PIL import Image
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import (
-    DrawingsJudge,
     EvaluationReport,
     Evaluator,
     FeatureStatistics,
@@ -38,36 +37,31 @@ from .progress import Countdown
 
 BATCH = 8
 
+UNTRAINED = (
+    "judge: pictures of the synthetic world are judged by a network, which has to be trained once: `instancediffusion "
+    "judge train recipes/judge.toml --run runs/judge`; then give --judge runs/judge/judge"
+)
 
-DRAWINGS = "drawings"
-"""Names the judge that needs no training."""
 
-
-def layout_world(max_objects: int, side_px: int = SIDE_PX, art_sets: tuple[str, ...] = ()) -> World:
-    """Open the world whose layouts are drawn: core objects, none of their parts; by default all drawings."""
+def layout_world(max_objects: int, side_px: int = SIDE_PX) -> World:
+    """Open the world whose layouts are drawn: core objects in all their drawings, none of their parts."""
     return World.load(
         spec=WorldSpec(
-            size=side_px,
-            min_objects=MIN_OBJECTS,
-            max_objects=max_objects,
-            objects=FIRST_CORE,
-            art_sets=art_sets,
-            part_share=0.0,
+            size=side_px, min_objects=MIN_OBJECTS, max_objects=max_objects, objects=FIRST_CORE, part_share=0.0
         )
     )
 
 
-def open_judge(name: str, max_objects: int) -> tuple[Judge | DrawingsJudge, World]:
-    """Open a judge, `DRAWINGS` or the folder of a trained one, and the world of its layouts.
+def open_judge(folder: Path | None, max_objects: int) -> tuple[Judge, World]:
+    """Open a trained judge and the world of its layouts.
 
     Raises:
         CheckpointError: the folder holds no judge, or a damaged one.
-        SettingsError: the judge has not learned all words of the world.
+        SettingsError: no folder is given, or the judge has not learned all words of the world.
     """
-    if name == DRAWINGS:
-        world = layout_world(max_objects, art_sets=("noto",))
-        return DrawingsJudge(world.sprites, world.kinds), world
-    judge = Judge.load(name)
+    if folder is None:
+        raise SettingsError(UNTRAINED)
+    judge = Judge.load(folder)
     world = layout_world(max_objects)
     check_words(judge, world)
     return judge, world
@@ -106,7 +100,7 @@ class EvaluationRun:
 
     gallery: Gallery
     world: World
-    judge: Judge | DrawingsJudge
+    judge: Judge
     settings: Any
     count: int
     order: bool
@@ -178,10 +172,8 @@ class EvaluationRun:
             self._samples[number] = self.world.sample(FIRST_SEED + number)
         return layout_of(self.world, self._samples[number], group, number, order=self.order)
 
-    def _reference(self) -> FeatureStatistics | None:
+    def _reference(self) -> FeatureStatistics:
         """Return the features of as many composites as a group has pictures, of layouts that no group has."""
-        if isinstance(self.judge, DrawingsJudge):
-            return None
         statistics = FeatureStatistics(self.judge.config.hidden)
         counter = self.progress("reference composites", self.count)
         for start in range(0, self.count, BATCH):

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from instancediffusion.errors import SettingsError
+
 from .groups import Group
 from .progress import Countdown, quieten_libraries
 from .study_ablation import ablation, open_pipeline
@@ -40,7 +42,7 @@ for _command in (ablation, captions, seeds):
     "--judge",
     "judge_folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A trained judge, for doubled objects and fine places; the world's drawings judge where none is given.",
+    help="Folder of the judge that `instancediffusion judge train` wrote; needed for scenes of the synthetic world.",
 )
 @click.option("--detector", help=f"Measure with a judge of photographs: hub id or folder, such as {DETECTOR}.")
 @click.option("--segmenter", help=f"The other half of that judge.  [default: {SEGMENTER}]")
@@ -81,7 +83,7 @@ def overlap(
     command again makes only what is missing; several processes can share a folder with --part, and the last one to end
     reports on all.
 
-    Pictures of the synthetic world are measured by its drawings, or a --judge. Those of other models take a --detector
+    Pictures of the synthetic world are measured by a trained --judge. Those of other models take a --detector
     or a --segmenter; without them the report shows pictures and times.
     """
     share, parts = _part(part)
@@ -130,8 +132,10 @@ WORLD_PX = 256
 
 def _meter(world: Any, judge_folder: Path | None, detector: str | None, segmenter: str | None, device: str) -> Any:
     """Choose what measures the pictures; `world` is the one that they are of, if they are of one."""
-    from instancediffusion.evaluation import DrawingsJudge, Judge
-    from instancediffusion.studies.meters import DrawingsMeter, NoMeter, PhotographMeter
+    from instancediffusion.evaluation import Judge
+    from instancediffusion.studies.meters import JudgeMeter, NoMeter, PhotographMeter
+
+    from .evaluation_run import UNTRAINED, check_words
 
     if detector or segmenter:
         if judge_folder is not None:
@@ -143,8 +147,11 @@ def _meter(world: Any, judge_folder: Path | None, detector: str | None, segmente
         if judge_folder is not None:
             raise click.UsageError("--judge knows the synthetic world alone; give a --detector for these pictures")
         return NoMeter()
-    finder = DrawingsJudge(world.sprites, world.kinds)
-    return DrawingsMeter(finder, None if judge_folder is None else Judge.load(judge_folder))
+    if judge_folder is None:
+        raise SettingsError(UNTRAINED)
+    judge = Judge.load(judge_folder)
+    check_words(judge, world)
+    return JudgeMeter(judge)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -43,11 +43,11 @@ class SuiteOptions:
     names: Mapping[str, str]
     same_seed: bool = False
 
-    def judged(self, judge: str) -> SuiteOptions:
-        """Return these options with a judge of the drawn world in place of networks, for the suites that take one."""
+    def judged(self, judge: Path) -> SuiteOptions:
+        """Return these options with the folder of a judge of the drawn world, for the suites that take one."""
         if "flip" not in self.suites:
             raise click.UsageError("--judge goes with --suite flip, or without --suite")
-        return replace(self, names={**self.names, "judge": judge})
+        return replace(self, names={**self.names, "judge": str(judge)})
 
     def check(self) -> None:
         """Refuse options of suites where no suite was asked for."""

@@ -174,7 +174,7 @@ _OPENERS: Mapping[str, Callable[[str, str], Any]] = {
     "clip": Clip,
     "features": Features,
     "depth": NearDepth,
-    "judge": lambda name, _: open_judge(name, 5)[0],
+    "judge": lambda name, _: open_judge(Path(name), 5)[0],
 }
 
 

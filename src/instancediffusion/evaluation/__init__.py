@@ -5,9 +5,8 @@
 """
 
 from .assignment import assign
-from .drawings import DrawingsJudge
 from .estimates import Estimate, estimate, wilson
-from .evaluate import Evaluator, InformedJudge, Judged, PictureJudge, evaluate
+from .evaluate import Evaluator, Judged, PictureJudge, evaluate
 from .frechet import FeatureStatistics, frechet_distance
 from .judges import Judge, JudgeConfig, JudgeLessons, JudgeTask, check_judge
 from .layouts import GROUPS, Layout, layout_of, layouts
@@ -22,13 +21,11 @@ from .truth import TrueInstance, Truth, truth_of_prompt, truth_of_sample, truth_
 __all__ = [
     "GROUPS",
     "MEASURES",
-    "DrawingsJudge",
     "Estimate",
     "EvaluationReport",
     "Evaluator",
     "FeatureStatistics",
     "GroupReport",
-    "InformedJudge",
     "InstanceMetrics",
     "InstanceScore",
     "Judge",

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,19 +29,6 @@ class PictureJudge(Protocol):
     """Whoever says what is in a picture."""
 
     def look(self, images: Sequence[Picture]) -> list[Seen]:
-        """Return what is seen in each picture: PIL pictures, or (H, W, 3) uint8."""
-        ...
-
-    def describe(self) -> Mapping[str, Any]:
-        """Return JSON-like facts about the judge."""
-        ...
-
-
-@runtime_checkable
-class InformedJudge(Protocol):
-    """Whoever is told what a picture was to show, and says what of it is there; such as `DrawingsJudge`."""
-
-    def look_for(self, images: Sequence[Picture], truths: Sequence[Truth]) -> list[Seen]:
         """Return what is seen in each picture: PIL pictures, or (H, W, 3) uint8."""
         ...
 
@@ -80,7 +67,7 @@ class Evaluator:
         reference: features of composites that no group holds, to measure Frechet distances to; None measures none.
     """
 
-    def __init__(self, judge: PictureJudge | InformedJudge, reference: FeatureStatistics | None = None) -> None:
+    def __init__(self, judge: PictureJudge, reference: FeatureStatistics | None = None) -> None:
         self.judge, self.reference = judge, reference
         self._composites: dict[bytes, Seen] = {}
 
@@ -98,7 +85,7 @@ class Evaluator:
         first: Truth | None = None
         last: Truth | None = None
         for batch in _batches(pairs, BATCH):
-            seen = self._look([image for image, _ in batch], [truth for _, truth in batch])
+            seen = self.judge.look([image for image, _ in batch])
             for (image, truth), one in zip(batch, seen, strict=True):
                 scores = made.update(one, truth)
                 if judged is not None:
@@ -117,38 +104,23 @@ class Evaluator:
             others.table() if others.metrics.pictures else None,
         )
 
-    def _look(self, images: Sequence[Picture], truths: Sequence[Truth]) -> list[Seen]:
-        if isinstance(self.judge, InformedJudge):
-            return self.judge.look_for(images, truths)
-        return self.judge.look(images)
-
     def _add_composites(self, side: _Side, truths: Sequence[Truth]) -> None:
-        known = [
-            (self._key(truth, truth.composite), truth, truth.composite)
-            for truth in truths
-            if truth.composite is not None
-        ]
-        new = {key: (image, truth) for key, truth, image in known if key not in self._composites}
-        seen = self._look([image for image, _ in new.values()], [truth for _, truth in new.values()]) if new else []
+        known = [(_key(truth.composite), truth, truth.composite) for truth in truths if truth.composite is not None]
+        new = {key: image for key, _, image in known if key not in self._composites}
+        seen = self.judge.look(list(new.values())) if new else []
         self._composites.update(zip(new, seen, strict=True))
         for key, truth, _ in known:
             side.update(self._composites[key], truth)
 
     def _add_other(self, side: _Side, asked: Truth | None, other: Truth) -> None:
         """Score the composite of one layout as if another had been asked for."""
-        if asked is not None and other.composite is not None and not isinstance(self.judge, InformedJudge):
-            side.update(self._composites[self._key(other, other.composite)], asked)
-
-    def _key(self, truth: Truth, composite: npt.NDArray[np.uint8]) -> bytes:
-        """Return what the verdict on a composite depends on."""
-        image = np.ascontiguousarray(composite).tobytes()
-        told = str([one.told for one in truth.instances]) if isinstance(self.judge, InformedJudge) else ""
-        return hashlib.sha256(image + told.encode()).digest()
+        if asked is not None and other.composite is not None:
+            side.update(self._composites[_key(other.composite)], asked)
 
 
 def evaluate(
     pairs: Iterable[tuple[Picture, Truth | WorldSample | Scene]],
-    judge: PictureJudge | InformedJudge,
+    judge: PictureJudge,
     *,
     name: str = "all",
     kinds: Sequence[ObjectKind] = CATALOGUE,
@@ -175,6 +147,11 @@ def as_truth(value: Truth | WorldSample | Scene, kinds: Sequence[ObjectKind] = C
     if isinstance(value, Scene):
         return truth_of_scene(value, kinds)
     return truth_of_sample(value, value.to_scene(KINDS), everything=True)
+
+
+def _key(composite: npt.NDArray[np.uint8]) -> bytes:
+    """A composite's name among those that are judged already."""
+    return hashlib.sha256(np.ascontiguousarray(composite).tobytes()).digest()
 
 
 class _Side:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from instancediffusion.scene import Scene, without_order
 
@@ -32,7 +32,6 @@ class Cell:
         front: which of the two is asked to be nearer, 0 or 1; None if no order is stated.
         twins: cells that differ in the order alone have this in common; None where there is only one order.
         targets: the instances that count; empty means all.
-        values: settings this cell needs, in place of the compared ones.
     """
 
     key: str
@@ -46,7 +45,6 @@ class Cell:
     front: int | None = None
     twins: str | None = None
     targets: tuple[int, ...] = ()
-    values: Mapping[str, Any] = field(default_factory=dict)
 
     def asked(self, *, order: bool) -> Scene:
         """Return the scene as a model is told it, with or without its depth order."""

@@ -19,17 +19,15 @@ from .seed_suite import seed_cells
 
 
 def knows_world(folder: Path) -> bool:
-    """Tell whether a model folder holds a model of the synthetic world, by what it says of captions."""
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    return bool(index.get("caption_choices"))
+    """Tell whether a model folder holds a model of the synthetic world, by the card that its export wrote."""
+    card = folder / "card.json"
+    return card.is_file() and "world" in json.loads(card.read_text(encoding="utf-8"))
 
 
 def study_world(side_px: int) -> World:
-    """Open the world whose objects the study is made of, one drawing of each; its drawings must have been built."""
+    """Open the world whose objects the study is made of; its drawings must have been built."""
     return World.load(
-        spec=WorldSpec(
-            size=side_px, min_objects=MIN_OBJECTS, max_objects=4, objects=FIRST_CORE, art_sets=("noto",), part_share=0.0
-        )
+        spec=WorldSpec(size=side_px, min_objects=MIN_OBJECTS, max_objects=4, objects=FIRST_CORE, part_share=0.0)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from instancediffusion.evaluation.drawings import Bools
+from instancediffusion.evaluation.seen import Bools
 from instancediffusion.geometry import fill_rings
 
 

@@ -48,8 +48,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "visible_iou": Measure(
         "visible-mask IoU",
-        "Of what should be visible of the pair and the pixels that show it, told by boxes or masks; pixels that could "
-        "be either do not count.",
+        "Of what should be visible of the pair and the pixels that show it, told by boxes or masks; 0 if missed.",
     ),
     "hidden_complete": Measure(
         "hidden one complete", "Share of what should be visible of the farther object that shows it."

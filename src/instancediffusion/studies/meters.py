@@ -1,4 +1,4 @@
-"""Who measures a study's pictures: the drawings of the synthetic world, a judge of photographs, or nobody."""
+"""Who measures a study's pictures: a judge of the synthetic world, one of photographs, or nobody."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from instancediffusion.evaluation import DrawingsJudge, PictureJudge, Seen
+from instancediffusion.evaluation import PictureJudge
 from instancediffusion.evaluation.orders import Row, Sighting
 from instancediffusion.scene import Scene
 
 from .cells import Cell
-from .metrics import measure, row_of
+from .metrics import row_of
 from .photograph_rows import measure_sighting
+from .seen_rows import measure_seen
 
 
 class Meter(Protocol):
@@ -26,32 +27,24 @@ class Meter(Protocol):
         """Return JSON-like facts, or None if there is nothing to say."""
 
 
-class DrawingsMeter:
+class JudgeMeter:
     """Measures pictures of the synthetic world.
 
     Args:
-        finder: knows the drawings of the world's objects.
-        judge: says which objects are there, where, and as asked; None lets the finder say it, which sees nothing that
-            was not asked for.
+        judge: says which objects a picture shows and where, told nothing of what was asked for.
     """
 
-    def __init__(self, finder: DrawingsJudge, judge: PictureJudge | None = None) -> None:
-        self._finder, self._judge = finder, judge
+    def __init__(self, judge: PictureJudge) -> None:
+        self._judge = judge
 
     def rows(self, cells: Sequence[Cell], images: Sequence[Image.Image], settings: str) -> Iterator[Row]:
-        """Yield what `metrics.measure` finds."""
-        for cell, image, seen in zip(cells, images, self._look(cells, images), strict=True):
-            row = measure(cell, image, seen, self._finder, settings)
-            yield row if self._judge else row | {"doubled": None}
-
-    def _look(self, cells: Sequence[Cell], images: Sequence[Image.Image]) -> Sequence[Seen]:
-        if self._judge is None:
-            return self._finder.look_for(images, [cell.truth for cell in cells])
-        return self._judge.look(images)
+        """Yield what `seen_rows.measure_seen` finds."""
+        for cell, seen in zip(cells, self._judge.look(images), strict=True):
+            yield measure_seen(cell, seen, settings)
 
     def describe(self) -> Mapping[str, Any]:
         """Return the judge's facts."""
-        return (self._judge or self._finder).describe()
+        return self._judge.describe()
 
 
 class SceneJudge(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from instancediffusion.evaluation.drawings import Bools, Floats
 from instancediffusion.evaluation.matching import COVERING, place_covered, share_inside
 from instancediffusion.evaluation.orders import (
     Row,
@@ -16,7 +15,7 @@ from instancediffusion.evaluation.orders import (
     told_extent,
 )
 from instancediffusion.evaluation.scores import mask_iou
-from instancediffusion.evaluation.seen import Seen, resized
+from instancediffusion.evaluation.seen import Bools, Floats, Seen, resized
 from instancediffusion.evaluation.truth import TrueInstance
 
 from .cells import Cell

@@ -62,7 +62,7 @@ class StudyRun:
     def make(self, pipeline: Any, missing: Sequence[tuple[str, Cell]], made: Callable[[int], None]) -> None:
         """Draw pictures, one at a time, so that each has seconds of its own."""
         for name, cell in missing:
-            settings = self._settings(name, cell)
+            settings = self.compared[name][1]
             start = time.perf_counter()
             image = pipeline(self._asked(name, cell), seed=cell.seed, settings=settings).images[0]
             save_picture(image, self.picture_path(name, cell), time.perf_counter() - start)
@@ -70,9 +70,8 @@ class StudyRun:
 
     def picture_path(self, name: str, cell: Cell) -> Path:
         """Say where the picture of a cell is, drawn with the settings of that name."""
-        values = self._settings(name, cell).to_dict()
-        for idle in ("max_batch_rows", "place_objects"):  # no picture of a study depends on them
-            values.pop(idle)
+        values = self.compared[name][1].to_dict()
+        values.pop("max_batch_rows")  # no picture depends on it
         return picture_path(self.path, name, [self._asked(name, cell).to_dict(), cell.seed, values])
 
     def rows(self, name: str, measured: Callable[[int], None]) -> Iterator[Row]:
@@ -97,6 +96,3 @@ class StudyRun:
 
     def _asked(self, name: str, cell: Cell) -> Scene:
         return cell.asked(order=self.compared[name][0].order)
-
-    def _settings(self, name: str, cell: Cell) -> Any:
-        return self.compared[name][1].replace(**cell.values)

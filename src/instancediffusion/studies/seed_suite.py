@@ -149,7 +149,6 @@ def _test5(world: World, seeds: int) -> Iterator[Cell]:
                 0,
                 {"told": told, "asked": side},
                 targets=(0,),
-                values={"complete_captions": False},
             )
             yield from _cells(cell, seeds)
 

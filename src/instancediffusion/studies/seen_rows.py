@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from instancediffusion.evaluation.matching import match
+from instancediffusion.evaluation.matching import match, share_inside
 from instancediffusion.evaluation.orders import Row, in_front, lower_and_larger, owned_overlap
 from instancediffusion.evaluation.scores import InstanceScore, mask_iou, score_picture
 from instancediffusion.evaluation.seen import Bools, Seen, resized
@@ -21,7 +21,7 @@ from instancediffusion.geometry import box_iou
 
 from .cells import Cell
 from .hulls import hull
-from .metrics import of_target, row_of
+from .metrics import row_of
 
 
 def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
@@ -43,7 +43,7 @@ def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
     for name, field in (("clean", "as_asked"), ("missed", "missed"), ("merged", "merged")):
         row[name] = float(np.mean([getattr(scores[t], field) for t in targets]))
     row |= _whole_picture(cell, seen, [scores[t] for t in targets], [pairs[t] for t in targets], targets)
-    row |= of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
+    row |= _of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
     return row | _order(cell, seen, pairs)
 
 
@@ -67,6 +67,22 @@ def _whole_picture(
             masks.append(0.0 if index is None else mask_iou(seen.mask(index, one.visible.shape), one.visible))
     found: dict[str, Sequence[float]] = {"class": named, "colour": coloured, "box_iou": boxes, "mask_iou": masks}
     return {name: float(np.mean(values)) if values else None for name, values in found.items()}
+
+
+def _of_target(seen: Seen, wanted: TrueInstance, index: int | None) -> Row:
+    """Side, stroke and place of one instance; `index` is its detection, None where it was not found."""
+    same = [item for item in seen.instances if item.name == wanted.name]
+    row: Row = {"doubled": float(len(same) > 1) if wanted.name is not None else None}
+    row["stroke"] = row["facing"] = row["x"] = row["y"] = row["side"] = None
+    if wanted.scribble is not None:
+        row["stroke"] = 0.0 if index is None else share_inside(seen.mask(index), wanted.scribble)
+    if index is None:
+        return row
+    found = seen.instances[index]
+    if wanted.facing is not None and found.facing is not None:
+        row["facing"] = float(found.facing == wanted.facing)
+    x0, y0, x1, y1 = (float(v) for v in found.box)
+    return row | {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "side": max((x1 - x0) * (y1 - y0), 0.0) ** 0.5}
 
 
 def _order(cell: Cell, seen: Seen, pairs: tuple[int | None, ...]) -> Row:

@@ -10,21 +10,25 @@ from PIL import Image
 
 from instancediffusion import Box, Instance, Mask, Point, Scene
 from instancediffusion.cli import cli
-from instancediffusion.cli.evaluation_run import open_judge
+from instancediffusion.cli.evaluation_run import layout_world
 from instancediffusion.cli.inputs import Reading, read_inputs
 from instancediffusion.cli.progress import Countdown
 from instancediffusion.cli.suite_run import Maker, seeds_of
 from instancediffusion.datasets import Example
 from instancediffusion.errors import FailureWarning, SettingsError
-from instancediffusion.evaluation import EvaluationReport, Seen, SeenInstance
+from instancediffusion.evaluation import EvaluationReport, Judge, JudgeConfig, Seen, SeenInstance
+from instancediffusion.evaluation.judges.network import JudgeNetwork
+from instancediffusion.evaluation.judges.task import with_words
 from instancediffusion.evaluation.orders import overlapping_pairs, visible_masks
 from instancediffusion.evaluation.suites import Case, run_suite, suite_of
 from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.run import read_cases
 from instancediffusion.pipeline import GenerationSettings
+from instancediffusion.runs import file_sha256
 from instancediffusion.scene import ordered, save_scene, without_order
 from instancediffusion.studies.composites import Item, compose
 from instancediffusion.studies.telling import tell
+from tests.evaluation.conftest import Oracle
 from tests.studies.tiny_judges import tiny_dino, tiny_sam
 from tests.tiny_pipeline import tiny_pipeline
 
@@ -354,8 +358,8 @@ def test_requests_are_written_for_any_model(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
-def test_the_drawings_see_the_order_of_composites(tmp_path, kind):
-    judge, world = open_judge("drawings", 5)
+def test_a_perfect_judge_sees_the_order_of_composites(tmp_path, kind):
+    world = layout_world(5)
     items = (Item("apple", (0.42, 0.6), 0.3, "red"), Item("pear", (0.57, 0.6), 0.3, "yellow"))
     samples = [compose(world, items, ranks, "table") for ranks in ((1, 0), (0, 1))]
     scene = tell(samples[0], (kind,), order=False)
@@ -364,10 +368,10 @@ def test_the_drawings_see_the_order_of_composites(tmp_path, kind):
         for order, sample in zip(("0-over-1", "1-over-0"), samples, strict=True)
     }
     one = Case(Example(scene, None, "fruit.png"), "fruit")
-    found = values(scores_of(tmp_path, [one], shown, models(judge=judge)).made)
+    found = values(scores_of(tmp_path, [one], shown, models(judge=Oracle(samples))).made)
     assert (found["pair_right"], found["exchanged_pair_right"], found["undecided"]) == (1, 0, 0)
-    assert found["blend"] < 0.05
-    if kind == "mask":
+    if kind == "mask":  # part of the overlap of two boxes shows neither
+        assert found["blend"] < 0.05
         assert found["visible_iou"] > 0.9 > found["exchanged_visible_iou"] + 0.1
 
 
@@ -395,7 +399,7 @@ def test_a_blind_judge_guesses_what_is_hidden(tmp_path):
     assert (found["pair_right"], found["blend"], found["missed"]) == (1, 0, 0)
 
 
-def test_the_command_scores_by_networks_and_by_the_drawings(tmp_path):
+def test_the_command_scores_by_networks_and_by_a_judge(tmp_path):
     world = [told("a red apple", *RED, mask=True), told("a yellow pear", *BLUE, mask=True)]
     save_scene(case("fruit", *world).example.scene, tmp_path / "fruit.json")
     (tmp_path / "images").mkdir()
@@ -403,7 +407,9 @@ def test_the_command_scores_by_networks_and_by_the_drawings(tmp_path):
         picture.save(tmp_path / "images" / f"{name}.png")
     common = ["evaluate", "--suite", "flip", "--scenes", tmp_path / "fruit.json", "--images", tmp_path / "images"]
     networks = ["--phrase-detector", tiny_dino(tmp_path), "--segmenter", tiny_sam(tmp_path)]
-    for name, more in (("networks", networks), ("drawings", ["--judge", "drawings"])):
+    config = JudgeConfig(side_px=64, widths=(8, 8, 8, 8), depths=(0, 0, 0, 0), hidden=8)
+    Judge(JudgeNetwork(with_words(config, layout_world(5)))).save(tmp_path / "trained")
+    for name, more in (("networks", networks), ("judge", ["--judge", tmp_path / "trained"])):
         result = CliRunner().invoke(cli, list(map(str, [*common, *more, "-o", tmp_path / name])))
         assert result.exit_code == 0, result.output
         report = EvaluationReport.load(tmp_path / name / "report.json")
@@ -412,12 +418,13 @@ def test_the_command_scores_by_networks_and_by_the_drawings(tmp_path):
         assert report.facts["suites"]["flip"]["pairs"] == 1
         rows = [json.loads(line) for line in (tmp_path / name / "flip_pictures.jsonl").read_text().splitlines()]
         assert [(row["scene"], row["front_asked"]) for row in rows] == [("fruit_0-over-1", 0), ("fruit_1-over-0", 1)]
-    assert set(report.judge["flip"]) == {"judge"} and report.judge["flip"]["judge"]["name"] == "drawings"
-    page = (tmp_path / "drawings" / "report.html").read_text()
+    assert set(report.judge["flip"]) == {"judge"}
+    assert report.judge["flip"]["judge"]["sha256"] == file_sha256(tmp_path / "trained" / "model.safetensors")
+    page = (tmp_path / "judge" / "report.html").read_text()
     assert "pair accuracy" in page and page.count("<figure>") == 4
     for bad, why in (
         ([*common, "--same-seed"], "--same-seed goes with"),
-        ([*common[:2], "coco", *common[3:], "--judge", "drawings"], "--judge goes with --suite flip"),
+        ([*common[:2], "coco", *common[3:], "--judge", tmp_path / "trained"], "--judge goes with --suite flip"),
     ):
         result = CliRunner().invoke(cli, list(map(str, [*bad, "-o", tmp_path / "bad"])))
         assert result.exit_code == 2 and why in result.stderr

@@ -1,6 +1,6 @@
 """Who of two overlapping objects is in front in a picture, and what both orders of a pair say together."""
 
-from .ownership import LEAD, Overlap, box_pixels, overlap_of, owned_overlap, told_extent, without_rim
+from .ownership import LEAD, Overlap, box_pixels, owned_overlap, told_extent, without_rim
 from .pairs import Row, in_front, lower_and_larger, pair_numbers, stated_front
 from .phrases import noun_phrase
 from .requests import Pairs, overlapping_pairs, visible_masks
@@ -20,7 +20,6 @@ __all__ = [
     "in_front",
     "lower_and_larger",
     "noun_phrase",
-    "overlap_of",
     "overlapping_pairs",
     "owned_overlap",
     "pair_numbers",

@@ -1,8 +1,7 @@
-"""Who is in front in one picture, and how cleanly: whose drawing the overlap of two objects looks like.
+"""Who is in front in one picture, and how cleanly: whose pixels the overlap of two objects shows.
 
-Every object of the synthetic world has a drawing. Where two objects overlap, each pixel of a picture is compared with
-the two pixels that the drawings have there, and belongs to the one it is clearly nearer to. Nothing is learned, so
-nothing can prefer an object; but it takes places that are known: told boxes and masks, or boxes that a judge found.
+A judge says whose each pixel is. Where two objects overlap, the one in front has the pixels, and what belongs to
+neither, or to the other one, is a blend.
 """
 
 from __future__ import annotations
@@ -10,15 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from instancediffusion.scene import Instance
 
-from ..drawings import DECIDED, LEAST_DIFFERENCE, LEAST_SHARE, RIM_SHARE, Bools, Drawn, Floats, blurred
-from ..seen import Seen, resized
+from ..seen import Bools, Floats, Seen, resized
 
 LEAD = 0.1
 """By how much more of the overlap an object must own than the other to be in front."""
+
+RIM_SHARE = 1 / 100
+"""Width of the rim of an overlap that is not counted, in canvases: objects are off their places by so much."""
+
+LEAST_SHARE = 1 / 2048
+"""Smallest overlap that is measured, as a share of the picture's area."""
 
 
 @dataclass(frozen=True)
@@ -58,31 +61,14 @@ class Overlap:
         return self.neither + self.flicker
 
 
-def overlap_of(image: Image.Image, first: Drawn, second: Drawn) -> Overlap | None:
-    """Measure the overlap of two objects in a picture (RGB) of the size of their canvases.
-
-    Returns:
-        None if they share too few pixels, or look too much alike there, to say anything.
-    """
-    region = without_rim(first.inside & second.inside)
-    region &= np.linalg.norm(first.pixels - second.pixels, axis=-1) >= LEAST_DIFFERENCE
-    if region.sum() < LEAST_SHARE * region.size:
-        return None
-    own = blurred(image)[region]
-    to_first = np.linalg.norm(own - first.pixels[region], axis=-1)
-    to_second = np.linalg.norm(own - second.pixels[region], axis=-1)
-    nearness = to_first / np.maximum(to_first + to_second, 1e-9)
-    return Overlap(float((nearness < DECIDED).mean()), float((nearness > 1 - DECIDED).mean()), int(region.sum()))
-
-
 def owned_overlap(seen: Seen, first: int, second: int, shared: Bools) -> Overlap | None:
     """Say whose the pixels of an overlap are.
 
     Args:
         seen: whose each pixel is.
-        first: index of one instance.
+        first: index of one instance in `seen`.
         second: of the other.
-        shared: (H, W), where they overlap.
+        shared: (H, W), where they overlap, of the size of the labels.
 
     Returns:
         None if that is too small to say anything.

@@ -10,8 +10,8 @@ import numpy as np
 
 from instancediffusion.scene import Instance, Scene
 
-from ..drawings import LEAST_SHARE, Bools
-from .ownership import told_extent
+from ..seen import Bools
+from .ownership import LEAST_SHARE, told_extent
 
 LEAST_FREE = 0.1
 """Share of its extent that each of a pair must have outside of the other's: who is hidden whole shows no order."""

@@ -19,9 +19,8 @@ from instancediffusion.geometry import box_area, box_iou
 from instancediffusion.scene import Scene
 
 from ..assignment import assign
-from ..drawings import Bools, Floats
 from ..matching import LEAST_PLACE
-from ..seen import Seen
+from ..seen import Bools, Floats, Seen
 from ..truth import TrueInstance, truth_of_scene
 from .phrases import noun_phrase
 

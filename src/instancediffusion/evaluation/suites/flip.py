@@ -4,7 +4,7 @@ A pair is two instances whose told extents overlap (`orders.overlapping_pairs`).
 either of the two in front (`scene.ordered`); prompt, places and all other layers are the same. Whoever looks at the
 pictures is told what is to be where, and nothing of the order: a detector finds the instances by name and place, a
 segmenter outlines them, and who is in front is read from whose pixels the overlap shows. Pictures of the drawn world
-may be looked at by one of its judges instead.
+may be looked at by its trained judge instead.
 
 Requests are counted by the scene's instances, from 0. Of instances 0 and 2 of the scene `street`, the picture with 0 in
 front is `street_0-over-2.png`, that with 2 in front `street_2-over-0.png`; further samples end in `_0`, `_1`, ....
@@ -23,15 +23,12 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.scene import ordered, without_order
 from instancediffusion.worlds import KINDS
 
-from ..drawings import Drawings, DrawingsJudge, Drawn
 from ..estimates import Estimate, estimate
-from ..evaluate import InformedJudge
 from ..matching import match
 from ..orders import (
     Overlap,
     in_front,
     lower_and_larger,
-    overlap_of,
     overlapping_pairs,
     owned_overlap,
     pair_numbers,
@@ -43,7 +40,7 @@ from ..orders import (
 from ..report import ScoreTable
 from ..scores import mask_iou
 from ..seen import Bools, Seen
-from ..truth import TrueInstance, Truth, truth_of_scene
+from ..truth import Truth, truth_of_scene
 from .models import Models
 from .suite import Case, Measure, Row, Scored, Suite, known, register
 
@@ -106,13 +103,11 @@ class FlipSuite(Suite):
             "The one asked to be in front owns more of the overlap of the two, by .1 of it. A picture that does not "
             "decide is wrong.",
         ),
-        "undecided": Measure(
-            "undecided", "One of the two is not found, neither leads by .1, or they look alike.", upwards=False
-        ),
+        "undecided": Measure("undecided", "One of the two is not found, or neither leads by .1.", upwards=False),
         "blend": Measure(
             "blend index",
-            "Share of the overlap that does not show the one in front. Of pairs told by boxes, networks know the "
-            "overlap of the boxes alone, part of which shows neither even if all is well.",
+            "Share of the overlap that does not show the one in front. Of pairs told by boxes, detectors know "
+            "the overlap of the boxes alone, part of which shows neither even if all is well.",
             upwards=False,
         ),
         "visible_iou": Measure(
@@ -163,7 +158,7 @@ class FlipSuite(Suite):
         row: Row = {"layout": case.layout, "pair": [first, second], "front_asked": case.front, "own": case.own}
         row |= {"missed": float(np.mean([one is None for one in found]))}
         row |= lower_and_larger(truth.instances[first], truth.instances[second])
-        row |= in_front(case.front, _overlap(case, truth, image, models, seen, owners))
+        row |= in_front(case.front, _overlap(case, seen, owners))
         exchanged = ordered(scene, case.pair[1 - case.front], case.pair[case.front])
         for name, asked in (("visible_iou", scene), ("exchanged_visible_iou", exchanged)):
             row[name] = _visible_iou(visible_masks(asked, case.pair, _size(seen)), seen, found)
@@ -246,36 +241,23 @@ def _told_by(*masks: bool) -> str:
 def _look(case: Request, truth: Truth, image: Image.Image, models: Models) -> tuple[Seen, Sequence[int | None]]:
     """Return what is seen, and of each of the scene's instances the number it is seen as, or None."""
     if models.has("judge"):
-        judge = models.judge
-        (seen,) = judge.look_for([image], [truth]) if isinstance(judge, InformedJudge) else judge.look([image])
+        (seen,) = models.judge.look([image])
         return seen, match(seen, truth).pairs
     threshold = float(getattr(models.phrases, "threshold", SURE))
     sighting = sight(image, without_order(case.example.scene), models.phrases, models.segmenter, threshold)
     return sighting.seen, [None if box is None else index for index, box in enumerate(sighting.boxes)]
 
 
-def _overlap(
-    case: Request, truth: Truth, image: Image.Image, models: Models, seen: Seen, owners: Sequence[int | None]
-) -> Overlap | None:
+def _overlap(case: Request, seen: Seen, owners: Sequence[int | None]) -> Overlap | None:
     """Whose the overlap of the pair is; None if nobody can tell. What shows a third instance does not count."""
     hidden = np.zeros(_size(seen), bool)
     for index, owner in enumerate(owners):
         if index not in case.pair and owner is not None:
             hidden |= seen.mask(owner)
-    if models.has("judge") and isinstance(models.judge, DrawingsJudge):
-        # Pixel by pixel, by the two drawings where they were told to be, as in the overlap study.
-        drawn = [_drawn(truth.instances[index], models.judge.drawings, ~hidden) for index in case.pair]
-        if drawn[0] is not None and drawn[1] is not None:
-            return overlap_of(image, drawn[0], drawn[1])
     first, second = (owners[index] for index in case.pair)
     if first is None or second is None:
         return None
     return owned_overlap(seen, first, second, _whole(case, seen, owners, 0) & _whole(case, seen, owners, 1) & ~hidden)
-
-
-def _drawn(wanted: TrueInstance, drawings: Drawings, free: Bools) -> Drawn | None:
-    placed = None if wanted.box is None else drawings.place(wanted, wanted.box, (free.shape[0], free.shape[1]))
-    return None if placed is None else Drawn(placed.pixels, placed.inside & free)
 
 
 def _whole(case: Request, seen: Seen, owners: Sequence[int | None], which: int) -> Bools:

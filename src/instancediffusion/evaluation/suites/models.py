@@ -13,7 +13,7 @@ from PIL import Image
 
 from instancediffusion.errors import ModelError, SettingsError
 
-from ..evaluate import InformedJudge, PictureJudge
+from ..evaluate import PictureJudge
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -160,9 +160,9 @@ class Models:
         return found
 
     @property
-    def judge(self) -> PictureJudge | InformedJudge:
+    def judge(self) -> PictureJudge:
         """Says what pictures of the drawn world show."""
-        found: PictureJudge | InformedJudge = self._get("judge")
+        found: PictureJudge = self._get("judge")
         return found
 
     def describe(self, needs: Sequence[str]) -> dict[str, Any]:

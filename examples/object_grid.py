@@ -3,7 +3,8 @@
     python examples/object_grid.py objects.png
     python examples/object_grid.py objects.png my-model      # the folder of another export
 
-What a caption leaves open, such as a colour or the side an animal looks to, is chosen from the seed.
+What a caption leaves open, such as a colour or the side an animal looks to, is the network's choice and
+differs from seed to seed.
 """
 
 import json

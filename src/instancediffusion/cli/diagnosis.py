@@ -198,11 +198,11 @@ def _in_hub_cache(repository: str, file: str | None, revision: str) -> str | Non
 
 
 def mini_vocabulary() -> dict[str, list[str]]:
-    """Everything `mini` has names for: `objects`, `colours`, `backgrounds`, and all `words` of its captions."""
+    """Everything `mini` has names for: `objects`, `colours`, `backgrounds`, and all `words` if it knows no others."""
     from instancediffusion.checkpoints import model_folder
 
     folder = model_folder("mini")
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     known = {kind: card[kind] for kind in ("objects", "colours", "backgrounds")}
-    return {**known, "words": index.get("vocabulary", [])}
+    return {**known, "words": index["vocabulary"]} if index.get("vocabulary") else known

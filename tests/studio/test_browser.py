@@ -703,7 +703,7 @@ def test_examples_results_grid_compare_and_edit_from_here(page, shots, tmp_path)
     page.page.screenshot(path=shots / "studio_examples.png")
     page.page.click("[data-example=test4_bbox_polar_bear_iceberg_igloo]")
     page.page.wait_for_selector(".layer >> nth=2")
-    assert sorted(page.row(name) is not None for name in ("a polar bear", "a mountain", "a hut")) == [True] * 3
+    assert page.row("a vast iceberg floating in the chilly sea").is_visible()
     page.page.click("#tab-examples")
     page.page.click("[data-example=demo]")
     page.page.wait_for_selector(".layer >> nth=3")

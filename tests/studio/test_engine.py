@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from instancediffusion import Scene
+from instancediffusion import Box, Instance, Scene
 from instancediffusion.errors import PicturesError, SettingsError
 from instancediffusion.pipeline.picture import read_notes
+from instancediffusion.scene import scene_text
 from instancediffusion.studio import Engine, Limits, RunStore, Studio
 from instancediffusion.studio.engine import CancelledError
 from instancediffusion.studio.jobs import Job
@@ -255,3 +256,28 @@ def finished(studio, job):
         time.sleep(0.1)
     assert shown["state"] == "done", shown
     return shown["result"]
+
+
+def test_captions_like_nothing_the_model_draws_are_told_where_they_stand(tmp_path, monkeypatch):
+    known = ("a dog", "a red cat", "a green tree", "a ball")
+    pipeline = tiny_pipeline(tmp_path / "tokens", familiar={"captions": known, "likeness": 0.9999})
+    studio = Studio(Engine(pipeline, {}, "tiny", Limits(min_side_px=16), RunStore(tmp_path / "runs")))
+    read = []
+    strangers = type(pipeline.familiar).strangers
+    monkeypatch.setattr(
+        type(pipeline.familiar), "strangers", lambda self, asked, *a: read.extend(asked) or strangers(self, asked, *a)
+    )
+    place = Box(0.0, 0.0, 0.5, 0.5)
+    captions = ("a dog", "zxqv blorf", "a ball", "zxqv blorf")
+    scene = scene_text(Scene("things", tuple(Instance(caption, box=place) for caption in captions), 64, 64))
+    try:
+        for _ in range(2):
+            problems = studio.check(scene)["problems"]
+            assert [(p["path"], p["severity"], p["instance"]) for p in problems] == [
+                ("$.instances[1].caption", "warning", 1),
+                ("$.instances[3].caption", "warning", 3),
+            ]
+            assert all("what is nearest is 'a " in problem["message"] for problem in problems)
+        assert sorted(read) == ["a ball", "a dog", "zxqv blorf"]
+    finally:
+        studio.close()

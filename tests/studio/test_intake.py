@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from instancediffusion import Mask, Scene
+from instancediffusion import Mask, Scene, load_scene
 from instancediffusion.errors import SceneError
 from instancediffusion.pipeline.picture import png_bytes
 from instancediffusion.scene import scene_text
 from instancediffusion.studio.examples import Examples, examples_folder
 from instancediffusion.studio.intake import decoded, read_file
 from instancediffusion.studio.limits import Limits, RefusedError
-from instancediffusion.studio.rewording import reword
 from instancediffusion.studio.scenes import check, instance_of
 from tests.tiny_pipeline import disc, scene_of
 
@@ -112,31 +111,17 @@ def test_unknown_words_are_warnings_where_they_stand():
     assert [(p["path"], p["severity"]) for p in found.shown()] == [("$.instances[1].caption", "warning")]
 
 
-def test_rewording_keeps_places_and_leaves_only_known_words(examples):
-    vocabulary = json.loads((examples.parent / "src/instancediffusion/models/mini/model_index.json").read_text())[
-        "vocabulary"
-    ]
-    from instancediffusion.pipeline.vocabulary import unknown_words
-
-    found = Examples(vocabulary)
+def test_examples_are_the_scenes_of_the_package_as_they_are(examples):
+    found = Examples()
     assert examples_folder() == examples
     listed = found.listing()
     assert len(listed) >= 30
     assert listed[0]["name"] == "demo"
     for entry in listed:
-        reworded = found.scene(entry["name"])
-        for text in (reworded.scene.prompt, *(i.caption for i in reworded.scene.instances)):
-            assert not unknown_words(text, vocabulary), (entry["name"], text)
-        assert check(scene_text(reworded.scene), Limits(), vocabulary).problems == ()
-    bear = found.scene("test4_scribble_polar_bear_iceberg_igloo1")
-    assert [i.caption for i in bear.scene.instances] == ["a polar bear", "a mountain", "a hut"]
-    assert any("a hut" in change for change in bear.changes)
+        scene = found.scene(entry["name"])
+        assert scene == load_scene(examples / f"{entry['name']}.json")
+        assert (entry["prompt"], entry["instances"]) == (scene.prompt, len(scene.instances))
+        assert check(scene_text(scene), Limits()).scene == scene
     assert found.thumbnail("demo").startswith(b"\x89PNG")
     with pytest.raises(RefusedError):
         found.thumbnail("../demo")
-
-
-def test_a_model_that_knows_any_word_gets_the_scene_as_it_is():
-    assert reword(scene_of(4), ()).scene is not None
-    assert reword(scene_of(4), ()).scene == scene_of(4)
-    assert reword(scene_of(4), {"nothing"}).scene is None

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from instancediffusion.checkpoints import mini_folder
 from instancediffusion.errors import SettingsError
 from instancediffusion.training import loop, stages
 from instancediffusion.training.checkpoint import load_checkpoint, save_checkpoint
@@ -75,6 +76,15 @@ def test_a_base_that_cannot_be_had_is_named(tmp_path, text, told):
     (tmp_path / "c.toml").write_text('name = "c"')
     with pytest.raises(SettingsError, match=told):
         read_recipe(tmp_path / "a.toml")
+
+
+def test_the_adapter_is_trained_on_pictures_of_its_base(read):
+    recipe = read("adapter")
+    folder = mini_folder()
+    sides = json.loads((folder / "unet" / "config.json").read_text())["sample_size"]
+    levels = len(json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"])
+    assert recipe.diffusion.base == "mini"
+    assert recipe.world.options["size"] == sides * 2 ** (levels - 1)
 
 
 def test_the_first_half_has_every_stage(read):

@@ -58,9 +58,9 @@ class ModelCard:
 CARDS: dict[str, ModelCard] = {
     "mini": ModelCard(
         name="mini",
-        summary="small model of a synthetic world, ships in the package, runs on a laptop CPU",
+        summary="small model of a synthetic world, ships in the package, 128 pixels, runs on a laptop CPU",
         licence="Apache-2.0",
-        side_px=256,
+        side_px=128,
     ),
     "sd15": ModelCard(
         name="sd15",

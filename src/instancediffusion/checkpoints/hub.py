@@ -77,8 +77,8 @@ def download_pipeline(repository: str, *, variant: str | None = None, given: Col
     inside = {name: _inside(files, f"{name}/") for name in needed}
     chosen = choose_variant(inside, variant, repository)
     wanted = [f"{name}/{f}" for name in needed for f in files_to_load(name, inside[name], chosen, repository)]
-    # What stands beside the components: the index, the card, the code of a model's latents.
-    wanted += [f for f in _inside(files, "") if f.endswith((".json", ".md", ".txt")) or f == "latents.safetensors"]
+    # What stands beside the components: the index and the card.
+    wanted += [f for f in _inside(files, "") if f.endswith((".json", ".md", ".txt"))]
     return _download_all(repository, wanted, hub, folder)
 
 

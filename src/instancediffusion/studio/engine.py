@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.pipeline.folder import Picture, PictureFolder, batches
 from instancediffusion.pipeline.references import has_ip_adapter
 from instancediffusion.runs import fingerprint
-from instancediffusion.scene import scene_text
+from instancediffusion.scene import Scene, scene_text
 from instancediffusion.studio.cost import rows_of_steps
 from instancediffusion.studio.grids import Cell
 from instancediffusion.studio.jobs import CancelledError, Job
@@ -30,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 _PREVIEWS = 8
 _PREVIEW_SIDE = 384
 _BATCH = 4
+_READ_CAPTIONS = 4096
 
 
 class Engine:
@@ -53,6 +55,8 @@ class Engine:
         self._has_ip_adapter = has_ip_adapter(pipeline.unet)
         self._loaded = Additions().of_model
         self._unload: Callable[[], None] = lambda: None
+        self._nearest: dict[str, str | None] = {}
+        self._reading = threading.Lock()
         pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -66,6 +70,27 @@ class Engine:
         """The words the model knows; empty if it may know any."""
         words: frozenset[str] = self.pipeline.vocabulary
         return words
+
+    def doubts(self, scene: Scene) -> Iterator[Problem]:
+        """A warning for every caption that is like nothing the model draws; see `pipeline.familiar`."""
+        captions = [instance.caption for instance in scene.instances]
+        with self._reading:
+            new = [caption for caption in dict.fromkeys(captions) if caption not in self._nearest]
+            if len(self._nearest) + len(new) > _READ_CAPTIONS:
+                self._nearest, new = {}, list(dict.fromkeys(captions))
+            self._nearest.update(dict.fromkeys(new) | self._strangers(new))
+            found = [self._nearest[caption] for caption in captions]
+        for index, nearest in enumerate(found):
+            if nearest is not None:
+                message = f"the model draws nothing like it; what is nearest is {nearest!r}"
+                yield Problem(f"$.instances[{index}].caption", message, "", "warning")
+
+    def _strangers(self, captions: Sequence[str]) -> dict[str, str]:
+        pipe = self.pipeline
+        if pipe.text_encoder is None:
+            return {}
+        found = pipe.familiar.strangers(captions, pipe.tokenizer, pipe.text_encoder, pipe.device)
+        return {caption: nearest for caption, nearest, _ in found}
 
     def picture_size(self, plan: Plan) -> tuple[int, int]:
         """(height, width) in pixels of the largest picture of a plan.
@@ -134,7 +159,7 @@ class Engine:
         self._job = job
         try:
             with warnings.catch_warnings():
-                # The page has told already which words the model does not know.
+                # The page has told already what the model does not know.
                 warnings.simplefilter("ignore", SceneWarning)
                 # Pictures that failed are told at the end.
                 warnings.simplefilter("ignore", FailureWarning)

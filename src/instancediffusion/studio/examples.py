@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,21 @@ from instancediffusion.rendering import render_overlay
 from instancediffusion.scene import Scene, check_scene
 from instancediffusion.scene.examples import examples_folder
 from instancediffusion.studio.limits import RefusedError
-from instancediffusion.studio.rewording import Reworded, reword
 
 _GROUPS = (("test", "Study"), ("iterative", "Step by step"), ("", "Demo"))
 
 
 class Examples:
-    """Example scenes, in the words the model knows.
+    """Example scenes.
 
     Args:
-        vocabulary: the words the model knows; empty if it may know any.
         folder: where the scene files lie; None means those of the package.
     """
 
-    def __init__(self, vocabulary: Collection[str] = (), folder: Path | None = None) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder or examples_folder()
         self._lock = threading.Lock()
-        self._scenes: dict[str, Reworded] | None = None
+        self._scenes: dict[str, Scene] | None = None
         self._thumbnails: dict[str, bytes] = {}
 
     def listing(self) -> list[dict[str, Any]]:
@@ -39,24 +35,22 @@ class Examples:
             {
                 "name": name,
                 "group": _group(name),
-                "prompt": reworded.scene.prompt,
-                "instances": len(reworded.scene.instances),
-                "reworded": bool(reworded.changes),
+                "prompt": scene.prompt,
+                "instances": len(scene.instances),
             }
-            for name, reworded in self._all().items()
-            if reworded.scene is not None
+            for name, scene in self._all().items()
         ]
         order = {"Demo": 0, "Study": 1, "Step by step": 2}
         return sorted(found, key=lambda entry: (order[entry["group"]], entry["name"] != "demo", entry["name"]))
 
-    def scene(self, name: object) -> Reworded:
+    def scene(self, name: object) -> Scene:
         """One of them.
 
         Raises:
             RefusedError: there is none of that name.
         """
         found = self._all().get(name) if isinstance(name, str) else None
-        if found is None or found.scene is None:
+        if found is None:
             raise RefusedError("example: there is none of that name")
         return found
 
@@ -66,17 +60,17 @@ class Examples:
         Raises:
             RefusedError: there is none of that name.
         """
-        scene, key = self.scene(name).scene, str(name)
+        scene, key = self.scene(name), str(name)
         with self._lock:
-            if key not in self._thumbnails and scene is not None:
+            if key not in self._thumbnails:
                 self._thumbnails[key] = _thumbnail(scene)
             return self._thumbnails[key]
 
-    def _all(self) -> dict[str, Reworded]:
+    def _all(self) -> dict[str, Scene]:
         with self._lock:
             if self._scenes is None:
                 paths = sorted(self._folder.glob("*.json")) if self._folder is not None else []
-                self._scenes = {path.stem: reword(_read(path), self._vocabulary) for path in paths}
+                self._scenes = {path.stem: _read(path) for path in paths}
             return self._scenes
 
 

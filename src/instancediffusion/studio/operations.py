@@ -4,6 +4,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Studio:
     def __init__(self, engine: Engine, models: Sequence[Path] = ()) -> None:
         self.engine, self.limits, self.store = engine, engine.limits, engine.store
         self.drafts = DraftStore(self.store.root / "drafts", self.limits.draft_bytes, self.limits.drafts)
-        self.examples = Examples(engine.vocabulary)
+        self.examples = Examples()
         pictures = PictureStore(self.store.root / "pictures", self.limits)
         self.shelf = Shelf(models or [self.store.root / "models"], pictures, self.limits)
         self.queue = JobQueue(engine.work, self.limits)
@@ -82,6 +83,8 @@ class Studio:
             network and `seconds`, if known.
         """
         checked = check(_text(scene), self.limits, self.engine.vocabulary)
+        if checked.scene is not None:
+            checked = replace(checked, problems=(*checked.problems, *self.engine.doubts(checked.scene)))
         answer: dict[str, Any] = {
             "ok": checked.scene is not None,
             "problems": checked.shown(),
@@ -185,14 +188,13 @@ class Studio:
         return self._linked(self.store.details(run))
 
     def example_list(self) -> list[dict[str, Any]]:
-        """The scenes that come with the package, in words the model knows."""
+        """The scenes that come with the package."""
         return [{**entry, "thumbnail": f"/studio/examples/{entry['name']}.png"} for entry in self.examples.listing()]
 
     def example(self, name: str) -> dict[str, Any]:
-        """One of them, with a line for each caption that was replaced."""
-        found = self.examples.scene(name)
-        scene = check(scene_text(found.scene) if found.scene else "", self.limits).settled()
-        return {"scene": scene.to_dict(), "text": scene_text(scene), "changes": list(found.changes)}
+        """One of them."""
+        scene = check(scene_text(self.examples.scene(name)), self.limits).settled()
+        return {"scene": scene.to_dict(), "text": scene_text(scene)}
 
     def save_draft(self, session: str, draft: str) -> int:
         """Keep what a session was drawing; returns its length in bytes."""

@@ -94,7 +94,8 @@ def write_model(
             **known_to(recipe, world),
         }
         _write(work / "model_index.json", index)
-        _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world))
+        side = parts.unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1) * recipe.autoencoder.patch
+        _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world, int(side)))
 
 
 def _write_adapter(recipe: Recipe, run: Path, work: Path) -> None:
@@ -164,8 +165,8 @@ def known_to(recipe: Recipe, world: World) -> dict[str, Any]:
     return {"familiar": {"captions": captions, "likeness": recipe.text.likeness}}
 
 
-def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -> dict[str, Any]:
-    """What a person wants to know of a model before using it."""
+def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World, side_px: int) -> dict[str, Any]:
+    """What a person wants to know of a model before using it; its pictures have sides of `side_px`."""
     before = json.loads((start_folder(recipe.start) / "card.json").read_text("utf-8")) if recipe.start else {}
     schedules = {
         "autoencoder": Schedule(recipe.autoencoder.optimiser),
@@ -177,6 +178,7 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World) -
         "name": recipe.name,
         "licence": recipe.export.licence,
         "pictures": recipe.export.pictures,
+        "side_px": side_px,
         **({"started_from_sha256": before.get("weights_sha256")} if recipe.start else {}),
         "steps": _added(before.get("steps", {}), trained),
         "pictures_seen": _added(before.get("pictures_seen", {}), seen),

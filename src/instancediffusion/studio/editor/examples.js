@@ -26,16 +26,16 @@ export class Examples {
     const name = example.name.replace(/_/g, " ");
     return h("li", { class: "card" },
       h("button", { type: "button", class: "look", "data-example": example.name, onclick: () => this.open(example.name) },
-        h("img", { src: example.thumbnail, alt: `Open ${name}`, loading: "lazy" }), example.reworded ? h("span", { class: "badge", title: "In words the model knows" }, "reworded") : null),
+        h("img", { src: example.thumbnail, alt: `Open ${name}`, loading: "lazy" })),
       h("div", { class: "card-foot" }, h("span", { class: "card-text", title: example.prompt }, example.prompt)),
       h("p", { class: "muted" }, name));
   }
 
   async open(name) {
     try {
-      const { scene, changes } = await call("example", name);
+      const { scene } = await call("example", name);
       this.opened(fromScene(scene), {});
-      say(changes.length ? `Opened in words the model knows: ${changes.slice(0, 3).join("; ")}${changes.length > 3 ? " …" : ""}` : "Opened.");
+      say("Opened.");
     } catch (error) {
       say(error.message, "error");
     }

@@ -28,18 +28,24 @@ class Page:
 
     def __init__(self, page, url):
         self.page, self.url = page, url
-        self.trouble, self.outside = [], []
+        self.trouble, self.outside, self.checks = [], [], 0
         page.on(
             "console",
             lambda message: self.trouble.append(message.text) if message.type in ("error", "warning") else None,
         )
         page.on("pageerror", lambda error: self.trouble.append(str(error)))
         page.on("request", self._note)
+        for ended in ("requestfinished", "requestfailed"):
+            page.on(ended, self._ended)
 
     def _note(self, request):
         parts = urlsplit(request.url)
         if parts.scheme not in ("data", "blob") and parts.netloc != urlsplit(self.url).netloc:
             self.outside.append(request.url)
+        self.checks += parts.path.endswith("/run/check")
+
+    def _ended(self, request):
+        self.checks -= urlsplit(request.url).path.endswith("/run/check")
 
     def open(self):
         self.page.goto(self.url)
@@ -141,7 +147,11 @@ class Page:
     def checked(self):
         """Wait until the server has checked what is drawn now."""
         self.page.wait_for_timeout(300)
-        self.page.wait_for_load_state("networkidle")
+        for _ in range(600):
+            if not self.checks:
+                break
+            self.page.wait_for_timeout(50)
+        self.page.wait_for_timeout(50)  # the page reads the answer
 
 
 @pytest.fixture
@@ -713,7 +723,7 @@ def test_examples_results_grid_compare_and_edit_from_here(page, shots, tmp_path)
     page.page.fill("#grid-x-values", "1, 3, 6")
     page.page.select_option("#grid-y", "z_order")
     page.checked()
-    assert "6 pictures" in page.page.inner_text("#cost")
+    page.page.wait_for_selector("#cost:has-text('6 pictures')")
     page.generate()
     assert page.page.locator("#strip button").count() == 6
     page.page.select_option("#grid-x", "")

@@ -291,7 +291,7 @@ def test_adapter_recipe_on_a_coco_folder_is_killed_and_continues_to_the_same_bit
     text = (repository / "recipes" / "adapter.toml").read_text()
     for old, new in (
         ('base = "mini"', f'base = "{base}"'),
-        ("sizes = [[256, 256]]", "sizes = [[64, 64]]"),
+        ("sizes = [[128, 128]]", "sizes = [[64, 64]]"),
         ("steps = 6000", 'steps = 12\nprecision = "fp32"'),
         ("batch_size = 16", "batch_size = 4"),
         ("checkpoint_every = 100", "checkpoint_every = 1"),

@@ -84,7 +84,9 @@ def test_the_adapter_is_trained_on_pictures_of_its_base(read):
     sides = json.loads((folder / "unet" / "config.json").read_text())["sample_size"]
     levels = len(json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"])
     assert recipe.diffusion.base == "mini"
-    assert recipe.world.options["size"] == sides * 2 ** (levels - 1)
+    side = sides * 2 ** (levels - 1)
+    assert recipe.world.options["size"] == side
+    assert [list(size) for size in recipe.dataset.sizes] == [[side, side]]
 
 
 def test_the_first_half_has_every_stage(read):

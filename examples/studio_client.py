@@ -29,7 +29,7 @@ def main(url: str, scene_file: str, folder: str) -> None:
         sys.exit(2)
 
     options = {
-        "preset": "balanced",
+        "preset": "default",
         "settings": {"num_inference_steps": int(os.environ.get("STUDIO_STEPS", "25"))},
         "seed": 0,
         "pictures": 2,

@@ -8,10 +8,11 @@ from click.testing import CliRunner
 
 from instancediffusion.cli import cli
 from instancediffusion.cli import evaluate as command
-from instancediffusion.cli.evaluate import GROUPS, settings_of
+from instancediffusion.cli.evaluate import GROUPS, base_settings
 from instancediffusion.cli.evaluation_run import EvaluationRun, check_words
 from instancediffusion.cli.gallery import Gallery
 from instancediffusion.cli.progress import Countdown
+from instancediffusion.cli.settings_options import settings_of
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import GROUPS as KNOWN
 from instancediffusion.evaluation import EvaluationReport, Judge, JudgeConfig
@@ -115,14 +116,14 @@ def test_judge_must_know_the_world(judge):
 
 def test_presets():
     own = GenerationSettings(num_inference_steps=25, guidance_scale=3.0, mis_fraction=0.0, instance_mask="visibility")
-    assert settings_of(own, "default", {"num_inference_steps": None}) == own
-    published = settings_of(own, "published", {"mis_fraction": 0.2})
+    assert settings_of(base_settings(own, "default"), {"num_inference_steps": None}) == own
+    published = settings_of(base_settings(own, "published"), {"mis_fraction": 0.2})
     assert (published.scheduler, published.num_inference_steps) == ("plms", 50)
     assert (published.grounding_fraction, published.mis_fraction, published.mis_merge) == (0.8, 0.2, "mean")
     assert published.instance_mask == "none"  # a mask of the model's own would not be the published attention
     assert published.guidance_scale == 3.0
     (mean,) = chosen(("mean",), own).values()
-    assert mean[1] == settings_of(own, "published", {})
+    assert mean[1] == base_settings(own, "published")
 
 
 def test_command_knows_every_group():

@@ -12,7 +12,6 @@ import click
 from instancediffusion.additions import Additions, Weighted
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_SHARE = click.FloatRange(0, 1)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -36,9 +35,6 @@ def additions_options(command: _Command) -> _Command:
         click.option("--control", "controls", type=_FILE, multiple=True, help="Its picture; one for each of them."),
         click.option("--image", type=_FILE, help="A picture to go on from."),
         click.option("--mask", type=_FILE, help="White where that is drawn anew; the rest stays."),
-        click.option(
-            "--strength", type=_SHARE, help="How much of the steps are made on it. Default: 0.8; 1 with a mask."
-        ),
         click.option(
             "--edit", type=_FILE, help="A picture to change into SCENE; what is the same stays, to the pixel."
         ),

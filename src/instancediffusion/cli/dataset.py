@@ -14,6 +14,7 @@ from .engine import engine_options
 from .groups import Group
 from .model_options import model_options
 from .progress import Reporter, quieten_libraries
+from .settings_options import settings_of, settings_options
 
 if TYPE_CHECKING:
     from instancediffusion.ray_pool import RayOptions
@@ -38,7 +39,7 @@ def dataset() -> None:
 )
 @click.option("--pictures", type=_COUNT, help="How many to make, in place of the spec's.")
 @model_options
-@click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps of the sampler, in place of the spec's.")
+@settings_options(alone=True)
 @click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
 @click.option("--overwrite", is_flag=True, help="Make pictures again that are there of another spec or model.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and warnings.")
@@ -54,11 +55,11 @@ def make(
     variant: str | None,
     dtype: str,
     device: str | None,
-    num_inference_steps: int | None,
     batch_size: int,
     overwrite: bool,
     quiet: bool,
     engine: RayOptions | None,
+    **options: Any,
 ) -> None:
     """Make the data set that SPEC (TOML or JSON, see docs/synthesis.md) describes.
 
@@ -84,8 +85,7 @@ def make(
     read = read if pictures is None else dataclasses.replace(read, pictures=pictures)
     folder = local_model(model, variant=variant)
     place = None if adapter is None else local_adapter(adapter, variant=variant)
-    given = read.settings | ({"num_inference_steps": num_inference_steps} if num_inference_steps else {})
-    settings = model_defaults(folder).replace(**given)
+    settings = settings_of(model_defaults(folder).replace(**read.settings), options)
     facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
     facts |= {"adapter": weights_sha256(place)} if place is not None else {}
     open_ = partial(_quiet, folder, place, dtype, device, variant)

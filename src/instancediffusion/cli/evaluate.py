@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instancediffusion.errors import SettingsError
+from instancediffusion.presets import PUBLISHED_INFERENCE
 
 from .engine import engine_options
 from .progress import Countdown, quieten_libraries
+from .settings_options import settings_of, settings_options
 from .suite_options import SuiteOptions, suite_options
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 GROUPS = ("box", "point", "scribble", "mask", "mixed", "prompt")
 _COUNT = click.IntRange(min=1)
-_SHARE = click.FloatRange(0, 1)
 
 
 def _groups(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -56,18 +57,14 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
 )
 @click.option(
     "--settings",
-    "preset",
+    "base",
     type=click.Choice(["default", "published"]),
     default="default",
     show_default=True,
     help="The model's own, or the published code's inference options: PLMS with 50 steps, grounding 0.8, mean merge "
     "after 0.36, no attention mask.",
 )
-@click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps of the sampler, in place of the preset's.")
-@click.option("--scheduler", help="Sampler, in place of the preset's; see `generate`.")
-@click.option("--guidance-scale", type=click.FloatRange(min=0), help="Weight of the prompt, in place of the preset's.")
-@click.option("--grounding-fraction", type=_SHARE, help="Share of the steps the instances steer.")
-@click.option("--mis-fraction", type=_SHARE, help="Share of the steps with each instance by itself.")
+@settings_options(alone=True)
 @click.option("--no-order", is_flag=True, help="Do not tell who is in front.")
 @click.option("--max-objects", type=click.IntRange(1, 16), default=5, show_default=True, help="Most objects, from 1.")
 @click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
@@ -82,7 +79,7 @@ def evaluate(
     output: Path,
     count: int,
     groups: tuple[str, ...],
-    preset: str,
+    base: str,
     no_order: bool,
     max_objects: int,
     batch_size: int,
@@ -111,6 +108,7 @@ def evaluate(
     def progress(what: str, total: int) -> Countdown:
         return Countdown(what, total, quiet=quiet)
 
+    facts = {"model": model, "preset": options["preset"] or base}
     if bench.suites and engine is not None:
         raise SettingsError(
             "engine: suites make their pictures in this process; make them with `generate --engine ray`"
@@ -120,13 +118,13 @@ def evaluate(
 
         if judge_folder is not None:
             bench = bench.judged(judge_folder)
-        make = lambda: _maker(model, preset, options, not no_order, device, batch_size, overwrite)  # noqa: E731
-        for path in run_bench(bench, output, device, make, progress, {"model": model, "preset": preset}):
+        make = lambda: _maker(model, base, options, not no_order, device, batch_size, overwrite)  # noqa: E731
+        for path in run_bench(bench, output, device, make, progress, facts):
             if not quiet:
                 click.echo(str(path))
         return
     folder = local_model(model)
-    chosen = settings_of(model_defaults(folder), preset, options)
+    chosen = settings_of(base_settings(model_defaults(folder), base), options)
     judge, world = open_judge(judge_folder, max_objects)
     weights = weights_sha256(folder)
     decisive = {
@@ -145,7 +143,7 @@ def evaluate(
         settings=chosen,
         count=count,
         order=not no_order,
-        facts={"model": model, "weights": weights, "preset": preset},
+        facts=facts | {"weights": weights},
         open_pipeline=partial(_pipeline, folder, device),
         batch_size=batch_size,
         progress=progress,
@@ -157,7 +155,7 @@ def evaluate(
 
 
 def _maker(
-    model: str, preset: str, options: dict[str, Any], order: bool, device: str, batch_size: int, overwrite: bool
+    model: str, base: str, options: dict[str, Any], order: bool, device: str, batch_size: int, overwrite: bool
 ) -> Maker:
     """Prepare to make the pictures of a suite's scenes."""
     from instancediffusion.checkpoints import weights_sha256
@@ -166,18 +164,15 @@ def _maker(
     from .suite_run import Maker
 
     folder = local_model(model)
-    chosen = settings_of(model_defaults(folder), preset, options)
+    chosen = settings_of(base_settings(model_defaults(folder), base), options)
     settings = {name: value for name, value in chosen.to_dict().items() if name != "max_batch_rows"}
     decisive = {"weights": weights_sha256(folder), "settings": settings, "order_told": order}
     return Maker(decisive, chosen, lambda: _pipeline(folder, device), batch_size, overwrite, order)
 
 
-def settings_of(defaults: GenerationSettings, preset: str, options: dict[str, Any]) -> GenerationSettings:
-    """Put settings together: the model's own, then the preset's, then what was asked for."""
-    from instancediffusion.pipeline.settings import PUBLISHED_INFERENCE
-
-    settings = defaults.replace(**PUBLISHED_INFERENCE) if preset == "published" else defaults
-    return settings.replace(**{name: value for name, value in options.items() if value is not None})
+def base_settings(defaults: GenerationSettings, name: str) -> GenerationSettings:
+    """The settings that preset and options stand on."""
+    return defaults.replace(**PUBLISHED_INFERENCE) if name == "published" else defaults
 
 
 def _pipeline(folder: Path, device: str) -> Any:

@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instancediffusion.additions import Additions, file_fact
-from instancediffusion.choices import (
-    ABSENT_LOCATIONS,
-    INSTANCE_MASK_RULES,
-    MERGE_RULES,
-    RETIRED,
-    SCHEDULERS,
-    SEGMENTATION_ORDERS,
-    scheduler_name,
-)
+from instancediffusion.choices import RETIRED
 from instancediffusion.errors import Problem, SettingsError
 
 from .additions import additions_options
@@ -31,15 +23,14 @@ from .collector import uncollected
 from .engine import engine_options
 from .inputs import STANDARD, Input, Reading, read_inputs, reading_options
 from .model_options import model_options
-from .names import Names
 from .progress import Reporter, quieten_libraries
+from .settings_options import settings_of, settings_options
 
 if TYPE_CHECKING:
     from instancediffusion.pipeline import GenerationSettings
     from instancediffusion.pipeline.folder import Picture, PictureFolder
     from instancediffusion.ray_pool import RayOptions
 
-_SHARE = click.FloatRange(0, 1)
 _COUNT = click.IntRange(min=1)
 _SEED = click.IntRange(0, 2**64 - 1)
 _MOST_FOLDERS = 1000  # folders in which the source of an edit is looked for
@@ -57,35 +48,13 @@ _MOST_FOLDERS = 1000  # folders in which the source of an edit is looked for
 )
 @click.option("--seed", "seeds", type=_SEED, multiple=True, help="Seed; repeatable. Default: the picture's own, or 0.")
 @click.option("--num-images", type=_COUNT, help="Pictures of each scene, with seeds counting up from --seed.")
-@click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps of the sampler.")
-@click.option("--scheduler", type=Names(SCHEDULERS, scheduler_name), help="Default: the model's own.")
-@click.option("--guidance-scale", type=click.FloatRange(min=0), help="Weight of the prompt; 1 = guidance off.")
-@click.option("--grounding-fraction", type=_SHARE, help="Share of the steps in which the instances steer.")
-@click.option("--grounding-decay-fraction", type=_SHARE, help="Share of the steps after those in which they fade out.")
-@click.option("--mis-fraction", type=click.FloatRange(min=0), help="Share of the steps with each instance by itself.")
-@click.option("--mis-merge", type=Names(MERGE_RULES), help="How instances join the whole picture.")
-@click.option("--mis-compat", type=click.Choice(["none", "published"]), help="Keep the published sampler's details.")
-@click.option("--step-rounding", type=click.Choice(["nearest", "published"]), help="How shares become steps.")
-@click.option(
-    "--instance-mask", type=click.Choice(INSTANCE_MASK_RULES), help="Attention mask. Default: the adapter's own."
-)
-@click.option("--order-guidance-scale", type=click.FloatRange(min=0), help="Push away from the reversed depth order.")
-@click.option("--order-guidance-fraction", type=_SHARE, help="Share of the steps in which it does.")
+@settings_options()
 @click.option("--complete-captions/--no-complete-captions", default=None, hidden=True, help="Does nothing any more.")
 @click.option("--place-objects/--no-place-objects", default=None, hidden=True, help="Does nothing any more.")
-@click.option("--negative-prompt", help="What not to show. Default: each scene's own.")
-@click.option("--height", type=_COUNT, help="Height in pixels. Default: the model's, in the scene's shape.")
-@click.option("--width", type=_COUNT, help="Width in pixels. Default: the model's, in the scene's shape.")
-@click.option("--absent-locations", type=click.Choice(ABSENT_LOCATIONS), help="What stands in for missing locations.")
-@click.option("--segmentation-order", type=click.Choice(SEGMENTATION_ORDERS), help="Which mask gets which channel.")
 @model_options
 @click.option("--refiner", help="Folder or hub id of an image-to-image model that goes over each picture.")
-@click.option("--refiner-strength", type=_SHARE, help="How much it may change; 0.35 if a refiner is given.")
-@click.option("--refiner-steps", type=_COUNT, help="Steps of the refiner's whole schedule.")
-@click.option("--refiner-guidance-scale", type=click.FloatRange(min=0), help="Default: the refiner's own.")
 @click.option("--font", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Typeface of the overlays.")
 @click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
-@click.option("--max-batch-rows", type=_COUNT, help="Bound on the rows of one network call, and so on memory.")
 @click.option("--overwrite", is_flag=True, help="Replace pictures that are there with other settings.")
 @additions_options
 @reading_options
@@ -306,13 +275,13 @@ class _Run:
         from instancediffusion.pipeline.folder import Picture
         from instancediffusion.pipeline.requests import resolve_seeds
 
-        given = {name: value for name, value in self.options.items() if value is not None}
+        loras = tuple(lora.source for lora in self.additions.loras)
         groups: dict[str, tuple[GenerationSettings, Additions, list[Picture]]] = {}
         edited, edited_seeds = self._edited()
         for item in self.inputs:
             stated = edited | item.settings
             known = {name: value for name, value in stated.items() if name in defaults.to_dict()}
-            settings = defaults.replace(**known).replace(**given)
+            settings = settings_of(defaults.replace(**known), self.options, loras)
             first = self.seeds or item.seeds or edited_seeds or (0,)
             seeds = resolve_seeds(list(first) if len(first) > 1 else first[0], self.num_images)
             additions = self._additions_of(item, edits)

@@ -11,6 +11,7 @@ from instancediffusion.errors import SettingsError
 
 from .groups import Group
 from .progress import Countdown, quieten_libraries
+from .settings_options import settings_of, settings_options
 from .study_ablation import ablation, open_pipeline
 from .study_objects import captions, seeds
 
@@ -52,7 +53,7 @@ for _command in (ablation, captions, seeds):
 @click.option(
     "--kinds", default="box,point,scribble,mask", show_default=True, help="How `flip` and `grid` tell places."
 )
-@click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps in place of the model's own.")
+@settings_options(alone=True)
 @click.option("--part", default="1/1", show_default=True, help="Make only this share of what is missing, such as 2/4.")
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
 @click.option("--overwrite", is_flag=True, help="Throw pictures of another model in the folder away.")
@@ -70,11 +71,11 @@ def overlap(
     seeds: int,
     repeats: int,
     kinds: str,
-    num_inference_steps: int | None,
     part: str,
     device: str,
     overwrite: bool,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Who is in front, what blends, how much a place binds.
 
@@ -96,9 +97,7 @@ def overlap(
     from instancediffusion.studies.write import write_design, write_report
 
     folder = local_model(model)
-    defaults = model_defaults(folder)
-    if num_inference_steps is not None:
-        defaults = defaults.replace(num_inference_steps=num_inference_steps)
+    defaults = settings_of(model_defaults(folder), options)
     compared = chosen(names, defaults)
     of_world = knows_world(folder)
     scenes = scenes or ("world" if of_world else "original")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .progress import Countdown, quieten_libraries
+from .settings_options import settings_of, settings_options
 
 _COUNT = click.IntRange(min=1)
 WORLD_PX = 256
@@ -34,7 +35,7 @@ WORLD_PX = 256
     help="How places are told: a kind of location, or several joined by +; repeatable, a table for each.",
 )
 @click.option("--row", "names", multiple=True, help="One row beside the whole model; repeatable. Default: all.")
-@click.option("--steps", "num_inference_steps", type=_COUNT, help="Steps in place of the model's own.")
+@settings_options(alone=True)
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
 @click.option("--overwrite", is_flag=True, help="Throw pictures of another model in the folder away.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -45,10 +46,10 @@ def ablation(
     layouts: int,
     told: tuple[str, ...],
     names: tuple[str, ...],
-    num_inference_steps: int | None,
     device: str,
     overwrite: bool,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Draw the same layouts without each part of a model, and with some parts alone.
 
@@ -67,9 +68,7 @@ def ablation(
 
     tellings = tuple(dict.fromkeys(_telling(text) for text in told))
     folder = local_model(model)
-    defaults = model_defaults(folder)
-    if num_inference_steps is not None:
-        defaults = defaults.replace(num_inference_steps=num_inference_steps)
+    defaults = settings_of(model_defaults(folder), options)
     pipeline = open_pipeline(folder, device)
     rows, left = rows_for(pipeline.adapter, defaults, names)
     judge = Judge.load(judge_folder)

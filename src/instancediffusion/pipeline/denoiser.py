@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from instancediffusion.adapter import Grounding
+from instancediffusion.adapter.deep_cache import DeepCache, OuterBlocks
 from instancediffusion.adapter.graft import PromptKeys, core_unet, map_sizes
 from instancediffusion.errors import ModelError
 from instancediffusion.sampling import Branch, Prediction
@@ -81,6 +83,7 @@ class UNetDenoiser:
         extras: further arguments of the UNet for some branches; its `cross_attention_kwargs` join `attention`.
         time_ids: (6,) sizes that XL takes beside the time step, with the projected texts; None for other UNets.
         control: for the branches of a call, what computes further arguments at each step (see `pipeline.control`).
+        cache_interval: of the calls for the same branches, every so many-th runs the inner blocks of the UNet; 1 = all.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class UNetDenoiser:
         extras: Extras | None = None,
         time_ids: Tensor | None = None,
         control: Callable[[Sequence[Branch]], StepInputs] | None = None,
+        cache_interval: int = 1,
     ) -> None:
         self._unet = unet
         if isinstance(contexts, Tensor):
@@ -104,6 +108,8 @@ class UNetDenoiser:
         self._extras = extras
         self._time_ids = time_ids
         self._control = control
+        self._cache_interval = cache_interval
+        self._outer = OuterBlocks(core_unet(unet)) if cache_interval > 1 else None
         self._keys: tuple[Tensor, PromptKeys] | None = None
 
     def _prompt_keys(self) -> PromptKeys:
@@ -132,6 +138,7 @@ class UNetDenoiser:
         lengths = [self._contexts.lengths[row] for row, _ in picked]
         control = None if self._control is None else self._control(branches)
         keys = self._prompt_keys()
+        cache = None if self._outer is None else DeepCache(self._outer, self._cache_interval)
         checked = False
 
         def predict(sample: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
@@ -143,7 +150,8 @@ class UNetDenoiser:
             if not checked and grounding_scale:
                 told = told.noting()
             prompt = keys.of([row for row, _ in picked], context.shape[1])
-            predicted: Tensor = unet(
+            call = unet if cache is None else partial(cache, unet, bool(grounding_scale))
+            predicted: Tensor = call(
                 sample.to(context.dtype),
                 timestep,
                 encoder_hidden_states=context,

@@ -20,9 +20,9 @@ from instancediffusion.pipeline.editing import (
     why_nothing,
 )
 from instancediffusion.pipeline.output import GenerationOutput
-from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.pipeline.size import native_picture_size
 from instancediffusion.scene import Scene
+from instancediffusion.settings import GenerationSettings
 
 _LARGEST = 4  # times as many pixels as the model was trained on are still drawn at their own size
 

@@ -28,7 +28,7 @@ from instancediffusion.checkpoints.hub import (
 )
 from instancediffusion.checkpoints.variants import choose_variant
 from instancediffusion.errors import ModelError
-from instancediffusion.pipeline.settings import GenerationSettings
+from instancediffusion.settings import GenerationSettings
 
 DEFAULT_MODEL = "mini"
 DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype"

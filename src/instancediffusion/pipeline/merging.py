@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from instancediffusion.choices import MERGE_RULES
+from instancediffusion.choices import MERGE_RULES, StepRounding
 from instancediffusion.geometry import mask_box, points_box
 from instancediffusion.pipeline.framing import BoxUnit
 from instancediffusion.pipeline.layers import layered_merge
-from instancediffusion.pipeline.settings import GenerationSettings
-from instancediffusion.sampling import CropMerge, LastMerge, MeanMerge, Merge, StepRounding, Window, steps_in_fraction
+from instancediffusion.sampling import CropMerge, LastMerge, MeanMerge, Merge, Window, steps_in_fraction
 from instancediffusion.scene import Instance, Scene
+from instancediffusion.settings import GenerationSettings
 
 
 def steps_before_merge(settings: GenerationSettings, num_steps: int | None = None) -> int:

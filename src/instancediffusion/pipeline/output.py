@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from instancediffusion.pipeline.layered_output import Layer
-from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.rendering.notebook import images_html, images_png
 from instancediffusion.scene import Scene
+from instancediffusion.settings import GenerationSettings
 
 
 @dataclass

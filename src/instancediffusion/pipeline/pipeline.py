@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,7 +59,6 @@ from instancediffusion.pipeline.references import read_references
 from instancediffusion.pipeline.refiner import SDXL_REFINER, check_refiner, load_refiner, refine
 from instancediffusion.pipeline.requests import NO_PROMPT, ImageRequest, asked_scenes, image_requests, resolve_seeds
 from instancediffusion.pipeline.run import Prompts, Run, check_noise, scheduler_for
-from instancediffusion.pipeline.settings import GenerationSettings, check_names
 from instancediffusion.pipeline.size import picture_size
 from instancediffusion.pipeline.steering import CALLBACK_TENSORS
 from instancediffusion.pipeline.vocabulary import warn_of_unknown_words
@@ -67,6 +67,7 @@ from instancediffusion.pipeline.xl import check_pooled, is_xl
 from instancediffusion.sampling import is_guided, keep_latents
 from instancediffusion.scene import Instance, Scene
 from instancediffusion.scene.emphasis import warn_of_foreign_syntax
+from instancediffusion.settings import GenerationSettings, check_names
 
 
 class InstanceDiffusionPipeline(
@@ -182,6 +183,7 @@ class InstanceDiffusionPipeline(
         self._interrupt = False
         self._num_timesteps, self._guidance_scale, self._guidance_rescale = 0, 1.0, 0.0
         self._clip_skip: int | None = None
+        self._lora_sources: dict[str, str] = {}
         self._cross_attention_kwargs: dict[str, Any] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -220,7 +222,20 @@ class InstanceDiffusionPipeline(
         """
         if not USE_PEFT_BACKEND:
             raise ModelError("peft: LoRA files need it; pip install 'instancediffusion[adapters]'")
+        before = {name for names in self.get_list_adapters().values() for name in names}
         super().load_lora_weights(*args, **options)
+        told = (*args[:1], *(options.get(name) for name in ("pretrained_model_name_or_path_or_dict", "weight_name")))
+        source = "/".join(str(part) for part in told if isinstance(part, str | os.PathLike))
+        after = {name for names in self.get_list_adapters().values() for name in names}
+        self._lora_sources |= dict.fromkeys(after - before, source)
+
+    @property
+    def loras_in_use(self) -> list[str]:
+        """What the LoRA files that act on the UNet are called: their adapter names, and where they came from."""
+        layers = [part for part in self.unet.modules() if isinstance(getattr(part, "active_adapters", None), list)]
+        active = {name for layer in layers if not layer.disable_adapters for name in layer.active_adapters}
+        names = sorted(active | set(self.fused_loras))
+        return [*names, *(self._lora_sources[name] for name in names if name in self._lora_sources)]
 
     @property
     def components(self) -> dict[str, Any]:
@@ -340,6 +355,7 @@ class InstanceDiffusionPipeline(
         preview: PreviewCallback | None = None,
         preview_every: int = 5,
         settings: GenerationSettings | None = None,
+        preset: str | None = None,
         **overrides: Any,
     ) -> GenerationOutput | tuple[Any, list[bool] | None]:
         """Make pictures.
@@ -402,6 +418,9 @@ class InstanceDiffusionPipeline(
             preview: called as `preview(step, images)` with small pictures of the model's current estimate.
             preview_every: steps between two previews.
             settings: all settings in one; None means the model's `default_settings`.
+            preset: a name of `presets.PRESETS`, such as `"fast"`: its settings replace those of the model; what is
+                stated beside it replaces the preset's. With a LoRA file distilled to few steps in use, `fast` and
+                `balanced` take the sampler, steps and guidance that it needs.
             **overrides: further fields of `GenerationSettings` that replace those, such as `grounding_fraction` or
                 `mis_merge`; None replaces nothing.
 
@@ -429,7 +448,10 @@ class InstanceDiffusionPipeline(
             "mis_merge": "layered" if layers else overrides.get("mis_merge"),
             "negative_prompt": negative_prompt if isinstance(negative_prompt, str) else None,
         }
-        chosen = (settings or self.default_settings).replace(**{k: v for k, v in overrides.items() if v is not None})
+        chosen = settings or self.default_settings
+        if preset is not None:
+            chosen = GenerationSettings.preset(preset, chosen, self.loras_in_use)
+        chosen = chosen.replace(**{k: v for k, v in overrides.items() if v is not None})
         side = 2 ** (len(self.unet.config.block_out_channels) - 1) * self.latent_px
         sized = picture_side(image, mask_image, side)
         if sized is not None and chosen.height is None and chosen.width is None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from instancediffusion.errors import ModelError
-from instancediffusion.pipeline.settings import GenerationSettings
+from instancediffusion.settings import GenerationSettings
 
 SDXL_REFINER = "stabilityai/stable-diffusion-xl-refiner-1.0"
 """The refiner the published demo uses."""

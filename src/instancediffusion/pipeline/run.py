@@ -24,7 +24,6 @@ from instancediffusion.pipeline.layers import layered_merge, order_region, shown
 from instancediffusion.pipeline.merging import merge_rule, steps_before_merge
 from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.pipeline.scene_bank import SceneBank, build_scene_bank
-from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.pipeline.steering import Steering
 from instancediffusion.pipeline.text import TextBank, encode_texts
 from instancediffusion.pipeline.watch import Watch
@@ -36,6 +35,7 @@ from instancediffusion.sampling import (
     OrderGuidance,
     Scheduler,
     StepReport,
+    Steps,
     build_scheduler,
     count_rows,
     generators_for,
@@ -47,6 +47,12 @@ from instancediffusion.sampling import (
     steps_made,
 )
 from instancediffusion.scene import Scene
+from instancediffusion.settings import GenerationSettings
+
+
+def steps_of(settings: GenerationSettings) -> Steps:
+    """The steps of a run."""
+    return Steps(settings.num_inference_steps, settings.timesteps, settings.sigmas)
 
 
 def scheduler_for(settings: GenerationSettings, model_scheduler: Scheduler) -> Scheduler:
@@ -57,7 +63,7 @@ def scheduler_for(settings: GenerationSettings, model_scheduler: Scheduler) -> S
     """
     scheduler = build_scheduler(settings.scheduler, model_scheduler)
     if settings.timesteps is not None or settings.sigmas is not None:
-        settings.steps.set_on(copy.deepcopy(scheduler))
+        steps_of(settings).set_on(copy.deepcopy(scheduler))
         return scheduler
     most = scheduler.config.get("original_inference_steps") or scheduler.config.num_train_timesteps
     if settings.num_inference_steps > most:
@@ -161,7 +167,7 @@ class Run:
         bank, positive, negative = self._bank(alone, sorted(ordered))
         total = count_rows(
             self.scheduler,
-            self.settings.steps,
+            steps_of(self.settings),
             merge_after,
             shares,
             1.0 if self._distilled else self.settings.guidance_scale,
@@ -170,6 +176,7 @@ class Run:
             first=self.first,
             negatives=sum(len(own) for own in self._away.values()),
             keep_parts=self.keep_parts,
+            guided_steps=self._guided_steps,
         )
         self._check_reuse(alone)
         dtype, projected = self.pipeline.unet.dtype, bank.texts.projected
@@ -189,6 +196,7 @@ class Run:
                     self.settings.guidance_scale,
                     self.settings.guidance_rescale,
                     self._distilled,
+                    self._guided_steps,
                 )
                 finished |= self._sample(
                     group,
@@ -235,6 +243,14 @@ class Run:
             return 0
         return steps_in_fraction(settings.order_guidance_fraction, self.steps)
 
+    @property
+    def _guided_steps(self) -> range | None:
+        """The steps with guidance, of those that are made; None = all."""
+        start, end = self.settings.guidance_start, self.settings.guidance_end
+        if (start, end) == (0, 1):
+            return None
+        return range(steps_in_fraction(start, self.steps), steps_in_fraction(end, self.steps))
+
     def _order_regions(self) -> list[Tensor]:
         """Where order guidance acts on each image; nowhere if it is off."""
         sizes = [self._cells(r) for r in self.requests]
@@ -244,13 +260,19 @@ class Run:
 
     def _check_reuse(self, alone: Sequence[Mapping[int, BoxUnit]]) -> None:
         """Refuse what keeps features of one network call for the next, unless all calls are of the same rows."""
-        wrapper = getattr(vars(core_unet(self.pipeline.unet)).get("forward"), "__module__", "")
-        if not wrapper.startswith("DeepCache"):
+        unet, core = self.pipeline.unet, core_unet(self.pipeline.unet)
+        wrapper = getattr(vars(core).get("forward"), "__module__", "")
+        deep_cache = wrapper.startswith("DeepCache")
+        if self.settings.cache_interval > 1 and (deep_cache or core is not unet or core._compiled_call_impl):
+            found = "DeepCache is on it" if deep_cache else "it is compiled, or something is round it"
+            raise SettingsError(f"cache_interval: some calls need parts of the UNet alone, and {found}; set it to 1")
+        if not deep_cache:
             return
         rows = len(self.requests) * (1 + (is_guided(self.settings.guidance_scale) and not self._distilled))
         reasons = {
             "mis_fraction=0": any(alone),
             "order_guidance_scale=0": self._order_steps > 0,
+            "guidance_start=0, guidance_end=1": self._guided_steps is not None and rows > len(self.requests),
             f"max_batch_rows={rows}": rows > self.settings.max_batch_rows,
             "pictures of one size": len({r.size for r in self.requests}) > 1,
         }
@@ -265,7 +287,7 @@ class Run:
     def _timesteps_told(self) -> Iterator[None]:
         """Let the pipeline's own scheduler tell the timesteps of the run, for helpers that look them up there."""
         own, running = self.pipeline.scheduler, copy.deepcopy(self.scheduler)
-        self.settings.steps.set_on(running)
+        steps_of(self.settings).set_on(running)
         before = own.timesteps
         own.timesteps = running.timesteps
         try:
@@ -455,17 +477,18 @@ class Run:
                 (lambda branches: control.bind([places[b.image] for b in branches], frames(branches)))
                 if control
                 else None,
+                settings.cache_interval,
             ),
             self.scheduler,
             noise.to(pipeline._execution_device),
             grounding_scales=grounding_schedule(
-                settings.steps.set_on(copy.deepcopy(self.scheduler)) - self.first,
+                steps_of(settings).set_on(copy.deepcopy(self.scheduler)) - self.first,
                 settings.grounding_fraction,
                 decay_fraction=settings.grounding_decay_fraction,
                 rounding=settings.step_rounding,
             ),
             guidance_scale=steering.guidance,
-            steps=settings.steps,
+            steps=steps_of(settings),
             eta=settings.eta,
             merges=merges,
             merge_after=merge_after,

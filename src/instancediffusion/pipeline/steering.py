@@ -25,6 +25,7 @@ class Steering:
         scale: guidance scale.
         rescaled: see `Guidance`.
         distilled: the UNet takes the guidance scale as an input, so that nothing is left to do for it here.
+        guided_steps: the steps with guidance, from 0; None = all.
     """
 
     def __init__(
@@ -35,16 +36,19 @@ class Steering:
         scale: float,
         rescaled: float,
         distilled: bool,
+        guided_steps: range | None = None,
     ) -> None:
         self.contexts = contexts
         self.positive, self.negative = list(positive), list(negative)
         self.scale, self._rescaled, self._distilled = scale, rescaled, distilled
+        self._guided_steps = guided_steps
         self._epoch = 0
 
     @property
     def guidance(self) -> Guidance:
         """Guidance that follows what a callback does."""
-        return Guidance(lambda: 1.0 if self._distilled else self.scale, self._rescaled, lambda: self._epoch)
+        scale = lambda: 1.0 if self._distilled else self.scale  # noqa: E731
+        return Guidance(scale, self._rescaled, self._guided_steps, lambda: self._epoch)
 
     def prompts(self, image: int) -> tuple[int, int]:
         """The context rows of an image's prompt and negative prompt."""

@@ -5,7 +5,7 @@
 
 from instancediffusion.choices import SCHEDULERS, SchedulerKind, register_scheduler
 from instancediffusion.sampling.denoiser import Branch, Denoiser, Prediction
-from instancediffusion.sampling.grounding import StepRounding, grounding_schedule, steps_in_fraction
+from instancediffusion.sampling.grounding import grounding_schedule, steps_in_fraction
 from instancediffusion.sampling.guidance import GuidedBatch, chunk_bounds, guide, is_guided
 from instancediffusion.sampling.loop import Guidance, Observer, SampleResult, StepReport, count_rows, sample
 from instancediffusion.sampling.multi_instance import Crop, CropMerge, LastMerge, LayeredMerge, MeanMerge, Merge, Window
@@ -46,7 +46,6 @@ __all__ = [
     "SchedulerKind",
     "Start",
     "StepReport",
-    "StepRounding",
     "Steps",
     "Window",
     "build_scheduler",

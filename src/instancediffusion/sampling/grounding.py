@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
+from instancediffusion.choices import StepRounding
 from instancediffusion.errors import SettingsError
-
-StepRounding = Literal["nearest", "published"]
 
 
 def steps_in_fraction(fraction: float, num_steps: int, rounding: StepRounding = "nearest") -> int:

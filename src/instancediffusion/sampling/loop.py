@@ -65,17 +65,21 @@ class Guidance:
     Attributes:
         scale: the scale; 1 or less is none. A function is asked before each network call, so that a run may change it.
         rescaled: share of the guided prediction's contrast that is put back, 0 to 1; see `guidance.rescale`.
+        steps: the steps in which it acts, of those that are made, from 0; None = all. Outside of them the
+            unconditional half is not computed (Kynkäänniemi et al. 2024).
         epoch: asked before each network call: when the number changes, the conditioning has changed, and is gathered
             anew.
     """
 
     scale: float | Callable[[], float] = 1.0
     rescaled: float = 0.0
+    steps: range | None = None
     epoch: Callable[[], int] = lambda: 0
 
-    @property
-    def now(self) -> float:
-        """The scale of the next network call."""
+    def at(self, step: int) -> float:
+        """The scale of the next network call, which is one of a step."""
+        if self.steps is not None and step not in self.steps:
+            return 1.0
         return self.scale() if callable(self.scale) else self.scale
 
 
@@ -285,10 +289,14 @@ def sample(
     images, channels = len(noise), noise.shape[1]
 
     ordered_calls = 0 if order is None else sum(step < order.steps for step in step_of_call)
-    halves = 1 + is_guided(guidance.now)
-    rows_total = halves * (sum(pack.share for pack in active) * joint_calls + images * (calls - joint_calls))
-    rows_total += 0 if order is None else len(order.images) * ordered_calls
-    rows_total += negatives.rows * calls if is_guided(guidance.now) else 0
+    shares = sum(pack.share for pack in parts)
+    rows_total = _rows_of_calls(
+        step_of_call,
+        [is_guided(guidance.at(step)) for step in step_of_call],
+        lambda call: images + shares * (call < joint_calls),
+        lambda call: (0 if order is None else len(order.images)) * (call < ordered_calls),
+        negatives.rows,
+    )
     rows_done: float = 0
     batch: _JointBatch | None = None
     bound: tuple[float, int] | None = None
@@ -298,8 +306,8 @@ def sample(
             latents = _stack(whole)
             return SampleResult(latents, estimate() if estimate else latents, step_of_call[call], rows_done, True)
         step = step_of_call[call]
-        if batch is None or bound != (guidance.now, guidance.epoch()):
-            bound = (guidance.now, guidance.epoch())
+        if batch is None or bound != (guidance.at(step), guidance.epoch()):
+            bound = (guidance.at(step), guidance.epoch())
             batch = _JointBatch(denoiser, active, bound[0], guidance.rescaled, max_batch_rows, order, negatives)
         model_input = torch.cat([pack.scheduler.scale_model_input(pack.latents, timestep) for pack in active])
         seen = model_input if start is None else start.beside(model_input, [i for pack in active for i in pack.images])
@@ -420,6 +428,7 @@ def count_rows(
     first: int = 0,
     negatives: int = 0,
     keep_parts: bool = False,
+    guided_steps: range | None = None,
 ) -> float:
     """Network rows of a run, which its cost is proportional to.
 
@@ -435,14 +444,33 @@ def count_rows(
         first: the first step that is made.
         negatives: negative captions of instances.
         keep_parts: instances run to the end.
+        guided_steps: the steps with guidance, of those that are made; None = all.
     """
     template = copy.deepcopy(scheduler)
     plan = Steps(steps) if isinstance(steps, int) else steps
     _, step_of_call = begin_at(template, plan.set_on(template), first)
-    apart = len(step_of_call) if keep_parts else sum(step < merge_after for step in step_of_call)
-    extra = ordered * sum(step < order_steps for step in step_of_call)
-    extra += negatives * len(step_of_call) if is_guided(guidance_scale) else 0
-    return (1 + is_guided(guidance_scale)) * sum(len(step_of_call) + share * apart for share in shares) + extra
+    guidance = Guidance(guidance_scale, steps=guided_steps)
+    return _rows_of_calls(
+        step_of_call,
+        [is_guided(guidance.at(step)) for step in step_of_call],
+        lambda call: len(shares) + sum(shares) * (keep_parts or step_of_call[call] < merge_after),
+        lambda call: ordered * (step_of_call[call] < order_steps),
+        negatives,
+    )
+
+
+def _rows_of_calls(
+    step_of_call: Sequence[int],
+    guided: Sequence[bool],
+    trajectories: Callable[[int], float],
+    swapped: Callable[[int], float],
+    negatives: int,
+) -> float:
+    """Network rows of all calls: of each, its trajectories (twice with guidance) and what else it computes."""
+    return sum(
+        (1 + guided[call]) * trajectories(call) + swapped(call) + negatives * guided[call]
+        for call in range(len(step_of_call))
+    )
 
 
 def _stack(packs: Sequence[_Pack]) -> Tensor:

@@ -19,7 +19,7 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import PictureJudge, Seen
 from instancediffusion.evaluation.orders import Row
 from instancediffusion.evaluation.seen import Floats, Picture
-from instancediffusion.pipeline.settings import PUBLISHED_INFERENCE
+from instancediffusion.presets import PUBLISHED_INFERENCE
 
 from .cells import Cell
 from .compared import ALONE

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instancediffusion.errors import SettingsError
-from instancediffusion.pipeline.settings import PUBLISHED_INFERENCE
+from instancediffusion.presets import PUBLISHED_INFERENCE
 
 ALONE = {"mis_fraction": 0.36}
 """The published share of steps in which each instance is denoised alone (`inference.py`)."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.pipeline.merging import merge_rule, steps_before_merge
 from instancediffusion.sampling import is_guided, steps_in_fraction
 from instancediffusion.scene import Scene
+from instancediffusion.settings import GenerationSettings
 
 NOMINAL_CELLS, NOMINAL_FACTOR = (64, 64), 8
 """The latent and factor that costs of crops are reckoned with, whatever the model: shares hardly depend on them."""
@@ -18,16 +18,22 @@ def rows_of_steps(scene: Scene, settings: GenerationSettings) -> list[int]:
     """Network rows of each step of one picture, at most.
 
     A row is one latent through the network; guidance doubles them, and in the first steps each instance adds its own,
-    or the share of it that its crop is. Order guidance may add one.
+    or the share of it that its crop is. Order guidance may add one. A row of a step that reuses deep features counts as
+    any other.
     """
-    halves = 1 + is_guided(settings.guidance_scale)
     steps = settings.num_inference_steps
+    first, last = (steps_in_fraction(share, steps) for share in (settings.guidance_start, settings.guidance_end))
+    guided = is_guided(settings.guidance_scale)
     apart = min(steps_before_merge(settings), steps)
     ordered = steps_in_fraction(settings.order_guidance_fraction, steps) if settings.order_guidance_scale else 0
     crops = merge_rule(scene, settings, NOMINAL_CELLS, NOMINAL_FACTOR).crops.values() if apart else ()
     alone = len(scene.instances) - len(crops) + sum(crop.share(NOMINAL_CELLS) for crop in crops)
     return [
-        math.ceil(halves * (1 + (alone if step < apart else 0)) + (1 if step < ordered else 0)) for step in range(steps)
+        math.ceil(
+            (1 + (guided and first <= step < last)) * (1 + (alone if step < apart else 0))
+            + (1 if step < ordered else 0)
+        )
+        for step in range(steps)
     ]
 
 

@@ -15,11 +15,11 @@ from PIL import Image
 
 from instancediffusion.additions import Additions
 from instancediffusion.errors import FailureWarning, PicturesError, Problem, SceneError, SceneWarning, SettingsError
-from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.pipeline.folder import Picture, PictureFolder, batches
 from instancediffusion.pipeline.references import has_ip_adapter
 from instancediffusion.runs import fingerprint
 from instancediffusion.scene import Scene, scene_text
+from instancediffusion.settings import GenerationSettings
 from instancediffusion.studio.cost import rows_of_steps
 from instancediffusion.studio.grids import Cell
 from instancediffusion.studio.jobs import CancelledError, Job

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from instancediffusion.errors import SettingsError
-from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.scene import Scene
+from instancediffusion.settings import GenerationSettings
 from instancediffusion.studio.controls import controls
 
 ORDER = "z_order"

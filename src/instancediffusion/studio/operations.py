@@ -11,7 +11,7 @@ from typing import Any
 from instancediffusion import __version__
 from instancediffusion.errors import InstanceDiffusionError, ModelError, Problem, SceneError, SettingsError
 from instancediffusion.scene import Scene, scene_text, written
-from instancediffusion.studio import controls, presets
+from instancediffusion.studio import controls
 from instancediffusion.studio.drafts import DraftStore, check_session
 from instancediffusion.studio.engine import Engine
 from instancediffusion.studio.examples import Examples
@@ -54,7 +54,7 @@ class Studio:
             "small_vocabulary": bool(self.engine.vocabulary),
             "vocabulary": sorted(self.engine.vocabulary),
             "controls": controls.described(defaults),
-            "presets": presets.described(defaults),
+            "presets": controls.described_presets(defaults),
             "order_axis": ORDER,
             "limits": {
                 name: getattr(limits, name)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from instancediffusion.additions import Additions
 from instancediffusion.errors import SettingsError
-from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.pipeline.requests import resolve_seeds
 from instancediffusion.scene import Scene
+from instancediffusion.settings import SETTINGS, GenerationSettings
+from instancediffusion.studio.controls import OWN, preset_names, with_preset
 from instancediffusion.studio.cost import total_rows
 from instancediffusion.studio.grids import Axis, Cell, cells, read_axis
 from instancediffusion.studio.limits import Limits, RefusedError
-from instancediffusion.studio.presets import PRESETS, preset
 from instancediffusion.studio.shelf import Shelf
 
 OPTIONS = ("preset", "settings", "seed", "pictures", "grid", "edit", "additions")
 # They need a picture, name other models, or bound this machine's memory: for whoever starts the studio to decide.
-_CLOSED = ("strength", "refiner_strength", "refiner_steps", "refiner_guidance_scale", "max_batch_rows")
+_CLOSED = (*(setting.name for setting in SETTINGS.values() if setting.needs), "max_batch_rows")
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,6 @@ def plan_of(
     for name in options:
         if name not in OPTIONS:
             raise SettingsError(f"options: {str(name)[:60]!r} is not known; use {', '.join(OPTIONS)}")
-    settings = _settings(options, defaults)
     count = options.get("pictures", 1)
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= limits.pictures:
         raise SettingsError(f"pictures: {str(count)[:20]!r} is not a whole number from 1 to {limits.pictures}")
@@ -124,14 +122,15 @@ def plan_of(
     grid = {} if grid is None else grid
     if not isinstance(grid, dict) or set(grid) - {"x", "y"}:
         raise SettingsError('grid: write {"x": axis, "y": axis}')
+    if options.get("additions") and shelf is None:
+        raise SettingsError("additions: there is no folder of them here")
+    additions = Additions() if shelf is None else shelf.read(options.get("additions"))
+    settings = _settings(options, defaults, additions)
     x, y = read_axis(grid.get("x"), "x"), read_axis(grid.get("y"), "y")
     fields = tuple(cells(scene, settings, x, y))
     edit = _edit(options.get("edit"), len(scene.instances))
     if edit is not None and (x is not None or y is not None):
         raise SettingsError("grid: it does not go with a picture that is edited; leave one of them out")
-    if options.get("additions") and shelf is None:
-        raise SettingsError("additions: there is no folder of them here")
-    additions = Additions() if shelf is None else shelf.read(options.get("additions"))
     plan = Plan(scene, fields, tuple(resolve_seeds(seed, count)), x, y, dict(options), edit, additions)
     _check_bounds(plan, limits)
     return plan
@@ -151,19 +150,20 @@ def _edit(given: object, instances: int) -> Edit | None:
     return Edit(run, file, tuple(numbers))
 
 
-def _settings(options: Mapping[str, Any], defaults: GenerationSettings) -> GenerationSettings:
-    name = options.get("preset", "balanced")
-    if not isinstance(name, str) or name not in PRESETS:
-        raise SettingsError(f"preset: {str(name)[:60]!r} is not one of {', '.join(PRESETS)}")
+def _settings(options: Mapping[str, Any], defaults: GenerationSettings, additions: Additions) -> GenerationSettings:
+    name = options.get("preset", OWN)
+    if not isinstance(name, str) or name not in preset_names():
+        raise SettingsError(f"preset: {str(name)[:60]!r} is not one of {', '.join(preset_names())}")
     given = options.get("settings")
     given = {} if given is None else given
     if not isinstance(given, dict):
         raise SettingsError("settings: write a JSON object")
-    open_fields = [one.name for one in dataclasses.fields(GenerationSettings) if one.name not in _CLOSED]
+    open_fields = [field for field in SETTINGS if field not in _CLOSED]
     for key in given:
         if key not in open_fields:
             raise SettingsError(f"settings: {str(key)[:60]!r} is not known here; use {', '.join(open_fields)}")
-    return defaults.replace(**preset(name, defaults)).replace(**given)
+    loras = [lora.source for lora in additions.loras if lora.weight]
+    return with_preset(name, defaults, loras).replace(**given)
 
 
 def _check_bounds(plan: Plan, limits: Limits) -> None:

@@ -18,10 +18,10 @@ from instancediffusion import __version__
 from instancediffusion.datasets import Example, format_of, write_dataset
 from instancediffusion.errors import InstanceDiffusionError, SettingsError
 from instancediffusion.pipeline.folder import Make, Picture, PictureFolder, draw_paired, generate_pictures, paired
-from instancediffusion.pipeline.settings import GenerationSettings
 from instancediffusion.pipeline.spread import generate_spread
 from instancediffusion.ray_pool import RayOptions
 from instancediffusion.runs import RunDirectory, fingerprint, write_atomic
+from instancediffusion.settings import GenerationSettings
 
 from .detection import Detection, Detector
 from .filtering import Verdict, judge_picture, labelled

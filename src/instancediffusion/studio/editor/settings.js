@@ -10,7 +10,7 @@ export class Settings {
     this.changed = changed;
     this.own = {}; // settings that were turned by hand
     this.additions = () => ({}); // options beside the settings
-    this.preset = "balanced";
+    this.preset = "default";
     this.seed = { fixed: false, value: 0 };
     this.pictures = 1;
     this.inputs = {};
@@ -123,7 +123,7 @@ export class Settings {
 
   /** Take over the settings a picture was made with. */
   take(settings) {
-    this.preset = "balanced";
+    this.preset = "default";
     this.own = {};
     for (const { name, default: usual } of this.about.controls) {
       if (settings?.[name] !== undefined && settings[name] !== null && settings[name] !== usual) this.own[name] = settings[name];

@@ -15,52 +15,10 @@ import resource
 import statistics
 import time
 
-import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from instancediffusion import Box, Instance, InstanceDiffusionPipeline, Scene
-from instancediffusion.checkpoints import mini_folder
-from instancediffusion.cli.bench import published_size
-
-NAMES = ("panda", "castle", "tree", "house", "car", "apple", "vase", "robot")  # over and over
-
-
-def scene(number: int) -> Scene:
-    """So many overlapping boxes with sides from .2 to .4 of the canvas, the same first ones for any number."""
-    rng = np.random.Generator(np.random.PCG64(8))
-    instances = []
-    for z in range(number):
-        name = NAMES[z % len(NAMES)]
-        side = rng.uniform(0.2, 0.4)
-        x, y = rng.uniform(0, 1 - side, 2)
-        instances.append(Instance(f"a {name}", box=Box(x, y, x + side, y + side), z_order=z))
-    return Scene("objects in a meadow", tuple(instances), 512, 512)
-
-
-def sd15_size(dtype: torch.dtype) -> InstanceDiffusionPipeline:
-    """A pipeline of the published size with random weights; its text model has one layer, its autoencoder is small."""
-    unet, adapter = published_size(dtype)
-    adapter.remove()
-    tokenizer = CLIPTokenizer.from_pretrained(mini_folder() / "tokenizer", model_max_length=77)
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=768,
-            num_hidden_layers=1,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(32, 32, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    )
-    parts = {"vae": vae.to(dtype), "text_encoder": text.to(dtype), "tokenizer": tokenizer}
-    return InstanceDiffusionPipeline(**parts, unet=unet, adapter=adapter, scheduler=DDIMScheduler())
+from instancediffusion import InstanceDiffusionPipeline
+from instancediffusion.cli.bench_pictures import bench_scene, random_pipeline
 
 
 def main() -> None:
@@ -74,7 +32,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
-    pipe = sd15_size(dtype) if options.size == "sd15" else InstanceDiffusionPipeline.from_pretrained(torch_dtype=dtype)
+    pipe = (
+        random_pipeline(dtype)
+        if options.size == "sd15"
+        else InstanceDiffusionPipeline.from_pretrained(torch_dtype=dtype)
+    )
     pipe.set_progress_bar_config(disable=True)
     print(f"{options}, {torch.get_num_threads()} threads")
     for rule in ("mean", "layered"):
@@ -84,7 +46,7 @@ def main() -> None:
             for _ in range(options.repeats):
                 start = time.perf_counter()
                 out = pipe(
-                    scene(number),
+                    bench_scene(number),
                     seed=0,
                     num_inference_steps=options.steps,
                     mis_fraction=options.mis_fraction,

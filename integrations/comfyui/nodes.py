@@ -211,7 +211,7 @@ def _progress(steps: int) -> Callable[..., dict[str, Any]]:
 
     def told(pipeline: Any, step: int, timestep: Any, tensors: Any) -> dict[str, Any]:  # noqa: ARG001
         throw_exception_if_processing_interrupted()
-        bar.update_absolute(step + 1, steps)
+        bar.update_absolute(step + 1, pipeline.num_timesteps)  # a preset among the settings may change it
         return {}
 
     return told

@@ -1,12 +1,16 @@
 """What makes pictures cheaper: off, each is not there; on, it does what it says."""
 
 import copy
+import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 
+from instancediffusion.cli import cli
+from instancediffusion.cli.bench_pictures import LEVERS
 from instancediffusion.errors import SettingsError
 from instancediffusion.presets import PRESETS, Preset
 from instancediffusion.settings import GenerationSettings, register_preset
@@ -154,3 +158,18 @@ def test_a_few_step_lora_decides_what_fast_means(few_step, tmp_path):
     out = pipe(scene_of(2), preset="fast", mis_fraction=0.0, **own)
     assert (out.settings.scheduler, out.settings.eta, out.network_rows) == ("tcd", 0.3, 4)
     assert plain.shape == out.latents.shape
+
+
+def test_bench_measures_presets_and_each_of_their_levers(tmp_path):
+    own = {"num_inference_steps": 12, "scheduler": "ddim"}
+    tiny_pipeline(tmp_path / "made", default_settings=own).save_pretrained(tmp_path / "model")
+    options = ["--calls", "1", "--instances", "2", "--json", "--model", str(tmp_path / "model")]
+    done = CliRunner().invoke(cli, ["bench", "--preset", "fast", *options])
+    assert done.exit_code == 0, done.output
+    told = {row["name"]: row for row in json.loads(done.stdout)["pictures"]}
+    assert list(told) == ["the model's own", *(f"fast: {lever} alone" for lever in LEVERS), "fast"]
+    assert told["the model's own"]["change"] == 0 and told["the model's own"]["share"] == 1
+    for name, row in told.items():
+        assert row["seconds"] > 0 and (row["change"] > 0) == (name != "the model's own"), name
+    assert told["fast"]["rows"] < told["fast: fewer steps alone"]["rows"] < told["the model's own"]["rows"]
+    assert told["fast: deep features reused alone"]["rows"] == told["the model's own"]["rows"]

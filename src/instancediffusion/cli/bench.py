@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from instancediffusion.presets import PRESETS
+
+from .names import Names
+
 if TYPE_CHECKING:
     import torch
     from diffusers import UNet2DConditionModel
@@ -38,16 +42,42 @@ PUBLISHED_SEGMENTATION = {
 @click.option("--calls", type=click.IntRange(min=1), default=3, show_default=True, help="Timed calls of each kind.")
 @click.option("--instances", type=click.IntRange(min=0), default=4, show_default=True, help="Instances of the scene.")
 @click.option("--side", type=click.IntRange(min=8), default=64, show_default=True, help="Side of the latents.")
+@click.option(
+    "--preset",
+    "presets",
+    type=Names(PRESETS),
+    multiple=True,
+    help="Time pictures in place of calls: with this preset and with each of its levers alone; repeatable.",
+)
+@click.option(
+    "--model", default="mini", show_default=True, help="With --preset: what draws. random = random weights, 512 pixels."
+)
+@click.option("--lora", help="With --preset: a LoRA file distilled to few steps, with which presets are timed, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def bench(dtype: str, threads: int | None, calls: int, instances: int, side: int, as_json: bool) -> None:
+def bench(
+    dtype: str,
+    threads: int | None,
+    calls: int,
+    instances: int,
+    side: int,
+    presets: tuple[str, ...],
+    model: str,
+    lora: str | None,
+    as_json: bool,
+) -> None:
     """Time the grafted UNet at the size of Stable Diffusion 1.5 with random weights, batch 1.
 
-    Prints the median seconds of each kind of call and the peak memory of the process.
+    Prints the median seconds of each kind of call and the peak memory of the process. With --preset, whole pictures of
+    --model: seconds, the share of the time with the model's own settings, network rows, and by how much the picture is
+    another (root mean square of 0 to 255).
     """
     import torch
 
     if threads is not None:
         torch.set_num_threads(threads)
+    if presets:
+        _pictures(dtype, calls, instances, presets, model, lora, as_json)
+        return
     unet, adapter = published_size(getattr(torch, dtype))
     parameters = sum(p.numel() for part in (unet, adapter) for p in part.parameters()) / 1e6
     if not as_json:
@@ -67,6 +97,35 @@ def bench(dtype: str, threads: int | None, calls: int, instances: int, side: int
         click.echo(json.dumps({**setting, "parameters_millions": parameters, "calls": calls, **figures}, indent=2))
     else:
         click.echo(f"{'peak memory':32s} {figures['peak_gib']:6.2f} GiB")
+
+
+def _pictures(
+    dtype: str, calls: int, instances: int, presets: tuple[str, ...], model: str, lora: str | None, as_json: bool
+) -> None:
+    import torch
+
+    from instancediffusion.pipeline import InstanceDiffusionPipeline
+
+    from .bench_pictures import bench_scene, pictures, random_pipeline
+
+    kind = getattr(torch, dtype)
+    pipeline = (
+        random_pipeline(kind)
+        if model == "random"
+        else InstanceDiffusionPipeline.from_pretrained(model, torch_dtype=kind)
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    setting = {"model": model, "dtype": dtype, "threads": torch.get_num_threads(), "instances": instances}
+    if not as_json:
+        click.echo(f"{model}, {dtype}, {setting['threads']} threads, {instances} instances, median of {calls}")
+        click.echo(f"{'':44s} {'seconds':>8s} {'share':>6s} {'rows':>7s} {'change':>7s}")
+    found = []
+    for row in pictures(pipeline, bench_scene(instances), presets, repeats=calls, lora=lora):
+        found.append(row.values())
+        if not as_json:
+            click.echo(f"{row.name:44s} {row.seconds:8.3f} {row.share:6.2f} {row.rows:7.1f} {row.change:7.1f}")
+    if as_json:
+        click.echo(json.dumps({**setting, "calls": calls, "pictures": found}, indent=2))
 
 
 def published_size(dtype: torch.dtype) -> tuple[UNet2DConditionModel, InstanceAdapter]:
@@ -95,6 +154,7 @@ def _cases(
     import torch
 
     from instancediffusion.adapter import Grounding
+    from instancediffusion.adapter.deep_cache import OuterBlocks
     from instancediffusion.conditioning import LocationTensors
     from instancediffusion.scene import Box, Instance, Mask, Point, Scene
 
@@ -131,10 +191,21 @@ def _cases(
 
     conditional = ground()
     null = ground(places=LocationTensors.empty(1), features=captions[:, :0])
+    blocks = OuterBlocks(unet)
+
+    def outer() -> object:
+        with torch.inference_mode():
+            told = {"encoder_hidden_states": context, "cross_attention_kwargs": {"grounding": conditional}}
+            if not features:
+                features.append(blocks.whole(unet, x, 500, **told)[1])
+            return blocks.outer(features[0], x, 500, **told)
+
+    features: list[torch.Tensor] = []
     yield "tokens and keys, once a scene", ground
     yield "call, conditional", call(conditional)
     yield "call, unconditional", call(null)
     yield "call, grounding scale 0", call(conditional.scaled(0))
+    yield "call, deep features reused", outer
     yield "call, instance mask 'grounding'", call(ground("grounding"))
     yield "call, instance mask 'full'", call(ground("full"))
     yield "call, instance mask 'visibility'", call(ground("visibility"))

@@ -275,7 +275,7 @@ class _Run:
         from instancediffusion.pipeline.folder import Picture
         from instancediffusion.pipeline.requests import resolve_seeds
 
-        loras = tuple(lora.source for lora in self.additions.loras)
+        loras = tuple(lora.source for lora in self.additions.loras if lora.weight)
         groups: dict[str, tuple[GenerationSettings, Additions, list[Picture]]] = {}
         edited, edited_seeds = self._edited()
         for item in self.inputs:

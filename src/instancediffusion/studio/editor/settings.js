@@ -2,7 +2,7 @@
 
 import { $, h } from "./dom.js";
 
-const REMEMBERED = "studio.settings";
+const REMEMBERED = "studio.settings.2"; // 1 had other presets by the same names
 
 export class Settings {
   constructor(about, changed) {

@@ -1,0 +1,148 @@
+"""What presets and each of their levers save, and how far the picture goes from what it was."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from instancediffusion import Box, Instance, InstanceDiffusionPipeline, Scene
+from instancediffusion.checkpoints import mini_folder
+from instancediffusion.presets import find_preset
+from instancediffusion.settings import GenerationSettings
+
+NAMES = ("panda", "castle", "tree", "house", "car", "apple", "vase", "robot")  # over and over
+
+LEVERS: Mapping[str, tuple[str, ...]] = {
+    "fewer steps": ("scheduler", "num_inference_steps", "timesteps", "sigmas"),
+    "guidance in an interval": ("guidance_start", "guidance_end"),
+    "grounding in a share": ("grounding_fraction", "grounding_decay_fraction"),
+    "instances alone": ("mis_fraction", "mis_merge", "mis_compat"),
+    "deep features reused": ("cache_interval",),
+}
+"""The settings that make one lever."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the table.
+
+    Attributes:
+        name: of preset and lever.
+        seconds: median time of a picture.
+        share: of the time that the first row takes.
+        rows: network rows; one that reuses deep features counts as any other.
+        change: root mean square of the difference to the first row's picture, 0 to 255.
+    """
+
+    name: str
+    seconds: float
+    share: float
+    rows: float
+    change: float
+
+    def values(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def bench_scene(number: int) -> Scene:
+    """So many overlapping boxes with sides from .2 to .4 of the canvas, the same first ones for any number."""
+    rng = np.random.Generator(np.random.PCG64(8))
+    instances = []
+    for z in range(number):
+        name = NAMES[z % len(NAMES)]
+        side = rng.uniform(0.2, 0.4)
+        x, y = rng.uniform(0, 1 - side, 2)
+        instances.append(Instance(f"a {name}", box=Box(x, y, x + side, y + side), z_order=z))
+    return Scene("objects in a meadow", tuple(instances), 512, 512)
+
+
+def random_pipeline(dtype: torch.dtype) -> InstanceDiffusionPipeline:
+    """A pipeline of the published size with random weights; its text model has one layer, its autoencoder is small."""
+    from .bench import published_size
+
+    unet, adapter = published_size(dtype)
+    adapter.remove()
+    tokenizer = CLIPTokenizer.from_pretrained(mini_folder() / "tokenizer", model_max_length=77)
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=768,
+            num_hidden_layers=1,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(32, 32, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+    parts = {"vae": vae.to(dtype), "text_encoder": text.to(dtype), "tokenizer": tokenizer}
+    return InstanceDiffusionPipeline(**parts, unet=unet, adapter=adapter, scheduler=DDIMScheduler())
+
+
+def pictures(
+    pipeline: Any, scene: Scene, presets: Sequence[str], *, repeats: int, lora: str | None = None
+) -> Iterator[Measured]:
+    """Measure pictures of a scene: with the model's own settings, with each preset, and with each of its levers alone.
+
+    Args:
+        pipeline: the model.
+        scene: what is drawn.
+        presets: their names.
+        repeats: pictures that are timed, after one that is not.
+        lora: a LoRA file distilled to few steps; presets are measured once more with it.
+    """
+    own: GenerationSettings = pipeline.default_settings
+    cases = {"the model's own": own}
+    for name in presets:
+        preset = find_preset(name)
+        for lever, fields in LEVERS.items():
+            values = {field: value for field, value in preset.values.items() if field in fields}
+            cases.setdefault(f"{name}: {lever} alone", own.replace(**values))
+        cases[name] = GenerationSettings.preset(name, own)
+    reference: tuple[float, np.ndarray[Any, Any]] | None = None
+    measure = partial(_measured, pipeline, scene, repeats)
+    for name, settings in cases.items():
+        if reference is not None and settings == own:
+            continue  # a lever that the model pulls anyway
+        row, picture = measure(name, settings, reference)
+        reference = reference or (row.seconds, picture)
+        yield row
+    if lora is not None:
+        pipeline.load_lora_weights(lora)
+        for name in presets:
+            settings = GenerationSettings.preset(name, own, pipeline.loras_in_use)
+            yield measure(f"{name}, with {Path(lora).name}", settings, reference)[0]
+
+
+def _measured(
+    pipeline: Any,
+    scene: Scene,
+    repeats: int,
+    name: str,
+    settings: GenerationSettings,
+    reference: tuple[float, np.ndarray[Any, Any]] | None,
+) -> tuple[Measured, np.ndarray[Any, Any]]:
+    seconds = []
+    output = pipeline(scene, seed=0, settings=settings)
+    for _ in range(repeats):
+        start = time.perf_counter()
+        output = pipeline(scene, seed=0, settings=settings)
+        seconds.append(time.perf_counter() - start)
+    picture, median = np.asarray(output.images[0]).astype(float), statistics.median(seconds)
+    usual, before = reference or (median, picture)
+    change = float(np.sqrt(np.square(picture - before).mean()))
+    return Measured(name, median, median / usual, output.network_rows, change), picture

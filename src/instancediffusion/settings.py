@@ -539,7 +539,8 @@ def check_names(names: Iterable[str], beside: Iterable[str] = ()) -> None:
 
 def _settings() -> dict[str, Setting]:
     """All there is to know of each field, by name."""
-    found, hints = {}, get_type_hints(GenerationSettings)
+    found: dict[str, Setting] = {}
+    hints = get_type_hints(GenerationSettings)
     for own in dataclasses.fields(GenerationSettings):
         kinds = [hint for hint in _parts(hints[own.name]) if hint is not types.NoneType]
         found[own.name] = dataclasses.replace(

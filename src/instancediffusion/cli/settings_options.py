@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -42,7 +42,9 @@ def option_of(setting: Setting) -> Callable[[_Command], _Command]:
     return click.option(name, setting.name, type=_type_of(setting), help=told)
 
 
-def settings_of(defaults: GenerationSettings, options: Mapping[str, Any], loras: tuple[str, ...] = ()) -> Any:
+def settings_of(
+    defaults: GenerationSettings, options: Mapping[str, Any], loras: Iterable[str] = ()
+) -> GenerationSettings:
     """The settings of a command: the model's own, then the preset's, then what was asked for.
 
     Args:

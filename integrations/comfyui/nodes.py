@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from instancediffusion.presets import PRESETS
+from instancediffusion.settings import SETTINGS
+
 from . import layout
 
 PIPELINE, SCENE = "INSTANCEDIFFUSION_PIPELINE", "INSTANCEDIFFUSION_SCENE"
 CATEGORY = "InstanceDiffusion"
 _MAX_SIDE = 8192
+_OWN = "the model's own"
 
 
 class LoadPipeline:
@@ -154,18 +158,16 @@ class Generate:
                 "scene": (SCENE,),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True}),
                 "batch_size": ("INT", {"default": 1, "min": 1, "max": 64}),
-                "steps": ("INT", {"default": 0, "min": 0, "max": 1000, "tooltip": "0 = the model's own."}),
-                "guidance_scale": (
-                    "FLOAT",
-                    {"default": 0.0, "min": 0.0, "max": 100.0, "step": 0.1, "tooltip": "0 = the model's own."},
-                ),
+                "steps": _widget("num_inference_steps", "INT", 1),
+                "guidance_scale": _widget("guidance_scale", "FLOAT", 0.1),
                 "visible_masks": (
                     "BOOLEAN",
                     {"default": True, "tooltip": "Leave out of the masks what nearer objects cover."},
                 ),
             },
             "optional": {
-                "settings": ("STRING", {"multiline": True, "default": "", "tooltip": "More settings, as JSON."})
+                "settings": ("STRING", {"multiline": True, "default": "", "tooltip": "More settings, as JSON."}),
+                "preset": ([_OWN, *PRESETS], {"tooltip": "Named settings; what is stated beside it wins over it."}),
             },
         }
 
@@ -179,11 +181,14 @@ class Generate:
         guidance_scale: float,
         visible_masks: bool,
         settings: str = "",
+        preset: str = _OWN,
     ) -> tuple[torch.Tensor, torch.Tensor, str]:
         """Make `batch_size` images (B, h, w, 3) of seeds counting up, and masks (N, h, w) of the N objects."""
         chosen = json.loads(settings) if settings.strip() else {}
         if not isinstance(chosen, dict):
             raise ValueError('settings: write a JSON object, such as {"mis_fraction": 0.4}')
+        if preset != _OWN:
+            chosen["preset"] = preset
         if steps:
             chosen["num_inference_steps"] = steps
         if guidance_scale:
@@ -198,6 +203,12 @@ class Generate:
         if not len(masks):  # a socket carries at least one mask
             masks = np.zeros((1, images.shape[1], images.shape[2]), dtype=np.float32)
         return images, torch.from_numpy(masks), "\n".join(instance.caption for instance in scene.instances)
+
+
+def _widget(name: str, kind: str, step: float) -> tuple[str, dict[str, Any]]:
+    """The widget of a number among the settings, which at 0 is the model's own."""
+    setting = SETTINGS[name]
+    return kind, {"default": 0, "min": 0, "max": setting.high, "step": step, "tooltip": f"{setting.help} 0 = {_OWN}."}
 
 
 def _progress(steps: int) -> Callable[..., dict[str, Any]]:

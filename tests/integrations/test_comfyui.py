@@ -137,7 +137,9 @@ def test_the_workflow_makes_images_and_masks(package, model):
     expected = pipe(scene, seed=[2**64 - 2, 2**64 - 1]).images
     for image, other in zip(images, expected, strict=True):
         assert np.abs(image.numpy() * 255 - np.asarray(other, np.float32)).max() <= 1.01
-    graph["4"]["inputs"].update(steps=1, guidance_scale=1.0, settings='{"mis_fraction": 0}', batch_size=1)
+    graph["4"]["inputs"].update(
+        steps=1, guidance_scale=1.0, settings='{"mis_fraction": 0}', preset="fast", batch_size=1
+    )
     assert not torch.equal(execute(graph, {**CORE, **package.NODE_CLASS_MAPPINGS})["4"][0][0], images[0])
 
 

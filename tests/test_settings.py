@@ -105,6 +105,14 @@ def test_the_interval_of_guidance_has_an_end_after_its_start():
         GenerationSettings(guidance_start=0.4, guidance_end=0.2)
 
 
+def test_levers_that_are_off_leave_the_marks_of_folders_as_they_were():
+    told = GenerationSettings(max_batch_rows=3).decisive()
+    assert told == GenerationSettings().decisive()
+    assert not {"max_batch_rows", "guidance_start", "guidance_end", "cache_interval"} & told.keys()
+    for name, value in {"guidance_start": 0.1, "guidance_end": 0.9, "cache_interval": 2}.items():
+        assert GenerationSettings(**{name: value}).decisive() == told | {name: value}
+
+
 def test_presets_stand_on_the_model_and_below_options():
     own = GenerationSettings(num_inference_steps=12, guidance_scale=2.0, guidance_end=0.5, mis_fraction=0.0)
     for name in PRESETS:

@@ -57,6 +57,7 @@ class Setting:
         words: what its choices are called in the studio; those without a word keep their name.
         needs: what it needs beside scenes; commands and pages without that do not offer it.
         no_control: why the studio has no control for it.
+        later: it came after folders of pictures were made without it; see `GenerationSettings.decisive`.
         name: the field.
         kind: what its value is; lists are of falling numbers.
         optional: it may be None.
@@ -76,6 +77,7 @@ class Setting:
     words: Mapping[str, str] = field(default_factory=dict)
     needs: str = ""
     no_control: str = ""
+    later: bool = False
     name: str = ""
     kind: Kind = "number"
     optional: bool = False
@@ -232,6 +234,7 @@ class GenerationSettings:
             high=1,
             label="Words act from",
             paper="guidance interval, begin",
+            later=True,
             slider=(0, 1, 0.05),
         ),
     )
@@ -243,6 +246,7 @@ class GenerationSettings:
             high=1,
             label="Words act until",
             paper="guidance interval, end",
+            later=True,
             slider=(0, 1, 0.05),
         ),
     )
@@ -364,6 +368,7 @@ class GenerationSettings:
             high=100,
             label="Reuse deep features",
             paper="cache interval (DeepCache)",
+            later=True,
             slider=(1, 5, 1),
         ),
     )
@@ -477,6 +482,18 @@ class GenerationSettings:
         """Return the fields as JSON-like values; they are also the keyword arguments of a pipeline call."""
         values = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def decisive(self) -> dict[str, Any]:
+        """What of it decides pictures, for the marks of folders that are gone on with.
+
+        The bound on rows changes pictures by rounding only. And a field that earlier versions lacked is told where it
+        is not off, so that their folders are gone on with.
+        """
+        told = self.to_dict()
+        for setting in SETTINGS.values():
+            if setting.name == "max_batch_rows" or (setting.later and told[setting.name] == setting.default):
+                del told[setting.name]
+        return told
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GenerationSettings:

@@ -129,7 +129,7 @@ def evaluate(
     weights = weights_sha256(folder)
     decisive = {
         "weights": weights,
-        "settings": {name: value for name, value in chosen.to_dict().items() if name != "max_batch_rows"},
+        "settings": chosen.decisive(),
         "order_told": not no_order,
         "first_seed": FIRST_SEED,
         "world": dataclasses.asdict(world.spec),
@@ -165,8 +165,7 @@ def _maker(
 
     folder = local_model(model)
     chosen = settings_of(base_settings(model_defaults(folder), base), options)
-    settings = {name: value for name, value in chosen.to_dict().items() if name != "max_batch_rows"}
-    decisive = {"weights": weights_sha256(folder), "settings": settings, "order_told": order}
+    decisive = {"weights": weights_sha256(folder), "settings": chosen.decisive(), "order_told": order}
     return Maker(decisive, chosen, lambda: _pipeline(folder, device), batch_size, overwrite, order)
 
 

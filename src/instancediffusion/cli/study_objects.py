@@ -147,7 +147,7 @@ def _drawn(
     folder = local_model(model)
     settings, weights = model_defaults(folder), weights_sha256(folder)
     asked = {name: [[one.scene.to_dict(), one.seed] for one in some] for name, some in groups.items()}
-    decisive = {"weights": weights, "settings": settings.to_dict(), "asked": asked}
+    decisive = {"weights": weights, "settings": settings.decisive(), "asked": asked}
     gallery = Gallery(output, decisive, replace=overwrite)
     pipeline = None
     for name, some in groups.items():

@@ -61,8 +61,7 @@ class PictureFolder:
         self.run = RunDirectory(path, "generate")
         self.model = dict(model)
         self.settings = settings.to_dict()
-        # It bounds memory, and pictures depend on it by rounding only.
-        self._decisive = {name: value for name, value in self.settings.items() if name != "max_batch_rows"}
+        self._decisive = settings.decisive()
         self.replace = replace
         self._written: dict[int, tuple[Scene, dict[str, Any]]] = {}
 

@@ -194,7 +194,7 @@ class AblationRun:
     def picture_path(self, name: str, cell: Cell) -> Path:
         """Say where a picture is."""
         row = self.rows[name]
-        values = {key: value for key, value in self._settings(name).to_dict().items() if key != "max_batch_rows"}
+        values = self._settings(name).decisive()
         told = [cell.asked(order=row.order).to_dict(), self._seed(name, cell), values, list(row.off)]
         return picture_path(self.path, name, told)
 

@@ -70,8 +70,7 @@ class StudyRun:
 
     def picture_path(self, name: str, cell: Cell) -> Path:
         """Say where the picture of a cell is, drawn with the settings of that name."""
-        values = self.compared[name][1].to_dict()
-        values.pop("max_batch_rows")  # no picture depends on it
+        values = self.compared[name][1].decisive()
         return picture_path(self.path, name, [self._asked(name, cell).to_dict(), cell.seed, values])
 
     def rows(self, name: str, measured: Callable[[int], None]) -> Iterator[Row]:

@@ -347,7 +347,7 @@ class DatasetMaker:
         return self.output.is_dir() and {path.name for path in self.output.iterdir()} == self._names()
 
     def _fingerprint(self) -> str:
-        decisive = {name: value for name, value in self._settings.to_dict().items() if name != "max_batch_rows"}
+        decisive = self._settings.decisive()
         return fingerprint(self.spec.to_dict(), self._model, decisive, self._facts, self.format, self.licence)
 
     def _card(self, made: MadeDataset) -> str:

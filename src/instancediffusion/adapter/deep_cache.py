@@ -18,6 +18,22 @@ _FIRST, _LAST = 1, 2  # residual blocks of the encoder's first block and the dec
 _NOT_OURS = ("forward", "_hf_hook", "_old_forward", "_compiled_call_impl")  # what others bound to the whole module
 
 
+def unfit(network: Any, core: Any) -> str:
+    """Why deep features of a network cannot be reused; nothing if they can.
+
+    Args:
+        network: a UNet with what is round it.
+        core: the UNet itself.
+    """
+    if not isinstance(core, UNet2DConditionModel):
+        return f"{type(core).__name__} has no inner and outer blocks"
+    if str(getattr(vars(core).get("forward"), "__module__", "")).startswith("DeepCache"):
+        return "DeepCache is on it"
+    if core is not network or core._compiled_call_impl is not None:
+        return "it is compiled, or something is round it"
+    return ""
+
+
 class _Kept(nn.Module):
     """Stands where the inner blocks were."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instancediffusion.adapter.deep_cache import unfit
 from instancediffusion.adapter.graft import core_unet
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.pipeline.compatibility import latent_channels
@@ -260,13 +261,12 @@ class Run:
 
     def _check_reuse(self, alone: Sequence[Mapping[int, BoxUnit]]) -> None:
         """Refuse what keeps features of one network call for the next, unless all calls are of the same rows."""
-        unet, core = self.pipeline.unet, core_unet(self.pipeline.unet)
+        core = core_unet(self.pipeline.unet)
+        reason = unfit(self.pipeline.unet, core) if self.settings.cache_interval > 1 else ""
+        if reason:
+            raise SettingsError(f"cache_interval: some calls need parts of the UNet alone, and {reason}; set it to 1")
         wrapper = getattr(vars(core).get("forward"), "__module__", "")
-        deep_cache = wrapper.startswith("DeepCache")
-        if self.settings.cache_interval > 1 and (deep_cache or core is not unet or core._compiled_call_impl):
-            found = "DeepCache is on it" if deep_cache else "it is compiled, or something is round it"
-            raise SettingsError(f"cache_interval: some calls need parts of the UNet alone, and {found}; set it to 1")
-        if not deep_cache:
+        if not wrapper.startswith("DeepCache"):
             return
         rows = len(self.requests) * (1 + (is_guided(self.settings.guidance_scale) and not self._distilled))
         reasons = {

@@ -102,8 +102,8 @@ class Setting:
             if not isinstance(value, str):
                 yield f"{self.name}: {value!r} is not a text; a Scene may hold one of its own"
         else:
-            fits = isinstance(value, tuple) and value and all(is_number(v) and v >= low for v in value)
-            if not fits or any(a <= b for a, b in pairwise(value)):  # type: ignore[call-overload]
+            numbers = value if isinstance(value, tuple) and all(is_number(v) and v >= low for v in value) else ()
+            if not numbers or any(a <= b for a, b in pairwise(numbers)):
                 yield f"{self.name}: {value!r} is not a list of numbers of {low} or more that fall"
 
 

@@ -58,7 +58,7 @@ def settings_of(
     return settings.replace(**given)
 
 
-def _type_of(setting: Setting) -> click.ParamType:
+def _type_of(setting: Setting) -> click.ParamType:  # type: ignore[type-arg, unused-ignore]
     if setting.choices:
         return Names(setting.choices, setting.spelt)
     if setting.kind == "integer":
@@ -83,7 +83,7 @@ class _Number(click.FloatRange):
         return found
 
 
-class _Numbers(click.ParamType):
+class _Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Numbers with commas between them."""
 
     name = "numbers"

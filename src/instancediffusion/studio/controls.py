@@ -49,10 +49,12 @@ def with_preset(name: str, defaults: GenerationSettings, loras: Iterable[str] = 
 
 def described_presets(defaults: GenerationSettings) -> list[Mapping[str, Any]]:
     """The presets as the page reads them, each with what it changes of the model's own settings."""
-    own = {"name": OWN, "label": "Default", "help": "What the model is best run with.", "settings": {}}
-    return [own] + [
-        {"name": name, "label": name.capitalize(), "help": preset.help, "settings": _changes(name, defaults)}
-        for name, preset in PRESETS.items()
+    return [
+        {"name": OWN, "label": "Default", "help": "What the model is best run with.", "settings": {}},
+        *(
+            {"name": name, "label": name.capitalize(), "help": preset.help, "settings": _changes(name, defaults)}
+            for name, preset in PRESETS.items()
+        ),
     ]
 
 

@@ -18,7 +18,8 @@ import time
 import torch
 
 from instancediffusion import InstanceDiffusionPipeline
-from instancediffusion.cli.bench_pictures import bench_scene, random_pipeline
+from instancediffusion.cli.bench_models import random_pipeline
+from instancediffusion.cli.bench_pictures import bench_scene
 
 
 def main() -> None:

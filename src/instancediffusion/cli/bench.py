@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 
     from instancediffusion.adapter import InstanceAdapter
 
-PUBLISHED_SEGMENTATION = {
-    "channels": 30,
-    "size": 512,
-    "tokens": 64,
-    "widths": (96, 192, 384, 768),
-    "depths": (3, 3, 9, 3),
-}
-
 
 @click.command()
 @click.option(
@@ -73,6 +65,8 @@ def bench(
     """
     import torch
 
+    from .bench_models import published_size
+
     if threads is not None:
         torch.set_num_threads(threads)
     if presets:
@@ -106,7 +100,8 @@ def _pictures(
 
     from instancediffusion.pipeline import InstanceDiffusionPipeline
 
-    from .bench_pictures import bench_scene, pictures, random_pipeline
+    from .bench_models import random_pipeline
+    from .bench_pictures import bench_scene, pictures
 
     kind = getattr(torch, dtype)
     pipeline = (
@@ -126,26 +121,6 @@ def _pictures(
             click.echo(f"{row.name:44s} {row.seconds:8.3f} {row.share:6.2f} {row.rows:7.1f} {row.change:7.1f}")
     if as_json:
         click.echo(json.dumps({**setting, "calls": calls, "pictures": found}, indent=2))
-
-
-def published_size(dtype: torch.dtype) -> tuple[UNet2DConditionModel, InstanceAdapter]:
-    """A UNet and adapter of the published size with cheap random weights, adapter grafted on."""
-    import torch
-    from accelerate import init_empty_weights
-    from diffusers import UNet2DConditionModel
-
-    from instancediffusion.adapter import InstanceAdapter
-
-    with init_empty_weights():
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-        adapter = InstanceAdapter.for_unet(unet, segmentation=PUBLISHED_SEGMENTATION)
-    for part in (unet, adapter):
-        part.to_empty(device="cpu").to(dtype)
-        for parameter in part.parameters():
-            torch.nn.init.normal_(parameter, std=0.02)
-        part.eval()
-    adapter.graft(unet)
-    return unet, adapter
 
 
 def _cases(

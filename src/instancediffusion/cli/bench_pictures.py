@@ -11,12 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from instancediffusion import Box, Instance, InstanceDiffusionPipeline, Scene
-from instancediffusion.checkpoints import mini_folder
+from instancediffusion import Box, Instance, Scene
 from instancediffusion.presets import find_preset
 from instancediffusion.settings import GenerationSettings
 
@@ -65,32 +61,6 @@ def bench_scene(number: int) -> Scene:
         x, y = rng.uniform(0, 1 - side, 2)
         instances.append(Instance(f"a {name}", box=Box(x, y, x + side, y + side), z_order=z))
     return Scene("objects in a meadow", tuple(instances), 512, 512)
-
-
-def random_pipeline(dtype: torch.dtype) -> InstanceDiffusionPipeline:
-    """A pipeline of the published size with random weights; its text model has one layer, its autoencoder is small."""
-    from .bench import published_size
-
-    unet, adapter = published_size(dtype)
-    adapter.remove()
-    tokenizer = CLIPTokenizer.from_pretrained(mini_folder() / "tokenizer", model_max_length=77)
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=768,
-            num_hidden_layers=1,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(32, 32, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    )
-    parts = {"vae": vae.to(dtype), "text_encoder": text.to(dtype), "tokenizer": tokenizer}
-    return InstanceDiffusionPipeline(**parts, unet=unet, adapter=adapter, scheduler=DDIMScheduler())
 
 
 def pictures(

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-InstanceMaskRule = Literal["none", "grounding", "full", "visibility", "published"]
-"""Rules of the attention mask; `conditioning.attention_mask` says what each means."""
+InstanceMaskRule = str
+"""The name of a rule of the attention mask."""
 
-INSTANCE_MASK_RULES: tuple[str, ...] = get_args(InstanceMaskRule)
+INSTANCE_MASK_RULES: dict[str, Any] = dict.fromkeys(("none", "grounding", "full", "visibility", "published"))
+"""Rules of the attention mask by name; `conditioning.attention_mask` says what each means, and puts them in.
+
+Ours are named before that module is imported, which loads torch.
+"""
 
 MERGE_RULES: dict[str, Any] = dict.fromkeys(("mean", "crop", "layered"))
 """Merge rules of the Multi-instance Sampler by name; `pipeline.merging.register` puts them in.

@@ -28,14 +28,10 @@ from instancediffusion.adapter.relative_values import RelativeFeatures
 from instancediffusion.adapter.scaleu import ScaleU
 from instancediffusion.adapter.unifusion import GroundingTokens, UniFusion
 from instancediffusion.choices import SegmentationOrder
-from instancediffusion.conditioning import (
-    INSTANCE_MASK_RULES,
-    InstanceMaskRule,
-    LocationTensors,
-    locations_from_scenes,
-)
+from instancediffusion.conditioning import InstanceMaskRule, LocationTensors, locations_from_scenes
+from instancediffusion.conditioning.attention_mask import mask_rule
 from instancediffusion.conditioning.locations import MASK_POINTS, SCRIBBLE_POINTS
-from instancediffusion.errors import ModelError, SettingsError
+from instancediffusion.errors import ModelError
 from instancediffusion.scene import Scene
 
 
@@ -237,10 +233,9 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
             SettingsError: unknown attention mask rule.
         """
         rule = self.config.default_instance_mask if instance_mask is None else instance_mask
-        if rule not in INSTANCE_MASK_RULES:
-            raise SettingsError(f"instance_mask: unknown rule {rule!r}; choose one of {', '.join(INSTANCE_MASK_RULES)}")
+        reads_bitmaps = mask_rule(rule).reads_bitmaps
         tokens = self.tokens(locations, captions, kept)
-        if self.relative is None and rule in ("none", "published"):  # nothing looks at bitmaps, which are large
+        if self.relative is None and not reads_bitmaps:  # nothing looks at bitmaps, which are large
             locations = replace(locations, segmentations=None)
         return Grounding(
             layers=self._layers_by_path,

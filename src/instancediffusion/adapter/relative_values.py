@@ -13,8 +13,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
+from instancediffusion.conditioning.attention_mask import mask_rule
 from instancediffusion.conditioning.relative import RELATIVE_FEATURES, relative_coordinates
-from instancediffusion.conditioning.visibility import memberships, visibility
 
 
 class RelativeFeatures(nn.Module):
@@ -67,12 +67,12 @@ class RelativeFeatures(nn.Module):
             locations: N slots of B images.
             captions: (B, N, caption_dim) pooled caption features.
             size: (height, width) of the feature map in visual tokens; L = height * width.
-            rule: the attention mask rule; only `visibility` knows the depth order.
+            rule: the attention mask rule, whose `share` V is; of ours only that of `visibility` knows the depth order.
 
         Returns:
             (B, L, F).
         """
-        share = (visibility if rule == "visibility" else memberships)(locations, size).flatten(2)
+        share = mask_rule(rule).share(locations, size).flatten(2)
         share = share * locations.used[..., None]
         # Only what is seen is computed: most instances cover a small part of the map.
         image, instance, token = share.nonzero(as_tuple=True)

@@ -12,20 +12,24 @@ Queries are the cells of a feature map ("visual"); keys are the same cells and t
   cells see only themselves; point, scribble and segmentation tokens are seen everywhere.
 
 Under `grounding` and `full` an instance without box and mask has no region: its tokens are seen everywhere.
+
+Each rule is one object, an `AttentionMaskRule`; `register_mask_rule` adds another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from instancediffusion.choices import InstanceMaskRule
+from instancediffusion.choices import INSTANCE_MASK_RULES, InstanceMaskRule
 from instancediffusion.conditioning.locations import KINDS, LocationTensors
 from instancediffusion.conditioning.regions import instance_regions, published_regions
-from instancediffusion.conditioning.visibility import visibility
+from instancediffusion.conditioning.visibility import memberships, visibility
+from instancediffusion.errors import SettingsError
 
 PUBLISHED_SIDE = 64
 _PUBLISHED_MASKED_KINDS = (KINDS.index("box"), KINDS.index("mask"))
@@ -62,6 +66,93 @@ class AttentionBias:
         return torch.cat([visual, tokens.expand(-1, -1, cells, -1)], -1)
 
 
+@dataclass(frozen=True, eq=False)
+class MaskInputs:
+    """What a rule is asked about: one feature map of L visual tokens, and T grounding tokens, of B images.
+
+    Attributes:
+        locations: B images of N slots, N at least 1.
+        size: (height, width) of the feature map in visual tokens; L = height * width.
+        log_weight: (B, T) added to the logits of each grounding token; -inf hides a token.
+        slot: (B, T) int64, the instance slot of a token, -1 for padding and segmentation tokens.
+        kind: (B, T) int64, index into `KINDS`, `len(KINDS)` for segmentation tokens.
+        dtype: type of the bias.
+    """
+
+    locations: LocationTensors
+    size: tuple[int, int]
+    log_weight: Tensor
+    slot: Tensor
+    kind: Tensor
+    dtype: torch.dtype
+
+    @property
+    def cells(self) -> int:
+        """L, the number of visual tokens."""
+        return self.size[0] * self.size[1]
+
+    def image(self, row: int) -> MaskInputs:
+        """The inputs of one image alone."""
+        rows = slice(row, row + 1)
+        return MaskInputs(
+            self.locations.select([row]),
+            self.size,
+            self.log_weight[rows],
+            self.slot[rows],
+            self.kind[rows],
+            self.dtype,
+        )
+
+    def unmasked(self) -> AttentionBias:
+        """Everything is seen by everyone: the bias of the rule `none`."""
+        return AttentionBias(self.log_weight[:, None, None].to(self.dtype))
+
+    def weighted(self, share: Tensor) -> AttentionBias:
+        """Every visual token sees of each instance the share (B, N, height, width) of it, 0..1; 0 hides it."""
+        seen = share.flatten(2).log()
+        # Last row: tokens of no instance.
+        seen = torch.cat([seen, torch.zeros_like(seen[:, :1])], 1)
+        own = self.slot.remainder(seen.shape[1])[..., None].expand(-1, -1, self.cells)
+        bias = (self.log_weight[..., None] + seen.gather(1, own)).transpose(1, 2)
+        return AttentionBias(bias[:, None].to(self.dtype))
+
+
+@dataclass(frozen=True)
+class AttentionMaskRule:
+    """Who may attend to whom in the gated layers.
+
+    Attributes:
+        name: the value of `instance_mask`.
+        bias: what is added to the logits of one feature map.
+        share: of locations and the (height, width) of a map, how much (B, N, height, width) of each instance a visual
+            token has, 0..1; box-relative values are weighted by it. By default `memberships`, which know no depth.
+        reads_bitmaps: whether `bias` looks at segmentations; where nothing does they are not kept.
+    """
+
+    name: str
+    bias: Callable[[MaskInputs], AttentionBias]
+    share: Callable[[LocationTensors, tuple[int, int]], Tensor] = memberships
+    reads_bitmaps: bool = True
+
+
+def register_mask_rule(rule: AttentionMaskRule) -> AttentionMaskRule:
+    """Add an attention mask rule of your own, or replace one: adapters, settings, commands and the studio know it."""
+    INSTANCE_MASK_RULES[rule.name] = rule
+    return rule
+
+
+def mask_rule(name: InstanceMaskRule) -> AttentionMaskRule:
+    """The rule of a name.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if name not in INSTANCE_MASK_RULES:
+        raise SettingsError(f"instance_mask: unknown rule {name!r}; choose one of {', '.join(INSTANCE_MASK_RULES)}")
+    rule: AttentionMaskRule = INSTANCE_MASK_RULES[name]
+    return rule
+
+
 def attention_bias(
     rule: InstanceMaskRule,
     locations: LocationTensors,
@@ -77,65 +168,65 @@ def attention_bias(
     Args:
         rule: one of `choices.INSTANCE_MASK_RULES`.
         locations: B images of N slots.
-        size: (height, width) of the feature map in cells; L = height * width.
-        log_weight: (B, T) added to the logits of each grounding token; -inf hides a token.
-        slot: (B, T) int64, the instance slot of a token, -1 for padding and segmentation tokens.
-        kind: (B, T) int64, index into `KINDS`, `len(KINDS)` for segmentation tokens.
+        size: see `MaskInputs`, as for all that follow.
+        log_weight: (B, T).
+        slot: (B, T) int64.
+        kind: (B, T) int64.
         dtype: type of the result.
-    """
-    batch = len(log_weight)
-    cells = size[0] * size[1]
-    if rule == "published" and (size != (PUBLISHED_SIDE, PUBLISHED_SIDE) or not _published_applies(locations).any()):
-        rule = "none"
-    if rule == "none" or locations.slots == 0:
-        return AttentionBias(log_weight[:, None, None].to(dtype))
-    if rule == "visibility":
-        seen = visibility(locations, size).flatten(2).log()
-        # Last row: tokens of no instance.
-        seen = torch.cat([seen, torch.zeros_like(seen[:, :1])], 1)
-        own = slot.remainder(seen.shape[1])[..., None].expand(-1, -1, cells)
-        return AttentionBias((log_weight[..., None] + seen.gather(1, own)).transpose(1, 2)[:, None].to(dtype))
 
-    bias = log_weight[:, None, None].to(dtype).repeat(1, 1, cells, 1)
+    Raises:
+        SettingsError: unknown rule.
+    """
+    inputs = MaskInputs(locations, size, log_weight, slot, kind, dtype)
+    known = mask_rule(rule)
+    return inputs.unmasked() if locations.slots == 0 else known.bias(inputs)
+
+
+def _by_image(
+    inputs: MaskInputs,
+    looks: Callable[[MaskInputs], tuple[Tensor, Tensor] | None],
+    visual_pairs: Callable[[Tensor], Tensor] | None = None,
+) -> AttentionBias:
+    """A boolean mask, image by image: the boolean intermediates stay those of one image.
+
+    Args:
+        inputs: of the map.
+        looks: membership (N, L) of one image and, for each token, the cells that see it (T, L); None masks nothing.
+        visual_pairs: from membership, which visual tokens (L, L) see which; None = all see all.
+    """
+    batch, cells = len(inputs.log_weight), inputs.cells
+    bias = inputs.log_weight[:, None, None].to(inputs.dtype).repeat(1, 1, cells, 1)
     visual = None
-    if rule != "grounding":
-        visual = torch.ones(batch, 1, cells, cells, dtype=torch.bool, device=log_weight.device)
-    for row in range(batch):  # image by image: the boolean intermediates stay those of one image
-        image = locations.select([row])
-        if rule == "published" and not _published_applies(image).all():
+    if visual_pairs is not None:
+        visual = torch.ones(batch, 1, cells, cells, dtype=torch.bool, device=bias.device)
+    for row in range(batch):
+        found = looks(inputs.image(row))
+        if found is None:
             continue
-        if rule == "published":
-            member, seen = _published_image(image, slot[row], kind[row])
-        else:
-            member, seen = _image(image, size, slot[row])
+        member, seen = found
         bias[row, 0].masked_fill_(~seen.T, -torch.inf)
-        if visual is None:
-            continue
-        shared = _share(member)
-        if rule == "published":
-            shared.fill_diagonal_(True)
-        else:
-            background = ~member.any(0)
-            shared |= background[:, None] & background
-        visual[row, 0] = shared
+        if visual is not None and visual_pairs is not None:
+            visual[row, 0] = visual_pairs(member)
     return AttentionBias(bias, visual)
 
 
-def _image(image: LocationTensors, size: tuple[int, int], slot: Tensor) -> tuple[Tensor, Tensor]:
-    """Membership (N, L) and, for each token, the cells that see it (T, L)."""
-    regions, known = instance_regions(image, size)
+def _looks(image: MaskInputs) -> tuple[Tensor, Tensor]:
+    regions, known = instance_regions(image.locations, image.size)
     member = regions[0].flatten(1)
     free = torch.ones_like(member[:1])
     # Last row: tokens that belong to no instance, and instances without a region, are seen everywhere.
     lookup = torch.cat([torch.where(known[0, :, None], member, free), free])
-    return member, lookup[slot]
+    return member, lookup[image.slot[0]]
 
 
-def _published_image(image: LocationTensors, slot: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
-    member = published_regions(image, PUBLISHED_SIDE)[0].flatten(1)
-    lookup = torch.cat([member, torch.zeros_like(member[:1])])  # padding tokens belong to an empty region
-    masked = torch.isin(kind, torch.tensor(_PUBLISHED_MASKED_KINDS, device=kind.device))
-    return member, lookup[slot] | ~masked[:, None]
+def _sharing_or_background(member: Tensor) -> Tensor:
+    background = ~member.any(0)
+    return _sharing(member) | (background[:, None] & background)
+
+
+def _published(inputs: MaskInputs) -> AttentionBias:
+    applies = inputs.size == (PUBLISHED_SIDE, PUBLISHED_SIDE) and bool(_published_applies(inputs.locations).any())
+    return _by_image(inputs, _published_looks, _sharing_or_same) if applies else inputs.unmasked()
 
 
 def _published_applies(locations: LocationTensors) -> Tensor:
@@ -143,7 +234,33 @@ def _published_applies(locations: LocationTensors) -> Tensor:
     return (locations.present["box"] | locations.present["mask"]).any(1)
 
 
-def _share(member: Tensor) -> Tensor:
+def _published_looks(image: MaskInputs) -> tuple[Tensor, Tensor] | None:
+    if not _published_applies(image.locations).all():
+        return None
+    member = published_regions(image.locations, PUBLISHED_SIDE)[0].flatten(1)
+    lookup = torch.cat([member, torch.zeros_like(member[:1])])  # padding tokens belong to an empty region
+    kind = image.kind[0]
+    masked = torch.isin(kind, torch.tensor(_PUBLISHED_MASKED_KINDS, device=kind.device))
+    return member, lookup[image.slot[0]] | ~masked[:, None]
+
+
+def _sharing_or_same(member: Tensor) -> Tensor:
+    return _sharing(member).fill_diagonal_(True)
+
+
+def _sharing(member: Tensor) -> Tensor:
     """(L, L) bool: two cells lie in a common instance."""
     weights = member.to(torch.float32)
     return (weights.T @ weights) > 0
+
+
+for _rule in (
+    AttentionMaskRule("none", MaskInputs.unmasked, reads_bitmaps=False),
+    AttentionMaskRule("grounding", lambda inputs: _by_image(inputs, _looks)),
+    AttentionMaskRule("full", lambda inputs: _by_image(inputs, _looks, _sharing_or_background)),
+    AttentionMaskRule(
+        "visibility", lambda inputs: inputs.weighted(visibility(inputs.locations, inputs.size)), visibility
+    ),
+    AttentionMaskRule("published", _published, reads_bitmaps=False),
+):
+    register_mask_rule(_rule)

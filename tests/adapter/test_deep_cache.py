@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from instancediffusion.adapter.backbones import core_network
 from instancediffusion.adapter.deep_cache import DeepCache, OuterBlocks
-from instancediffusion.adapter.graft import core_unet
 from tests.tiny import random_locations, tiny_adapter, tiny_unet, tiny_xl_unet
 
 ROWS = 2
@@ -82,7 +82,7 @@ def test_inner_blocks_run_in_every_so_many_th_call_and_when_the_grounding_ends()
         (3, [True] * 7, [0, 3, 6]),
         (3, [True, True, False, False, False, False], [0, 2, 5]),
     ):
-        calls, cache = [], DeepCache(OuterBlocks(core_unet(unet)), interval)
+        calls, cache = [], DeepCache(OuterBlocks(core_network(unet)), interval)
         ran.clear()
         for on in grounded:
             scaled = {"grounding": given["cross_attention_kwargs"]["grounding"].scaled(on)}

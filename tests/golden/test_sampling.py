@@ -6,7 +6,7 @@ import torch
 
 from instancediffusion.checkpoints import official_scheduler
 from instancediffusion.conditioning import LocationTensors
-from instancediffusion.pipeline.denoiser import UNetDenoiser
+from instancediffusion.pipeline.denoiser import NetworkDenoiser
 from instancediffusion.sampling import (
     CropMerge,
     MeanMerge,
@@ -57,7 +57,7 @@ def denoiser(components, data):
         ]
         bank.append(adapter(LocationTensors.empty(1), torch.zeros(1, 0, 768)))
     contexts = torch.stack([data["context_prompt"], *data["context_captions"], data["context_negative"]])
-    return UNetDenoiser(
+    return NetworkDenoiser(
         components.unet, contexts, bank, lambda b: (b.trajectory, b.trajectory) if b.conditional else (4, 4)
     )
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from instancediffusion.adapter import graft, grounding, scaleu
+from instancediffusion.adapter import grounding, scaleu
+from instancediffusion.adapter.backbones import unet as unets
 from instancediffusion.adapter.gated_attention import LEAST_APART, attend
 from instancediffusion.conditioning.attention_mask import AttentionBias
 from tests.tiny_pipeline import scene_of
@@ -29,7 +30,7 @@ def counted(monkeypatch, module, name):
 
 def projections(monkeypatch, unet):
     """The texts each cross-attention's keys are computed of, without touching the layers."""
-    wanted = {id(block.attn2.to_k) for _, block in graft.transformer_blocks(unet)}
+    wanted = {id(block.attn2.to_k) for _, block in unets.transformer_blocks(unet)}
     rows, own = [], torch.nn.Linear.forward
 
     def forward(self, x):
@@ -65,7 +66,7 @@ def test_keys_of_the_prompt_are_what_the_layers_compute(pipe, monkeypatch):
         scene = replace(scene_of(3), prompt=prompt)
         kept = pipe(scene, num_inference_steps=3, **FEW).latents
         with monkeypatch.context() as patch:
-            patch.setattr(graft, "is_plain", lambda attention: False)
+            patch.setattr(unets, "is_plain", lambda attention: False)
             texts, layers = projections(patch, pipe.unet)
             stock = pipe(scene, num_inference_steps=3, **FEW).latents
         assert len(texts) > layers * 3
@@ -77,7 +78,7 @@ def test_layers_that_are_no_plain_maps_compute_their_own(pipe, monkeypatch, chan
     own = copy.deepcopy(pipe)
     own.set_progress_bar_config(disable=True)
     plain = own(scene_of(2), num_inference_steps=2, **FEW).latents
-    layers = [block.attn2 for _, block in graft.transformer_blocks(own.unet)]
+    layers = [block.attn2 for _, block in unets.transformer_blocks(own.unet)]
     called = []
     if change == "lora":
         own.unet.add_adapter(LoraConfig(r=2, target_modules=["attn2.to_k", "attn2.to_v"], init_lora_weights=False))
@@ -91,7 +92,7 @@ def test_layers_that_are_no_plain_maps_compute_their_own(pipe, monkeypatch, chan
     if change != "lora":
         assert len(called) >= 2 * len(layers)
     assert torch.allclose(changed, plain) == (change == "hook")
-    monkeypatch.setattr(graft, "is_plain", lambda attention: False)
+    monkeypatch.setattr(unets, "is_plain", lambda attention: False)
     torch.testing.assert_close(changed, own(scene_of(2), num_inference_steps=2, **FEW).latents)
 
 
@@ -101,7 +102,7 @@ def test_a_later_call_sees_new_weights(pipe):
     own.set_progress_bar_config(disable=True)
     before = own(scene_of(1), num_inference_steps=2, **FEW).latents
     with torch.no_grad():
-        for _, block in graft.transformer_blocks(own.unet):
+        for _, block in unets.transformer_blocks(own.unet):
             block.attn2.to_v.weight.mul_(-3)
     after = own(scene_of(1), num_inference_steps=2, **FEW).latents
     assert not torch.allclose(before, after, atol=1e-3)
@@ -120,7 +121,7 @@ def test_maps_known_beforehand_are_those_of_the_unet(pipe, monkeypatch):
     for side in ((64, 64), (72, 88)):
         seen.clear()
         pipe(scene_of(1), height=side[0], width=side[1], num_inference_steps=1, seed=0)
-        assert seen == set(graft.map_sizes(pipe.unet, side[0] // 4, side[1] // 4))
+        assert seen == set(unets.map_sizes(pipe.unet, side[0] // 4, side[1] // 4))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])

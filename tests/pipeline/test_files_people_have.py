@@ -7,8 +7,8 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from instancediffusion import Box, Instance, Scene
+from instancediffusion.conditioning.text import encode_texts
 from instancediffusion.errors import ModelError, SettingsError
-from instancediffusion.pipeline.text import encode_texts
 from tests.tiny_pipeline import scene_of, tiny_pipeline
 
 CALL = {"seed": 0, "num_inference_steps": 2, "guidance_scale": 2.0, "mis_fraction": 0.0, "output_type": "latent"}

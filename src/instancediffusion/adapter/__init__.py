@@ -1,6 +1,7 @@
-"""The adapter: UniFusion tokenizer, gated self-attention and ScaleU on a stock diffusers UNet."""
+"""The adapter: UniFusion tokenizer, gated self-attention and ScaleU on the stock network of a base model."""
 
 from instancediffusion.adapter.adapter import InstanceAdapter
+from instancediffusion.adapter.backbones import Backbone, register_backbone
 from instancediffusion.adapter.fourier import fourier_features
 from instancediffusion.adapter.gated_attention import GatedSelfAttention
 from instancediffusion.adapter.grounding import Grounding
@@ -9,6 +10,7 @@ from instancediffusion.adapter.scaleu import ScaleU
 from instancediffusion.adapter.unifusion import GroundingTokens, UniFusion
 
 __all__ = [
+    "Backbone",
     "GatedSelfAttention",
     "Grounding",
     "GroundingTokens",
@@ -17,4 +19,5 @@ __all__ = [
     "ScaleU",
     "UniFusion",
     "fourier_features",
+    "register_backbone",
 ]

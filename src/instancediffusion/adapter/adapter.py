@@ -1,4 +1,4 @@
-"""`InstanceAdapter`: everything InstanceDiffusion adds to a text-to-image UNet, as one component of its own."""
+"""`InstanceAdapter`: everything InstanceDiffusion adds to a text-to-image network, as one component of its own."""
 
 from __future__ import annotations
 
@@ -6,22 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from huggingface_hub import ModelCard
 from torch import Tensor, nn
 
+from instancediffusion.adapter.backbones import backbone_of, core_network
 from instancediffusion.adapter.card import ADAPTER_SUMMARY, ADAPTER_USAGE, PublishedWithCard, model_card
 from instancediffusion.adapter.gated_attention import GatedSelfAttention
-from instancediffusion.adapter.graft import (
-    GraftOwner,
-    check_grafted,
-    core_unet,
-    decoder_steps,
-    graft,
-    graft_on,
-    transformer_blocks,
-)
+from instancediffusion.adapter.graft import GraftOwner, check_grafted, graft, graft_on
 from instancediffusion.adapter.grounding import Grounding
 from instancediffusion.adapter.mask_encoder import MaskEncoder
 from instancediffusion.adapter.relative_values import RelativeFeatures
@@ -130,22 +123,33 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         return super().from_config(config, **options)
 
     @classmethod
-    def for_unet(cls, unet: UNet2DConditionModel, *, scaleu: bool = True, **config: Any) -> InstanceAdapter:
-        """A new adapter that fits `unet`; `config` are the remaining arguments of `InstanceAdapter`."""
-        shapes = {name: (block.attn1.to_q.in_features, block.attn1.heads) for name, block in transformer_blocks(unet)}
-        steps = [channels for _, channels in decoder_steps(unet)] if scaleu else []
+    def for_unet(cls, unet: nn.Module, *, scaleu: bool = True, **config: Any) -> InstanceAdapter:
+        """A new adapter that fits a UNet, or another base model's network (see `adapter.backbones`).
+
+        Args:
+            unet: the network.
+            scaleu: with ScaleU, for networks that have skip connections.
+            **config: the remaining arguments of `InstanceAdapter`.
+
+        Raises:
+            ModelError: it is of no base model that is known.
+        """
+        backbone, network = backbone_of(unet), core_network(unet)
+        shapes = {name: backbone.shape(block) for name, block in backbone.sites(network)}
+        steps = [channels for _, channels in backbone.decoder_steps(network)] if scaleu else []
         adapter: InstanceAdapter = cls(layer_shapes=shapes, scaleu_channels=steps, **config)
         return adapter
 
-    def graft(self, unet: UNet2DConditionModel) -> None:
+    def graft(self, unet: nn.Module) -> None:
         """Make `unet` use this adapter.
 
         From then on ScaleU acts in every call, and grounding when
-        `cross_attention_kwargs={"grounding": adapter(...)}` is passed. What the copy of a grafted UNet carries, without
-        an adapter of its own, makes way.
+        `cross_attention_kwargs={"grounding": adapter(...)}` is passed (of transformers, `attention_kwargs`). What the
+        copy of a grafted UNet carries, without an adapter of its own, makes way.
 
         Args:
-            unet: a stock UNet; `torch.compile`, PEFT or a data-parallel trainer may be around it.
+            unet: a stock UNet, or the network of another base model that is known (see `adapter.backbones`);
+                `torch.compile`, PEFT or a data-parallel trainer may be around it.
 
         Raises:
             ModelError: the UNet has another shape, carries an adapter, or this adapter is grafted elsewhere.
@@ -156,7 +160,7 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         if carried is not None and carried.owner.adapter is None:
             carried.remove()
         scaleu = [cast(ScaleU, module) for module in self.scaleu]
-        graft(core_unet(unet), self._layers_by_path, scaleu, self._owner)
+        graft(core_network(unet), self._layers_by_path, scaleu, self._owner)
 
     def remove(self) -> None:
         """Take the graft off; the UNet is stock again. Does nothing where there is no graft."""

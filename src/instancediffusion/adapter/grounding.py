@@ -81,6 +81,34 @@ class Grounding:
         """The same grounding for a feature map of (height, width); shares all tensors."""
         return replace(self, map_size=(height, width))
 
+    def on_map(self, batch: int, height: int, width: int, *, kept: bool = False) -> Grounding:
+        """The same grounding for a feature map (B, C, `height`, `width`) that a network is about to attend over.
+
+        Args:
+            batch: B.
+            height: in visual tokens.
+            width: in visual tokens.
+            kept: compute now what depends on the map: kept features must not be made in a gradient checkpoint.
+
+        Raises:
+            ModelError: it is for another number of images.
+        """
+        if self.batch_size != batch:
+            raise ModelError(f"grounding: it is for {self.batch_size} images, the latents are {batch}")
+        sized = self.for_map(height, width)
+        if kept and self.scale != 0:
+            sized.at(height * width)
+        return sized
+
+    def change(self, name: str, x: Tensor) -> Tensor:
+        """What the gated layer of a name adds to visual tokens x (B, L, C) of the current map."""
+        keys, values = self.keys_values[name]
+        told = self.at(x.shape[1])
+        if self.ran is not None:
+            self.ran.append(name)
+        change: Tensor = self.layers[name](x, keys, values, told.bias, self.scale, told.relative)
+        return change
+
     def noting(self) -> Grounding:
         """The same grounding with an empty list for the names of the layers that run."""
         return replace(self, ran=[])

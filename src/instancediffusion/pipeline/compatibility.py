@@ -6,15 +6,14 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from instancediffusion.adapter.backbones import Backbone, backbone_of, core_network, find_backbone
 from instancediffusion.checkpoints.families import FAMILIES, UNET
 from instancediffusion.errors import ModelError
 
-_TIME_IDS = 6  # of XL: original size, crop, target size
-
 
 def latent_channels(unet: Any) -> int:
-    """Channels of the latents a UNet denoises; an inpainting UNet takes more than it returns."""
-    return int(unet.config.out_channels)
+    """Channels of the latents a network denoises; an inpainting UNet takes more than it returns."""
+    return backbone_of(unet).latent_channels(unet)
 
 
 def is_inpainting(unet: Any) -> bool:
@@ -30,10 +29,12 @@ def check_components(
     Raises:
         ModelError: parts do not belong together; every problem is a line.
     """
-    problems = list(_kind_of_unet(unet))
-    if not problems:
+    network = core_network(unet)
+    backbone = find_backbone(network)
+    problems = list(_kind_of_network(network, backbone))
+    if not problems and backbone is not None:
         problems += _latents(unet, vae)
-        problems += _texts(unet, text_encoder, text_encoder_2)
+        problems += backbone.text_problems(network, (text_encoder, text_encoder_2))
         for name, words, encoder in (
             ("tokenizer", tokenizer, text_encoder),
             ("tokenizer_2", tokenizer_2, text_encoder_2),
@@ -62,19 +63,14 @@ def check_inputs(unet: Any, image: Any) -> None:
         )
 
 
-def _kind_of_unet(unet: Any) -> Iterator[str]:
-    plain = getattr(unet, "_orig_mod", unet)  # under torch.compile
-    if UNET not in [kind.__name__ for kind in type(plain).__mro__]:
-        yield f"unet: a {type(plain).__name__} is no {UNET}; {FAMILIES}"
-        return
-    config = plain.config
-    added = config.get("addition_embed_type")
-    if added not in (None, "text_time"):
-        yield f"unet: it takes {added!r} beside the time step; {FAMILIES}"
-    if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
-        yield f"unet: it takes classes beside the time step (an upscaler?); {FAMILIES}"
-    if config.get("encoder_hid_dim_type") not in (None, "ip_image_proj"):
-        yield f"unet: it takes {config.get('encoder_hid_dim_type')!r} as its context; {FAMILIES}"
+def _kind_of_network(network: Any, backbone: Backbone | None) -> Iterator[str]:
+    kind = type(network).__name__
+    if backbone is None:
+        yield f"unet: a {kind} is no {UNET}; {FAMILIES}"
+    elif not backbone.in_pipeline:
+        yield f"unet: a {kind} is of {backbone.title}: adapters go on it, and this pipeline does not draw with it"
+    else:
+        yield from (f"{problem}; {FAMILIES}" for problem in backbone.misfits(network))
 
 
 def _latents(unet: Any, vae: Any) -> Iterator[str]:
@@ -92,26 +88,6 @@ def _latents(unet: Any, vae: Any) -> Iterator[str]:
     patch = math.isqrt(returned // codes) if returned >= codes else 0
     if patch * patch * codes != returned:
         yield f"vae: its latents have {codes} channels and those of the UNet {returned}; take the model's own"
-
-
-def _texts(unet: Any, first: Any, second: Any) -> Iterator[str]:
-    width = unet.config.cross_attention_dim
-    widths = [encoder.config.hidden_size for encoder in (first, second) if encoder is not None]
-    given = sum(widths)
-    if first is not None and isinstance(width, int) and unet.config.get("encoder_hid_dim_type") is None:
-        if unet.config.get("addition_embed_type") == "text_time" and second is None:
-            yield "text_encoder_2: the UNet is one of XL and needs a second text encoder; pass text_encoder_2="
-        elif given != width:
-            told = " and ".join(map(str, widths))
-            yield f"text_encoder: its texts have {told} channels and the UNet takes {width}; take the model's own"
-    if second is not None and unet.config.get("addition_embed_type") == "text_time":
-        inputs = unet.config.projection_class_embeddings_input_dim
-        expected = second.config.projection_dim + _TIME_IDS * unet.config.addition_time_embed_dim
-        if inputs != expected:
-            yield (
-                f"text_encoder_2: with its {second.config.projection_dim} projected channels the UNet would be given "
-                f"{expected} values beside the time step, and takes {inputs}; take the model's own"
-            )
 
 
 def _vocabulary(name: str, tokenizer: Any, encoder: Any) -> Iterator[str]:

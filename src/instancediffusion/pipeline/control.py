@@ -205,16 +205,17 @@ def read_control(
     """
     nets = _models(controlnet, "controlnet", ControlNetModel, MultiControlNetModel, "nets")
     adapters = _models(t2i_adapter, "t2i_adapter", T2IAdapter, MultiAdapter, "adapters")
-    width = int(pipeline.unet.config.cross_attention_dim)
+    width = pipeline.backbone.context_dim(pipeline.unet)
+    channels = list(pipeline.unet.config.get("block_out_channels") or ())
     for net in nets:
         taken = int(net.config.cross_attention_dim)
         if taken != width:
             raise ModelError(f"controlnet: it is for texts of {taken} channels, and this model's have {width}")
-        if list(net.config.block_out_channels) != list(pipeline.unet.config.block_out_channels):
-            blocks = (
-                f"{list(net.config.block_out_channels)}, the model's {list(pipeline.unet.config.block_out_channels)}"
+        own = list(net.config.block_out_channels)
+        if own != channels:
+            raise ModelError(
+                f"controlnet: its blocks have channels {own}, the model's {channels}; take one made for this model"
             )
-            raise ModelError(f"controlnet: its blocks have channels {blocks}; take one made for this model")
     starts, ends = (
         _numbers(start, "control_guidance_start", len(nets)),
         _numbers(end, "control_guidance_end", len(nets)),

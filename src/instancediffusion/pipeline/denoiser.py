@@ -1,4 +1,4 @@
-"""The UNet as a denoiser: picks the context and grounding of each branch from banks computed once."""
+"""A grafted network as a denoiser: picks the context and grounding of each branch from banks computed once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from instancediffusion.adapter import Grounding
+from instancediffusion.adapter.backbones import backbone_of, core_network
+from instancediffusion.adapter.backbones.base import TextKeys
 from instancediffusion.adapter.deep_cache import DeepCache, OuterBlocks
-from instancediffusion.adapter.graft import PromptKeys, core_unet, map_sizes
 from instancediffusion.errors import ModelError
 from instancediffusion.sampling import Branch, Prediction
 
@@ -70,35 +71,35 @@ def check_ran(grounding: Grounding) -> None:
         )
 
 
-class UNetDenoiser:
-    """A stock UNet with an adapter grafted on, bound to the scenes of one run.
+class NetworkDenoiser:
+    """The stock network of a base model with an adapter grafted on, bound to the scenes of one run.
 
     Args:
-        unet: the UNet; nothing is stored on it.
+        network: a UNet, or another that is known (see `adapter.backbones`); nothing is stored on it.
         contexts: text contexts; a tensor (K, L, D) if all are of one length.
         groundings: groundings of one image each. They are joined only for the rows of a call, because joining pads all
             to the widest.
         rows: for a branch, its row of `contexts` and its place in `groundings`.
         attention: further `cross_attention_kwargs`, such as the scale of LoRA layers.
-        extras: further arguments of the UNet for some branches; its `cross_attention_kwargs` join `attention`.
-        time_ids: (6,) sizes that XL takes beside the time step, with the projected texts; None for other UNets.
+        extras: further arguments of the network for some branches; its `cross_attention_kwargs` join `attention`.
+        size: (height, width) of the pictures in pixels, for networks that take it (XL).
         control: for the branches of a call, what computes further arguments at each step (see `pipeline.control`).
         cache_interval: of the calls for the same branches, every so many-th runs the inner blocks of the UNet; 1 = all.
     """
 
     def __init__(
         self,
-        unet: Any,
+        network: Any,
         contexts: Contexts | Tensor,
         groundings: Sequence[Grounding],
         rows: Callable[[Branch], tuple[int, int]],
         attention: Mapping[str, Any] | None = None,
         extras: Extras | None = None,
-        time_ids: Tensor | None = None,
+        size: tuple[int, int] | None = None,
         control: Callable[[Sequence[Branch]], StepInputs] | None = None,
         cache_interval: int = 1,
     ) -> None:
-        self._unet = unet
+        self._network, self._core, self._backbone = network, core_network(network), backbone_of(network)
         if isinstance(contexts, Tensor):
             contexts = Contexts(contexts, [contexts.shape[1]] * len(contexts))
         self._contexts = contexts
@@ -106,17 +107,17 @@ class UNetDenoiser:
         self._rows = rows
         self._attention = dict(attention or {})
         self._extras = extras
-        self._time_ids = time_ids
+        self._size = size
         self._control = control
         self._cache_interval = cache_interval
-        self._outer = OuterBlocks(core_unet(unet)) if cache_interval > 1 else None
-        self._keys: tuple[Tensor, PromptKeys] | None = None
+        self._outer = OuterBlocks(self._core) if cache_interval > 1 else None
+        self._keys: tuple[Tensor, TextKeys | None] | None = None
 
-    def _prompt_keys(self) -> PromptKeys:
+    def _text_keys(self) -> TextKeys | None:
         """The keys and values of the texts; computed anew when texts were added."""
         texts = self._contexts.values
         if self._keys is None or self._keys[0] is not texts:
-            self._keys = texts, PromptKeys(core_unet(self._unet), texts)
+            self._keys = texts, self._backbone.text_keys(self._core, texts)
         return self._keys[1]
 
     def bind(self, branches: Sequence[Branch]) -> Prediction:
@@ -127,17 +128,15 @@ class UNetDenoiser:
         grounding = Grounding.cat([self._groundings[place] for place in places])
         told_rows = [places.index(place) for _, place in picked]
         extras = {} if self._extras is None else dict(self._extras(branches))
-        if self._time_ids is not None and self._contexts.projected is not None:
-            added = dict(extras.get("added_cond_kwargs") or {})
-            added["text_embeds"] = self._contexts.projected[[row for row, _ in picked]]
-            added["time_ids"] = self._time_ids.to(context).expand(len(picked), -1)
-            extras["added_cond_kwargs"] = added
-        if counts is not None:
-            extras["encoder_attention_mask"] = counts
-        unet, attention = self._unet, {**self._attention, **extras.pop("cross_attention_kwargs", {})}
+        projected = self._contexts.projected
+        pooled = None if projected is None else projected[[row for row, _ in picked]]
+        for name, value in self._backbone.text_inputs(context, counts, pooled, self._size).items():
+            known = extras.get(name)
+            extras[name] = {**known, **value} if isinstance(known, Mapping) else value
+        attention = {**self._attention, **extras.pop("cross_attention_kwargs", {})}
         lengths = [self._contexts.lengths[row] for row, _ in picked]
         control = None if self._control is None else self._control(branches)
-        keys = self._prompt_keys()
+        keys = self._text_keys()
         cache = None if self._outer is None else DeepCache(self._outer, self._cache_interval)
         checked = False
 
@@ -145,21 +144,21 @@ class UNetDenoiser:
             nonlocal checked
             inputs = {} if control is None else control(sample, timestep, context, lengths, extras)
             if grounding_scale:
-                grounding.prepared(map_sizes(core_unet(unet), *sample.shape[-2:]))
+                grounding.prepared(self._backbone.map_sizes(self._core, *sample.shape[-2:]))
             told = grounding.spread(told_rows).scaled(grounding_scale)
             if not checked and grounding_scale:
                 told = told.noting()
-            prompt = keys.of([row for row, _ in picked], context.shape[1])
-            call = unet if cache is None else partial(cache, unet, bool(grounding_scale))
-            predicted: Tensor = call(
-                sample.to(context.dtype),
+            network = self._network if cache is None else partial(cache, self._network, bool(grounding_scale))
+            predicted = self._backbone.call(
+                network,
+                sample,
                 timestep,
-                encoder_hidden_states=context,
-                cross_attention_kwargs={**attention, "grounding": told, "prompt_keys_values": prompt},
-                return_dict=False,
-                **extras,
-                **inputs,
-            )[0]
+                context,
+                told,
+                text_keys=None if keys is None else keys.of([row for row, _ in picked], context.shape[1]),
+                attention=attention,
+                inputs={**extras, **inputs},
+            )
             if told.ran is not None:
                 check_ran(told)
                 checked = True

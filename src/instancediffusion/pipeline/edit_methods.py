@@ -32,12 +32,16 @@ class EditMethods:
 
     if TYPE_CHECKING:
         unet: Any
+        backbone: Any
         default_settings: GenerationSettings
         __call__: Any
 
         @property
         def latent_px(self) -> int:
             """Pixels in the side of one latent cell."""
+
+        @property
+        def _multiple_px(self) -> int: ...
 
     def edit(
         self,
@@ -121,10 +125,7 @@ class EditMethods:
         """(height, width) that the picture is drawn at."""
         if options.get("height") and options.get("width"):
             return options["height"], options["width"]
-        multiple = self.latent_px * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        config = self.unet.config
-        side = config.sample_size if isinstance(config.sample_size, int) else min(config.sample_size)
-        native = side * self.latent_px
+        multiple, native = self._multiple_px, self.backbone.native_side(self.unet) * self.latent_px
         height, width = source.image.height, source.image.width
         if height % multiple == 0 and width % multiple == 0 and height * width <= _LARGEST * native**2:
             return height, width

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.decoding import to_images
-from instancediffusion.pipeline.text import encode_texts
-from instancediffusion.pipeline.xl import encode_texts_twice, is_xl
 
 
 @contextmanager
@@ -41,6 +39,8 @@ class EncodingMethods:
     unet: Any
     config: Any
     _execution_device: Any
+    backbone: Any
+    takes_pooled: bool
     maybe_convert_prompt: Any
 
     def encode_prompt(
@@ -78,7 +78,7 @@ class EncodingMethods:
             Prompts and negative prompts (B, L, D); shorter ones are followed by empty windows up to the longest L. With
             XL also their projected texts (B, P).
         """
-        zeros = is_xl(self) and negative_prompt is None and self.config.get("force_zeros_for_empty_prompt", True)
+        zeros = self.takes_pooled and negative_prompt is None and self.config.get("force_zeros_for_empty_prompt", True)
         place = device or self._execution_device
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
         count = len(prompts) if prompt_embeds is None else len(prompt_embeds)
@@ -99,7 +99,7 @@ class EncodingMethods:
                 prompt_embeds = self._with_empty_windows(prompt_embeds, longest, place)
                 negative_prompt_embeds = self._with_empty_windows(negative_prompt_embeds, longest, place)
         found = [prompt_embeds, negative_prompt_embeds]
-        found += [pooled_prompt_embeds, negative_pooled_prompt_embeds] if is_xl(self) else []
+        found += [pooled_prompt_embeds, negative_pooled_prompt_embeds] if self.takes_pooled else []
         repeated = [None if one is None else one.repeat_interleave(num_images_per_prompt or 1, dim=0) for one in found]
         return tuple(repeated)
 
@@ -107,17 +107,7 @@ class EncodingMethods:
         self, texts: Sequence[str], device: torch.device | str, clip_skip: int | None
     ) -> tuple[Tensor, Tensor | None]:
         """Contexts (B, L, D), and with XL projected texts (B, P)."""
-        if is_xl(self):
-            bank = encode_texts_twice(texts, self, clip_skip=clip_skip)
-        else:
-            bank = encode_texts(
-                texts,
-                self.tokenizer,
-                self.text_encoder,
-                device,
-                expand=lambda text: self.maybe_convert_prompt(text, self.tokenizer),
-                clip_skip=clip_skip,
-            )
+        bank = self.backbone.encode(self, texts, clip_skip=clip_skip, device=device)
         longest = max(bank.lengths)
         rows = [bank.row[text] for text in texts]
         whole = [bank.contexts[row : row + 1, : bank.lengths[row]] for row in rows]

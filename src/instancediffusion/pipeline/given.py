@@ -17,7 +17,6 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.compatibility import is_inpainting, latent_channels
 from instancediffusion.pipeline.decoding import encode_pictures
 from instancediffusion.pipeline.requests import ImageRequest
-from instancediffusion.pipeline.xl import is_xl
 from instancediffusion.sampling import Start
 
 _PICTURES = VaeImageProcessor(do_convert_rgb=True)
@@ -180,4 +179,4 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 def _encoded(pipeline: Any, pixels: Tensor) -> Tensor:
     shown = pixels[None].to(pipeline._execution_device)
-    return encode_pictures(pipeline.vae, shown, latent_channels(pipeline.unet), upcast=is_xl(pipeline))[0]
+    return encode_pictures(pipeline.vae, shown, latent_channels(pipeline.unet), upcast=pipeline.backbone.upcasts_vae)[0]

@@ -34,6 +34,7 @@ from transformers import (
 )
 
 from instancediffusion.adapter import InstanceAdapter
+from instancediffusion.adapter.backbones import BACKBONES, Backbone, backbone_of
 from instancediffusion.errors import FailureWarning, ModelError, PicturesError, SettingsError
 from instancediffusion.pipeline.compatibility import check_components, check_inputs, latent_channels
 from instancediffusion.pipeline.control import read_control
@@ -63,7 +64,7 @@ from instancediffusion.pipeline.size import picture_size
 from instancediffusion.pipeline.steering import CALLBACK_TENSORS
 from instancediffusion.pipeline.vocabulary import warn_of_unknown_words
 from instancediffusion.pipeline.watch import PreviewCallback, StepCallback, Watch
-from instancediffusion.pipeline.xl import check_pooled, is_xl
+from instancediffusion.pipeline.xl import check_pooled
 from instancediffusion.sampling import is_guided, keep_latents
 from instancediffusion.scene import Instance, Scene
 from instancediffusion.scene.emphasis import warn_of_foreign_syntax
@@ -283,7 +284,32 @@ class InstanceDiffusionPipeline(
     @property
     def do_classifier_free_guidance(self) -> bool:
         """Whether the current or last run is guided."""
-        return is_guided(self._guidance_scale) and self.unet.config.time_cond_proj_dim is None
+        return is_guided(self._guidance_scale) and self.unet.config.get("time_cond_proj_dim") is None
+
+    @property
+    def backbone(self) -> Backbone:
+        """The base model of the UNet; without one, what the text encoders are of.
+
+        Raises:
+            ModelError: it is of none that is known.
+        """
+        if self.unet is None:
+            return BACKBONES["sd15" if self.text_encoder_2 is None else "sdxl"]
+        return backbone_of(self.unet)
+
+    @property
+    def takes_pooled(self) -> bool:
+        """Whether projected texts go beside the time step, as with XL."""
+        return self.text_encoder_2 is not None if self.unet is None else self._pooled_dim is not None
+
+    @property
+    def _pooled_dim(self) -> int | None:
+        return self.backbone.pooled_dim(self.unet)
+
+    @property
+    def _multiple_px(self) -> int:
+        """What the sides of pictures are multiples of, in pixels."""
+        return self.backbone.latent_multiple(self.unet) * self.latent_px
 
     @property
     def latent_px(self) -> int:
@@ -297,15 +323,14 @@ class InstanceDiffusionPipeline(
 
     def picture_size(self, scene: Scene, settings: GenerationSettings | None = None) -> tuple[int, int]:
         """(height, width) in pixels that a scene is drawn at; see `pipeline.size.picture_size`."""
-        chosen, config = settings or self.default_settings, self.unet.config
-        side = config.sample_size if isinstance(config.sample_size, int) else min(config.sample_size)
+        chosen = settings or self.default_settings
         return picture_size(
             scene,
             chosen.height,
             chosen.width,
-            native_side_px=side * self.latent_px,
+            native_side_px=self.backbone.native_side(self.unet) * self.latent_px,
             latent_px=self.latent_px,
-            levels=len(config.block_out_channels),
+            multiple_px=self._multiple_px,
         )
 
     def __call__(
@@ -452,8 +477,7 @@ class InstanceDiffusionPipeline(
         if preset is not None:
             chosen = GenerationSettings.preset(preset, chosen, self.loras_in_use)
         chosen = chosen.replace(**{k: v for k, v in overrides.items() if v is not None})
-        side = 2 ** (len(self.unet.config.block_out_channels) - 1) * self.latent_px
-        sized = picture_side(image, mask_image, side)
+        sized = picture_side(image, mask_image, self._multiple_px)
         if sized is not None and chosen.height is None and chosen.width is None:
             chosen = chosen.replace(height=sized[0], width=sized[1])
         output_type = output_type or "pil"
@@ -591,7 +615,7 @@ class InstanceDiffusionPipeline(
     ) -> Prompts:
         """What is encoded for the scenes, with checks of what is encoded already."""
         embeds, negatives, pooled, negative_pooled = encoded
-        width = int(self.unet.config.cross_attention_dim)
+        width = self.backbone.context_dim(self.unet)
         counts = {
             "prompt_embeds": (embeds, (len(scenes),)),
             "negative_prompt_embeds": (negatives, (len(scenes), images)),
@@ -600,8 +624,9 @@ class InstanceDiffusionPipeline(
             if value is not None and (value.dim() != 3 or value.shape[2] != width or len(value) not in allowed):
                 wanted = " or ".join(str(count) for count in sorted(set(allowed)))
                 raise SettingsError(f"{name}: its shape is {tuple(value.shape)}; give ({wanted}, tokens, {width}) here")
-        check_pooled(self, "pooled_prompt_embeds", pooled, "prompt_embeds", embeds)
-        check_pooled(self, "negative_pooled_prompt_embeds", negative_pooled, "negative_prompt_embeds", negatives)
+        taken = self._pooled_dim
+        check_pooled(taken, "pooled_prompt_embeds", pooled, "prompt_embeds", embeds)
+        check_pooled(taken, "negative_pooled_prompt_embeds", negative_pooled, "negative_prompt_embeds", negatives)
         texts = ["" if s.prompt == NO_PROMPT else s.prompt for s in scenes]
         return Prompts(texts, embeds, negatives, pooled, negative_pooled, attention.get("scale"))
 
@@ -627,10 +652,14 @@ class InstanceDiffusionPipeline(
             if r.index in failures or r.index not in run.parts:
                 found.append(())
                 continue
-            device, parts = self._execution_device, run.parts[r.index]
-            drawn = {n: decode_latents(self.vae, x[None].to(device), upcast=is_xl(self))[0] for n, x in parts.items()}
+            drawn = {number: self._decoded(latent)[0] for number, latent in run.parts[r.index].items()}
             found.append(take_apart(r.scene, as_picture(images[r.index]), drawn))
         return tuple(found)
+
+    def _decoded(self, latent: Tensor) -> Tensor:
+        """(1, 3, H, W) of latents (C, h, w)."""
+        on_device = latent[None].to(self._execution_device)
+        return decode_latents(self.vae, on_device, upcast=self.backbone.upcasts_vae)
 
     def _failures(self, requests: Sequence[ImageRequest], values: Sequence[Tensor]) -> dict[int, str]:
         """By the index of images whose values are not finite, why they failed.
@@ -665,7 +694,7 @@ class InstanceDiffusionPipeline(
             return None, None, self._failures(requests, [latent for latent, _ in ends])
         device = self._execution_device
         with watch.timed("decoding"):
-            decoded = [decode_latents(self.vae, latent[None].to(device), upcast=is_xl(self)) for _, latent in ends]
+            decoded = [self._decoded(latent) for _, latent in ends]
             failures = self._failures(requests, decoded)
             if given:
                 decoded = [own.kept_in(picture[0])[None] for own, picture in zip(given, decoded, strict=True)]

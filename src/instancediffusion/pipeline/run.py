@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instancediffusion.adapter.backbones import core_network
 from instancediffusion.adapter.deep_cache import unfit
-from instancediffusion.adapter.graft import core_unet
+from instancediffusion.conditioning.text import TextBank
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.pipeline.compatibility import latent_channels
 from instancediffusion.pipeline.control import Control
-from instancediffusion.pipeline.denoiser import Contexts, UNetDenoiser
+from instancediffusion.pipeline.denoiser import Contexts, NetworkDenoiser
 from instancediffusion.pipeline.encoding import lora_scaled
 from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit
 from instancediffusion.pipeline.given import GivenPicture, start_of
@@ -26,9 +27,8 @@ from instancediffusion.pipeline.merging import merge_rule, steps_before_merge
 from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.pipeline.scene_bank import SceneBank, build_scene_bank
 from instancediffusion.pipeline.steering import Steering
-from instancediffusion.pipeline.text import TextBank, encode_texts
 from instancediffusion.pipeline.watch import Watch
-from instancediffusion.pipeline.xl import encode_texts_twice, is_xl, time_ids, without_text
+from instancediffusion.pipeline.xl import without_text
 from instancediffusion.sampling import (
     Branch,
     Merge,
@@ -235,7 +235,7 @@ class Run:
 
     @property
     def _factor(self) -> int:
-        return int(2 ** (len(self.pipeline.unet.config.block_out_channels) - 1))
+        return int(self.pipeline.backbone.latent_multiple(self.pipeline.unet))
 
     @property
     def _order_steps(self) -> int:
@@ -261,7 +261,7 @@ class Run:
 
     def _check_reuse(self, alone: Sequence[Mapping[int, BoxUnit]]) -> None:
         """Refuse what keeps features of one network call for the next, unless all calls are of the same rows."""
-        core = core_unet(self.pipeline.unet)
+        core = core_network(self.pipeline.unet)
         reason = unfit(self.pipeline.unet, core) if self.settings.cache_interval > 1 else ""
         if reason:
             raise SettingsError(f"cache_interval: some calls need parts of the UNet alone, and {reason}; set it to 1")
@@ -388,24 +388,14 @@ class Run:
     def _encoded(self, texts: Sequence[str], captions: Sequence[str], clip_skip: int | None) -> TextBank:
         pipeline = self.pipeline
         if not texts:
-            width = int(pipeline.adapter.config.caption_dim)
-            nothing = torch.zeros(0, 0, int(pipeline.unet.config.cross_attention_dim), device=pipeline.unet.device)
-            projected = None
-            if is_xl(pipeline):
-                projected = nothing.new_zeros(0, int(pipeline.text_encoder_2.config.projection_dim))
+            backbone, unet, width = pipeline.backbone, pipeline.unet, int(pipeline.adapter.config.caption_dim)
+            nothing = torch.zeros(0, 0, backbone.context_dim(unet), device=unet.device)
+            pooled = backbone.pooled_dim(unet)
+            projected = None if pooled is None else nothing.new_zeros(0, pooled)
             return TextBank(nothing, (), nothing.new_zeros(0, width), {}, projected)
         with lora_scaled(pipeline.text_encoder, self.prompts.lora_scale):
-            if is_xl(pipeline):
-                return encode_texts_twice(texts, pipeline, captions=captions, clip_skip=clip_skip)
-            return encode_texts(
-                texts,
-                pipeline.tokenizer,
-                pipeline.text_encoder,
-                pipeline._execution_device,
-                captions=captions,
-                expand=lambda text: pipeline.maybe_convert_prompt(text, pipeline.tokenizer),
-                clip_skip=clip_skip,
-            )
+            found: TextBank = pipeline.backbone.encode(pipeline, texts, captions=captions, clip_skip=clip_skip)
+            return found
 
     def _check_without_encoder(self, captions: Sequence[str]) -> None:
         """Raise `ModelError` if this call needs the text encoder that is not there."""
@@ -466,14 +456,14 @@ class Run:
             return self.watch.step(report, steering)
 
         result = sample(
-            UNetDenoiser(
+            NetworkDenoiser(
                 pipeline.unet,
                 steering.contexts,
                 bank.groundings,
                 place,
                 self.attention,
                 lambda branches: self.inputs.of(branches, places, frames(branches)),
-                time_ids(group[0].size) if is_xl(pipeline) else None,
+                group[0].size,
                 (lambda branches: control.bind([places[b.image] for b in branches], frames(branches)))
                 if control
                 else None,

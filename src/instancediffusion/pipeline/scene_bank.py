@@ -13,9 +13,9 @@ from torch import Tensor
 from instancediffusion.adapter import Grounding
 from instancediffusion.choices import SegmentationOrder
 from instancediffusion.conditioning import KINDS, InstanceMaskRule, LocationTensors, locations_from_scenes
+from instancediffusion.conditioning.text import TextBank
 from instancediffusion.pipeline.compatibility import check_captions
 from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit, framed
-from instancediffusion.pipeline.text import TextBank
 from instancediffusion.sampling import Branch
 from instancediffusion.scene import Scene
 

@@ -37,7 +37,7 @@ def picture_size(
     *,
     native_side_px: int,
     latent_px: int,
-    levels: int,
+    multiple_px: int,
 ) -> tuple[int, int]:
     """(height, width) of a picture in pixels: what was asked for, else the native size.
 
@@ -47,7 +47,7 @@ def picture_size(
         width: the width asked for, or None. If only one side is given, the other follows the scene's shape.
         native_side_px: side of the square pictures the model was trained on.
         latent_px: pixels in the side of one latent cell; sizes asked for must be multiples of it.
-        levels: resolutions of the UNet; sizes that are derived divide evenly through all of them.
+        multiple_px: sizes that are derived are multiples of it.
 
     Raises:
         SettingsError: a side is not a multiple of `latent_px`.
@@ -56,12 +56,11 @@ def picture_size(
         if side is not None and side % latent_px:
             low = max(side - side % latent_px, latent_px)
             raise SettingsError(f"{name}: {side} is not a multiple of {latent_px}; use {low} or {low + latent_px}")
-    multiple = latent_px * 2 ** (levels - 1)
     if height is None and width is None:
-        return native_picture_size(scene, native_side_px, multiple)
+        return native_picture_size(scene, native_side_px, multiple_px)
     aspect = scene.width / scene.height
     if height is None and width is not None:
-        height = max(multiple, round(width / aspect / multiple) * multiple)
+        height = max(multiple_px, round(width / aspect / multiple_px) * multiple_px)
     elif width is None and height is not None:
-        width = max(multiple, round(height * aspect / multiple) * multiple)
+        width = max(multiple_px, round(height * aspect / multiple_px) * multiple_px)
     return int(height or 0), int(width or 0)

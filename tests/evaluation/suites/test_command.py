@@ -16,10 +16,12 @@ from instancediffusion.cli.suite_run import Maker
 from instancediffusion.datasets import Example
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.evaluation import EvaluationReport
+from instancediffusion.evaluation.report import ScoreTable
 from instancediffusion.evaluation.suites import SUITES as REGISTERED
-from instancediffusion.evaluation.suites import Case, suite_of
+from instancediffusion.evaluation.suites import Case, Measure, Suite, register, suite_of
 from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.run import read_cases
+from instancediffusion.evaluation.suites.suite import Values, known
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.runs import RunConflictError
 from tests.tiny_pipeline import tiny_pipeline
@@ -95,6 +97,38 @@ def test_pictures_of_others_are_scored(tmp_path):
     )
     # What was found in the pictures says nothing of the photographs.
     assert EvaluationReport.load(out / "report.json").group("coco").composites is None
+
+
+class Brightness(Suite):
+    name, title = "brightness", "How bright pictures are"
+    measures = {"mean": Measure("brightness", "Mean of all pixels, 0..255.")}  # noqa: RUF012
+
+    def score(self, case, image, models):
+        return {"mean": float(np.asarray(image).mean())}
+
+    def aggregate(self, scored):
+        values = Values()
+        for number, item in enumerate(scored):
+            values.add(item.row["mean"], number, item.case)
+        return ScoreTable(len(scored), known({"mean": values.micro()}))
+
+
+def test_a_suite_of_ones_own(tmp_path):
+    """It is one object, registered: the command then knows its name, beside ours, and writes its report."""
+    write_set(tmp_path)
+    options = ["--scenes", tmp_path / "instances.json", "--images", tmp_path / "photos", "-o", tmp_path / "scores"]
+    options = list(map(str, ["evaluate", "--suite", "brightness", *options]))
+    try:
+        register(Brightness)
+        result = CliRunner().invoke(cli, options, catch_exceptions=False)
+    finally:
+        REGISTERED.pop("brightness")
+    assert result.exit_code == 0, result.output
+    group = EvaluationReport.load(tmp_path / "scores" / "report.json").group("brightness")
+    assert group.generated.scores["mean"].value == pytest.approx(120, abs=0.1)
+    assert "How bright pictures are" in (tmp_path / "scores" / "report.md").read_text()
+    result = CliRunner().invoke(cli, options)
+    assert result.exit_code == 2 and "'brightness': choose from" in result.stderr
 
 
 @pytest.mark.parametrize(

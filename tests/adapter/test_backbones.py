@@ -133,12 +133,18 @@ def test_open_it_is_told_the_layout(network):
     assert set(seen._maps) == set(sizes)  # what is prepared beforehand is what is asked for
 
 
-def test_copies_checkpoints_and_other_batches(network, tmp_path):
-    adapter = tiny_adapter(network)
+def test_copies_files_and_other_batches(network, tmp_path):
+    before, adapter = stock(network), tiny_adapter(network)
     adapter.graft(network)
     grounding = ground(adapter)
     expected = call(network, grounding)
-    assert torch.equal(call(copy.deepcopy(network), grounding), expected)
+    twin = copy.deepcopy(network)
+    assert torch.equal(call(twin, grounding), expected)
+    other = tiny_adapter(twin, seed=3)
+    other.graft(twin)  # what the copy carried makes way
+    assert not torch.allclose(call(twin, ground(other)), expected, atol=1e-3)
+    other.remove()
+    assert torch.equal(stock(twin), before) and torch.equal(call(network, grounding), expected)
     with pytest.raises(ModelError, match="3 images, the latents are 2"):
         call(network, ground(adapter, random_locations(3, 3), drawn(3, 3, 32)))
     with pytest.raises(ModelError, match="grafted on it already"):

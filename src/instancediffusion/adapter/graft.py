@@ -131,7 +131,8 @@ def graft(
 
 def check_grafted(network: nn.Module, layers: Mapping[str, GatedSelfAttention]) -> None:
     """Raise `ModelError` if something has taken the place of a part of the graft since it was put on."""
-    backbone = backbone_of(network)
+    carried = graft_on(network)
+    backbone = backbone_of(network) if carried is None else carried.backbone
     blocks = dict(backbone.sites(core_network(network)))
     if set(blocks) != set(layers):
         odd = sorted(set(blocks) ^ set(layers))

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -97,3 +98,14 @@ def test_order_guidance_needs_a_stated_overlap(pipe):
         plain = pipe(scene(*order), seed=0, **{**settings, "order_guidance_scale": 0.0})
         guided = pipe(scene(*order), seed=0, **settings)
         assert guided.network_rows == plain.network_rows + extra * (BEST["num_inference_steps"] // 2)
+
+
+@pytest.mark.parametrize("size", [(96, 64), (100, 33), (24, 24), (16, 300)])
+def test_masks_of_any_canvas_are_cut_for_layers(pipe, size):
+    """Sides of a crop's mask and canvas were rounded in two ways, or fell below the least of a canvas: it stopped."""
+    width, height = size
+    for x in range(0, width // 2, 7):
+        bitmap = np.zeros((height, width), bool)
+        bitmap[height // 3 : 2 * height // 3, x : x + width // 2] = True
+        one = Scene("x", (Instance("a", mask=Mask.from_array(bitmap)),), width, height)
+        pipe(one, seed=0, num_inference_steps=1, mis_merge="layered", mis_fraction=1.0, output_type="latent")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 
 from instancediffusion.choices import SegmentationOrder
 from instancediffusion.conditioning.locations import LocationTensors
-from instancediffusion.geometry import mask_points, resample_scribble
 from instancediffusion.scene import Box, Instance, Mask, Point, Scene
 
 
@@ -46,6 +44,7 @@ def locations_from_scenes(
     """
     slots = max((len(scene.instances) for scene in scenes), default=0)
     out = LocationTensors.empty(len(scenes), slots)
+    coordinates = {"box": out.boxes, "point": out.points, "scribble": out.scribbles, "mask": out.mask_points}
     bitmaps = None
     if segmentation_size is not None and any(i.mask is not None for s in scenes for i in s.instances):
         bitmaps = torch.zeros(len(scenes), slots, segmentation_size, segmentation_size, dtype=torch.uint8)
@@ -57,23 +56,15 @@ def locations_from_scenes(
             instance = _derived(given) if derive else given
             for kind in instance.kinds:
                 out.present[kind][row, slot] = True
-            if instance.box is not None:
-                box = instance.box
-                out.boxes[row, slot] = torch.tensor([box.x0, box.y0, box.x1, box.y1])
-            if instance.point is not None:
-                out.points[row, slot] = torch.tensor([instance.point.x, instance.point.y])
-            if instance.scribble is not None:
-                stroke = resample_scribble(np.asarray(instance.scribble.points), out.scribbles.shape[2])
-                out.scribbles[row, slot] = torch.as_tensor(stroke, dtype=torch.float32)
+                numbers = getattr(instance, kind).coordinates(published=published_mask_points)
+                coordinates[kind][row, slot] = torch.as_tensor(numbers, dtype=torch.float32)
             if instance.mask is not None:
-                array = instance.mask.array
-                rng = np.random.default_rng(zlib.crc32(instance.mask.counts.encode()))
-                samples = mask_points(array, rng, published=published_mask_points)
-                out.mask_points[row, slot] = torch.as_tensor(samples, dtype=torch.float32)
                 extent = instance.box or _mask_extent(instance.mask)
                 areas.append((0.0 if extent is None else (extent.x1 - extent.x0) * (extent.y1 - extent.y0), slot))
                 if bitmaps is not None:
-                    bitmaps[row, slot] = _resized(array, bitmaps.shape[-1], keep_thin=segmentation_channels == 0)
+                    bitmaps[row, slot] = _resized(
+                        instance.mask.array, bitmaps.shape[-1], keep_thin=segmentation_channels == 0
+                    )
         largest_first = sorted(areas, key=lambda area_slot: -area_slot[0])
         for channel, (_, slot) in enumerate(largest_first):
             own = slot if segmentation_order == "published" else channel

@@ -114,7 +114,7 @@ def _located(instance: Instance, holds: frozenset[str], lost: Counter[str]) -> I
         first = next(kind for kind in ("mask", "box", "scribble", "point") if kind in places)
         places = {first: places[first]}
     found: dict[str, Any] = {kind: places.get(kind) for kind in KINDS}
-    return replace(instance, **found)
+    return replace(instance, **found, others=instance.others if holds >= EVERYTHING else ())
 
 
 def _resized(masks: tuple[Mask | None, ...], width: int, height: int) -> tuple[Mask | None, ...]:

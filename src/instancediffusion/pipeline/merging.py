@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from instancediffusion.choices import MERGE_RULES, StepRounding
-from instancediffusion.geometry import mask_box, points_box
 from instancediffusion.pipeline.framing import BoxUnit
 from instancediffusion.pipeline.layers import layered_merge
 from instancediffusion.sampling import CropMerge, LastMerge, MeanMerge, Merge, Window, steps_in_fraction
@@ -26,13 +25,7 @@ def extent(instance: Instance) -> BoxUnit | None:
     Its box; without one the bounding box of its mask or else of its scribble (which may have no area). A point alone
     says nothing of an extent: None.
     """
-    if instance.box is not None:
-        return instance.box.xyxy
-    if instance.mask is not None:
-        return mask_box(instance.mask.array)
-    if instance.scribble is not None:
-        return points_box(instance.scribble.points)
-    return None
+    return None if instance.kinds == ("point",) else instance.extent
 
 
 @dataclass(frozen=True)

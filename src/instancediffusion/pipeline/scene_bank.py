@@ -17,7 +17,9 @@ from instancediffusion.conditioning.text import TextBank
 from instancediffusion.pipeline.compatibility import check_captions
 from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit, framed
 from instancediffusion.sampling import Branch
-from instancediffusion.scene import Scene
+from instancediffusion.scene import Scene, resize_scene
+from instancediffusion.scene.limits import MIN_SIDE_PX
+from instancediffusion.scene.locations.base import pixels_of
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,12 @@ def _instance_alone(scene: Scene, number: int, frame: BoxUnit) -> Scene:
     instance = scene.instances[number - 1]
     if frame == WHOLE_CANVAS:
         return Scene(instance.caption, (instance,), scene.width, scene.height)
-    x0, y0, x1, y1 = frame
-    width, height = max(1, round((x1 - x0) * scene.width)), max(1, round((y1 - y0) * scene.height))
-    return Scene(instance.caption, (framed(instance, frame),), width, height)
+    left, top, right, bottom = pixels_of(frame, (scene.height, scene.width))
+    wide, tall = (-(-MIN_SIDE_PX // side) for side in (right - left, bottom - top))
+    if wide > 1 or tall > 1:  # a part of a small canvas is counted in smaller pixels
+        alone = Scene(instance.caption, (instance,), scene.width, scene.height)
+        return _instance_alone(resize_scene(alone, width=wide * scene.width, height=tall * scene.height), 1, frame)
+    return Scene(instance.caption, (framed(instance, frame),), right - left, bottom - top)
 
 
 def _reversed(scene: Scene) -> Scene:

@@ -92,7 +92,7 @@ def _entries(scene: Scene, column: float) -> list[_Entry]:
 
 def _entry(index: int, instance: Instance, column: float) -> _Entry:
     lines = wrap(instance.caption, column - 34, _BODY, 3)
-    note = ", ".join(instance.kinds)
+    note = ", ".join((*instance.kinds, *(location.kind for location in instance.others)))
     if instance.z_order is not None:
         note = f"z {instance.z_order}   {note}"
     return _Entry(index, lines, note)

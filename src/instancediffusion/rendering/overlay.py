@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from instancediffusion.geometry import mask_box, outlines, points_box
-from instancediffusion.scene import Instance, Mask, Scene
+from instancediffusion.scene import Instance, Scene
 
 from .colours import CANVAS, PAPER, RULE, Colour, instance_colour, text_colour
 from .fonts import lettered_in
@@ -23,7 +20,6 @@ from .wrap import one_line, shorten
 _DEFAULT_SIDE = 768
 _LABEL = 13.0
 _MAX_CAPTIONS = 12  # with more instances the picture carries numbers only; the panel has every caption
-_MARGINS = {"box": 0.0, "point": 8.0, "scribble": 5.0, "mask": 0.0}  # what is drawn around the kind a label goes to
 
 
 def render_overlay(
@@ -97,9 +93,9 @@ def _draw(
     painter.rectangle(area, fill=CANVAS)
     if background is not None:
         painter.picture(background, area)
-    extents = [_extent(instance) for instance in scene.instances]
+    extents = [instance.extent for instance in scene.instances]
     for index in _back_to_front(scene.instances, extents):
-        _draw_instance(painter, scene.instances[index], instance_colour(index), (width, height))
+        _draw_instance(painter, scene.instances[index], instance_colour(index), scene, (width, height))
     painter.rectangle(area, stroke=RULE, width=1)
     _draw_labels(painter, scene, extents, (width, height))
     if panel is not None:
@@ -117,23 +113,9 @@ def _back_to_front(instances: Sequence[Instance], extents: Sequence[Rect]) -> li
     return sorted(range(len(instances)), key=key)
 
 
-def _draw_instance(painter: Painter, instance: Instance, colour: Colour, size: tuple[int, int]) -> None:
-    width, height = size
-    if instance.mask is not None:
-        painter.region(_rings(instance.mask, size), fill=colour, opacity=0.38, width=1.5)
-    if instance.box is not None:
-        x0, y0, x1, y1 = instance.box.xyxy
-        box = (x0 * width, y0 * height, x1 * width, y1 * height)
-        painter.rectangle(box, fill=colour, opacity=0.10, stroke=colour, width=2)
-    if instance.scribble is not None:
-        path = [(x * width, y * height) for x, y in instance.scribble.points]
-        painter.line(path, stroke=PAPER, width=6)
-        painter.line(path, stroke=colour, width=3.5)
-        painter.disc(path[0], 5, fill=colour, stroke=PAPER, width=1.5)
-    if instance.point is not None:
-        centre = (instance.point.x * width, instance.point.y * height)
-        painter.disc(centre, 8, fill=PAPER, stroke=colour, width=2)
-        painter.disc(centre, 4, fill=colour, stroke=colour, width=1)
+def _draw_instance(painter: Painter, instance: Instance, colour: Colour, scene: Scene, size: tuple[int, int]) -> None:
+    for location in sorted(instance.stated((scene.height, scene.width)), key=lambda one: one.layer):
+        location.draw(painter, colour, PAPER, size)
 
 
 def _draw_labels(painter: Painter, scene: Scene, extents: Sequence[Rect], size: tuple[int, int]) -> None:
@@ -147,7 +129,7 @@ def _draw_labels(painter: Painter, scene: Scene, extents: Sequence[Rect], size: 
             variants = [f"{number}  {shorten(caption, limit * width, _LABEL)}" for limit in (0.45, 0.22)]
         texts.append([*dict.fromkeys(variants), number])
         x0, y0, x1, y1 = extents[index]
-        margin = _MARGINS[instance.kinds[0]]
+        margin = instance.stated((scene.height, scene.width))[0].margin_px
         area = (x0 * width - margin, y0 * height - margin, x1 * width + margin, y1 * height + margin)
         sizes = [(text_width(text, _LABEL) + 9, _LABEL + 5) for text in texts[-1]]
         wishes.append(Wish(sizes, area, _anchor(instance, extents[index], size)))
@@ -175,31 +157,6 @@ def _anchor(instance: Instance, extent: Rect, size: tuple[int, int]) -> tuple[fl
     else:
         x, y = (extent[0] + extent[2]) / 2, (extent[1] + extent[3]) / 2
     return (x * size[0], y * size[1])
-
-
-def _extent(instance: Instance) -> Rect:
-    """Return the box of an instance in fractions: its own, else that of its mask, scribble or point."""
-    if instance.box is not None:
-        return instance.box.xyxy
-    if instance.mask is not None:
-        return mask_box(instance.mask.array) or (0.0, 0.0, 1.0, 1.0)
-    if instance.scribble is not None:
-        return points_box(instance.scribble.points)
-    point = instance.point
-    return (point.x, point.y, point.x, point.y) if point is not None else (0.0, 0.0, 1.0, 1.0)
-
-
-def _rings(mask: Mask, size: tuple[int, int]) -> list[npt.NDArray[np.float64]]:
-    """Return the outlines of a mask (k, 2) in pixels of the picture, without corners on straight lines."""
-    bitmap = mask.array
-    scale = np.array([size[0] / bitmap.shape[1], size[1] / bitmap.shape[0]])
-    rings = []
-    for curve in outlines(np.pad(bitmap, 1), at_background=False):
-        ring = curve[:-1, ::-1] - 0.5
-        before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-        bends = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
-        rings.append(ring[bends] * scale)
-    return rings
 
 
 def _height(area: Rect) -> float:

@@ -4,7 +4,7 @@ from .files import SceneCheck, check_scene, check_scene_text, load_scene, save_s
 from .formats.coco import CocoScene, coco_paths, read_coco, write_coco
 from .formats.foreign.entries import NamedScene, ReadOptions
 from .formats.registry import READ, SceneFormat, register, written
-from .locations import Box, Mask, Point, Scribble
+from .locations import LOCATIONS, Box, Location, Mask, Point, Scribble, register_location
 from .model import KINDS, Instance, Scene
 from .ordering import ordered, without_order
 from .reference import Reference
@@ -14,10 +14,12 @@ from .sources import SourceCheck, check_source, check_source_bytes, load_scenes
 
 __all__ = [
     "KINDS",
+    "LOCATIONS",
     "READ",
     "Box",
     "CocoScene",
     "Instance",
+    "Location",
     "Mask",
     "NamedScene",
     "Point",
@@ -39,6 +41,7 @@ __all__ = [
     "ordered",
     "read_coco",
     "register",
+    "register_location",
     "resize_scene",
     "save_scene",
     "scene_from_text",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from .checks import check_integer
 from .limits import MAX_SIDE_PX, MIN_SIDE_PX
-from .locations import Box
 from .report import Report, child
 
 
@@ -49,7 +49,12 @@ def to_pixels(fraction: float, side: int) -> float:
     return next((value for value in neighbours if value / side == fraction), exact)
 
 
-def box_to_pixels(box: Box, canvas: Canvas) -> list[float]:
+class _Corners(Protocol):
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]: ...
+
+
+def box_to_pixels(box: _Corners, canvas: Canvas) -> list[float]:
     """Return [x0, y0, x1, y1] in pixels."""
     sides = (canvas.width, canvas.height) * 2
     return [to_pixels(value, side) for value, side in zip(box.xyxy, sides, strict=True)]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
 from .checks import check_integer, check_text, is_array
 from .limits import MAX_INSTANCES, MAX_SIDE_PX, MAX_Z_ORDER, MIN_SIDE_PX
-from .locations import Box, Mask, Point, Scribble
+from .locations import LOCATIONS, Box, Location, Mask, Point, Scribble, TokenLocation
+from .locations.base import BoxUnit
 from .reference import Reference
 from .report import Report, kind, show
 
 KINDS = ("box", "point", "scribble", "mask")
-"""The kinds of location, in the order in which they are always listed: that of their tokens (paper, section 3.1)."""
-
-_TYPES: dict[str, type] = {"box": Box, "point": Point, "scribble": Scribble, "mask": Mask}
+"""The kinds of location that the network takes, in the order in which they are always listed: that of their tokens
+(paper, section 3.1). `locations.LOCATIONS` has these, and those that were added."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,13 @@ class Instance:
         box: rectangle around the object.
         point: a place on the object.
         scribble: a stroke over the object.
-        mask: the object's pixels. At least one of the four is given; any mixture is allowed.
+        mask: the object's pixels. At least one location is given; any mixture is allowed.
         z_order: layer; larger is nearer to the viewer, None states no order.
         negative: what the object is not to look like, in words.
         reference: a picture of what it is to look like, for models with an IP-Adapter. A PIL image is taken, and kept
             as a `Reference`.
+        others: locations of kinds that were added (`locations.register_location`), one of each at most. In a scene,
+            what they are in the network's kinds is given along with them, where it is not given already.
 
     Raises:
         SceneError: with every fault of the arguments.
@@ -46,16 +48,22 @@ class Instance:
     z_order: int | None = None
     negative: str | None = None
     reference: Reference | None = None
+    others: tuple[Location, ...] = ()
 
     def __post_init__(self) -> None:
         report = Report()
         check_text(report, "$.caption", self.caption, what="caption")
-        for name, type_ in _TYPES.items():
+        for name in KINDS:
             value = getattr(self, name)
-            if value is not None and not isinstance(value, type_):
-                wanted = type_.__name__
+            if value is not None and not isinstance(value, LOCATIONS[name]):
+                wanted = LOCATIONS[name].__name__
                 report.error(f"$.{name}", f"is {kind(value)}, not a {wanted}", f"wrap it: {wanted}(...)")
-        if not self.kinds:
+        if is_array(self.others):
+            object.__setattr__(self, "others", tuple(self.others))
+            self._check_others(report)
+        else:
+            report.error("$.others", f"is {kind(self.others)}, not a sequence", "write a list of locations")
+        if not self.kinds and not self.others:
             report.error("$", "has no location", "give a box, point, scribble or mask")
         if self.z_order is not None:
             layer = check_integer(report, "$.z_order", self.z_order, -MAX_Z_ORDER, MAX_Z_ORDER)
@@ -69,10 +77,46 @@ class Instance:
             report.error("$.reference", f"is {kind(given)}, not a picture", "give a PIL image or a Reference")
         report.settle()
 
+    def _check_others(self, report: Report) -> None:
+        given: tuple[Any, ...] = self.others
+        for index, location in enumerate(given):
+            path, name = f"$.others[{index}]", getattr(location, "kind", None)
+            if not isinstance(location, Location) or LOCATIONS.get(str(name)) is not type(location):
+                report.error(path, f"is {kind(location)}, no kind of location", "add its kind: register_location")
+            elif isinstance(location, TokenLocation):
+                report.error(path, f"is a {type(location).__name__}", f"give it as {name}=")
+            elif any(name == other.kind for other in given[:index] if isinstance(other, Location)):
+                report.error(path, f"is a second {name}", "give one of each kind")
+
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of location this instance has, in the order of `KINDS`."""
+        """The kinds of location that the network is given of this instance, in the order of `KINDS`."""
         return tuple(name for name in KINDS if getattr(self, name) is not None)
+
+    @property
+    def extent(self) -> BoxUnit:
+        """What it covers, fractions: its box; else the box of its mask, its scribble or (without area) its point."""
+        found = next((own for own in (self.box, self.mask, self.scribble, self.point) if own is not None), None)
+        return (0.0, 0.0, 1.0, 1.0) if found is None else found.extent
+
+    def implied(self, size: tuple[int, int]) -> dict[str, Location]:
+        """What the locations of added kinds are in the network's kinds, on a canvas of (height, width) pixels."""
+        found: dict[str, Location] = {}
+        for location in self.others:
+            found = {**location.given(size), **found}
+        return found
+
+    def stated(self, size: tuple[int, int]) -> tuple[Location, ...]:
+        """The locations that were stated, without those of the network's kinds that others imply."""
+        implied = self.implied(size)
+        own = ((name, getattr(self, name)) for name in self.kinds)
+        return (*(value for name, value in own if value != implied.get(name)), *self.others)
+
+    def without_implied(self, size: tuple[int, int]) -> Instance:
+        """The instance as it is outside of a scene."""
+        implied = self.implied(size)
+        gone: dict[str, Any] = {name: None for name in self.kinds if getattr(self, name) == implied.get(name)}
+        return replace(self, **gone) if gone else self
 
 
 class Notation(Protocol):
@@ -125,8 +169,21 @@ class Scene:
             report.error("$.instances", f"is {kind(self.instances)}, not a sequence", "write a list of Instance")
         else:
             object.__setattr__(self, "instances", tuple(self.instances))
+            if not report.failed:
+                self._with_implied()
             self._check_instances(report)
         report.settle()
+
+    def _with_implied(self) -> None:
+        """Give the network's kinds of those instances that have others."""
+        size, found = (self.height, self.width), list(self.instances)
+        for index, instance in enumerate(found):
+            if not isinstance(instance, Instance) or not instance.others:
+                continue
+            implied = instance.implied(size)
+            missing: dict[str, Any] = {name: implied[name] for name in implied if getattr(instance, name) is None}
+            found[index] = replace(instance, **missing)
+        object.__setattr__(self, "instances", tuple(found))
 
     def _check_instances(self, report: Report) -> None:
         if len(self.instances) > MAX_INSTANCES:
@@ -140,6 +197,10 @@ class Scene:
                 message = f"is {show(instance.mask.size)}, but the canvas is (height, width) = "
                 message += f"{show((self.height, self.width))}"
                 report.error(f"{path}.mask.size", message, "draw the mask on the scene's canvas")
+
+    def in_network_kinds(self) -> Scene:
+        """The same scene without locations of added kinds: what the network is given of them stays in their place."""
+        return replace(self, instances=tuple(replace(instance, others=()) for instance in self.instances))
 
     def _repr_png_(self) -> bytes:
         """Show the scene in a notebook: its overlay."""

@@ -17,9 +17,10 @@ def resize_scene(scene: Scene, *, width: int, height: int) -> Scene:
     """
     if (width, height) == (scene.width, scene.height):
         return scene
+    stated = (instance.without_implied((scene.height, scene.width)) for instance in scene.instances)
     instances = tuple(
         instance if instance.mask is None else replace(instance, mask=_resize_mask(instance.mask, height, width))
-        for instance in scene.instances
+        for instance in stated
     )
     return replace(scene, instances=instances, width=width, height=height)
 

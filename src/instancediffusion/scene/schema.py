@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from .formats.native import INSTANCE_KEYS, REQUIRED_KEYS, SCENE_KEYS
+from .formats.native import REQUIRED_KEYS, SCENE_KEYS, instance_keys
 from .limits import (
     FORMAT_VERSION,
     MAX_INSTANCES,
-    MAX_SCRIBBLE_POINTS,
     MAX_SIDE_PX,
     MAX_Z_ORDER,
     MIN_SIDE_PX,
 )
-from .model import KINDS
+from .locations import LOCATIONS
 
 _Schema = dict[str, Any]
 
@@ -51,25 +50,9 @@ def json_schema() -> _Schema:
 
 
 def _instance() -> _Schema:
-    pair = {"$ref": "#/$defs/position"}
     properties = {
         "caption": _text("The object in words."),
-        "box": {
-            "type": "array",
-            "description": "Upper left and lower right corner [x0, y0, x1, y1] in pixels, x0 < x1 and y0 < y1.",
-            "items": {"type": "number"},
-            "minItems": 4,
-            "maxItems": 4,
-        },
-        "point": pair | {"description": "A place on the object [x, y] in pixels."},
-        "scribble": {
-            "type": "array",
-            "description": "A stroke over the object [[x, y], ...] in pixels.",
-            "items": pair,
-            "minItems": 2,
-            "maxItems": MAX_SCRIBBLE_POINTS,
-        },
-        "mask": _mask(),
+        **{name: location.schema() for name, location in LOCATIONS.items()},
         "z_order": _integer("Layer; larger is nearer to the viewer.", -MAX_Z_ORDER, MAX_Z_ORDER),
         "negative": {"type": "string", "description": "What the object is not to look like, in words."},
         "reference": _text(
@@ -79,39 +62,9 @@ def _instance() -> _Schema:
     return {
         "type": "object",
         "required": ["caption"],
-        "anyOf": [{"required": [kind]} for kind in KINDS],
+        "anyOf": [{"required": [kind]} for kind in LOCATIONS],
         "additionalProperties": False,
-        "properties": {key: properties[key] for key in INSTANCE_KEYS},
-    }
-
-
-def _mask() -> _Schema:
-    counts = [
-        {"type": "string", "description": "Compressed COCO run lengths."},
-        {"type": "array", "items": {"type": "integer", "minimum": 0}, "description": "Plain run lengths."},
-    ]
-    size = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
-    return {
-        "description": "The object's pixels, at the size of the canvas.",
-        "oneOf": [
-            {
-                "type": "object",
-                "required": ["size", "counts"],
-                "additionalProperties": False,
-                "properties": {
-                    "size": size | {"description": "[height, width] of the canvas."},
-                    "counts": {"anyOf": counts},
-                },
-            },
-            {
-                "type": "object",
-                "required": ["png"],
-                "additionalProperties": False,
-                "properties": {
-                    "png": _text("A PNG file in the scene's folder, or data:image/png;base64,... with its bytes.")
-                },
-            },
-        ],
+        "properties": {key: properties[key] for key in instance_keys()},
     }
 
 

@@ -73,7 +73,7 @@ def read_file(
 
 
 def _scene(checked: Checked, **more: Any) -> dict[str, Any]:
-    scene = checked.settled()
+    scene = checked.settled().in_network_kinds()  # the page draws these, and keeps no others
     return {
         "kind": "scene",
         "scene": scene.to_dict(),

@@ -13,7 +13,7 @@ from instancediffusion.datasets import Example
 from instancediffusion.evaluation.assignment import assign
 from instancediffusion.evaluation.seen import resized
 from instancediffusion.geometry import box_iou, mask_box
-from instancediffusion.scene import Box, Instance, Mask
+from instancediffusion.scene import Box, Mask
 
 from .detection import Detection
 from .sampling import DrawnScene
@@ -95,20 +95,11 @@ def _agreement(drawn: DrawnScene, index: int, detection: Detection) -> float:
 
     What is to be seen of a box is the box of the pixels that nearer boxes and masks leave free.
     """
-    told = _box(drawn.scene.instances[index])
+    told = drawn.scene.instances[index].extent
     best = float(box_iou(detection.box, told)[0, 0])
     if detection.whole is None and (free := mask_box(_free(drawn, index))) is not None:
         best = max(best, float(box_iou(detection.box, free)[0, 0]))
     return best
-
-
-def _box(instance: Instance) -> tuple[float, float, float, float]:
-    if instance.box is not None:
-        return instance.box.xyxy
-    assert instance.mask is not None, "scenes of a spec tell boxes or masks"
-    box = mask_box(instance.mask.array)
-    assert box is not None, "a mask has at least one pixel"
-    return box
 
 
 def _region(drawn: DrawnScene, index: int) -> Bools:
@@ -116,7 +107,7 @@ def _region(drawn: DrawnScene, index: int) -> Bools:
     if instance.mask is not None:
         return instance.mask.array
     width, height = drawn.scene.width, drawn.scene.height
-    x0, y0, x1, y1 = (round(v * side) for v, side in zip(_box(instance), (width, height) * 2, strict=True))
+    x0, y0, x1, y1 = (round(v * side) for v, side in zip(instance.extent, (width, height) * 2, strict=True))
     region = np.zeros((height, width), bool)
     region[y0:y1, x0:x1] = True
     return region
@@ -157,7 +148,7 @@ def labelled(
         told = drawn.scene.instances[index]
         found = None if whose is None or detections is None else detections[whose]
         seen, whole = _masks(drawn, index, found)
-        box = Box(*_box(told))
+        box = Box(*told.extent)
         if found is not None and spec.filter.boxes == "seen":
             box = Box(*(mask_box(whole) if whole is not None else None) or found.box)
         mask = Mask.from_array(whole) if whole is not None and whole.any() else None

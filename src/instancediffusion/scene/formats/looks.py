@@ -8,12 +8,12 @@ from typing import Any
 
 from instancediffusion.errors import SceneError
 
+from ..beside import file_bytes
 from ..checks import check_text
 from ..limits import MAX_REFERENCE_BYTES
 from ..model import Instance
 from ..reference import REFERENCE_URIS, Reference
 from ..report import Report, child
-from .beside import file_bytes
 
 LOOKS = ("negative", "reference")
 

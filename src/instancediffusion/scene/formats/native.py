@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from instancediffusion.errors import SceneError
-
-from ..canvas import Canvas, box_to_pixels, point_to_pixels, read_canvas
+from ..canvas import Canvas, read_canvas
 from ..checks import check_integer, check_keys, check_object, check_text, is_array
-from ..limits import FORMAT_VERSION, MAX_FILE_BYTES, MAX_INSTANCES, MAX_Z_ORDER
-from ..locations import Mask
-from ..model import KINDS, Instance, Notation, Scene
-from ..read_boxes import read_box
-from ..read_places import read_point, read_rle, read_scribble
+from ..limits import FORMAT_VERSION, MAX_INSTANCES, MAX_Z_ORDER
+from ..locations import LOCATIONS, TokenLocation
+from ..model import Instance, Notation, Scene
 from ..report import Report, child, kind, show
-from .beside import file_bytes
 from .looks import LOOKS, read_looks, write_looks
 
 REQUIRED_KEYS = ("version", "prompt", "width", "height", "instances")
 SCENE_KEYS = (*REQUIRED_KEYS, "negative_prompt", "$schema")
-INSTANCE_KEYS = ("caption", *KINDS, "z_order", *LOOKS)
 
 _PUBLISHED = "that is the published format: load it as such, or convert the file"
 _SCENE_HINTS = {"caption": 'the text of the whole picture is "prompt"', "annos": _PUBLISHED}
@@ -36,7 +29,11 @@ _INSTANCE_HINTS = {
     "segmentation": 'did you mean "mask"?',
     "polygon": 'only bitmaps are read: write "mask"',
 }
-_MASK_URIS = ("data:image/png;base64,",)
+
+
+def instance_keys() -> tuple[str, ...]:
+    """The keys of an instance; kinds of location that were added are among them."""
+    return ("caption", *LOCATIONS, "z_order", *LOOKS)
 
 
 def read_native(data: object, report: Report, folder: Path | None = None) -> Scene | None:
@@ -106,53 +103,32 @@ def _read_instance(
     data = check_object(report, path, value)
     if data is None:
         return None
-    check_keys(report, path, data, INSTANCE_KEYS, ("caption",), _INSTANCE_HINTS)
+    check_keys(report, path, data, instance_keys(), ("caption",), _INSTANCE_HINTS)
     caption = check_text(report, child(path, "caption"), data["caption"], what="caption") if "caption" in data else None
-    if not any(name in data for name in KINDS):
+    if not any(name in data for name in LOCATIONS):
         report.error(path, "has no location", 'add a "box", "point", "scribble" or "mask"')
     places: dict[str, Any] = {}
-    for name, read in (("box", read_box), ("point", read_point), ("scribble", read_scribble)):
-        if name in data:
-            places[name] = read(report, child(path, name), data[name], canvas)
-    if "mask" in data:
-        places["mask"] = _read_mask(report, child(path, "mask"), data["mask"], canvas, folder)
+    others = []
+    for name, location in LOCATIONS.items():
+        if name not in data:
+            continue
+        found = location.read(report, child(path, name), data[name], canvas, folder)
+        if issubclass(location, TokenLocation):
+            places[name] = found
+        elif found is not None:
+            others.append(found)
     layer = None
     if "z_order" in data:
         layer = check_integer(report, child(path, "z_order"), data["z_order"], -MAX_Z_ORDER, MAX_Z_ORDER)
     looks = read_looks(report, path, data, folder)
     if report.failed or caption is None:
         return None
-    return Instance(caption, **places, z_order=layer, **looks)
-
-
-def _read_mask(report: Report, path: str, value: object, canvas: Canvas | None, folder: Path | None) -> Mask | None:
-    """Read a mask given as run lengths or as {"png": ...}."""
-    if not isinstance(value, Mapping) or "png" not in value:
-        return read_rle(report, path, value, canvas)
-    check_keys(report, path, value, ("png",))
-    path = child(path, "png")
-    source = check_text(report, path, value["png"], what="file name")
-    content = file_bytes(report, path, source, folder, "PNG", _MASK_URIS, MAX_FILE_BYTES) if source else None
-    if content is None or canvas is None:
-        return None
-    try:
-        return Mask.from_png(content, (canvas.height, canvas.width))
-    except SceneError as error:
-        for problem in error.problems:
-            report.error(path, problem.message, problem.fix)
-        return None
+    return Instance(caption, **places, z_order=layer, **looks, others=tuple(others))
 
 
 def _write_instance(instance: Instance, canvas: Canvas) -> dict[str, Any]:
     data: dict[str, Any] = {"caption": instance.caption}
-    if instance.box is not None:
-        data["box"] = box_to_pixels(instance.box, canvas)
-    if instance.point is not None:
-        data["point"] = point_to_pixels(instance.point.x, instance.point.y, canvas)
-    if instance.scribble is not None:
-        data["scribble"] = [point_to_pixels(x, y, canvas) for x, y in instance.scribble.points]
-    if instance.mask is not None:
-        data["mask"] = {"size": list(instance.mask.size), "counts": instance.mask.counts}
+    data |= {one.kind: one.write(canvas) for one in instance.stated((canvas.height, canvas.width))}
     if instance.z_order is not None:
         data["z_order"] = instance.z_order
     return data | write_looks(instance)

@@ -13,9 +13,8 @@ from typing import Any
 from ..canvas import Canvas, box_to_pixels, extent_to_pixels, point_to_pixels, read_canvas
 from ..checks import check_integer, check_keys, check_object, check_text, is_array
 from ..limits import MAX_INSTANCES, MAX_Z_ORDER
+from ..locations import looks_like_corners, read_box_xywh, read_point, read_rle, read_scribble
 from ..model import Instance, Scene
-from ..read_boxes import looks_like_corners, read_box_xywh
-from ..read_places import read_point, read_rle, read_scribble
 from ..report import Report, child, kind
 from .looks import LOOKS, read_looks, write_looks
 

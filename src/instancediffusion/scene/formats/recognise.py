@@ -14,7 +14,7 @@ from ..limits import MAX_FILE_BYTES
 from ..notes import PREFIX, png_texts
 from ..report import Report, show
 from .foreign.xml_files import parse_xml
-from .native import INSTANCE_KEYS, SCENE_KEYS
+from .native import SCENE_KEYS, instance_keys
 from .registry import FORMATS, READ, SceneFormat, format_of
 
 OWN = ("native", "official")
@@ -250,7 +250,7 @@ def _unknown_json(value: Any, report: Report) -> Recognised:
         what = f"a JSON file of no known format (its keys are {keys[:120]})"
     else:
         what = f"a JSON list of no known format ({show(value)[:80]})"
-    fix = f"a scene has the keys {', '.join(SCENE_KEYS[:5])}, and each instance {INSTANCE_KEYS[0]} and a place"
+    fix = f"a scene has the keys {', '.join(SCENE_KEYS[:5])}, and each instance {instance_keys()[0]} and a place"
     return _named(report, what, f"{fix}; {_readable()}")
 
 

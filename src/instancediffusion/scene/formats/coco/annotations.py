@@ -8,10 +8,8 @@ from typing import Any
 from ...canvas import Canvas
 from ...checks import check_integer, check_text, is_array
 from ...limits import MAX_Z_ORDER
-from ...locations import Mask
+from ...locations import Mask, read_box_xywh, read_point, read_polygons, read_rle, read_scribble
 from ...model import KINDS, Instance
-from ...read_boxes import read_box_xywh
-from ...read_places import read_point, read_polygons, read_rle, read_scribble
 from ...report import Report, child, show
 from ..foreign.entries import plain_number, plain_numbers
 from ..looks import read_looks

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from instancediffusion.geometry import mask_box, points_box, xyxy_to_xywh
+from instancediffusion.geometry import xyxy_to_xywh
 
 from ...canvas import Canvas, box_to_pixels, extent_to_pixels, point_to_pixels
 from ...model import Instance
@@ -73,13 +73,5 @@ def _bbox(instance: Instance, canvas: Canvas) -> list[float]:
     """Return [x, y, width, height]: of the box, else of what else is stated, smallest first to be wrong."""
     if instance.box is not None:
         return extent_to_pixels(box_to_pixels(instance.box, canvas))
-    if instance.mask is not None:
-        extent = mask_box(instance.mask.array) or (0.0, 0.0, 0.0, 0.0)
-    elif instance.scribble is not None:
-        extent = points_box(instance.scribble.points)
-    elif instance.point is not None:
-        extent = points_box([(instance.point.x, instance.point.y)])
-    else:
-        extent = (0.0, 0.0, 0.0, 0.0)
     scale = np.array([canvas.width, canvas.height] * 2)
-    return [round(float(value), 6) for value in xyxy_to_xywh(np.array(extent) * scale)]
+    return [round(float(value), 6) for value in xyxy_to_xywh(np.array(instance.extent) * scale)]

@@ -18,10 +18,8 @@ import numpy as np
 from ...canvas import Canvas
 from ...checks import check_text, is_array
 from ...limits import MAX_INSTANCES, MAX_SIDE_PX, MIN_SIDE_PX
-from ...locations import Box, Mask, Point, Scribble
+from ...locations import Box, Mask, Point, Scribble, read_box, read_point, read_polygons, read_scribble
 from ...model import Instance, Scene
-from ...read_boxes import read_box
-from ...read_places import read_point, read_polygons, read_scribble
 from ...report import Report, child, show
 
 _PICTURE_SUFFIXES = frozenset(

@@ -15,8 +15,8 @@ from typing import Any
 from ...canvas import Canvas
 from ...checks import is_array
 from ...limits import MAX_SIDE_PX, MAX_Z_ORDER, MIN_SIDE_PX
+from ...locations import read_point, read_scribble
 from ...model import Instance
-from ...read_places import read_point, read_scribble
 from ...report import Report, child, show
 from ..registry import SceneFormat, register
 from ..scene_files import is_scene_list

@@ -7,8 +7,8 @@ from xml.etree import ElementTree as ET
 
 from ...canvas import Canvas
 from ...limits import MAX_Z_ORDER
+from ...locations import read_runs
 from ...model import Instance, Scene
-from ...read_places import read_runs
 from ...report import Report
 from ..registry import SceneFormat, register
 from .entries import (

@@ -1,12 +1,102 @@
-"""Boxes as files write them, in pixels: either as two corners, or as corner and size."""
+"""Boxes; files write them either as two corners, or as corner and size."""
 
 from __future__ import annotations
 
-from .canvas import Canvas, clamp, on_edge
-from .checks import check_numbers
-from .limits import MAX_SIDE_PX
-from .locations import Box
-from .report import FRACTIONS, Report, number_text, numbers_text
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..canvas import Canvas, box_to_pixels, clamp, on_edge
+from ..checks import check_numbers
+from ..limits import MAX_SIDE_PX
+from ..report import FRACTIONS, Report, number_text, numbers_text
+from .base import BoxUnit, Brush, Colour, TokenLocation, check_fractions, inside
+
+
+@dataclass(frozen=True)
+class Box(TokenLocation):
+    """An upright rectangle, upper left corner (x0, y0) to lower right (x1, y1), each in 0..1.
+
+    Raises:
+        SceneError: a value is no finite number, lies outside 0..1, or the box has no area.
+    """
+
+    kind: ClassVar = "box"
+    layer: ClassVar = 1.0
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        report = Report()
+        check_fractions(report, self, ("x0", "y0", "x1", "y1"))
+        if not report.failed:
+            for low, high in (("x0", "x1"), ("y0", "y1")):
+                if getattr(self, high) <= getattr(self, low):
+                    message = f"is {getattr(self, high)}, not beyond {low} = {getattr(self, low)}"
+                    report.error(f"$.{high}", message, "give two corners (x0, y0, x1, y1), not a corner and a size")
+        report.settle()
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        """The two corners, fractions."""
+        return (self.x0, self.y0, self.x1, self.y1)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle (x, y), fractions."""
+        return ((self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2)
+
+    @classmethod
+    def read(
+        cls,
+        report: Report,
+        path: str,
+        value: object,
+        canvas: Canvas | None,
+        folder: Path | None = None,  # noqa: ARG003
+    ) -> Box | None:
+        """Read [x0, y0, x1, y1] in pixels; see `read_box`."""
+        return read_box(report, path, value, canvas)
+
+    def write(self, canvas: Canvas) -> list[float]:
+        """Return [x0, y0, x1, y1] in pixels."""
+        return box_to_pixels(self, canvas)
+
+    @classmethod
+    def schema(cls) -> dict[str, Any]:
+        """Four numbers."""
+        return {
+            "type": "array",
+            "description": "Upper left and lower right corner [x0, y0, x1, y1] in pixels, x0 < x1 and y0 < y1.",
+            "items": {"type": "number"},
+            "minItems": 4,
+            "maxItems": 4,
+        }
+
+    def coordinates(self, *, published: bool = False) -> npt.NDArray[np.float64]:  # noqa: ARG002
+        """Return (4,), the corners."""
+        return np.array(self.xyxy)
+
+    @property
+    def extent(self) -> BoxUnit:
+        """The corners."""
+        return self.xyxy
+
+    def crop(self, frame: BoxUnit) -> Box:
+        """Return the part inside."""
+        return Box(*inside(frame, self.x0, self.y0), *inside(frame, self.x1, self.y1))
+
+    def draw(self, brush: Brush, colour: Colour, paper: Colour, size: tuple[int, int]) -> None:  # noqa: ARG002
+        """Draw a frame, thinly filled."""
+        x0, y0, x1, y1 = self.xyxy
+        corners = (x0 * size[0], y0 * size[1], x1 * size[0], y1 * size[1])
+        brush.rectangle(corners, fill=colour, opacity=0.10, stroke=colour, width=2)
 
 
 def read_box(report: Report, path: str, value: object, canvas: Canvas | None) -> Box | None:

@@ -40,7 +40,7 @@ class EncodingMethods:
     config: Any
     _execution_device: Any
     backbone: Any
-    takes_pooled: bool
+    takes_pooled: Any
     maybe_convert_prompt: Any
 
     def encode_prompt(

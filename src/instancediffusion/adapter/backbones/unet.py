@@ -227,7 +227,7 @@ class UNetBackbone(Backbone):
     """
 
     network: ClassVar = UNet2DConditionModel.__name__
-    text_encoders: ClassVar = ("CLIPTextModel",)
+    text_encoders: ClassVar[tuple[str, ...]] = ("CLIPTextModel",)
     stock: ClassVar = {
         GroundedTransformer: Transformer2DModel,
         GroundedBlock: BasicTransformerBlock,

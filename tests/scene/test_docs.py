@@ -3,10 +3,11 @@
 import json
 import re
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
-from instancediffusion.scene import Scene
+from instancediffusion.scene import LOCATIONS, Scene
 from instancediffusion.scene.formats.registry import FORMATS
 
 PAGE = Path("docs/scenes.md")
@@ -19,12 +20,8 @@ def blocks(language):
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    known = dict(FORMATS)
-    try:
+    with patch.dict(FORMATS), patch.dict(LOCATIONS):  # what the page registers is gone again for other tests
         exec(compile(code, str(PAGE), "exec"), {})  # noqa: S102 - our own page
-    finally:
-        FORMATS.clear()
-        FORMATS.update(known)
 
 
 @pytest.mark.parametrize("content", blocks("json"))

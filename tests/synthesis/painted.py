@@ -55,7 +55,7 @@ class Painter:
         self.made += seeds
         images = [Image.fromarray(paint(s, self.faults.get(n, ""))) for s, n in zip(scenes, seeds, strict=True)]
         rows = tuple(scenes)
-        return GenerationOutput(images, None, torch.zeros(len(rows), 1), tuple(seeds), rows, rows, settings, {}, 0.0)
+        return GenerationOutput(images, None, torch.zeros(len(rows), 1), tuple(seeds), rows, settings, {}, 0.0)
 
 
 class ColourDetector:

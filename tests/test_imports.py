@@ -4,8 +4,14 @@ The layers are import-linter's (`make imports`). This looks inside a layer, too,
 """
 
 import ast
-from importlib.util import resolve_name
+import sys
+from importlib import import_module
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
+
+import pytest
+
+import instancediffusion
 
 SOURCE = Path(__file__).parents[1] / "src"
 BY_NAME = {
@@ -67,3 +73,27 @@ def test_deferred_imports_and_imports_of_types_count(tmp_path):
     assert circles(imports(tmp_path)) == {frozenset({"p.a", "p.b", "p.c"})}
     (tmp_path / "p" / "c.py").write_text("")
     assert not circles(imports(tmp_path))
+
+
+@pytest.mark.parametrize(("old", "new"), instancediffusion._MOVED.items())
+def test_modules_that_moved_are_found_by_their_old_names(old, new):
+    """What is imported by an old name is what stands in the new place."""
+    paths = {path.relative_to(SOURCE / "instancediffusion") for path in SOURCE.rglob("*.py")}
+    assert Path(*new.split(".")).with_suffix(".py") in paths and Path(*old.split(".")).with_suffix(".py") not in paths
+    name = f"instancediffusion.{old}"
+    sys.modules.pop(name, None)
+    with pytest.warns(FutureWarning, match=rf"{name} is now instancediffusion.{new};") as told:
+        found = import_module(name)
+    assert Path(told[0].filename).name in (Path(__file__).name, "__init__.py")  # not a file of ours
+    here = import_module(f"instancediffusion.{new}")
+    own = {key for key in vars(here) if not key.startswith("__")}
+    assert own and all(getattr(found, key) is getattr(here, key) for key in own)
+
+
+def test_other_names_are_not_found_and_an_old_one_from_its_package_is(monkeypatch):
+    assert find_spec("instancediffusion.training.nowhere") is None
+    monkeypatch.delattr(import_module("instancediffusion.worlds"), "sheets", raising=False)
+    monkeypatch.delitem(sys.modules, "instancediffusion.worlds.sheets", raising=False)
+    with pytest.warns(FutureWarning):
+        from instancediffusion.worlds import sheets
+    assert sheets.object_sheet.__module__ == "instancediffusion.worlds.contact_sheets"

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from instancediffusion.annotation.models import KNOWN, florence, grounding_dino
-from instancediffusion.annotation.models.loading import find
+from instancediffusion.annotation.models.pinning import find
 from instancediffusion.annotation.models.pixels import Preparation
 from instancediffusion.cli import cli
 from instancediffusion.datasets import open_dataset

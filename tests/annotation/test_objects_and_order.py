@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instancediffusion.annotation import Detection, layers, order_by_depth, order_by_visibility
-from instancediffusion.annotation.objects import clean_tags, fitted_mask, instance_caption, kept_detections
+from instancediffusion.annotation.selection import clean_tags, fitted_mask, instance_caption, kept_detections
 from instancediffusion.scene import Mask
 
 SIZE = (100, 80)

@@ -10,7 +10,7 @@ from instancediffusion.errors import CheckpointError, SettingsError
 from instancediffusion.evaluation import Judge, JudgeConfig, JudgeLessons, JudgeTask, check_judge
 from instancediffusion.evaluation.judges.grouping import group_cells
 from instancediffusion.evaluation.judges.judge import unknown_words
-from instancediffusion.evaluation.judges.lessons import LessonPool, lesson_of, targets_of
+from instancediffusion.evaluation.judges.label_maps import LessonPool, lesson_of, targets_of
 from instancediffusion.evaluation.judges.losses import box_overlap, judge_loss, reading_loss
 from instancediffusion.evaluation.judges.network import Answer, JudgeNetwork
 from instancediffusion.evaluation.judges.objects import read_objects

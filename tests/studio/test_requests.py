@@ -17,7 +17,7 @@ from instancediffusion.studio.cost import rows_of_steps
 from instancediffusion.studio.grids import ORDER, ORDERS, swapped
 from instancediffusion.studio.limits import Limits, RefusedError
 from instancediffusion.studio.requests import plan_of
-from instancediffusion.studio.seeds import exact_seed
+from instancediffusion.studio.store import exact_seed
 from tests.tiny_pipeline import scene_of
 
 DEFAULTS = GenerationSettings(num_inference_steps=20, guidance_scale=3.0, mis_fraction=0.0)

@@ -23,7 +23,7 @@ from instancediffusion.training.language.grammar import COLOUR_WORDS, NUMBERS, S
 from instancediffusion.training.language.prepare import load_grammar, load_lessons
 from instancediffusion.training.language.teacher import Teacher, teacher_folder
 from instancediffusion.training.language.wordnet import WordNet, held_out, hyponyms
-from instancediffusion.training.language.words import WordsTask
+from instancediffusion.training.language.words_task import WordsTask
 from instancediffusion.training.loop import CHECKPOINT
 from instancediffusion.training.text import TextSide
 from instancediffusion.training.tokenizer import WORD_END, _learn

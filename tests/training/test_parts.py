@@ -16,7 +16,7 @@ from instancediffusion.training.networks import build_unet
 from instancediffusion.training.objective import Objective, scheduler_config
 from instancediffusion.training.optimisers import optimiser
 from instancediffusion.training.schedule import Schedule
-from instancediffusion.training.seeds import step_seed
+from instancediffusion.training.task import step_seed
 from instancediffusion.training.text import TextSide, build_text_model
 from instancediffusion.training.tokenizer import train_tokenizer
 

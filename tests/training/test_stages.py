@@ -7,7 +7,7 @@ import torch
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.training import stages
-from instancediffusion.training.frozen import freeze
+from instancediffusion.training.checkpoint import freeze
 
 
 def test_losses_are_logged(exported):

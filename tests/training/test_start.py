@@ -14,7 +14,7 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.training import stages
 from instancediffusion.training.config import OptimiserConfig
 from instancediffusion.training.export import export
-from instancediffusion.training.start import load_start
+from instancediffusion.training.pretrained import load_start
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Labels for pictures that have none: tags, boxes, masks, captions and a depth order by models behind protocols."""
 
 from .annotate import annotate
-from .order import layers, order_by_depth, order_by_visibility
+from .depth_order import layers, order_by_depth, order_by_visibility
 from .pictures import PictureFolder, open_pictures
 from .run import Outcome, Target, annotate_dataset
 from .settings import AnnotationSettings, ModelNames

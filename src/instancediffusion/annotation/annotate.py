@@ -16,8 +16,8 @@ from instancediffusion.scene import Box, Instance, Mask, Scene
 from instancediffusion.scene.checks import check_text
 from instancediffusion.scene.report import Report
 
-from .objects import clean_tags, fitted_mask, instance_caption, kept_detections, one_line
-from .order import Bools, layers, order_by_depth, order_by_visibility
+from .depth_order import Bools, layers, order_by_depth, order_by_visibility
+from .selection import clean_tags, fitted_mask, instance_caption, kept_detections, one_line
 from .settings import AnnotationSettings
 from .stages import PixelBox, Pixels, Stages
 

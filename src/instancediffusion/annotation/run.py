@@ -28,8 +28,8 @@ from instancediffusion.scene.formats.native import read_native, write_native
 from instancediffusion.scene.report import Report
 
 from .annotate import annotate
-from .objects import one_line
 from .pictures import content_of, key_of
+from .selection import one_line
 from .settings import AnnotationSettings
 from .stages import Stages
 

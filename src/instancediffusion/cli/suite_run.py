@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from instancediffusion.annotation.models.depth import TYPES, MonocularDepth
-from instancediffusion.annotation.models.loading import find
+from instancediffusion.annotation.models.pinning import find
 from instancediffusion.datasets.files import Names
 from instancediffusion.errors import FailureWarning, InstanceDiffusionError, ModelError, SettingsError
 from instancediffusion.evaluation.suites import Case, Models, NotScoredError, Suite, run_suite, suite_of
@@ -24,8 +24,8 @@ from instancediffusion.evaluation.suites.clip import CLIP, FEATURES, Clip, Featu
 from instancediffusion.evaluation.suites.detectors import DETECTOR, FileDetector, TransformersDetector
 from instancediffusion.evaluation.suites.phrase_models import SEGMENTER, BoxNetwork, PhraseNetwork
 from instancediffusion.evaluation.suites.pictures import find_pictures
-from instancediffusion.evaluation.suites.report import SuiteResult, to_html, to_markdown, to_report
 from instancediffusion.evaluation.suites.run import read_cases
+from instancediffusion.evaluation.suites.suite_report import SuiteResult, to_html, to_markdown, to_report
 from instancediffusion.runs import ItemState, RunConflictError, RunDirectory, fingerprint, write_atomic
 from instancediffusion.scene import Scene, without_order
 

@@ -14,7 +14,7 @@ from instancediffusion.errors import SettingsError
 
 if TYPE_CHECKING:
     from instancediffusion.training.config import Recipe
-    from instancediffusion.training.scoring import Scorer
+    from instancediffusion.training.preview import Scorer
 
 STAGES = ("scenes", "autoencoder", "words", "text", "latents", "relative", "diffusion", "decoder", "export")
 _BY_ONE = ("scenes", "latents", "export")

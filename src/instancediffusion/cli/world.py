@@ -68,7 +68,7 @@ def sheet(
     overwrite: bool,
 ) -> None:
     """Draw contact sheets: objects, colours, facings, parts, backgrounds, samples, orders (scenes both ways)."""
-    from instancediffusion.worlds import KINDS, World, WorldSpec, sheets
+    from instancediffusion.worlds import KINDS, World, WorldSpec, contact_sheets
 
     there = next((output / name for name in _SHEETS if (output / name).exists()), None)
     if there is not None and not overwrite:
@@ -77,13 +77,13 @@ def sheet(
     opened = World.load(cache, WorldSpec(size=size, max_objects=max_objects, objects=names))
     output.mkdir(parents=True, exist_ok=True)
     pictures = {
-        "objects.png": sheets.object_sheet(opened),
-        "colours.png": sheets.colour_sheet(opened),
-        "facings.png": sheets.facing_sheet(opened),
-        "parts.png": sheets.part_sheet(opened),
-        "backgrounds.png": sheets.background_sheet(opened),
-        "samples.png": sheets.sample_sheet(opened, count, seed=seed),
-        "orders.png": sheets.order_sheet(opened, -(-count // 4), seed=seed),
+        "objects.png": contact_sheets.object_sheet(opened),
+        "colours.png": contact_sheets.colour_sheet(opened),
+        "facings.png": contact_sheets.facing_sheet(opened),
+        "parts.png": contact_sheets.part_sheet(opened),
+        "backgrounds.png": contact_sheets.background_sheet(opened),
+        "samples.png": contact_sheets.sample_sheet(opened, count, seed=seed),
+        "orders.png": contact_sheets.order_sheet(opened, -(-count // 4), seed=seed),
     }
     for name, picture in pictures.items():
         picture.save(output / name)

@@ -18,7 +18,7 @@ from instancediffusion.pipeline.picture import read_notes
 from instancediffusion.scene import Mask, scene_text
 from instancediffusion.studio.limits import Limits, RefusedError
 from instancediffusion.studio.scenes import Checked, check
-from instancediffusion.studio.seeds import exact_seed
+from instancediffusion.studio.store import exact_seed
 
 _PNG, _JPEG, _WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"
 

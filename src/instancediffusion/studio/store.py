@@ -14,7 +14,6 @@ from typing import Any
 
 from instancediffusion.runs import MANIFEST, Item, ManifestError, RunDirectory, run_stamp
 from instancediffusion.studio.limits import RefusedError
-from instancediffusion.studio.seeds import exact_seed
 
 REQUEST = "request"
 """Key of the item that holds what was asked for; its file is the scene."""
@@ -201,3 +200,8 @@ def _summary_of(run: str, items: dict[str, Item]) -> dict[str, Any] | None:
         "grid": asked.get("grid"),
         "pictures": pictures,
     }
+
+
+def exact_seed(seed: int) -> int | str:
+    """A seed as a page can read it: JavaScript's numbers are exact up to 2**53 - 1, so larger ones go as text."""
+    return seed if seed < 2**53 else str(seed)

@@ -15,10 +15,15 @@ from typing import Any
 
 import torch
 
-from instancediffusion.errors import CheckpointError
+from instancediffusion.errors import CheckpointError, SettingsError
 from instancediffusion.runs import atomic_path
+from instancediffusion.training.ema import Ema
 from instancediffusion.training.run_sections import OptimiserConfig
 from instancediffusion.training.sections import DatasetConfig
+from instancediffusion.training.task import Task
+
+CHECKPOINT = "checkpoint.pt"
+"""Its name in the folder of a stage."""
 
 FORMAT = 1
 
@@ -76,6 +81,28 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a training checkpoint of format {FORMAT}; move it away to start anew")
     return state
+
+
+def freeze(task: Task, config: OptimiserConfig, folder: Path) -> int:
+    """Put the EMA weights kept in a folder's checkpoint into the task's modules, and freeze them.
+
+    Returns:
+        The number of steps it was trained for.
+
+    Raises:
+        SettingsError: the folder has no checkpoint.
+    """
+    state = load_checkpoint(folder / CHECKPOINT)
+    if state is None:
+        raise SettingsError(f"{folder}: no checkpoint; train this stage first")
+    for name, module in task.modules.items():
+        module.load_state_dict(state["modules"][name])
+    ema = Ema(task.modules, config.ema_decay)
+    ema.load_state_dict(state["ema"])
+    ema.apply()
+    for module in task.modules.values():
+        module.eval().requires_grad_(False)
+    return int(state["step"])
 
 
 def check_same_recipe(state: dict[str, Any], asked: dict[str, Any], path: Path) -> None:

@@ -20,9 +20,8 @@ from instancediffusion.errors import CheckpointError, SettingsError
 from instancediffusion.training.attention import WrittenOutAttention
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.networks import Parts
-from instancediffusion.training.preview import write_preview
+from instancediffusion.training.preview import Scorer, score, write_preview
 from instancediffusion.training.schedule import Schedule
-from instancediffusion.training.scoring import Scorer, score
 from instancediffusion.training.supply import SceneTask
 from instancediffusion.training.task import Place
 

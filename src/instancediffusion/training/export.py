@@ -18,16 +18,14 @@ from diffusers import AutoencoderKL
 from instancediffusion.checkpoints.cards import weights_sha256
 from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS
 from instancediffusion.errors import SettingsError
-from instancediffusion.training.checkpoint import load_checkpoint
+from instancediffusion.training.checkpoint import CHECKPOINT, freeze, load_checkpoint
 from instancediffusion.training.config import Recipe
-from instancediffusion.training.frozen import freeze
-from instancediffusion.training.loop import CHECKPOINT
 from instancediffusion.training.networks import Parts
 from instancediffusion.training.objective import scheduler_config
+from instancediffusion.training.pretrained import start_folder
 from instancediffusion.training.scenes import open_world
 from instancediffusion.training.schedule import Schedule
 from instancediffusion.training.stages import decoder_task, diffusion_task
-from instancediffusion.training.start import start_folder
 from instancediffusion.worlds import World
 from instancediffusion.worlds.words import with_article
 

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from instancediffusion.training.checkpoint import check_same_recipe, load_checkpoint, save_checkpoint
+from instancediffusion.training.checkpoint import CHECKPOINT, check_same_recipe, load_checkpoint, save_checkpoint
 from instancediffusion.training.config import OptimiserConfig
 from instancediffusion.training.ema import Ema
 from instancediffusion.training.logbook import Logbook
@@ -27,8 +27,6 @@ from instancediffusion.training.optimisers import Optimiser, optimiser, trainabl
 from instancediffusion.training.processes import average_gradients, mean_numbers, open_accelerator
 from instancediffusion.training.schedule import Schedule
 from instancediffusion.training.task import Place, Placed, Scored, Task
-
-CHECKPOINT = "checkpoint.pt"
 
 
 def fit(

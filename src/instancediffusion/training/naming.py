@@ -17,8 +17,7 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from instancediffusion.training.config import TextConfig
-from instancediffusion.training.seeds import step_generator
-from instancediffusion.training.task import Place
+from instancediffusion.training.task import Place, step_generator
 from instancediffusion.training.text import TextSide, build_text_model
 
 

@@ -1,8 +1,8 @@
-"""Sample grids during training: the same scenes and noise each time, through a stock scheduler."""
+"""Pictures during training, to look at and to score: the same scenes and noise each time, through a stock scheduler."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from instancediffusion.adapter import Grounding
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.data import SceneCache, collate
+from instancediffusion.scene import Scene
 from instancediffusion.training.config import DiffusionConfig
 from instancediffusion.training.networks import Parts
 from instancediffusion.training.task import Place
@@ -23,6 +24,7 @@ from instancediffusion.training.task import Place
 SCENES = 8
 STEPS = 12
 GUIDANCE = 2.0
+SCORED_AT_ONCE = 8
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000000")
 
 
@@ -62,6 +64,20 @@ class Denoising(Protocol):
         ...
 
 
+class Scorer(Protocol):
+    """Knows what some scenes are to look like and says how far pictures of them do.
+
+    Training knows nothing of judges; the command line hands one in.
+    """
+
+    scenes: Sequence[Scene]
+    """What is drawn, the same each time; unseen in training if the scores are to mean anything."""
+
+    def __call__(self, images: Sequence[npt.NDArray[np.uint8]]) -> Mapping[str, float]:
+        """Score one picture (H, W, 3) for each scene, in their order."""
+        ...
+
+
 def write_preview(task: Denoising, path: Path) -> None:
     """Write a sheet: truth with boxes; pictures made from boxes and order; the same pictures without frames."""
     rows = task.cache.same_size(0, len(task.cache))[:SCENES].tolist()
@@ -73,6 +89,19 @@ def write_preview(task: Denoising, path: Path) -> None:
     truth = np.stack([task.cache.image(row) for row in rows])
     framed = [np.concatenate([_framed(sheet[i], told, i) for i in range(len(rows))], axis=1) for sheet in (truth, made)]
     Image.fromarray(np.concatenate([*framed, np.concatenate(list(made), axis=1)])).save(path)
+
+
+def score(task: Denoising, scorer: Scorer) -> Mapping[str, float]:
+    """Draw the scorer's scenes with the preview's sampler, each with the same start noise each time."""
+    shape = task.latents([0]).shape[1:]
+    images: list[npt.NDArray[np.uint8]] = []
+    for first in range(0, len(scorer.scenes), SCORED_AT_ONCE):
+        scenes = scorer.scenes[first : first + SCORED_AT_ONCE]
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(first + k)) for k in range(len(scenes))]
+        captions = [[instance.caption for instance in scene.instances] for scene in scenes]
+        told = task.parts.adapter.locations(scenes)
+        images += list(draw(task, [scene.prompt for scene in scenes], captions, told, torch.stack(noise)))
+    return scorer(images)
 
 
 def draw(

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from instancediffusion.data import SceneCache
 from instancediffusion.data.shards import LATENTS
-from instancediffusion.training.seeds import step_generator
-from instancediffusion.training.task import Place
+from instancediffusion.training.task import Place, step_generator
 
 Encode = Callable[[npt.NDArray[np.uint8], int], Tensor]
 """Pictures (B, H, W, 3), by how much they are made smaller first -> latents; see `Latents.of_pictures`."""

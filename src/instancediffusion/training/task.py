@@ -1,4 +1,4 @@
-"""What a stage hands to the loop."""
+"""What a stage hands to the loop, and where the random numbers of a step come from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -77,3 +78,13 @@ class Scored(Protocol):
     def scores(self) -> Mapping[str, float]:
         """Return numbers by name, none if there is nobody to score."""
         ...
+
+
+def step_seed(seed: int, step: int, purpose: int = 0) -> int:
+    """Return the seed of one step's random numbers; seeds of different steps, runs and purposes are unrelated."""
+    return int(np.random.SeedSequence([seed, step, purpose]).generate_state(2, np.uint32).view(np.uint64)[0] >> 1)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Return the generator that everything random in a step is drawn from, on the CPU whatever computes the step."""
+    return torch.Generator().manual_seed(step_seed(seed, step))

@@ -7,8 +7,8 @@ from .art import ArtError, build_art, load_art
 from .art_sets import ART_SETS, STYLES, ArtSet
 from .backgrounds import BACKGROUNDS, Background
 from .catalogue import CORE, KINDS
+from .coco_export import export_coco
 from .colours import COLOURS, recolour
-from .export import export_coco
 from .kinds import Drawing, ObjectKind
 from .samples import WorldInstance, WorldSample
 from .spec import WorldSpec

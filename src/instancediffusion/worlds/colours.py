@@ -19,6 +19,16 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 """Colour name -> sRGB, 0..255: what a lit, unshaded part of a recoloured object looks like."""
 
+PAINT = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "black")
+"""Names that kinds of objects share: what can be painted."""
+
+MANY = tuple(colour for colour in PAINT if colour != "brown")
+
+BRIGHT = tuple(colour for colour in PAINT if colour not in ("brown", "black"))
+
+PETALS = tuple(colour for colour in PAINT if colour not in ("green", "brown"))
+"""Flowers: a green one could be taken for its own leaves."""
+
 _HUE_EDGE = 12.0
 """Degrees over which the tint fades out beyond its hues: edges between parts are mixtures of both."""
 

@@ -17,7 +17,7 @@ from .captioning import Blip
 from .depth import MonocularDepth
 from .florence import Florence
 from .grounding_dino import GroundingDino
-from .loading import Found, find
+from .pinning import Found, find
 from .segment_anything import SegmentAnything
 
 _Maker = Callable[..., Any]

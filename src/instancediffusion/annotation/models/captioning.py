@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..stages import Pixels
-from .loading import Found
+from .pinning import Found
 from .pixels import Preparation, chunks
 
 CLASSES = {"blip": "BlipForConditionalGeneration", "blip-2": "Blip2ForConditionalGeneration"}

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from ..stages import Pixels
-from .loading import Found
+from .pinning import Found
 from .pixels import Preparation, chunks, same_shapes
 
 TYPES = ("depth_anything", "dpt")

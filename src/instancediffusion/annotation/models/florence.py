@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..stages import Pixels
-from .loading import Found
+from .pinning import Found
 from .pixels import Preparation, chunks
 
 OBJECTS = "Locate the objects with category name in the image."

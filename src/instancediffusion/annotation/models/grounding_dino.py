@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..stages import Detection, Pixels
-from .loading import Found
+from .pinning import Found
 from .pixels import Preparation, chunks, same_shapes
 
 FLOOR = 0.05

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from instancediffusion.scene import Mask
 
 from ..stages import PixelBox, Pixels
-from .loading import Found
+from .pinning import Found
 from .pixels import Preparation, chunks
 
 CLASSES = {"sam": "SamModel", "sam_hq": "SamHQModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}

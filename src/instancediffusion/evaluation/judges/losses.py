@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .lessons import UNKNOWN, Targets
+from .label_maps import UNKNOWN, Targets
 from .network import Answer
 from .reader import Reading
 from .windows import WindowTargets

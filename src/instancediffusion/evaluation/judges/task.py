@@ -22,7 +22,7 @@ from instancediffusion.worlds import COLOURS, World
 
 from .config import JudgeConfig, JudgeLessons
 from .judge import Judge, cells_input, colours_of
-from .lessons import LessonPool, pixels_of, targets_of, worsened
+from .label_maps import LessonPool, pixels_of, targets_of, worsened
 from .losses import judge_loss, reading_loss
 from .network import JudgeNetwork
 from .windows import windows_of

@@ -15,7 +15,7 @@ from instancediffusion.geometry import box_iou
 
 from ..seen import Floats
 from .config import JudgeConfig, JudgeLessons
-from .lessons import UNKNOWN, Lesson
+from .label_maps import UNKNOWN, Lesson
 from .reader import crops_of
 
 APART = 0.15

@@ -21,8 +21,8 @@ from instancediffusion.scene.limits import PICTURE_SUFFIXES
 
 from .models import Models
 from .pictures import find_pictures, read_picture
-from .report import Failure, SuiteResult
 from .suite import Case, NotScoredError, Scored, Suite
+from .suite_report import Failure, SuiteResult
 
 Done = Callable[[int], None]
 

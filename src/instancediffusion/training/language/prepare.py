@@ -13,10 +13,10 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.runs import atomic_path
 from instancediffusion.training.config import TextConfig
 from instancediffusion.training.language.corpus import build_corpus, common_adjectives, common_nouns
+from instancediffusion.training.language.distilled import read_pieces
 from instancediffusion.training.language.filler import FILLERS
 from instancediffusion.training.language.grammar import Grammar
 from instancediffusion.training.language.lessons import Lessons
-from instancediffusion.training.language.start import read_pieces
 from instancediffusion.training.language.teacher import Teacher, teacher_folder
 from instancediffusion.training.language.wordnet import WordNet, held_out, narrower_words
 from instancediffusion.training.tokenizer import train_tokenizer

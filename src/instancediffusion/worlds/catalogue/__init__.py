@@ -11,9 +11,9 @@ from ..kinds import check_kinds
 from .animals import ANIMALS
 from .everyday import EVERYDAY
 from .food import FOOD
+from .landscape import PLACES, PLANTS
 from .other_parts import MORE_PARTS
 from .others import with_others
-from .outdoors import PLACES, PLANTS
 from .parts import PARTS
 from .things import THINGS
 from .vehicles import VEHICLES

@@ -1,7 +1,7 @@
 """Animals, and the toys and figures that stand among them."""
 
+from ..colours import BRIGHT, MANY, PAINT
 from ..kinds import ObjectKind as Kind
-from .palettes import BRIGHT, MANY, PAINT
 
 _CORE = (
     Kind("dog", "dog", ("puppy",), ("cute",)),

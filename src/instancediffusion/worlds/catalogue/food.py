@@ -1,7 +1,7 @@
 """Food and drink."""
 
+from ..colours import BRIGHT, MANY
 from ..kinds import ObjectKind as Kind
-from .palettes import BRIGHT, MANY
 
 _FRUIT = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 

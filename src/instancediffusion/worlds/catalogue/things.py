@@ -1,7 +1,7 @@
 """Furniture, tools, toys, clothes, and what is in the sky."""
 
+from ..colours import BRIGHT, MANY, PAINT, PETALS
 from ..kinds import ObjectKind as Kind
-from .palettes import BRIGHT, MANY, PAINT, PETALS
 
 _CORE = (
     Kind("chair", "chair", ("wooden chair",)),

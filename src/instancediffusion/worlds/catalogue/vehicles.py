@@ -1,7 +1,7 @@
 """What moves people and goods."""
 
+from ..colours import BRIGHT, MANY
 from ..kinds import ObjectKind as Kind
-from .palettes import BRIGHT, MANY
 
 _CORE = (
     Kind("car", "automobile", (), ("shiny",), "red", MANY, (345, 15)),

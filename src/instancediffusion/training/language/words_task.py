@@ -13,10 +13,9 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from instancediffusion.training.config import TextConfig
+from instancediffusion.training.language.distilled import start_from_teacher
 from instancediffusion.training.language.lessons import Lessons
-from instancediffusion.training.language.start import start_from_teacher
-from instancediffusion.training.seeds import step_seed
-from instancediffusion.training.task import Place
+from instancediffusion.training.task import Place, step_seed
 from instancediffusion.training.text import TextSide, build_text_model
 
 

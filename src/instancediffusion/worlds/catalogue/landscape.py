@@ -1,7 +1,7 @@
 """Plants, buildings, mountains."""
 
+from ..colours import MANY, PETALS
 from ..kinds import ObjectKind as Kind
-from .palettes import MANY, PETALS
 
 _PLANTS = (
     Kind("rose", "rose", (), ("pretty",), "red", PETALS, (335, 15)),

@@ -21,9 +21,8 @@ from transformers import CLIPTokenizer
 from instancediffusion.training.config import TextConfig
 from instancediffusion.training.language.grammar import NUMBERS, SIDES, Grammar, Reading, Told
 from instancediffusion.training.language.lessons import Lessons
-from instancediffusion.training.language.words import WordsTask, apart
-from instancediffusion.training.seeds import step_seed
-from instancediffusion.training.task import Place
+from instancediffusion.training.language.words_task import WordsTask, apart
+from instancediffusion.training.task import Place, step_seed
 from instancediffusion.training.text import TextSide, build_text_model
 
 _WEIGHTS = {"kind": 1.0, "colour": 1.0, "side": 0.5, "number": 0.25, "part": 0.5, "style": 0.5}

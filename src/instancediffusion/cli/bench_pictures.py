@@ -22,7 +22,7 @@ LEVERS: Mapping[str, tuple[str, ...]] = {
     "fewer steps": ("scheduler", "num_inference_steps", "timesteps", "sigmas"),
     "guidance in an interval": ("guidance_start", "guidance_end"),
     "grounding in a share": ("grounding_fraction", "grounding_decay_fraction"),
-    "instances alone": ("mis_fraction", "mis_merge", "mis_compat"),
+    "Multi-instance Sampler": ("mis_fraction", "mis_merge", "mis_compat"),
     "deep features reused": ("cache_interval",),
 }
 """The settings that make one lever."""

@@ -38,6 +38,8 @@ def test_files_are_small_and_agree_with_the_card(mini):
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= LIMIT_BYTES
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+    # Its autoencoder once named the folder it had been trained in.
+    assert not [path for path in folder.rglob("config.json") if "_name_or_path" in path.read_text(encoding="utf-8")]
     assert card["weights_sha256"] == weights_sha256(folder)
     assert card["side_px"] == card["world"]["size"] == CARDS["mini"].side_px
     assert mini.picture_size(PAIR) == (card["side_px"], card["side_px"])

@@ -78,7 +78,7 @@ def write_folder(
     with new_folder(out) as work:
         parts = {**modules, "scheduler": components.scheduler, **tokenizers_for(modules, tokenizer)}
         for name, part in parts.items():
-            part.save_pretrained(work / name)
+            save_part(part, work / name)
         named: dict[str, list[str | None]] = {name: _library_and_class(part) for name, part in parts.items()}
         for name in ["tokenizer"] + (["tokenizer_2"] if "text_encoder_2" in modules else []):
             named.setdefault(name, [None, None])
@@ -93,7 +93,17 @@ def write_adapter(adapter: InstanceAdapter, out: Path, *, dtype: torch.dtype | N
     if dtype is not None:
         adapter.to(dtype)
     with new_folder(out) as work:
-        adapter.save_pretrained(work)
+        save_part(adapter, work)
+
+
+def save_part(part: Any, folder: Path) -> None:
+    """Save a network, tokenizer or scheduler; its configuration forgets where on this machine it was loaded from."""
+    part.save_pretrained(folder)
+    path = folder / "config.json"
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager

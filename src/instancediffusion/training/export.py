@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from instancediffusion.checkpoints.cards import weights_sha256
-from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS
+from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS, save_part
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.checkpoint import CHECKPOINT, freeze, load_checkpoint
 from instancediffusion.training.config import Recipe
@@ -81,9 +81,9 @@ def write_model(
     }
     with _replaced(output) as work:
         for name, module in networks.items():
-            module.to(torch.float16).save_pretrained(work / name)
-        parts.text.tokenizer.save_pretrained(work / "tokenizer")
-        scheduler.save_pretrained(work / "scheduler")
+            save_part(module.to(torch.float16), work / name)
+        save_part(parts.text.tokenizer, work / "tokenizer")
+        save_part(scheduler, work / "scheduler")
         index: dict[str, Any] = {
             "_class_name": PIPELINE_CLASS,
             **COMPONENTS,
@@ -100,7 +100,7 @@ def _write_adapter(recipe: Recipe, run: Path, work: Path) -> None:
     task = diffusion_task(recipe, run)
     steps = freeze(task, recipe.diffusion.optimiser, run / "diffusion")
     task.adapter.remove()
-    task.adapter.save_pretrained(work)
+    save_part(task.adapter, work)
     card = {
         "name": recipe.name,
         "licence": recipe.export.licence,

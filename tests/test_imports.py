@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import instancediffusion
+from instancediffusion import moved
 
 SOURCE = Path(__file__).parents[1] / "src"
 BY_NAME = {
@@ -75,25 +75,45 @@ def test_deferred_imports_and_imports_of_types_count(tmp_path):
     assert not circles(imports(tmp_path))
 
 
-@pytest.mark.parametrize(("old", "new"), instancediffusion._MOVED.items())
+OLD = [*moved.MODULES.items(), ("worlds.catalogue.food", "projects.emoji_world.catalogue.food")]
+NAMES = [(package, name, home) for package, names in moved.NAMES.items() for name, home in names.items()]
+
+
+@pytest.mark.parametrize(("old", "new"), OLD)
 def test_modules_that_moved_are_found_by_their_old_names(old, new):
     """What is imported by an old name is what stands in the new place."""
-    paths = {path.relative_to(SOURCE / "instancediffusion") for path in SOURCE.rglob("*.py")}
-    assert Path(*new.split(".")).with_suffix(".py") in paths and Path(*old.split(".")).with_suffix(".py") not in paths
+    here = {name.removeprefix("instancediffusion.") for name in imports(SOURCE)}
+    assert new in here and old not in here
+    forget_old_modules()
     name = f"instancediffusion.{old}"
-    sys.modules.pop(name, None)
     with pytest.warns(FutureWarning, match=rf"{name} is now instancediffusion.{new};") as told:
         found = import_module(name)
-    assert Path(told[0].filename).name in (Path(__file__).name, "__init__.py")  # not a file of ours
-    here = import_module(f"instancediffusion.{new}")
-    own = {key for key in vars(here) if not key.startswith("__")}
-    assert own and all(getattr(found, key) is getattr(here, key) for key in own)
+    assert Path(told[-1].filename).name in (Path(__file__).name, "__init__.py")  # not a file of ours
+    home = import_module(f"instancediffusion.{new}")
+    own = {key for key in vars(home) if not key.startswith("__")}
+    assert own and all(getattr(found, key) is getattr(home, key) for key in own)
 
 
-def test_other_names_are_not_found_and_an_old_one_from_its_package_is(monkeypatch):
+@pytest.mark.parametrize(("package", "name", "home"), NAMES)
+def test_names_that_moved_are_found_in_their_old_package(package, name, home):
+    place = import_module(f"instancediffusion.{home}")
+    warned = rf"instancediffusion.{package}.{name} is now {place.__name__}.{name};"
+    with pytest.warns(FutureWarning, match=warned) as told:
+        found = getattr(import_module(f"instancediffusion.{package}"), name)
+    assert found is getattr(place, name) and Path(told[0].filename).name == Path(__file__).name
+
+
+def test_other_names_are_not_found_and_an_old_one_from_its_package_is():
     assert find_spec("instancediffusion.training.nowhere") is None
-    monkeypatch.delattr(import_module("instancediffusion.worlds"), "sheets", raising=False)
-    monkeypatch.delitem(sys.modules, "instancediffusion.worlds.sheets", raising=False)
+    assert not hasattr(import_module("instancediffusion.evaluation"), "nothing")
+    forget_old_modules()
     with pytest.warns(FutureWarning):
         from instancediffusion.worlds import sheets
-    assert sheets.object_sheet.__module__ == "instancediffusion.worlds.contact_sheets"
+    assert sheets.object_sheet.__module__ == "instancediffusion.projects.emoji_world.contact_sheets"
+
+
+def forget_old_modules():
+    """So that the next import of an old name warns."""
+    for name in list(sys.modules):
+        if name.startswith("instancediffusion.") and moved.new_name(name.removeprefix("instancediffusion.")):
+            del sys.modules[name]

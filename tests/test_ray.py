@@ -13,15 +13,15 @@ from PIL import Image
 
 from instancediffusion.cli import cli
 from instancediffusion.cli.evaluate import _pipeline
-from instancediffusion.cli.evaluation_run import EvaluationRun
-from instancediffusion.cli.gallery import Gallery
 from instancediffusion.cli.progress import Countdown
 from instancediffusion.datasets import open_dataset
 from instancediffusion.errors import ModelError, SettingsError
-from instancediffusion.evaluation import Judge, JudgeConfig
-from instancediffusion.evaluation.judges.network import JudgeNetwork
-from instancediffusion.evaluation.judges.task import with_words
+from instancediffusion.evaluation.gallery import Gallery
 from instancediffusion.pipeline import GenerationSettings
+from instancediffusion.projects.emoji_judge import Judge, JudgeConfig
+from instancediffusion.projects.emoji_judge.evaluation_run import EvaluationRun
+from instancediffusion.projects.emoji_judge.network import JudgeNetwork
+from instancediffusion.projects.emoji_judge.task import with_words
 from instancediffusion.ray_pool import RayOptions, ray_map
 from instancediffusion.runs import RunDirectory
 from instancediffusion.scene import save_scene

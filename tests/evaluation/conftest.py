@@ -6,7 +6,8 @@ import torch
 
 from instancediffusion.evaluation import Seen, SeenInstance
 from instancediffusion.geometry import mask_box
-from instancediffusion.worlds import BACKGROUNDS, ObjectKind, SpriteBook, World, WorldSpec
+from instancediffusion.projects.emoji_world import BACKGROUNDS, ObjectKind, SpriteBook, World, WorldSpec
+from instancediffusion.projects.emoji_world import KINDS as CATALOGUE
 
 KINDS = (
     ObjectKind("disc", "disc", ("circle",), (), "red", ("red", "green", "blue"), (345, 15), stands=False),
@@ -43,6 +44,8 @@ def seen_of(sample, keep=lambda item: True) -> Seen:
 
 class Oracle:
     """Knows some pictures by heart, and sees nothing in others."""
+
+    kinds = CATALOGUE
 
     def __init__(self, samples) -> None:
         self._known = {sample.image.tobytes(): seen_of(sample) for sample in samples}

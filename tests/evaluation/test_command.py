@@ -9,18 +9,19 @@ from click.testing import CliRunner
 from instancediffusion.cli import cli
 from instancediffusion.cli import evaluate as command
 from instancediffusion.cli.evaluate import GROUPS, base_settings
-from instancediffusion.cli.evaluation_run import EvaluationRun, check_words
-from instancediffusion.cli.gallery import Gallery
 from instancediffusion.cli.progress import Countdown
 from instancediffusion.cli.settings_options import settings_of
 from instancediffusion.errors import SettingsError
-from instancediffusion.evaluation import GROUPS as KNOWN
-from instancediffusion.evaluation import EvaluationReport, Judge, JudgeConfig
-from instancediffusion.evaluation.judges.network import JudgeNetwork
-from instancediffusion.evaluation.judges.task import with_words
+from instancediffusion.evaluation import EvaluationReport
+from instancediffusion.evaluation.gallery import Gallery
 from instancediffusion.pipeline import GenerationSettings
+from instancediffusion.projects.emoji_judge import Judge, JudgeConfig
+from instancediffusion.projects.emoji_judge.evaluation_run import EvaluationRun, check_words
+from instancediffusion.projects.emoji_judge.layouts import GROUPS as KNOWN
+from instancediffusion.projects.emoji_judge.network import JudgeNetwork
+from instancediffusion.projects.emoji_judge.task import with_words
+from instancediffusion.projects.overlap_study.compared import chosen
 from instancediffusion.runs import RunConflictError
-from instancediffusion.studies.compared import chosen
 from tests.tiny_pipeline import tiny_pipeline
 
 from .conftest import small_world

@@ -8,22 +8,27 @@ import pytest
 from instancediffusion import Box, Instance, Mask, Point, Scene, Scribble
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import (
-    GROUPS,
     EvaluationReport,
     Evaluator,
     FeatureStatistics,
     ReportError,
     evaluate,
-    layouts,
     to_markdown,
     truth_of_scene,
 )
-from instancediffusion.evaluation.layouts import CHECK_SEED, FIRST_SEED, JUDGE_SEED, REFERENCE_SEED
 from instancediffusion.evaluation.sheets import Showcase, fault_text, judged_sheet
 from instancediffusion.evaluation.truth import named_kind
+from instancediffusion.projects.emoji_judge.layouts import (
+    CHECK_SEED,
+    FIRST_SEED,
+    GROUPS,
+    JUDGE_SEED,
+    REFERENCE_SEED,
+    layouts,
+)
+from instancediffusion.projects.emoji_world import KINDS as CATALOGUE
+from instancediffusion.projects.emoji_world import ObjectKind
 from instancediffusion.scene import KINDS
-from instancediffusion.worlds import KINDS as CATALOGUE
-from instancediffusion.worlds import ObjectKind
 
 from .conftest import Oracle
 

@@ -12,10 +12,11 @@ from instancediffusion.checkpoints import licence_of
 from instancediffusion.cli import cli
 from instancediffusion.datasets import open_dataset
 from instancediffusion.errors import ModelError
-from instancediffusion.evaluation import Judge, JudgeConfig, Seen, SeenInstance
-from instancediffusion.evaluation.judges.network import JudgeNetwork
+from instancediffusion.evaluation import Seen, SeenInstance
 from instancediffusion.evaluation.suites.detectors import TransformersDetector
 from instancediffusion.pipeline import GenerationSettings, InstanceDiffusionPipeline
+from instancediffusion.projects.emoji_judge import Judge, JudgeConfig
+from instancediffusion.projects.emoji_judge.network import JudgeNetwork
 from instancediffusion.synthesis import JudgeDetector, WordsDetector, load_detector
 from tests.evaluation.suites.tiny_networks import tiny_detr, tiny_mask2former
 from tests.tiny_pipeline import tiny_pipeline

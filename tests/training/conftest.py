@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from instancediffusion.projects.emoji_world import BACKGROUNDS, ObjectKind, SpriteBook, World, WorldSpec
 from instancediffusion.training import stages
 from instancediffusion.training.config import (
     AutoencoderConfig,
@@ -14,7 +15,6 @@ from instancediffusion.training.config import (
     WorldConfig,
 )
 from instancediffusion.training.export import export
-from instancediffusion.worlds import BACKGROUNDS, ObjectKind, SpriteBook, World, WorldSpec
 
 
 def home_made_world(size: int = 32) -> World:

@@ -20,12 +20,12 @@ from instancediffusion.conditioning import KINDS
 from instancediffusion.data import LocationDropout, SceneCache, collate, drop_locations
 from instancediffusion.datasets import Example, write_dataset
 from instancediffusion.errors import SceneError, SettingsError
+from instancediffusion.projects.emoji_world import export_coco
 from instancediffusion.scene import Box, Instance, Mask, Point, Scene, Scribble
 from instancediffusion.training import stages
 from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.config import DatasetConfig
 from instancediffusion.training.dataset import read_scenes, record
-from instancediffusion.worlds import export_coco
 
 from .conftest import home_made_world
 

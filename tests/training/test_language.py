@@ -14,6 +14,9 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from instancediffusion.errors import CheckpointError, SettingsError
+from instancediffusion.projects.emoji_world import BACKGROUNDS
+from instancediffusion.projects.emoji_world.catalogue import KINDS
+from instancediffusion.scene.english import plural
 from instancediffusion.training import stages
 from instancediffusion.training.checkpoint import check_same_recipe, load_checkpoint
 from instancediffusion.training.export import known_to
@@ -27,9 +30,6 @@ from instancediffusion.training.language.words_task import WordsTask
 from instancediffusion.training.loop import CHECKPOINT
 from instancediffusion.training.text import TextSide
 from instancediffusion.training.tokenizer import WORD_END, _learn
-from instancediffusion.worlds import BACKGROUNDS
-from instancediffusion.worlds.catalogue import KINDS
-from instancediffusion.worlds.words import plural
 
 # word(s), file of the lexicographer, parent, gloss
 SYNSETS = {

@@ -130,7 +130,7 @@ def test_scores_are_taken_in_time_and_disturb_nothing(drawn, recipe, world, tmp_
 
 def test_a_judge_can_be_the_scorer(run, recipe, world, tmp_path):
     evaluation = pytest.importorskip("instancediffusion.evaluation")
-    from instancediffusion.cli.scoring import JudgeScorer
+    from instancediffusion.projects.emoji_judge.scorer import JudgeScorer
 
     words = {"kinds": ("disc", "gem"), "colours": ("red",), "side_px": 32}
     torch.manual_seed(0)

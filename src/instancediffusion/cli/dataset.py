@@ -72,6 +72,7 @@ def make(
         quieten_libraries(bars=say.watched)
         from instancediffusion.checkpoints import licence_of, local_adapter, weights_sha256
         from instancediffusion.pipeline.loading import local_model, model_defaults
+        from instancediffusion.projects import emoji_judge  # noqa: F401 - opens judges
         from instancediffusion.synthesis import (
             DatasetMaker,
             load_detector,

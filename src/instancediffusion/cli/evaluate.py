@@ -99,11 +99,10 @@ def evaluate(
     """
     quieten_libraries(bars=False)
     from instancediffusion.checkpoints import weights_sha256
-    from instancediffusion.evaluation.layouts import FIRST_SEED
+    from instancediffusion.evaluation.gallery import Gallery
     from instancediffusion.pipeline.loading import local_model, model_defaults
-
-    from .evaluation_run import EvaluationRun, open_judge
-    from .gallery import Gallery
+    from instancediffusion.projects.emoji_judge.evaluation_run import EvaluationRun, open_judge
+    from instancediffusion.projects.emoji_judge.layouts import FIRST_SEED
 
     def progress(what: str, total: int) -> Countdown:
         return Countdown(what, total, quiet=quiet)

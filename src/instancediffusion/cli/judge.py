@@ -33,9 +33,8 @@ def train(recipe: Path, run: Path, output: Path | None, stop_after: int | None, 
     It learns from composites that are drawn while it trains. A run that was stopped or killed continues from its last
     checkpoint when the same command is given again.
     """
+    from instancediffusion.projects.emoji_judge.recipe import JudgeRecipe, train_judge
     from instancediffusion.training.config import read_as
-
-    from .judge_recipe import JudgeRecipe, train_judge
 
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     train_judge(read_as(JudgeRecipe, recipe), run, output or run / "judge", checks=checks, stop_after=stop_after)
@@ -47,9 +46,9 @@ def train(recipe: Path, run: Path, output: Path | None, stop_after: int | None, 
 @click.option("--max-objects", type=click.IntRange(1, 16), default=5, show_default=True, help="Most objects in one.")
 def check(folder: Path, count: int, max_objects: int) -> None:
     """Measure the judge in FOLDER on composites it has not seen, whose truth is known exactly."""
-    from instancediffusion.evaluation import Judge, check_judge
-    from instancediffusion.evaluation.layouts import CHECK_SEED, SIDE_PX
-    from instancediffusion.worlds import World, WorldSpec
+    from instancediffusion.projects.emoji_judge import Judge, check_judge
+    from instancediffusion.projects.emoji_judge.layouts import CHECK_SEED, SIDE_PX
+    from instancediffusion.projects.emoji_world import World, WorldSpec
 
     opened = Judge.load(folder)
     spec = WorldSpec(size=SIDE_PX, max_objects=max_objects, objects=opened.config.kinds, part_share=0.0)

@@ -91,10 +91,10 @@ def overlap(
     quieten_libraries(bars=False)
     from instancediffusion.checkpoints import weights_sha256
     from instancediffusion.pipeline.loading import local_model, model_defaults
-    from instancediffusion.studies.compared import chosen
-    from instancediffusion.studies.design import design, knows_world, original_design, study_world
-    from instancediffusion.studies.run import StudyRun
-    from instancediffusion.studies.write import write_design, write_report
+    from instancediffusion.projects.overlap_study.compared import chosen
+    from instancediffusion.projects.overlap_study.design import design, knows_world, original_design, study_world
+    from instancediffusion.projects.overlap_study.run import StudyRun
+    from instancediffusion.projects.overlap_study.write import write_design, write_report
 
     folder = local_model(model)
     defaults = settings_of(model_defaults(folder), options)
@@ -131,15 +131,14 @@ WORLD_PX = 256
 
 def _meter(world: Any, judge_folder: Path | None, detector: str | None, segmenter: str | None, device: str) -> Any:
     """Choose what measures the pictures; `world` is the one that they are of, if they are of one."""
-    from instancediffusion.evaluation import Judge
-    from instancediffusion.studies.meters import JudgeMeter, NoMeter, PhotographMeter
-
-    from .evaluation_run import UNTRAINED, check_words
+    from instancediffusion.projects.emoji_judge import Judge
+    from instancediffusion.projects.emoji_judge.evaluation_run import UNTRAINED, check_words
+    from instancediffusion.projects.overlap_study.meters import JudgeMeter, NoMeter, PhotographMeter
 
     if detector or segmenter:
         if judge_folder is not None:
             raise click.UsageError("--judge knows the synthetic world, --detector and --segmenter photographs: use one")
-        from instancediffusion.studies.photographs import PhotographJudge
+        from instancediffusion.projects.overlap_study.photographs import PhotographJudge
 
         return PhotographMeter(PhotographJudge(detector or DETECTOR, segmenter or SEGMENTER, device))
     if world is None:

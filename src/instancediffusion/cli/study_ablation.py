@@ -59,12 +59,12 @@ def ablation(
     """
     quieten_libraries(bars=False)
     from instancediffusion.checkpoints import weights_sha256
-    from instancediffusion.evaluation import Judge
     from instancediffusion.pipeline.loading import local_model, model_defaults
-    from instancediffusion.studies.ablation import AblationRun, rows_for
-    from instancediffusion.studies.ablation_report import write_ablation
-    from instancediffusion.studies.design import study_world
-    from instancediffusion.studies.flip_and_grid import flip_cells
+    from instancediffusion.projects.emoji_judge import Judge
+    from instancediffusion.projects.overlap_study.ablation import AblationRun, rows_for
+    from instancediffusion.projects.overlap_study.ablation_report import write_ablation
+    from instancediffusion.projects.overlap_study.design import study_world
+    from instancediffusion.projects.overlap_study.flip_and_grid import flip_cells
 
     tellings = tuple(dict.fromkeys(_telling(text) for text in told))
     folder = local_model(model)

@@ -55,9 +55,10 @@ def captions(
     report.md and captions.jsonl, a line for each caption with what is seen in its place.
     """
     quieten_libraries(bars=False)
-    from instancediffusion.evaluation import EvaluationReport, Evaluator, Judge, Judged, to_markdown
+    from instancediffusion.evaluation import EvaluationReport, Evaluator, Judged, to_markdown
+    from instancediffusion.projects.emoji_judge import Judge
+    from instancediffusion.projects.overlap_study.single_objects import caption_requests, read_captions
     from instancediffusion.runs import write_atomic
-    from instancediffusion.studies.single_objects import caption_requests, read_captions
 
     world = _world()
     requests = list(caption_requests(world, read_captions(file)))
@@ -102,8 +103,8 @@ def seeds(
     model and of the world.
     """
     quieten_libraries(bars=False)
+    from instancediffusion.projects.overlap_study.single_objects import mean_distance, seed_requests
     from instancediffusion.runs import write_json
-    from instancediffusion.studies.single_objects import mean_distance, seed_requests
 
     world = _world()
     groups = {f"object{number}": some for number, some in enumerate(seed_requests(world, objects, seeds))}
@@ -122,8 +123,8 @@ def seeds(
 
 
 def _world() -> Any:
-    from instancediffusion.worlds import World, WorldSpec
-    from instancediffusion.worlds.catalogue import FIRST_CORE
+    from instancediffusion.projects.emoji_world import World, WorldSpec
+    from instancediffusion.projects.emoji_world.catalogue import FIRST_CORE
 
     return World.load(spec=WorldSpec(size=WORLD_PX, objects=FIRST_CORE, part_share=0.0))
 
@@ -139,9 +140,9 @@ def _drawn(
 ) -> tuple[Any, dict[str, Any]]:
     """Draw what is missing of some groups of requests; returns the gallery, and facts for the report."""
     from instancediffusion.checkpoints import weights_sha256
+    from instancediffusion.evaluation.gallery import Gallery, make_pictures
     from instancediffusion.pipeline.loading import local_model, model_defaults
 
-    from .gallery import Gallery, make_pictures
     from .study_ablation import open_pipeline
 
     folder = local_model(model)

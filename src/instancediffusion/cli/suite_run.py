@@ -19,6 +19,7 @@ from instancediffusion.annotation.models.depth import TYPES, MonocularDepth
 from instancediffusion.annotation.models.pinning import find
 from instancediffusion.datasets.files import Names
 from instancediffusion.errors import FailureWarning, InstanceDiffusionError, ModelError, SettingsError
+from instancediffusion.evaluation.gallery import make_pictures
 from instancediffusion.evaluation.suites import Case, Models, NotScoredError, Suite, run_suite, suite_of
 from instancediffusion.evaluation.suites.clip import CLIP, FEATURES, Clip, Features
 from instancediffusion.evaluation.suites.detectors import DETECTOR, FileDetector, TransformersDetector
@@ -26,11 +27,10 @@ from instancediffusion.evaluation.suites.phrase_models import SEGMENTER, BoxNetw
 from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.run import read_cases
 from instancediffusion.evaluation.suites.suite_report import SuiteResult, to_html, to_markdown, to_report
+from instancediffusion.projects.emoji_judge.evaluation_run import open_judge
 from instancediffusion.runs import ItemState, RunConflictError, RunDirectory, fingerprint, write_atomic
 from instancediffusion.scene import Scene, without_order
 
-from .evaluation_run import open_judge
-from .gallery import make_pictures
 from .progress import Countdown
 from .suite_options import SuiteOptions
 

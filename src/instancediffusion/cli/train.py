@@ -69,9 +69,13 @@ def train(
     A stage that was stopped or killed continues from its last checkpoint when the same command is given again. Several
     processes, as started by `accelerate launch` or `torchrun`, share the work of each step.
     """
+    from instancediffusion.projects.emoji_world import World, WorldSpec
     from instancediffusion.training import stages as run_stage
     from instancediffusion.training.config import read_recipe
     from instancediffusion.training.processes import launched_alone, open_accelerator
+    from instancediffusion.training.scenes import register_world
+
+    register_world(lambda options: World.load(spec=WorldSpec.from_options(options)))
 
     settings = read_recipe(recipe)
     if dataset is not None:
@@ -128,7 +132,7 @@ def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output
 def _scorer(judge: Path | None, settings: Recipe) -> Scorer | None:
     if judge is None:
         return None
-    from instancediffusion.cli.scoring import JudgeScorer
-    from instancediffusion.training.scenes import open_world
+    from instancediffusion.projects.emoji_judge.scorer import JudgeScorer
+    from instancediffusion.projects.emoji_world import World, WorldSpec
 
-    return JudgeScorer(judge, open_world(settings.world))
+    return JudgeScorer(judge, World.load(spec=WorldSpec.from_options(settings.world.options)))

@@ -26,8 +26,8 @@ def world() -> None:
 @click.option("--force", is_flag=True, help="Draw the sprites again even if they are there.")
 def build(cache: Path | None, art: tuple[Path, ...], force: bool) -> None:
     """Fetch the art (Noto and Fluent Emoji) and draw every sprite once. Needs npm and the extra `world`."""
-    from instancediffusion.worlds import KINDS, build_art
-    from instancediffusion.worlds.art import art_file
+    from instancediffusion.projects.emoji_world import KINDS, build_art
+    from instancediffusion.projects.emoji_world.art import art_file
 
     path = art_file(KINDS, cache)
     if path.is_file() and not force:
@@ -68,7 +68,7 @@ def sheet(
     overwrite: bool,
 ) -> None:
     """Draw contact sheets: objects, colours, facings, parts, backgrounds, samples, orders (scenes both ways)."""
-    from instancediffusion.worlds import KINDS, World, WorldSpec, contact_sheets
+    from instancediffusion.projects.emoji_world import KINDS, World, WorldSpec, contact_sheets
 
     there = next((output / name for name in _SHEETS if (output / name).exists()), None)
     if there is not None and not overwrite:
@@ -116,7 +116,7 @@ def export(
     every: bool,
 ) -> None:
     """Write pictures with their truth as a COCO data set: images/, instances.json, instances.captions.json."""
-    from instancediffusion.worlds import KINDS, World, WorldSpec, export_coco
+    from instancediffusion.projects.emoji_world import KINDS, World, WorldSpec, export_coco
 
     names = tuple(kind.name for kind in KINDS) if every else ()
     spec = WorldSpec(size=size, max_objects=max_objects, min_scale=min_scale, max_scale=max_scale, objects=names)

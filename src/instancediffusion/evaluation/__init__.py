@@ -1,15 +1,14 @@
-"""How good pictures are: a judge that says what they show, and scores against what they were to show.
+"""How good pictures are: what a judge sees in them against what they were to show; suites of published benches.
 
-`evaluate(pairs, judge)` is the way in; `instancediffusion evaluate` makes the pictures, too. The judge itself is in
-`evaluation.judges`.
+`evaluate(pairs, judge)` is the way in; `instancediffusion evaluate` makes the pictures, too.
 """
+
+from instancediffusion.moved import old_names
 
 from .assignment import assign
 from .estimates import Estimate, estimate, wilson
-from .evaluate import Evaluator, Judged, PictureJudge, evaluate
+from .evaluate import Evaluator, Judged, PictureJudge, classes_of, evaluate, load_judge, register_judge
 from .frechet import FeatureStatistics, frechet_distance
-from .judges import Judge, JudgeConfig, JudgeLessons, JudgeTask, check_judge
-from .layouts import GROUPS, Layout, layout_of, layouts
 from .markdown import to_markdown
 from .matching import Match, match
 from .metrics import MEASURES, InstanceMetrics
@@ -19,7 +18,6 @@ from .seen import Seen, SeenInstance
 from .truth import TrueInstance, Truth, truth_of_prompt, truth_of_sample, truth_of_scene
 
 __all__ = [
-    "GROUPS",
     "MEASURES",
     "Estimate",
     "EvaluationReport",
@@ -28,12 +26,7 @@ __all__ = [
     "GroupReport",
     "InstanceMetrics",
     "InstanceScore",
-    "Judge",
-    "JudgeConfig",
-    "JudgeLessons",
-    "JudgeTask",
     "Judged",
-    "Layout",
     "Match",
     "PictureJudge",
     "ReportError",
@@ -43,13 +36,13 @@ __all__ = [
     "TrueInstance",
     "Truth",
     "assign",
-    "check_judge",
+    "classes_of",
     "estimate",
     "evaluate",
     "frechet_distance",
-    "layout_of",
-    "layouts",
+    "load_judge",
     "match",
+    "register_judge",
     "score_picture",
     "to_markdown",
     "truth_of_prompt",
@@ -57,3 +50,5 @@ __all__ = [
     "truth_of_scene",
     "wilson",
 ]
+
+__getattr__ = old_names(__name__)

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from instancediffusion.data.world import DrawnSample, ObjectClass
+from instancediffusion.errors import SettingsError
 from instancediffusion.scene import KINDS, Scene
-from instancediffusion.worlds import KINDS as CATALOGUE
-from instancediffusion.worlds import ObjectKind, WorldSample
 
 from .frechet import FeatureStatistics, frechet_distance
 from .metrics import InstanceMetrics
@@ -26,7 +26,10 @@ BATCH = 8
 
 
 class PictureJudge(Protocol):
-    """Whoever says what is in a picture."""
+    """What says what is in a picture.
+
+    One that also tells which classes it knows, as `kinds`, lets captions of scenes be read without naming them.
+    """
 
     def look(self, images: Sequence[Picture]) -> list[Seen]:
         """Return what is seen in each picture: PIL pictures, or (H, W, 3) uint8."""
@@ -35,6 +38,41 @@ class PictureJudge(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """Return JSON-like facts about the judge."""
         ...
+
+
+_JUDGES: list[Callable[[str], PictureJudge]] = []
+
+
+def register_judge(load: Callable[[str], PictureJudge]) -> None:
+    """Say what opens a judge's folder; the last one counts. A project that has judges does so when it is imported."""
+    _JUDGES.append(load)
+
+
+def load_judge(folder: str) -> PictureJudge:
+    """Open a judge's folder.
+
+    Raises:
+        SettingsError: nothing that was imported knows judges.
+        CheckpointError: the folder holds no judge, or a damaged one.
+    """
+    if not _JUDGES:
+        raise SettingsError(f"judge: {folder}: nothing opens judges yet; import the project that trained it first")
+    return _JUDGES[-1](folder)
+
+
+def classes_of(judge: PictureJudge) -> Sequence[ObjectClass]:
+    """The classes that a judge knows.
+
+    Raises:
+        SettingsError: it does not tell.
+    """
+    kinds: Sequence[ObjectClass] | None = getattr(judge, "kinds", None)
+    if kinds is None:
+        raise SettingsError(
+            f"kinds: {type(judge).__name__} does not tell the classes that captions may name; give them, or give the "
+            "judge an attribute `kinds`"
+        )
+    return kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +157,11 @@ class Evaluator:
 
 
 def evaluate(
-    pairs: Iterable[tuple[Picture, Truth | WorldSample | Scene]],
+    pairs: Iterable[tuple[Picture, Truth | DrawnSample | Scene]],
     judge: PictureJudge,
     *,
     name: str = "all",
-    kinds: Sequence[ObjectKind] = CATALOGUE,
+    kinds: Sequence[ObjectClass] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> EvaluationReport:
     """Score pictures against what they were to show.
@@ -133,19 +171,18 @@ def evaluate(
             places, and for what its captions say in words of `kinds`; it has no composite.
         judge: the judge.
         name: of the one group the report will hold.
-        kinds: vocabulary for the captions of scenes.
+        kinds: vocabulary for the captions of scenes; None: what the judge knows, see `classes_of`.
         facts: what the report should say of where the pictures come from.
     """
-    group = Evaluator(judge).group(name, ((image, as_truth(truth, kinds)) for image, truth in pairs))
+    group = Evaluator(judge).group(name, ((image, _as_truth(truth, judge, kinds)) for image, truth in pairs))
     return EvaluationReport((group,), dict(facts or {}), dict(judge.describe()))
 
 
-def as_truth(value: Truth | WorldSample | Scene, kinds: Sequence[ObjectKind] = CATALOGUE) -> Truth:
-    """Write down what something asks for; see `evaluate`."""
+def _as_truth(value: Truth | DrawnSample | Scene, judge: PictureJudge, kinds: Sequence[ObjectClass] | None) -> Truth:
     if isinstance(value, Truth):
         return value
     if isinstance(value, Scene):
-        return truth_of_scene(value, kinds)
+        return truth_of_scene(value, classes_of(judge) if kinds is None else kinds)
     return truth_of_sample(value, value.to_scene(KINDS), everything=True)
 
 

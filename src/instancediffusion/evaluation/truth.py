@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from instancediffusion.data.world import DrawnObject, DrawnSample, ObjectClass
 from instancediffusion.geometry import mask_box, points_box
 from instancediffusion.scene import Instance, Scene
-from instancediffusion.worlds import ObjectKind, WorldInstance, WorldSample
-from instancediffusion.worlds.words import plural
+from instancediffusion.scene.english import plural
 
 PRECISION = ("mask", "box", "scribble", "point")
 """Kinds of location, the one that says most of an object's place first."""
@@ -76,7 +76,7 @@ class Truth:
     scene: Scene | None = None
 
 
-def truth_of_sample(sample: WorldSample, scene: Scene, *, everything: bool = False) -> Truth:
+def truth_of_sample(sample: DrawnSample, scene: Scene, *, everything: bool = False) -> Truth:
     """Write down what a scene made from a world's sample asks for.
 
     Args:
@@ -95,14 +95,14 @@ def truth_of_sample(sample: WorldSample, scene: Scene, *, everything: bool = Fal
     )
 
 
-def truth_of_prompt(sample: WorldSample, scene: Scene, kinds: Sequence[ObjectKind]) -> Truth:
+def truth_of_prompt(sample: DrawnSample, scene: Scene, kinds: Sequence[ObjectClass]) -> Truth:
     """Write down what the prompt alone asks for: the objects it names, nowhere in particular."""
     words = {kind.name: kind.words for kind in kinds}
     named = [item for item in sample.instances if _any_word(words[item.name], sample.prompt)]
     return Truth(tuple(TrueInstance(item.name) for item in named), sample.image, str(sample.seed), scene)
 
 
-def truth_of_scene(scene: Scene, kinds: Sequence[ObjectKind], name: str = "") -> Truth:
+def truth_of_scene(scene: Scene, kinds: Sequence[ObjectClass], name: str = "") -> Truth:
     """Write down what a scene asks for, reading names, colours and sides from its captions.
 
     Args:
@@ -113,7 +113,7 @@ def truth_of_scene(scene: Scene, kinds: Sequence[ObjectKind], name: str = "") ->
     return Truth(tuple(_from_scene(instance, kinds) for instance in scene.instances), None, name, scene)
 
 
-def _from_world(item: WorldInstance, asked: Instance, everything: bool) -> TrueInstance:
+def _from_world(item: DrawnObject, asked: Instance, everything: bool) -> TrueInstance:
     colour = item.colour if everything or (item.colour and _says(asked.caption, item.colour)) else None
     facing = item.facing if everything or (item.facing and _says(asked.caption, item.facing)) else None
     whole = max(int(item.amodal.sum()), 1)
@@ -131,7 +131,7 @@ def _from_world(item: WorldInstance, asked: Instance, everything: bool) -> TrueI
     )
 
 
-def _from_scene(asked: Instance, kinds: Sequence[ObjectKind]) -> TrueInstance:
+def _from_scene(asked: Instance, kinds: Sequence[ObjectClass]) -> TrueInstance:
     kind = named_kind(asked.caption, kinds)
     sides = [side for side in ("left", "right") if _says(asked.caption, side)] if kind and kind.facings else []
     colours = [colour for colour in (kind.colours if kind else ()) if _says(asked.caption, colour)]
@@ -154,9 +154,9 @@ def _from_scene(asked: Instance, kinds: Sequence[ObjectKind]) -> TrueInstance:
     )
 
 
-def named_kind(caption: str, kinds: Sequence[ObjectKind]) -> ObjectKind | None:
+def named_kind(caption: str, kinds: Sequence[ObjectClass]) -> ObjectClass | None:
     """Return the one kind a caption names; a longer name hides the shorter ones in it ("palm tree", "tree")."""
-    found: Mapping[str, ObjectKind] = {word: kind for kind in kinds for word in kind.words if _says(caption, word)}
+    found: Mapping[str, ObjectClass] = {word: kind for kind in kinds for word in kind.words if _says(caption, word)}
     longest = {word: kind for word, kind in found.items() if not any(word != w and _says(w, word) for w in found)}
     owners = {kind.name: kind for kind in longest.values()}
     return next(iter(owners.values())) if len(owners) == 1 else None

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from instancediffusion.checkpoints import weights_sha256
-from instancediffusion.evaluation import Judge, PictureJudge
+from instancediffusion.evaluation import PictureJudge, load_judge
 from instancediffusion.evaluation.seen import Picture, as_rgb
 from instancediffusion.evaluation.suites.models import ObjectDetector, PhraseDetector
 from instancediffusion.geometry import box_iou, rle_decode, rle_encode
@@ -174,6 +174,7 @@ def load_detector(name: str, device: str = "cpu") -> Detector:
 
     Raises:
         CheckpointError: it is a damaged judge.
+        SettingsError: it is a judge, and nothing that was imported opens judges.
         ModelError: it is no detector, or cannot be opened.
     """
     try:
@@ -181,7 +182,7 @@ def load_detector(name: str, device: str = "cpu") -> Detector:
     except (OSError, ValueError):
         values = {}
     if isinstance(values, dict) and "judge" in values:
-        return JudgeDetector(Judge.load(name))
+        return JudgeDetector(load_judge(name))
     from instancediffusion.evaluation.suites.detectors import TransformersDetector
     from instancediffusion.evaluation.suites.models import model_kind
     from instancediffusion.evaluation.suites.phrase_models import THRESHOLDS, PhraseNetwork

@@ -14,8 +14,8 @@ from PIL import Image
 from instancediffusion.errors import SceneError, SettingsError
 from instancediffusion.geometry import box_area, mask_box
 from instancediffusion.scene import Box, Instance, Mask, Scene
+from instancediffusion.scene.english import with_article
 from instancediffusion.scene.limits import MAX_FILE_BYTES
-from instancediffusion.worlds.words import with_article
 
 from .spec import ClassSpec, DatasetSpec
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,39 @@ import numpy as np
 import numpy.typing as npt
 
 from instancediffusion.data import InstanceRecord, SceneCache, SceneRecord, write_shard
+from instancediffusion.data.world import DrawnSample, World
+from instancediffusion.errors import SettingsError
 from instancediffusion.geometry import mask_points, resample_scribble, scribble_from_mask
 from instancediffusion.training.config import WorldConfig
-from instancediffusion.worlds import World, WorldSample, WorldSpec
 
 log = logging.getLogger("instancediffusion.training")
 
 Mask = npt.NDArray[np.bool_]
 
 
+OpenWorld = Callable[[Mapping[str, Any]], World]
+"""Opens a world with the options of a recipe (`world.options`)."""
+
+_OPENERS: list[OpenWorld] = []
+
+
+def register_world(open_: OpenWorld) -> None:
+    """Say what opens the world of a recipe; the last one counts. The command line does so for its own world."""
+    _OPENERS.append(open_)
+
+
 def open_world(config: WorldConfig) -> World:
-    """Open the built-in world with the recipe's options."""
-    options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in config.options.items()}
-    return World.load(spec=WorldSpec(**options))
+    """Open the registered world with the recipe's options.
+
+    Raises:
+        SettingsError: no world was registered.
+    """
+    if not _OPENERS:
+        raise SettingsError(
+            "world: nothing draws scenes here; give the stage a `world`, or name what opens one by "
+            "`training.scenes.register_world`"
+        )
+    return _OPENERS[-1](config.options)
 
 
 def draw_scenes(
@@ -56,13 +76,13 @@ def draw_scenes(
         log.info("drew shard %d of %d, %.0f scenes/s", number + 1, len(numbers), rate)
 
 
-def _sample(world: World, config: WorldConfig, number: int) -> WorldSample:
+def _sample(world: World, config: WorldConfig, number: int) -> DrawnSample:
     """Draw a scene; those after the last are the first ones in the reversed order."""
     again = number >= config.scenes
     return world.sample(config.first_seed + number % config.scenes, "reversed" if again else None)
 
 
-def record(sample: WorldSample, region_px: int) -> SceneRecord:
+def record(sample: DrawnSample, region_px: int) -> SceneRecord:
     """Write down what training needs of a sample.
 
     Boxes, masks and scribbles of hidden parts are amodal (a user who plans a picture draws whole objects); points and

@@ -22,6 +22,7 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from instancediffusion.data import SceneCache, latents_name
+from instancediffusion.data.world import World
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.autoencoder import AutoencoderTask, normalise_latents
 from instancediffusion.training.base import base_folder, base_latents, load_parts
@@ -44,7 +45,6 @@ from instancediffusion.training.scenes import draw_scenes, open_world
 from instancediffusion.training.sharpening import SharpeningTask
 from instancediffusion.training.text import TextSide
 from instancediffusion.training.tokenizer import train_tokenizer
-from instancediffusion.worlds import World
 
 STAGES = ("scenes", "autoencoder", "words", "text", "latents", "relative", "diffusion", "decoder", "export")
 ADAPTER_STAGES = ("scenes", "latents", "relative", "diffusion", "export")

@@ -10,26 +10,28 @@ from PIL import Image
 
 from instancediffusion import Box, Instance, Mask, Point, Scene
 from instancediffusion.cli import cli
-from instancediffusion.cli.evaluation_run import layout_world
 from instancediffusion.cli.inputs import Reading, read_inputs
 from instancediffusion.cli.progress import Countdown
 from instancediffusion.cli.suite_run import Maker, seeds_of
 from instancediffusion.datasets import Example
 from instancediffusion.errors import FailureWarning, SettingsError
-from instancediffusion.evaluation import EvaluationReport, Judge, JudgeConfig, Seen, SeenInstance
-from instancediffusion.evaluation.judges.network import JudgeNetwork
-from instancediffusion.evaluation.judges.task import with_words
+from instancediffusion.evaluation import EvaluationReport, Seen, SeenInstance
 from instancediffusion.evaluation.orders import overlapping_pairs, visible_masks
 from instancediffusion.evaluation.suites import Case, run_suite, suite_of
 from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.run import read_cases
 from instancediffusion.pipeline import GenerationSettings
+from instancediffusion.projects.emoji_judge import Judge, JudgeConfig
+from instancediffusion.projects.emoji_judge.evaluation_run import layout_world
+from instancediffusion.projects.emoji_judge.network import JudgeNetwork
+from instancediffusion.projects.emoji_judge.task import with_words
+from instancediffusion.projects.emoji_world import KINDS as CATALOGUE
+from instancediffusion.projects.overlap_study.composites import Item, compose
+from instancediffusion.projects.overlap_study.telling import tell
 from instancediffusion.runs import file_sha256
 from instancediffusion.scene import ordered, save_scene, without_order
-from instancediffusion.studies.composites import Item, compose
-from instancediffusion.studies.telling import tell
 from tests.evaluation.conftest import Oracle
-from tests.studies.tiny_judges import tiny_dino, tiny_sam
+from tests.projects.overlap_study.tiny_judges import tiny_dino, tiny_sam
 from tests.tiny_pipeline import tiny_pipeline
 
 from .conftest import COLOURS, SIZE, block, case, models, told
@@ -377,6 +379,8 @@ def test_a_perfect_judge_sees_the_order_of_composites(tmp_path, kind):
 
 class Blind:
     """A judge that is told nothing: it names what is red an apple, and guesses the whole block behind."""
+
+    kinds = CATALOGUE
 
     def look(self, images):
         (image,) = images

@@ -11,7 +11,7 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation.suites import run_suite, suite_of
 from instancediffusion.evaluation.suites.mig import to_hsv
 from instancediffusion.evaluation.suites.phrase_models import BoxNetwork, PhraseNetwork
-from tests.studies.tiny_judges import tiny_dino, tiny_sam
+from tests.projects.overlap_study.tiny_judges import tiny_dino, tiny_sam
 
 from .conftest import models
 

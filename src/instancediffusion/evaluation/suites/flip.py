@@ -21,9 +21,9 @@ from PIL import Image
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene import ordered, without_order
-from instancediffusion.worlds import KINDS
 
 from ..estimates import Estimate, estimate
+from ..evaluate import classes_of
 from ..matching import match
 from ..orders import (
     Overlap,
@@ -152,7 +152,7 @@ class FlipSuite(Suite):
         """See who of the pair is in front; whoever looks is not told the order."""
         assert isinstance(case, Request), "the cases of this suite are its requests"
         scene, (first, second) = case.example.scene, case.pair
-        truth = truth_of_scene(without_order(scene), KINDS)
+        truth = truth_of_scene(without_order(scene), classes_of(models.judge) if models.has("judge") else ())
         seen, owners = _look(case, truth, image, models)
         found = [owners[index] for index in case.pair]
         row: Row = {"layout": case.layout, "pair": [first, second], "front_asked": case.front, "own": case.own}

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from instancediffusion.scene.english import listed, plural, with_article
 from instancediffusion.training.language.teacher import Teacher
 from instancediffusion.training.language.wordnet import WordNet
-from instancediffusion.worlds.words import listed, plural, with_article
 
 _RELATIONS = (
     *("beside", "in front of", "behind", "next to", "on", "under", "near", "with", "and", "above", "in", "of"),

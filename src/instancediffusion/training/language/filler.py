@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from instancediffusion.worlds.words import plural, with_article
+from instancediffusion.scene.english import plural, with_article
 
 LEADS = (
     *("a photo of", "a picture of", "an image of", "a drawing of", "a full view of", "a view of", "a close-up of"),

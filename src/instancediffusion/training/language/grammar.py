@@ -12,12 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from instancediffusion.data.world import Background, ObjectClass
+from instancediffusion.scene.english import PART_WORDS, part_word, plural, with_article
 from instancediffusion.training.language.filler import ADJECTIVES, TAILS, dressed, gibberish
-from instancediffusion.worlds.backgrounds import Background
-from instancediffusion.worlds.colours import COLOURS
-from instancediffusion.worlds.fillers import PART_WORDS, part_word
-from instancediffusion.worlds.kinds import ObjectKind
-from instancediffusion.worlds.words import plural, with_article
 
 UNTOLD = 0
 """A value that the text leaves open."""
@@ -122,7 +119,7 @@ class Grammar:
 
     @classmethod
     def of(
-        cls, kinds: Sequence[ObjectKind], narrower: Mapping[str, Sequence[str]], backgrounds: Sequence[Background]
+        cls, kinds: Sequence[ObjectClass], narrower: Mapping[str, Sequence[str]], backgrounds: Sequence[Background]
     ) -> Grammar:
         """Make the grammar of a world's kinds and backgrounds.
 
@@ -145,7 +142,7 @@ class Grammar:
         named = sorted({part for thing in things for part in thing.parts})
         return cls(
             things,
-            (*COLOURS, "gray"),
+            tuple(COLOUR_WORDS),
             tuple(sorted({drawing.style for kind in kinds for drawing in kind.drawings})),
             tuple(tuple(dict.fromkeys(PART_WORDS.get(part, (part,)))) for part in named),
             tuple(ground.phrases for ground in backgrounds),

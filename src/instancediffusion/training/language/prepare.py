@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
+from instancediffusion.data.world import World
 from instancediffusion.errors import SettingsError
 from instancediffusion.runs import atomic_path
 from instancediffusion.training.config import TextConfig
@@ -20,7 +21,6 @@ from instancediffusion.training.language.lessons import Lessons
 from instancediffusion.training.language.teacher import Teacher, teacher_folder
 from instancediffusion.training.language.wordnet import WordNet, held_out, narrower_words
 from instancediffusion.training.tokenizer import train_tokenizer
-from instancediffusion.worlds import World
 
 TOKENIZER, LESSONS, GRAMMAR = "tokenizer", "lessons.safetensors", "grammar.json"
 

@@ -1,0 +1,159 @@
+"""A trained judge: looks at pictures, is kept in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from instancediffusion.errors import CheckpointError
+from instancediffusion.evaluation.metrics import InstanceMetrics, Scores
+from instancediffusion.evaluation.seen import Floats, Picture, Seen, as_rgb
+from instancediffusion.evaluation.truth import truth_of_sample
+from instancediffusion.projects.emoji_world import KINDS as CATALOGUE
+from instancediffusion.projects.emoji_world import ObjectKind, World
+from instancediffusion.runs import atomic_path, file_sha256, write_json
+from instancediffusion.scene import KINDS
+
+from .config import JudgeConfig
+from .grouping import group_cells
+from .network import Answer, JudgeNetwork
+from .objects import read_objects
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+BATCH = 8
+CERTAIN = 0.5
+
+
+class Judge:
+    """Says which objects a picture shows, where, in which colour and facing which side.
+
+    Args:
+        network: the trained networks.
+        card: what is known of it (training, own accuracy), JSON-like values.
+        sha256: hash of its weights' file, if it has one.
+    """
+
+    def __init__(self, network: JudgeNetwork, card: Mapping[str, Any] | None = None, sha256: str | None = None) -> None:
+        # The order of channels in memory decides roundings, so it is one, however the network came about.
+        self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config, self.card, self.sha256 = network.config, dict(card or {}), sha256
+
+    @property
+    def kinds(self) -> tuple[ObjectKind, ...]:
+        """The classes whose words it reads in captions: the world's, whether it has learned to see them or not."""
+        return CATALOGUE
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Judge:
+        """Open a saved judge.
+
+        Raises:
+            CheckpointError: the folder holds no judge, or a damaged one.
+        """
+        folder = Path(folder)
+        try:
+            values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            network = JudgeNetwork(JudgeConfig.from_dict(values["judge"]))
+            network.load_state_dict(load_file(folder / WEIGHTS))
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{folder}: no judge there; train one with `instancediffusion judge train`"
+            ) from error
+        except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"{folder}: a damaged judge, or none of ours ({error})") from error
+        return cls(network, values.get("card"), file_sha256(folder / WEIGHTS))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the judge into a folder, each file whole or not at all."""
+        folder = Path(folder)
+        with atomic_path(folder / WEIGHTS) as temporary:
+            save_file({name: value.contiguous() for name, value in self.network.state_dict().items()}, temporary)
+        self.sha256 = file_sha256(folder / WEIGHTS)
+        write_json(folder / CONFIG, {"judge": self.config.to_dict(), "card": self.card})
+
+    def describe(self) -> dict[str, Any]:
+        """Return JSON-like facts: parameters, hash, number of words, and its card."""
+        parameters = sum(p.numel() for p in self.network.parameters())
+        known = {"kinds": len(self.config.kinds), "colours": len(self.config.colours)}
+        return {"parameters": parameters, "sha256": self.sha256, **known, **self.card}
+
+    @torch.inference_mode()
+    def look(self, images: Sequence[Picture]) -> list[Seen]:
+        """Judge pictures of any sizes: PIL pictures or (H, W, 3) uint8; a picture is judged as it would be alone."""
+        found: list[Seen] = []
+        for start in range(0, len(images), BATCH):
+            batch = [as_rgb(image) for image in images[start : start + BATCH]]
+            pixels = torch.stack([cells_input(image, self.config.side_px) for image in batch])
+            answer = self.network(pixels.contiguous(memory_format=torch.channels_last))
+            boxes = [self._proposed(answer, row) for row in range(len(batch))]
+            objects = read_objects(self.network.reader, self.config, batch, boxes)
+            found += [one.seen(answer.hidden[row].mean((1, 2)).numpy()) for row, one in enumerate(objects)]
+        return found
+
+    @torch.inference_mode()
+    def read(self, images: Sequence[Picture], boxes: Sequence[Floats]) -> list[Seen]:
+        """Say what is in told boxes of pictures, and whose the pixels are where these overlap.
+
+        The judge is told where to look, and nothing of what was asked for there. What it finds in no box it cannot see.
+
+        Args:
+            images: PIL pictures or (H, W, 3) uint8, of any sizes.
+            boxes: of each, (M, 4) x0 y0 x1 y1 fractions.
+
+        Returns:
+            Of each picture what the boxes hold, in their order; boxes that hold no object are left out.
+        """
+        found: list[Seen] = []
+        for image, some in zip(images, boxes, strict=True):
+            told = [(np.asarray(box, np.float64), 1.0) for box in some]
+            found.append(
+                read_objects(self.network.reader, self.config, [as_rgb(image)], [told], told=True)[0].seen(None)
+            )
+        return found
+
+    def _proposed(self, answer: Answer, row: int) -> list[tuple[Floats, float]]:
+        """Return the box and trust of each object that the cells of a picture speak of."""
+        there = answer.there[row].softmax(0)[1]
+        on = (there > CERTAIN).flatten()
+        boxes = answer.box[row].flatten(1).T[on].double().clamp(0, 1).numpy()
+        trust = (there * answer.quality[row].sigmoid()).flatten()[on].double().clamp(min=1e-6).numpy()
+        return [(group.box, group.trust) for group in group_cells(boxes, trust)]
+
+
+def check_judge(judge: Judge, world: World, count: int, first_seed: int) -> Scores:
+    """Measure a judge on composites: every colour and side counts as told, every location, too."""
+    metrics = InstanceMetrics()
+    for start in range(0, count, BATCH):
+        samples = [world.sample(first_seed + k) for k in range(start, min(count, start + BATCH))]
+        for sample, seen in zip(samples, judge.look([sample.image for sample in samples]), strict=True):
+            metrics.update(seen, truth_of_sample(sample, sample.to_scene(KINDS), everything=True))
+    return metrics.compute()
+
+
+def cells_input(image: Image.Image, side_px: int) -> Tensor:
+    """Bring a picture to (3, S, S), -1..1."""
+    if image.size != (side_px, side_px):
+        image = image.resize((side_px, side_px), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def colours_of(world: World) -> tuple[str, ...]:
+    """Return the named colours of a world's drawings, each once."""
+    drawings = [drawing for kind in world.kinds for drawing in kind.drawings]
+    named = (colour for one in drawings for colour in (one.colour, *one.colours) if colour is not None)
+    return tuple(dict.fromkeys(named))
+
+
+def unknown_words(judge: Judge, world: World) -> list[str]:
+    """List the names and colours of a world that a judge has not learned."""
+    words = [kind.name for kind in world.kinds if kind.name not in judge.config.kinds]
+    return words + [colour for colour in colours_of(world) if colour not in judge.config.colours]

@@ -121,9 +121,10 @@ def test_the_readme_lists_every_package_and_architecture_too() -> None:
 def test_every_package_has_an_api_page() -> None:
     source = ROOT / "src" / "instancediffusion"
     text = "".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
-    for path in source.glob("*/__init__.py"):
+    for path in (*source.glob("*/__init__.py"), *source.glob("projects/*/__init__.py")):
         if path.parent.name != "cli":
-            assert f"::: instancediffusion.{path.parent.name}\n" in text
+            name = ".".join(path.parent.relative_to(source).parts)
+            assert f"::: instancediffusion.{name}\n" in text
 
 
 def test_every_page_is_in_the_menu() -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.projects.emoji_world import export_coco
-from instancediffusion.projects.emoji_world.fillers import part_word
 from instancediffusion.projects.emoji_world.part_instances import MOST_PARTS
+from instancediffusion.scene.english import part_word
 
 
 @pytest.fixture(scope="module")

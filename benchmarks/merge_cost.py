@@ -18,8 +18,8 @@ import time
 import torch
 
 from instancediffusion import InstanceDiffusionPipeline
-from instancediffusion.cli.bench_models import random_pipeline
-from instancediffusion.cli.bench_pictures import bench_scene
+from instancediffusion.pipeline.cost import bench_scene
+from instancediffusion.pipeline.random_weights import random_pipeline
 
 
 def main() -> None:

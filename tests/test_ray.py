@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from instancediffusion.cli import cli
-from instancediffusion.cli.evaluate import _pipeline
 from instancediffusion.cli.progress import Countdown
 from instancediffusion.datasets import open_dataset
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.evaluation.gallery import Gallery
 from instancediffusion.pipeline import GenerationSettings
+from instancediffusion.pipeline.opening import open_quietly
 from instancediffusion.projects.emoji_judge import Judge, JudgeConfig
 from instancediffusion.projects.emoji_judge.evaluation_run import EvaluationRun
 from instancediffusion.projects.emoji_judge.network import JudgeNetwork
@@ -144,7 +144,7 @@ def test_data_sets_and_evaluations_of_a_cluster_are_those_of_one_process(model, 
     for name, engine in (("local", None), ("spread", RayOptions(cluster.address, actors=1))):
         gallery = Gallery(tmp_path / name, {"settings": settings.to_dict()})
         evaluation = EvaluationRun(
-            gallery, small_world(), judge, settings, 3, True, {}, partial(_pipeline, model, "cpu"), 2,
+            gallery, small_world(), judge, settings, 3, True, {}, partial(open_quietly, model, device="cpu"), 2,
             lambda what, total: Countdown(what, total, quiet=True), engine,
         )  # fmt: skip
         list(evaluation.go(("box", "prompt")))
@@ -152,7 +152,11 @@ def test_data_sets_and_evaluations_of_a_cluster_are_those_of_one_process(model, 
         made.append((lines, [np.asarray(gallery.picture(g, n)) for g in ("box", "prompt") for n in range(3)]))
     assert made[0][0] == made[1][0] and np.array_equal(made[0][1], made[1][1])
     with pytest.raises(ModelError, match="gone"):
-        list(ray_map(partial(_pipeline, tmp_path / "gone", "cpu"), abs, [1], RayOptions(cluster.address, actors=1)))
+        list(
+            ray_map(
+                partial(open_quietly, tmp_path / "gone", device="cpu"), abs, [1], RayOptions(cluster.address, actors=1)
+            )
+        )
 
 
 @pytest.mark.slow

@@ -190,3 +190,6 @@ for _kind in (
     SchedulerKind("tcd", "TCDScheduler"),
 ):
     register_scheduler(_kind)
+
+STANDARD = "-"
+"""What stands for standard input, or standard output, in place of a path."""

@@ -74,14 +74,15 @@ def old_names(module: str) -> Callable[[str], Any]:
         if name not in moved:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         home = f"{ROOT}.{moved[name]}"
-        _warn(f"{module}.{name}", f"{home}.{name}", 3)
+        _warn(f"{module}.{name}", f"{home}.{name}")
         return getattr(import_module(home), name)
 
     return find
 
 
-def _warn(old: str, new: str, level: int) -> None:
-    warnings.warn(f"{old} is now {new}; the old name goes with the next release", FutureWarning, level + 1)
+def _warn(old: str, new: str) -> None:
+    """Warn at the line that names it: the caller of the caller."""
+    warnings.warn(f"{old} is now {new}; the old name goes with the next release", FutureWarning, 3)
 
 
 class OldModules:
@@ -101,7 +102,7 @@ class OldModules:
         """Fill the old module with what the new one has."""
         home = f"{ROOT}.{new_name(module.__name__.removeprefix(f'{ROOT}.'))}"
         new = import_module(home)
-        _warn(module.__name__, home, 1)
+        _warn(module.__name__, home)
         module.__dict__.update({key: value for key, value in vars(new).items() if not key.startswith("__")})
 
 

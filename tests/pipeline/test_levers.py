@@ -10,8 +10,8 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 
 from instancediffusion.cli import cli
-from instancediffusion.cli.bench_pictures import LEVERS
 from instancediffusion.errors import SettingsError
+from instancediffusion.pipeline.cost import LEVERS
 from instancediffusion.presets import PRESETS, Preset
 from instancediffusion.settings import GenerationSettings, register_preset
 from tests.tiny_pipeline import scene_of, tiny_pipeline

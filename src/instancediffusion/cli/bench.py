@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
-import sys
-import time
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -16,10 +12,7 @@ from instancediffusion.presets import PRESETS
 from .names import Names
 
 if TYPE_CHECKING:
-    import torch
-    from diffusers import UNet2DConditionModel
-
-    from instancediffusion.adapter import InstanceAdapter
+    pass
 
 
 @click.command()
@@ -65,7 +58,8 @@ def bench(
     """
     import torch
 
-    from .bench_models import published_size
+    from instancediffusion.pipeline.cost import median_seconds, peak_gib, unet_calls
+    from instancediffusion.pipeline.random_weights import published_size
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -79,13 +73,13 @@ def bench(
             f"SD1.5 size, {parameters:.0f} M parameters, {dtype}, {torch.get_num_threads()} threads, "
             f"latents {side}x{side}, {instances} instances, median of {calls}"
         )
-        click.echo(f"{'peak memory after loading':32s} {_peak_gib():6.2f} GiB")
-    figures: dict[str, float] = {"gib_after_loading": _peak_gib()}
-    for name, run in _cases(unet, adapter, instances, side):
-        figures[name] = _median(run, calls)
+        click.echo(f"{'peak memory after loading':32s} {peak_gib():6.2f} GiB")
+    figures: dict[str, float] = {"gib_after_loading": peak_gib()}
+    for name, run in unet_calls(unet, adapter, instances, side):
+        figures[name] = median_seconds(run, calls)
         if not as_json:
             click.echo(f"{name:32s} {figures[name]:6.3f} s")
-    figures["peak_gib"] = _peak_gib()
+    figures["peak_gib"] = peak_gib()
     if as_json:
         setting = {"dtype": dtype, "threads": torch.get_num_threads(), "instances": instances, "side": side}
         click.echo(json.dumps({**setting, "parameters_millions": parameters, "calls": calls, **figures}, indent=2))
@@ -99,9 +93,8 @@ def _pictures(
     import torch
 
     from instancediffusion.pipeline import InstanceDiffusionPipeline
-
-    from .bench_models import random_pipeline
-    from .bench_pictures import bench_scene, pictures
+    from instancediffusion.pipeline.cost import bench_scene, pictures
+    from instancediffusion.pipeline.random_weights import random_pipeline
 
     kind = getattr(torch, dtype)
     pipeline = (
@@ -121,85 +114,3 @@ def _pictures(
             click.echo(f"{row.name:44s} {row.seconds:8.3f} {row.share:6.2f} {row.rows:7.1f} {row.change:7.1f}")
     if as_json:
         click.echo(json.dumps({**setting, "calls": calls, "pictures": found}, indent=2))
-
-
-def _cases(
-    unet: UNet2DConditionModel, adapter: InstanceAdapter, instances: int, side: int
-) -> Iterator[tuple[str, Callable[[], object]]]:
-    import torch
-
-    from instancediffusion.adapter import Grounding
-    from instancediffusion.adapter.deep_cache import OuterBlocks
-    from instancediffusion.conditioning import LocationTensors
-    from instancediffusion.scene import Box, Instance, Mask, Point, Scene
-
-    generator = torch.Generator().manual_seed(0)
-    dtype = unet.dtype
-    x = torch.randn(1, 4, side, side, generator=generator).to(dtype)
-    context = torch.randn(1, 77, 768, generator=generator).to(dtype)
-    captions = torch.randn(1, instances, 768, generator=generator).to(dtype)
-    bitmap = torch.zeros(512, 512, dtype=torch.bool)
-    bitmap[100:300, 60:200] = True
-    mask = Mask.from_array(bitmap.numpy())
-    scene = Scene(
-        prompt="a scene",
-        width=512,
-        height=512,
-        instances=tuple(
-            Instance(caption="a thing", box=Box(0.1, 0.2, 0.6, 0.7), point=Point(0.3, 0.4), mask=mask)
-            for _ in range(instances)
-        ),
-    )
-    locations = adapter.locations([scene])
-
-    def ground(rule: str = "none", places: LocationTensors = locations, features: torch.Tensor = captions) -> Grounding:
-        with torch.inference_mode():
-            grounding: Grounding = adapter(places, features, instance_mask=rule)
-            return grounding
-
-    def call(grounding: Grounding) -> Callable[[], object]:
-        def run() -> object:
-            with torch.inference_mode():
-                return unet(x, 500, encoder_hidden_states=context, cross_attention_kwargs={"grounding": grounding})
-
-        return run
-
-    conditional = ground()
-    null = ground(places=LocationTensors.empty(1), features=captions[:, :0])
-    blocks = OuterBlocks(unet)
-
-    def outer() -> object:
-        with torch.inference_mode():
-            told = {"encoder_hidden_states": context, "cross_attention_kwargs": {"grounding": conditional}}
-            if not features:
-                features.append(blocks.whole(unet, x, 500, **told)[1])
-            return blocks.outer(features[0], x, 500, **told)
-
-    features: list[torch.Tensor] = []
-    yield "tokens and keys, once a scene", ground
-    yield "call, conditional", call(conditional)
-    yield "call, unconditional", call(null)
-    yield "call, grounding scale 0", call(conditional.scaled(0))
-    yield "call, deep features reused", outer
-    yield "call, instance mask 'grounding'", call(ground("grounding"))
-    yield "call, instance mask 'full'", call(ground("full"))
-    yield "call, instance mask 'visibility'", call(ground("visibility"))
-
-
-def _median(run: Callable[[], object], calls: int) -> float:
-    run()
-    seconds = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def _peak_gib() -> float:
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -72,6 +72,7 @@ def make(
         quieten_libraries(bars=say.watched)
         from instancediffusion.checkpoints import licence_of, local_adapter, weights_sha256
         from instancediffusion.pipeline.loading import local_model, model_defaults
+        from instancediffusion.pipeline.opening import open_quietly
         from instancediffusion.projects import emoji_judge  # noqa: F401 - opens judges
         from instancediffusion.synthesis import (
             DatasetMaker,
@@ -89,7 +90,7 @@ def make(
     settings = settings_of(model_defaults(folder).replace(**read.settings), options)
     facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
     facts |= {"adapter": weights_sha256(place)} if place is not None else {}
-    open_ = partial(_quiet, folder, place, dtype, device, variant)
+    open_ = partial(open_quietly, folder, place, dtype, device, variant)
     how: dict[str, Any] = {"batch_size": batch_size, "written": say.made, "record": {"asked_for": model}}
     make_pictures = (
         pipeline_pictures(open_, settings, **how) if engine is None else spread_pictures(open_, settings, engine, **how)
@@ -113,14 +114,6 @@ def make(
     _tell(made, say)
     if made.failed:
         raise click.exceptions.Exit(1)
-
-
-def _quiet(*model: Any) -> Any:
-    from .generate import load_pipeline
-
-    pipeline = load_pipeline(*model)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _tell(made: MadeDataset, say: Reporter) -> None:

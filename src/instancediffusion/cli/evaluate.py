@@ -15,13 +15,12 @@ from instancediffusion.presets import PUBLISHED_INFERENCE
 from .engine import engine_options
 from .progress import Countdown, quieten_libraries
 from .settings_options import settings_of, settings_options
-from .suite_options import SuiteOptions, suite_options
+from .suite_options import judged, suite_options
 
 if TYPE_CHECKING:
+    from instancediffusion.evaluation.suites.bench import Maker
     from instancediffusion.pipeline import GenerationSettings
     from instancediffusion.ray_pool import RayOptions
-
-    from .suite_run import Maker
 
 GROUPS = ("box", "point", "scribble", "mask", "mixed", "prompt")
 _COUNT = click.IntRange(min=1)
@@ -87,7 +86,7 @@ def evaluate(
     overwrite: bool,
     quiet: bool,
     engine: RayOptions | None,
-    bench: SuiteOptions,
+    bench: dict[str, Any],
     **options: Any,
 ) -> None:
     """Make pictures of layouts no training has seen, judge them, and write the scores.
@@ -101,6 +100,7 @@ def evaluate(
     from instancediffusion.checkpoints import weights_sha256
     from instancediffusion.evaluation.gallery import Gallery
     from instancediffusion.pipeline.loading import local_model, model_defaults
+    from instancediffusion.pipeline.opening import open_quietly
     from instancediffusion.projects.emoji_judge.evaluation_run import EvaluationRun, open_judge
     from instancediffusion.projects.emoji_judge.layouts import FIRST_SEED
 
@@ -108,17 +108,19 @@ def evaluate(
         return Countdown(what, total, quiet=quiet)
 
     facts = {"model": model, "preset": options["preset"] or base}
-    if bench.suites and engine is not None:
+    if bench["suites"] and engine is not None:
         raise SettingsError(
             "engine: suites make their pictures in this process; make them with `generate --engine ray`"
         )
-    if bench.suites:
-        from .suite_run import run_bench
+    if bench["suites"]:
+        from instancediffusion.annotation.models.depth import NearDepth
+        from instancediffusion.evaluation.suites.bench import BenchOptions, run_bench
 
         if judge_folder is not None:
-            bench = bench.judged(judge_folder)
+            bench = judged(bench, judge_folder)
         make = lambda: _maker(model, base, options, not no_order, device, batch_size, overwrite)  # noqa: E731
-        for path in run_bench(bench, output, device, make, progress, facts):
+        openers = {"depth": NearDepth, "judge": lambda name, _: open_judge(Path(name), 5)[0]}
+        for path in run_bench(BenchOptions(**bench), output, device, make, progress, facts, openers):
             if not quiet:
                 click.echo(str(path))
         return
@@ -143,7 +145,7 @@ def evaluate(
         count=count,
         order=not no_order,
         facts=facts | {"weights": weights},
-        open_pipeline=partial(_pipeline, folder, device),
+        open_pipeline=partial(open_quietly, folder, device=device),
         batch_size=batch_size,
         progress=progress,
         engine=engine,
@@ -158,24 +160,16 @@ def _maker(
 ) -> Maker:
     """Prepare to make the pictures of a suite's scenes."""
     from instancediffusion.checkpoints import weights_sha256
+    from instancediffusion.evaluation.suites.bench import Maker
     from instancediffusion.pipeline.loading import local_model, model_defaults
-
-    from .suite_run import Maker
+    from instancediffusion.pipeline.opening import open_quietly
 
     folder = local_model(model)
     chosen = settings_of(base_settings(model_defaults(folder), base), options)
     decisive = {"weights": weights_sha256(folder), "settings": chosen.decisive(), "order_told": order}
-    return Maker(decisive, chosen, lambda: _pipeline(folder, device), batch_size, overwrite, order)
+    return Maker(decisive, chosen, partial(open_quietly, folder, device=device), batch_size, overwrite, order)
 
 
 def base_settings(defaults: GenerationSettings, name: str) -> GenerationSettings:
     """The settings that preset and options stand on."""
     return defaults.replace(**PUBLISHED_INFERENCE) if name == "published" else defaults
-
-
-def _pipeline(folder: Path, device: str) -> Any:
-    from instancediffusion.pipeline import InstanceDiffusionPipeline
-
-    pipeline = InstanceDiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)

@@ -6,34 +6,35 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from instancediffusion.additions import Additions, file_fact
-from instancediffusion.choices import RETIRED
+from instancediffusion.additions import Additions
+from instancediffusion.choices import RETIRED, STANDARD
 from instancediffusion.errors import Problem, SettingsError
 
 from .additions import additions_options
 from .collector import uncollected
 from .engine import engine_options
-from .inputs import STANDARD, Input, Reading, read_inputs, reading_options
+from .inputs import reading_options
 from .model_options import model_options
 from .progress import Reporter, quieten_libraries
 from .settings_options import settings_of, settings_options
 
 if TYPE_CHECKING:
     from instancediffusion.pipeline import GenerationSettings
-    from instancediffusion.pipeline.folder import Picture, PictureFolder
+    from instancediffusion.pipeline.folder import Picture
+    from instancediffusion.pipeline.jobs import Job
     from instancediffusion.ray_pool import RayOptions
+    from instancediffusion.scene.inputs import Input, Inputs, Reading
 
 _COUNT = click.IntRange(min=1)
 _SEED = click.IntRange(0, 2**64 - 1)
-_MOST_FOLDERS = 1000  # folders in which the source of an edit is looked for
 
 
 @click.command()
@@ -106,15 +107,7 @@ def generate(
     for name, reason in RETIRED.items():
         if options.pop(name) is not None:
             click.echo(f"warning: {name}: {reason}; leave it out", err=True)
-    inputs = read_inputs(scenes, reading, _prompt_canvas(options))
-    refine = options["refiner_strength"] is None
-    for item in [item for item in inputs.found if refine and item.settings.get("refiner_strength")]:
-        name = item.model.get("refiner", "a refiner")
-        told = Problem("$", f"was refined by {name}", "add --refiner, or --refiner-strength 0 to leave that out")
-        inputs.found.remove(item)
-        inputs.problems.append((item.source, told))
-    for source, problem in inputs.problems:
-        click.echo(f"error: {source}: {problem}", err=True)
+    inputs = _read(scenes, reading, options)
     outcome = Outcome(unread=len({source for source, _ in inputs.problems}))
     if inputs.found:
         run = _Run(
@@ -130,6 +123,24 @@ def generate(
         click.echo(json.dumps(outcome.pictures, indent=2))
     if outcome.exit_code:
         raise click.exceptions.Exit(outcome.exit_code)
+
+
+def _read(scenes: Sequence[str], reading: Reading, options: Mapping[str, Any]) -> Inputs:
+    """Read what was given, and say what cannot be used; what was refined needs a refiner again."""
+    from instancediffusion.scene.inputs import read_inputs
+
+    inputs = read_inputs(scenes, reading, _prompt_canvas(options))
+    if options["refiner_strength"] is None:
+        for item in [item for item in inputs.found if item.settings.get("refiner_strength")]:
+            name = item.model.get("refiner", "a refiner")
+            fix = "add --refiner, or --refiner-strength 0 to leave that out"
+            inputs.found.remove(item)
+            inputs.problems.append((item.source, Problem("$", f"was refined by {name}", fix)))
+    for source, problem in inputs.warnings:
+        click.echo(f"warning: {source}: {problem}", err=True)
+    for source, problem in inputs.problems:
+        click.echo(f"error: {source}: {problem}", err=True)
+    return inputs
 
 
 @dataclass
@@ -158,27 +169,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Pictures that are made with the same settings and additions.
-
-    Attributes:
-        folder: where they go.
-        settings: their settings.
-        additions: what is added to their scenes.
-        pictures: all of them.
-        pending: those that are missing.
-        taken: those whose place something else has, and what.
-    """
-
-    folder: PictureFolder
-    settings: GenerationSettings
-    additions: Additions
-    pictures: Sequence[Picture]
-    pending: Sequence[Picture]
-    taken: Sequence[tuple[Picture, Exception]]
-
-
-@dataclass(frozen=True)
 class _Run:
     """Everything that decides the pictures of one command."""
 
@@ -201,7 +191,7 @@ class _Run:
         with uncollected():
             quieten_libraries(bars=say.watched)
             from instancediffusion.checkpoints import local_adapter, weights_sha256
-            from instancediffusion.pipeline.folder import PictureFolder
+            from instancediffusion.pipeline.jobs import Plan
             from instancediffusion.pipeline.loading import local_model, model_defaults
 
         folder = local_model(self.model, variant=self.variant)
@@ -209,13 +199,11 @@ class _Run:
         defaults = model_defaults(folder)
         facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": self.dtype}
         facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
-        edits = {item.source: found_edit(item) for item in self.inputs if "edit" in item.model}
-        self._warn_of_models(facts, edits)
-        jobs = []
-        for settings, additions, pictures in self._pictures(defaults, edits):
-            told = facts | additions.facts() | ({"refiner": self.refiner} if settings.refiner_strength else {})
-            run = PictureFolder(output, told, settings, replace=overwrite)
-            jobs.append(Job(run, settings, additions, pictures, *run.pending(pictures)))
+        settings = partial(_settings, self.options)
+        plan = Plan(self.inputs, settings, self.additions, self.seeds, self.num_images)
+        for doubt in plan.doubts(facts):
+            click.echo(f"warning: {doubt}", err=True)
+        jobs = plan.jobs(output, facts, defaults, refiner=self.refiner, overwrite=overwrite)
         self._tell(jobs, outcome, say)
         total = sum(len(job.pending) for job in jobs)
         if total and self.engine is not None:
@@ -230,79 +218,6 @@ class _Run:
             job.folder.run.settle()
             if job.pending and total:
                 self._make(pipeline, job, outcome, say, batch_size=batch_size, record=record)
-
-    def _warn_of_models(self, facts: Mapping[str, Any], edits: Mapping[str, Path | None]) -> None:
-        """Tell that a picture that is to be made again was made by something else, and so will be another."""
-        for item in self.inputs:
-            if not item.model:
-                continue
-            given = {**facts, **self._additions_of(item, edits).facts()}
-            known = {name: value for name, value in item.model.items() if name in ("weights", "dtype", "adapter")}
-            other = [name for name, value in known.items() if facts.get(name) != value]
-            other += [name for name in ("adapter",) if name in facts and known and name not in known]
-            missing = sorted(item.model.keys() - known.keys() - given.keys() - {"refiner"})
-            if "edit" in missing and edits.get(item.source) is None:
-                name = _name_of(item.model["edit"]) or "another picture"
-                told = f"is an edit of {name}, which is not in its folder, in one beside it, or here; it is drawn whole"
-                click.echo(f"warning: {item.source}: {told}; put it there, or give --edit", err=True)
-                missing = [name for name in missing if name not in ("edit", "redraw")]
-            for names, told in ((other, "was made with other {}"), (missing, "was made with {}, not given now")):
-                if names:
-                    told = told.format(" and ".join(names))
-                    click.echo(f"warning: {item.source}: {told}: the picture will be another", err=True)
-
-    def _additions_of(self, item: Input, edits: Mapping[str, Path | None]) -> Additions:
-        """What is added to a scene: a picture that was made by an edit, or with layers, is made so again.
-
-        Raises:
-            SettingsError: a picture made by an edit is asked for with layers.
-        """
-        source = edits.get(item.source)
-        if source is not None and self.additions.edit is None and self.additions.image is None:
-            if self.additions.layers:
-                raise SettingsError(f"layers: {item.source} was made by --edit, which makes none; leave them out")
-            stated = item.model.get("redraw")
-            redraw = [number for number in (stated if isinstance(stated, list) else ()) if isinstance(number, int)]
-            return replace(self.additions, edit=source, redraw=tuple(redraw))
-        if item.model.get("layers") is True and self.additions.edit is None:
-            return replace(self.additions, layers=True)
-        return self.additions
-
-    def _pictures(
-        self, defaults: GenerationSettings, edits: Mapping[str, Path | None]
-    ) -> list[tuple[GenerationSettings, Additions, list[Picture]]]:
-        """The pictures, by the settings and additions they are made with: a picture of ours brings its own."""
-        from instancediffusion.pipeline.folder import Picture
-        from instancediffusion.pipeline.requests import resolve_seeds
-
-        loras = tuple(lora.source for lora in self.additions.loras if lora.weight)
-        groups: dict[str, tuple[GenerationSettings, Additions, list[Picture]]] = {}
-        edited, edited_seeds = self._edited()
-        for item in self.inputs:
-            stated = edited | item.settings
-            known = {name: value for name, value in stated.items() if name in defaults.to_dict()}
-            settings = settings_of(defaults.replace(**known), self.options, loras)
-            first = self.seeds or item.seeds or edited_seeds or (0,)
-            seeds = resolve_seeds(list(first) if len(first) > 1 else first[0], self.num_images)
-            additions = self._additions_of(item, edits)
-            own = [str(additions.edit), additions.redraw, additions.layers]
-            key = json.dumps([settings.to_dict(), own], sort_keys=True)
-            pictures = groups.setdefault(key, (settings, additions, []))[2]
-            pictures += [Picture(item.name, item.scene, seed) for seed in seeds]
-        return list(groups.values())
-
-    def _edited(self) -> tuple[dict[str, Any], tuple[int, ...]]:
-        """Settings and seed of the picture that is edited: the part drawn anew starts from the noise of the rest."""
-        if self.additions.edit is None:
-            return {}, ()
-        from instancediffusion.pipeline.editing import read_source
-
-        source = read_source(self.additions.edit)
-        settings = {k: v for k, v in source.settings.items() if k not in ("height", "width", "strength")}
-        if source.seed is None:
-            return settings, ()
-        # What is to be drawn anew as it was told before would come out as it was.
-        return settings, ((source.seed + 1) % 2**64 if self.additions.redraw else source.seed,)
 
     @staticmethod
     def _tell(jobs: Sequence[Job], outcome: Outcome, say: Reporter) -> None:
@@ -327,8 +242,10 @@ class _Run:
 
     def _open(self, folder: Path, adapter: Path | None, jobs: Sequence[Job]) -> tuple[Any, dict[str, Any]]:
         start = time.perf_counter()
+        from instancediffusion.pipeline.jobs import check_sizes
+
         pipeline = self._opener(folder, adapter, jobs)()
-        _check_sizes(pipeline, jobs)
+        check_sizes(pipeline, jobs)
         seconds = round(time.perf_counter() - start, 3)
         return pipeline, {"asked_for": self.model, "device": str(pipeline.device), "loading_seconds": seconds}
 
@@ -398,64 +315,6 @@ class _Run:
             click.echo(f"error: {same[0].name}, seed {same[0].seed}: {reason}{more}", err=True)
 
 
-def _open(
-    folder: Path, adapter: Path | None, dtype: str, device: str | None, variant: str | None, refiner: str | None,
-    additions: Additions,
-) -> Any:  # fmt: skip
-    """Load the model with all that belongs to it."""
-    pipeline = load_pipeline(folder, adapter, dtype, device, variant)
-    if refiner is not None:
-        pipeline.load_refiner(refiner, torch_dtype=pipeline.dtype)
-    additions.load(pipeline)
-    return pipeline
-
-
-def _maker(opener: Callable[[], Any]) -> Callable[[tuple[GenerationSettings, Additions]], Any]:
-    """Load the model on a machine of a cluster; returns what makes pictures with some settings and additions."""
-    pipeline = opener()
-    pipeline.set_progress_bar_config(disable=True)
-    return lambda how: how[1].maker(pipeline, how[0])
-
-
-def found_edit(item: Input) -> Path | None:
-    """The picture that an edited one was made from, known by its hash.
-
-    It is looked for by its name in the edited one's folder, in the folders beside that, and in the working directory.
-    """
-    told = item.model["edit"]
-    name, wanted = _name_of(told), told.get("sha256") if isinstance(told, Mapping) else None
-    own = Path(item.source).resolve().parent if Path(item.source).is_file() else Path.cwd()
-    try:
-        beside = sorted(path for path in own.parent.iterdir() if path.is_dir())
-    except OSError:
-        beside = []
-    for folder in dict.fromkeys([own, own.parent, *beside[:_MOST_FOLDERS], Path.cwd()]):
-        path = folder / name
-        if name and path.is_file() and file_fact(path)["sha256"] == wanted:
-            return path
-    return None
-
-
-def _name_of(told: object) -> str:
-    """The name of a file that notes tell of; they may be anybody's, so that it leads nowhere else."""
-    name = told.get("file") if isinstance(told, Mapping) else None
-    return Path(name).name if isinstance(name, str) and "\0" not in name else ""
-
-
-def _check_sizes(pipeline: Any, jobs: Sequence[Job]) -> None:
-    """Raise `SettingsError` if no picture has a size that can be made, before anything is written."""
-    errors, count = [], 0
-    for job in jobs:
-        for picture in job.pending:
-            count += 1
-            try:
-                pipeline.picture_size(picture.scene, job.settings)
-            except SettingsError as error:
-                errors.append(error)
-    if errors and len(errors) == count:
-        raise errors[0]
-
-
 def _one_picture(run: _Run, outcome: Outcome, output: Path, overwrite: bool) -> None:
     """Make one picture, into a file or to standard output."""
     from instancediffusion.runs import write_atomic
@@ -488,28 +347,26 @@ def _prompt_canvas(options: Mapping[str, Any]) -> tuple[int, int]:
     return 512, 512
 
 
-def load_pipeline(
-    folder: Path, adapter: Path | None, dtype: str, device: str | None, variant: str | None = None
-) -> Any:
-    """Load the model onto a device."""
-    place = device or _fastest_device()
-    given: dict[str, Any] = {"adapter": adapter, "variant": variant}
-    given = {name: value for name, value in given.items() if value is not None}
-    with uncollected():
-        import torch
+def _open(
+    folder: Path, adapter: Path | None, dtype: str, device: str | None, variant: str | None, refiner: str | None,
+    additions: Additions,
+) -> Any:  # fmt: skip
+    """Load the model with all that belongs to it."""
+    from instancediffusion.pipeline.opening import open_pipeline
 
-        from instancediffusion.pipeline import InstanceDiffusionPipeline
-
-    pipeline = InstanceDiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), **given)
-    try:
-        return pipeline.to(place)
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
-        raise SettingsError(f"device: {place!r} cannot be used here ({str(error).splitlines()[0]})") from error
+    pipeline = open_pipeline(folder, adapter, dtype, device, variant)
+    if refiner is not None:
+        pipeline.load_refiner(refiner, torch_dtype=pipeline.dtype)
+    additions.load(pipeline)
+    return pipeline
 
 
-def _fastest_device() -> str:
-    import torch
+def _maker(opener: Callable[[], Any]) -> Callable[[tuple[GenerationSettings, Additions]], Any]:
+    """Load the model on a machine of a cluster; returns what makes pictures with some settings and additions."""
+    pipeline = opener()
+    pipeline.set_progress_bar_config(disable=True)
+    return lambda how: how[1].maker(pipeline, how[0])
 
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+def _settings(options: Mapping[str, Any], defaults: GenerationSettings, loras: Iterable[str]) -> GenerationSettings:
+    return settings_of(defaults, options, loras)

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instancediffusion.choices import STANDARD
 from instancediffusion.errors import Problem, SceneError, SettingsError
 
 from .groups import Group
-from .inputs import FILE, OUT, STANDARD, Reading, reading_options
+from .inputs import FILE, OUT, reading_options
 from .names import Names
 
 if TYPE_CHECKING:
     from instancediffusion.scene import NamedScene, Scene
+    from instancediffusion.scene.inputs import Reading
 
 _PICTURES = (".png", ".svg")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that are there.")

@@ -63,10 +63,9 @@ def studio(
         quieten_libraries(bars=False)
         from instancediffusion.checkpoints import local_adapter, weights_sha256
         from instancediffusion.pipeline.loading import local_model
+        from instancediffusion.pipeline.opening import open_pipeline
         from instancediffusion.studio import Engine, RunStore, Studio
         from instancediffusion.studio.app import load_gradio, serve
-
-        from .generate import load_pipeline
 
         load_gradio()  # first, so that its absence is told before a model is loaded
     click.echo(f"loading {model} ...", err=True)
@@ -74,7 +73,7 @@ def studio(
     own = None if adapter is None else local_adapter(adapter, variant=variant)
     facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
     facts |= {"adapter": weights_sha256(own)} if own is not None else {}
-    pipeline = load_pipeline(folder, own, dtype, device, variant)
+    pipeline = open_pipeline(folder, own, dtype, device, variant)
     engine = Engine(pipeline, facts, model, _limits(bounds), RunStore(output))
 
     def started(url: str) -> None:

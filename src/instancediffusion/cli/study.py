@@ -7,12 +7,10 @@ from typing import Any
 
 import click
 
-from instancediffusion.errors import SettingsError
-
 from .groups import Group
 from .progress import Countdown, quieten_libraries
 from .settings_options import settings_of, settings_options
-from .study_ablation import ablation, open_pipeline
+from .study_ablation import ablation
 from .study_objects import captions, seeds
 
 SUITES = ("seed", "grid", "flip")
@@ -91,8 +89,10 @@ def overlap(
     quieten_libraries(bars=False)
     from instancediffusion.checkpoints import weights_sha256
     from instancediffusion.pipeline.loading import local_model, model_defaults
+    from instancediffusion.pipeline.opening import open_quietly
     from instancediffusion.projects.overlap_study.compared import chosen
     from instancediffusion.projects.overlap_study.design import design, knows_world, original_design, study_world
+    from instancediffusion.projects.overlap_study.meters import open_meter
     from instancediffusion.projects.overlap_study.run import StudyRun
     from instancediffusion.projects.overlap_study.write import write_design, write_report
 
@@ -104,17 +104,17 @@ def overlap(
     if scenes == "original":
         cells, known = original_design(suites, seeds), None
     else:
-        world = study_world(WORLD_PX)
+        world = study_world()
         cells = design(world, suites, layouts=layouts, seeds=seeds, repeats=repeats, kinds=_kinds(kinds))
         known = world if of_world else None
-    meter = _meter(known, judge_folder, detector, segmenter, device)
+    meter = open_meter(known, judge_folder, detector, segmenter, device)
     run = StudyRun(output, cells, compared, meter)
     weights = weights_sha256(folder)
     run.claim({"weights": weights}, replace=overwrite)
     missing = run.missing(share - 1, parts)
     if missing:
         counter = Countdown("pictures", len(missing), quiet=quiet)
-        run.make(open_pipeline(folder, device), missing, counter.add)
+        run.make(open_quietly(folder, device=device), missing, counter.add)
     suites = suites or (SUITES if scenes == "world" else ("seed",))
     facts: dict[str, Any] = {"model": model, "weights": weights, "scenes": scenes, "suites": list(suites)}
     facts |= {"layouts": layouts, "seeds": seeds, "repeats": repeats, "kinds": kinds, "cells": len(cells)}
@@ -123,33 +123,6 @@ def overlap(
     for path in write_report(run, facts, lambda what, total: Countdown(what, total, quiet=quiet).add):
         if not quiet:
             click.echo(str(path))
-
-
-WORLD_PX = 256
-"""Side of the composites."""
-
-
-def _meter(world: Any, judge_folder: Path | None, detector: str | None, segmenter: str | None, device: str) -> Any:
-    """Choose what measures the pictures; `world` is the one that they are of, if they are of one."""
-    from instancediffusion.projects.emoji_judge import Judge
-    from instancediffusion.projects.emoji_judge.evaluation_run import UNTRAINED, check_words
-    from instancediffusion.projects.overlap_study.meters import JudgeMeter, NoMeter, PhotographMeter
-
-    if detector or segmenter:
-        if judge_folder is not None:
-            raise click.UsageError("--judge knows the synthetic world, --detector and --segmenter photographs: use one")
-        from instancediffusion.projects.overlap_study.photographs import PhotographJudge
-
-        return PhotographMeter(PhotographJudge(detector or DETECTOR, segmenter or SEGMENTER, device))
-    if world is None:
-        if judge_folder is not None:
-            raise click.UsageError("--judge knows the synthetic world alone; give a --detector for these pictures")
-        return NoMeter()
-    if judge_folder is None:
-        raise SettingsError(UNTRAINED)
-    judge = Judge.load(judge_folder)
-    check_words(judge, world)
-    return JudgeMeter(judge)
 
 
 def _part(text: str) -> tuple[int, int]:

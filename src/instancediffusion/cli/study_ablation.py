@@ -11,7 +11,6 @@ from .progress import Countdown, quieten_libraries
 from .settings_options import settings_of, settings_options
 
 _COUNT = click.IntRange(min=1)
-WORLD_PX = 256
 
 
 @click.command()
@@ -60,6 +59,7 @@ def ablation(
     quieten_libraries(bars=False)
     from instancediffusion.checkpoints import weights_sha256
     from instancediffusion.pipeline.loading import local_model, model_defaults
+    from instancediffusion.pipeline.opening import open_quietly
     from instancediffusion.projects.emoji_judge import Judge
     from instancediffusion.projects.overlap_study.ablation import AblationRun, rows_for
     from instancediffusion.projects.overlap_study.ablation_report import write_ablation
@@ -69,10 +69,10 @@ def ablation(
     tellings = tuple(dict.fromkeys(_telling(text) for text in told))
     folder = local_model(model)
     defaults = settings_of(model_defaults(folder), options)
-    pipeline = open_pipeline(folder, device)
+    pipeline = open_quietly(folder, device=device)
     rows, left = rows_for(pipeline.adapter, defaults, names)
     judge = Judge.load(judge_folder)
-    run = AblationRun(output, list(flip_cells(study_world(WORLD_PX), layouts, tellings)), rows, defaults, judge)
+    run = AblationRun(output, list(flip_cells(study_world(), layouts, tellings)), rows, defaults, judge)
     weights = weights_sha256(folder)
     run.claim({"weights": weights}, replace=overwrite)
     missing = run.missing()
@@ -92,12 +92,3 @@ def _telling(text: str) -> str:
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise click.BadParameter(f"{', '.join(unknown)!r}: choose from {', '.join(KINDS)}", param_hint="--told")
     return "+".join(kinds)
-
-
-def open_pipeline(folder: Path, device: str) -> Any:
-    """Load a model's folder, without progress bars."""
-    from instancediffusion.pipeline import InstanceDiffusionPipeline
-
-    pipeline = InstanceDiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .progress import Countdown, quieten_libraries
+
+if TYPE_CHECKING:
+    from instancediffusion.projects.overlap_study.object_runs import Drawn
 
 _COUNT = click.IntRange(min=1)
 _MODEL = click.option("--model", default="mini", show_default=True, help="mini, a folder or a hub id.")
@@ -20,7 +21,6 @@ _DEVICE = click.option("--device", default="cpu", show_default=True, help="Where
 _BATCH = click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Make pictures again that are there with other settings.")
 _QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-WORLD_PX = 256
 
 
 @click.command()
@@ -55,31 +55,11 @@ def captions(
     report.md and captions.jsonl, a line for each caption with what is seen in its place.
     """
     quieten_libraries(bars=False)
-    from instancediffusion.evaluation import EvaluationReport, Evaluator, Judged, to_markdown
     from instancediffusion.projects.emoji_judge import Judge
-    from instancediffusion.projects.overlap_study.single_objects import caption_requests, read_captions
-    from instancediffusion.runs import write_atomic
+    from instancediffusion.projects.overlap_study.object_runs import run_captions
 
-    world = _world()
-    requests = list(caption_requests(world, read_captions(file)))
-    judge = Judge.load(judge_folder)
-    gallery, facts = _drawn(model, output, {"captions": requests}, batch_size, device, overwrite, quiet)
-    lines: list[str] = []
-
-    def judged(one: Judged) -> None:
-        score = one.scores[0]
-        right = bool(score.kind_right)
-        lines.append(
-            json.dumps({"caption": one.truth.name, "class": score.name, "seen": score.seen_as, "right": right})
-        )
-
-    pairs = ((gallery.picture("captions", k), request.truth) for k, request in enumerate(requests))
-    group = Evaluator(judge).group("captions", pairs, judged)
-    right = sum(json.loads(line)["right"] for line in lines) / len(lines)
-    report = EvaluationReport((group,), {**facts, "right_class_of_all": round(right, 4)}, judge.describe())
-    report.save(output / "report.json")
-    write_atomic(output / "report.md", to_markdown(report))
-    write_atomic(output / "captions.jsonl", "\n".join(lines) + "\n")
+    drawn = _drawn(model, output, batch_size, device, overwrite, quiet)
+    right = run_captions(file, Judge.load(judge_folder), drawn)
     if not quiet:
         click.echo(f"right class of all: {right:.3f}")
         click.echo(str(output / "report.md"))
@@ -103,61 +83,21 @@ def seeds(
     model and of the world.
     """
     quieten_libraries(bars=False)
-    from instancediffusion.projects.overlap_study.single_objects import mean_distance, seed_requests
-    from instancediffusion.runs import write_json
+    from instancediffusion.projects.overlap_study.object_runs import run_seeds
 
-    world = _world()
-    groups = {f"object{number}": some for number, some in enumerate(seed_requests(world, objects, seeds))}
-    gallery, facts = _drawn(model, output, groups, batch_size, device, overwrite, quiet)
-    rows: list[dict[str, Any]] = []
-    for name, requests in groups.items():
-        own = mean_distance([gallery.picture(name, number) for number in range(len(requests))], requests[0].box)
-        best = mean_distance([request.composite for request in requests], requests[0].box)
-        rows.append({"caption": requests[0].truth.name, "model": own, "world": best, "ratio": own / best})
-    mean = sum(row["ratio"] for row in rows) / len(rows)
-    write_json(output / "seeds.json", {"facts": facts, "ratio": mean, "captions": rows})
-    if not quiet:
-        for row in rows:
-            click.echo("{caption}: model {model:.3f}, world {world:.3f}, ratio {ratio:.2f}".format(**row))
-        click.echo(f"mean ratio {mean:.2f}")
+    for line in run_seeds(objects, seeds, _drawn(model, output, batch_size, device, overwrite, quiet)):
+        if not quiet:
+            click.echo(line)
 
 
-def _world() -> Any:
-    from instancediffusion.projects.emoji_world import World, WorldSpec
-    from instancediffusion.projects.emoji_world.catalogue import FIRST_CORE
+def _drawn(model: str, output: Path, batch_size: int, device: str, overwrite: bool, quiet: bool) -> Drawn:
+    from instancediffusion.projects.overlap_study.object_runs import Drawn
 
-    return World.load(spec=WorldSpec(size=WORLD_PX, objects=FIRST_CORE, part_share=0.0))
-
-
-def _drawn(
-    model: str,
-    output: Path,
-    groups: Mapping[str, Sequence[Any]],
-    batch_size: int,
-    device: str,
-    overwrite: bool,
-    quiet: bool,
-) -> tuple[Any, dict[str, Any]]:
-    """Draw what is missing of some groups of requests; returns the gallery, and facts for the report."""
-    from instancediffusion.checkpoints import weights_sha256
-    from instancediffusion.evaluation.gallery import Gallery, make_pictures
-    from instancediffusion.pipeline.loading import local_model, model_defaults
-
-    from .study_ablation import open_pipeline
-
-    folder = local_model(model)
-    settings, weights = model_defaults(folder), weights_sha256(folder)
-    asked = {name: [[one.scene.to_dict(), one.seed] for one in some] for name, some in groups.items()}
-    decisive = {"weights": weights, "settings": settings.decisive(), "asked": asked}
-    gallery = Gallery(output, decisive, replace=overwrite)
-    pipeline = None
-    for name, some in groups.items():
-        missing = gallery.missing(name, len(some))
-        if not missing:
-            continue
-        pipeline = pipeline or open_pipeline(folder, device)
-        counter = Countdown(f"{name}: pictures", sum(map(len, missing)), quiet=quiet)
-        for chunk in missing:
-            made = make_pictures(pipeline, [some[k] for k in chunk], settings, batch_size, counter.add)
-            gallery.put(name, chunk, made)
-    return gallery, {"model": model, "weights": weights, "settings": settings.to_dict(), **gallery.summary()}
+    return Drawn(
+        model,
+        output,
+        batch_size=batch_size,
+        device=device,
+        overwrite=overwrite,
+        progress=lambda what, total: Countdown(what, total, quiet=quiet),
+    )

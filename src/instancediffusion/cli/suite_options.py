@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,57 +12,30 @@ import click
 # Written out, so that help needs no torch; a test holds them against those that are registered.
 SUITES = ("coco", "pim", "attributes", "fid", "coco-mig", "7bench", "t2i-spatial", "flip")
 
+_ROLES = ("detector", "clip", "features", "phrases", "segmenter", "depth")
 _SPELLED = {"phrases": "phrase-detector"}
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class SuiteOptions:
-    """What is to be scored, and by what.
+def judged(bench: dict[str, Any], judge: Path) -> dict[str, Any]:
+    """Return options with the folder of a judge of the drawn world, for the suites that take one."""
+    if "flip" not in bench["suites"]:
+        raise click.UsageError("--judge goes with --suite flip, or without --suite")
+    return bench | {"names": {**bench["names"], "judge": str(judge)}}
 
-    Attributes:
-        suites: names.
-        scenes: the file or data set of the scenes; None for suites that bring their own.
-        images: the folder of the pictures; None makes them.
-        real: real pictures.
-        detections: what another program found in the pictures.
-        real_detections: what it found in the real ones.
-        names: role -> model on the hub or folder, of those that were named.
-        same_seed: make both orders of a pair from one seed.
-    """
 
-    suites: tuple[str, ...]
-    scenes: Path | None
-    images: Path | None
-    real: Path | None
-    detections: Path | None
-    real_detections: Path | None
-    names: Mapping[str, str]
-    same_seed: bool = False
-
-    def judged(self, judge: Path) -> SuiteOptions:
-        """Return these options with the folder of a judge of the drawn world, for the suites that take one."""
-        if "flip" not in self.suites:
-            raise click.UsageError("--judge goes with --suite flip, or without --suite")
-        return replace(self, names={**self.names, "judge": str(judge)})
-
-    def check(self) -> None:
-        """Refuse options of suites where no suite was asked for."""
-        given = {
-            "--scenes": self.scenes,
-            "--images": self.images,
-            "--real": self.real,
-            "--detections": self.detections,
-            "--real-detections": self.real_detections,
-            **{f"--{_SPELLED.get(role, role)}": name for role, name in self.names.items()},
-        }
-        named = [name for name, value in given.items() if value is not None]
-        if named and not self.suites:
-            raise click.UsageError(f"{named[0]} goes with --suite ({', '.join(SUITES)})")
-        if self.same_seed and ("flip" not in self.suites or self.images is not None):
-            raise click.UsageError("--same-seed goes with --suite flip, where pictures are made (without --images)")
+def _check(bench: dict[str, Any]) -> None:
+    """Refuse options of suites where no suite was asked for."""
+    files = ("scenes", "images", "real", "detections", "real_detections")
+    given = {f"--{name.replace('_', '-')}": bench[name] for name in files}
+    given |= {f"--{_SPELLED.get(role, role)}": name for role, name in bench["names"].items()}
+    named = [name for name, value in given.items() if value is not None]
+    if named and not bench["suites"]:
+        raise click.UsageError(f"{named[0]} goes with --suite ({', '.join(SUITES)})")
+    if bench["same_seed"] and ("flip" not in bench["suites"] or bench["images"] is not None):
+        raise click.UsageError("--same-seed goes with --suite flip, where pictures are made (without --images)")
 
 
 def _suites(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -80,7 +52,7 @@ def _suites(context: click.Context, parameter: click.Parameter, value: str | Non
 
 
 def suite_options(command: _Command) -> _Command:
-    """Give a command the options of `SuiteOptions`, which it gets as `bench`."""
+    """Give a command the options of suites, which it gets as `bench`: the fields of `suites.bench.BenchOptions`."""
     options = [
         click.option(
             "--suite", "suites", callback=_suites, help=f"Score by these suites instead: {', '.join(SUITES)}."
@@ -102,28 +74,12 @@ def suite_options(command: _Command) -> _Command:
     ]
 
     @functools.wraps(command)
-    def wrapped(
-        *args: Any,
-        suites: tuple[str, ...],
-        scenes: Path | None,
-        images: Path | None,
-        real: Path | None,
-        detector: str | None,
-        detections: Path | None,
-        real_detections: Path | None,
-        clip: str | None,
-        features: str | None,
-        phrase_detector: str | None,
-        segmenter: str | None,
-        depth: str | None,
-        same_seed: bool,
-        **kwargs: Any,
-    ) -> Any:
-        named = {"detector": detector, "clip": clip, "features": features}
-        named |= {"phrases": phrase_detector, "segmenter": segmenter, "depth": depth}
-        names = {role: name for role, name in named.items() if name is not None}
-        bench = SuiteOptions(suites, scenes, images, real, detections, real_detections, names, same_seed)
-        bench.check()
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        fields = ("suites", "scenes", "images", "real", "detections", "real_detections", "same_seed")
+        bench = {name: kwargs.pop(name) for name in fields}
+        named = {role: kwargs.pop(_SPELLED.get(role, role).replace("-", "_")) for role in _ROLES}
+        bench["names"] = {role: name for role, name in named.items() if name is not None}
+        _check(bench)
         return command(*args, bench=bench, **kwargs)
 
     for option in reversed(options):

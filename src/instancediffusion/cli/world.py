@@ -6,7 +6,6 @@ import click
 
 from .groups import Group
 
-_SHEETS = ("objects.png", "colours.png", "facings.png", "parts.png", "backgrounds.png", "samples.png", "orders.png")
 _CACHE_HELP = "Folder of the sprites. Default: $INSTANCEDIFFUSION_CACHE, else the user's cache folder."
 
 
@@ -70,22 +69,13 @@ def sheet(
     """Draw contact sheets: objects, colours, facings, parts, backgrounds, samples, orders (scenes both ways)."""
     from instancediffusion.projects.emoji_world import KINDS, World, WorldSpec, contact_sheets
 
-    there = next((output / name for name in _SHEETS if (output / name).exists()), None)
+    there = next((output / name for name in contact_sheets.SHEETS if (output / name).exists()), None)
     if there is not None and not overwrite:
         raise click.BadParameter(f"{there} is there; add --overwrite to replace the sheets", param_hint="--output")
     names = tuple(kind.name for kind in KINDS) if every else ()
     opened = World.load(cache, WorldSpec(size=size, max_objects=max_objects, objects=names))
     output.mkdir(parents=True, exist_ok=True)
-    pictures = {
-        "objects.png": contact_sheets.object_sheet(opened),
-        "colours.png": contact_sheets.colour_sheet(opened),
-        "facings.png": contact_sheets.facing_sheet(opened),
-        "parts.png": contact_sheets.part_sheet(opened),
-        "backgrounds.png": contact_sheets.background_sheet(opened),
-        "samples.png": contact_sheets.sample_sheet(opened, count, seed=seed),
-        "orders.png": contact_sheets.order_sheet(opened, -(-count // 4), seed=seed),
-    }
-    for name, picture in pictures.items():
+    for name, picture in contact_sheets.all_sheets(opened, count, seed).items():
         picture.save(output / name)
         click.echo(str(output / name))
 

@@ -156,9 +156,8 @@ def decoder_task(recipe: Recipe, run: Path) -> SharpeningTask:
 
 def words(recipe: Recipe, run: Path, *, stop_after: int | None = None, world: World | None = None) -> None:
     """Distil the text model from the recipe's teacher."""
-    world = world or open_world(recipe.world)
     with open_accelerator().main_process_first():
-        prepare_lessons(recipe.text, world, run / "words")
+        prepare_lessons(recipe.text, lambda: world or open_world(recipe.world), run / "words")
     depends = _part(recipe, "text")
     fit(words_task(recipe, run), recipe.text.words, run / "words", depends, stop_after=stop_after)
 
@@ -172,7 +171,7 @@ def text(recipe: Recipe, run: Path, *, stop_after: int | None = None, world: Wor
     """Train the text model by itself: with a teacher on from the stage "words", else from nothing."""
     if recipe.text.teacher:
         with open_accelerator().main_process_first():
-            prepare_grammar(recipe.text, world or open_world(recipe.world), run / "text")
+            prepare_grammar(recipe.text, lambda: world or open_world(recipe.world), run / "text")
     task = text_task(recipe, run)
     if isinstance(task, ReadingTask) and not (run / "text" / CHECKPOINT).exists():
         before = words_task(recipe, run)

@@ -12,13 +12,13 @@ from instancediffusion import Scene
 from instancediffusion.cli import cli
 from instancediffusion.cli.progress import Countdown
 from instancediffusion.cli.suite_options import SUITES
-from instancediffusion.cli.suite_run import Maker
 from instancediffusion.datasets import Example
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.evaluation import EvaluationReport
 from instancediffusion.evaluation.report import ScoreTable
 from instancediffusion.evaluation.suites import SUITES as REGISTERED
 from instancediffusion.evaluation.suites import Case, Measure, Suite, register, suite_of
+from instancediffusion.evaluation.suites.bench import Maker
 from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.run import read_cases
 from instancediffusion.evaluation.suites.suite import Values, known

@@ -10,14 +10,13 @@ from PIL import Image
 
 from instancediffusion import Box, Instance, Mask, Point, Scene
 from instancediffusion.cli import cli
-from instancediffusion.cli.inputs import Reading, read_inputs
 from instancediffusion.cli.progress import Countdown
-from instancediffusion.cli.suite_run import Maker, seeds_of
 from instancediffusion.datasets import Example
 from instancediffusion.errors import FailureWarning, SettingsError
 from instancediffusion.evaluation import EvaluationReport, Seen, SeenInstance
 from instancediffusion.evaluation.orders import overlapping_pairs, visible_masks
 from instancediffusion.evaluation.suites import Case, run_suite, suite_of
+from instancediffusion.evaluation.suites.bench import Maker, seeds_of
 from instancediffusion.evaluation.suites.pictures import find_pictures
 from instancediffusion.evaluation.suites.run import read_cases
 from instancediffusion.pipeline import GenerationSettings
@@ -30,6 +29,7 @@ from instancediffusion.projects.overlap_study.composites import Item, compose
 from instancediffusion.projects.overlap_study.telling import tell
 from instancediffusion.runs import file_sha256
 from instancediffusion.scene import ordered, save_scene, without_order
+from instancediffusion.scene.inputs import Reading, read_inputs
 from tests.evaluation.conftest import Oracle
 from tests.projects.overlap_study.tiny_judges import tiny_dino, tiny_sam
 from tests.tiny_pipeline import tiny_pipeline

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from instancediffusion.cli.suite_run import NearDepth
+from instancediffusion.annotation.models.depth import NearDepth
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation.suites import run_suite, suite_of
 from instancediffusion.evaluation.suites.pictures import find_pictures

@@ -10,13 +10,13 @@ from tests.conftest import ROOT
 from tests.evaluation.conftest import small_world
 from tests.tiny_pipeline import tiny_pipeline
 
-from instancediffusion.cli import study_objects
 from instancediffusion.cli.study import study
 from instancediffusion.errors import SettingsError
 from instancediffusion.projects.emoji_judge import Judge, JudgeConfig
 from instancediffusion.projects.emoji_judge.network import JudgeNetwork
 from instancediffusion.projects.emoji_judge.task import with_words
 from instancediffusion.projects.emoji_world.catalogue import FIRST_CORE, KINDS
+from instancediffusion.projects.overlap_study import object_runs
 from instancediffusion.projects.overlap_study.single_objects import (
     caption_requests,
     mean_distance,
@@ -94,7 +94,7 @@ def test_both_commands_draw_score_and_go_on(tmp_path, world, monkeypatch):
         side_px=32, widths=(8, 8, 8, 8), depths=(0, 0, 0, 0), hidden=8, crop_px=16, crop_widths=(8, 8, 8)
     )
     Judge(JudgeNetwork(with_words(config, world))).save(tmp_path / "judge")
-    monkeypatch.setattr(study_objects, "_world", lambda: world)
+    monkeypatch.setattr(object_runs, "object_world", lambda: world)
     (tmp_path / "captions.json").write_text(json.dumps([{"caption": c, "class": k} for c, k in CAPTIONS]))
     told = ["captions", str(tmp_path / "captions.json"), "--judge", str(tmp_path / "judge"), "-o", str(tmp_path / "c")]
     for _ in range(2):

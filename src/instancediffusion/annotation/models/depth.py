@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch.nn.functional import interpolate
 
+from instancediffusion.errors import ModelError
+
 from ..stages import Pixels
-from .pinning import Found
+from .pinning import Found, find
 from .pixels import Preparation, chunks, same_shapes
 
 TYPES = ("depth_anything", "dpt")
@@ -53,3 +56,30 @@ class MonocularDepth:
                     drawn = interpolate(near[None, None], shape, mode="bilinear", align_corners=False)
                     maps[index] = drawn[0, 0].cpu().numpy()
         return maps
+
+
+class NearDepth:
+    """The depth estimator for one picture at a time, opened by its name: what evaluation suites call.
+
+    Args:
+        name: on the hub, or a folder.
+        device: where it runs.
+
+    Raises:
+        ModelError: it is not there, or is none of Depth Anything or DPT.
+    """
+
+    def __init__(self, name: str, device: str) -> None:
+        found = find(name, "depth", torch.device(device))
+        if found.kind not in TYPES:
+            raise ModelError(f"depth: {name} is a model of the kind {found.kind!r}; take one of {', '.join(TYPES)}")
+        self._depth = MonocularDepth(found, 1)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return JSON-like facts."""
+        return self._depth.pin
+
+    def __call__(self, image: Image.Image) -> npt.NDArray[np.float64]:
+        """Return nearness (H, W)."""
+        (near,) = self._depth.nearness([np.asarray(image)])
+        return near.astype(np.float64)

@@ -10,10 +10,27 @@ from instancediffusion.rendering import contact_sheet
 from .kinds import Drawing, Facing, ObjectKind
 from .world import World
 
+SHEETS = ("objects.png", "colours.png", "facings.png", "parts.png", "backgrounds.png", "samples.png", "orders.png")
+"""The files of `all_sheets`."""
+
 _PAPER = (206, 214, 212)
 _INKS = ((214, 32, 40), (20, 90, 220), (0, 130, 60), (150, 40, 170))
 _READABLE = 224
 """Smallest side at which a prompt fits below its picture, in pixels."""
+
+
+def all_sheets(world: World, count: int, seed: int) -> dict[str, Image.Image]:
+    """Draw every sheet there is, by the name of its file.
+
+    Args:
+        world: what is shown.
+        count: samples.
+        seed: of the first.
+    """
+    orders = order_sheet(world, -(-count // 4), seed=seed)
+    plain = (object_sheet, colour_sheet, facing_sheet, part_sheet, background_sheet)
+    drawn = [draw(world) for draw in plain]
+    return dict(zip(SHEETS, [*drawn, sample_sheet(world, count, seed=seed), orders], strict=True))
 
 
 def object_sheet(world: World, cell: int = 96, columns: int = 12) -> Image.Image:

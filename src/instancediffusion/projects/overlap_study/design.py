@@ -17,6 +17,9 @@ from .flip_and_grid import flip_cells, grid_cells
 from .original_suite import original_cells
 from .seed_suite import seed_cells
 
+WORLD_PX = 256
+"""Side of the composites."""
+
 
 def knows_world(folder: Path) -> bool:
     """Tell whether a model folder holds a model of the synthetic world, by the card that its export wrote."""
@@ -24,7 +27,7 @@ def knows_world(folder: Path) -> bool:
     return card.is_file() and "world" in json.loads(card.read_text(encoding="utf-8"))
 
 
-def study_world(side_px: int) -> World:
+def study_world(side_px: int = WORLD_PX) -> World:
     """Open the world whose objects the study is made of; its drawings must have been built."""
     return World.load(
         spec=WorldSpec(size=side_px, min_objects=MIN_OBJECTS, max_objects=4, objects=FIRST_CORE, part_share=0.0)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
+from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import PictureJudge
 from instancediffusion.evaluation.orders import Row, Sighting
+from instancediffusion.projects.emoji_judge import Judge
+from instancediffusion.projects.emoji_judge.evaluation_run import UNTRAINED, check_words
+from instancediffusion.projects.emoji_world import World
 from instancediffusion.scene import Scene
 
 from .cells import Cell
@@ -87,3 +92,38 @@ class NoMeter:
     def describe(self) -> Mapping[str, Any] | None:
         """Return None."""
         return None
+
+
+def open_meter(
+    world: World | None, judge_folder: Path | None, detector: str | None, segmenter: str | None, device: str
+) -> JudgeMeter | PhotographMeter | NoMeter:
+    """Choose what measures the pictures.
+
+    Args:
+        world: the one that they are of, if they are of one.
+        judge_folder: of a trained judge.
+        detector: of objects in photographs: hub id or folder; None where the segmenter is named takes the usual one.
+        segmenter: of photographs, likewise.
+        device: where the latter run.
+
+    Raises:
+        SettingsError: the choice does not suit the pictures, or the world's pictures have no judge.
+        CheckpointError: the folder holds no judge, or a damaged one.
+    """
+    if detector or segmenter:
+        if judge_folder is not None:
+            raise SettingsError("--judge knows the synthetic world, --detector and --segmenter photographs: use one")
+        from instancediffusion.evaluation.suites.phrase_models import DETECTOR, SEGMENTER
+
+        from .photographs import PhotographJudge
+
+        return PhotographMeter(PhotographJudge(detector or DETECTOR, segmenter or SEGMENTER, device))
+    if world is None:
+        if judge_folder is not None:
+            raise SettingsError("--judge knows the synthetic world alone; give a --detector for these pictures")
+        return NoMeter()
+    if judge_folder is None:
+        raise SettingsError(UNTRAINED)
+    judge = Judge.load(judge_folder)
+    check_words(judge, world)
+    return JudgeMeter(judge)

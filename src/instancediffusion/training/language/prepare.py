@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from instancediffusion.training.tokenizer import train_tokenizer
 TOKENIZER, LESSONS, GRAMMAR = "tokenizer", "lessons.safetensors", "grammar.json"
 
 
-def prepare_grammar(config: TextConfig, world: World, folder: Path) -> None:
+def prepare_grammar(config: TextConfig, open_world: Callable[[], World], folder: Path) -> None:
     """Write down how the world's things may be spoken of, hyponyms included, unless it was done before.
 
     Raises:
@@ -33,6 +33,7 @@ def prepare_grammar(config: TextConfig, world: World, folder: Path) -> None:
     """
     path = folder / GRAMMAR
     if not path.exists():
+        world = open_world()
         narrower = narrower_words(WordNet(config.wordnet), {kind.name: kind.nouns for kind in world.kinds})
         learned = {name: [word for word in words if not held_out(word)] for name, words in narrower.items()}
         grammar = Grammar.of(world.kinds, learned, world.backgrounds)
@@ -50,7 +51,7 @@ def load_grammar(folder: Path) -> Grammar:
     return Grammar.from_dict(json.loads(_there(folder / GRAMMAR, "text").read_text("utf-8")))
 
 
-def prepare_lessons(config: TextConfig, world: World, folder: Path) -> None:
+def prepare_lessons(config: TextConfig, open_world: Callable[[], World], folder: Path) -> None:
     """Make the vocabulary and ask the teacher about everything, unless it was done before.
 
     Raises:
@@ -58,6 +59,7 @@ def prepare_lessons(config: TextConfig, world: World, folder: Path) -> None:
     """
     held, path = folder / TOKENIZER, folder / LESSONS
     if not path.exists():
+        world = open_world()
         wordnet, teacher = WordNet(config.wordnet), Teacher(teacher_folder(config.teacher))
         nouns = {kind.name: kind.nouns for kind in world.kinds}
         more = {name: (*nouns[name], *words) for name, words in narrower_words(wordnet, nouns).items()}

@@ -5,34 +5,50 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from PIL import Image
-
-from instancediffusion.annotation.models.depth import TYPES, MonocularDepth
-from instancediffusion.annotation.models.pinning import find
 from instancediffusion.datasets.files import Names
-from instancediffusion.errors import FailureWarning, InstanceDiffusionError, ModelError, SettingsError
-from instancediffusion.evaluation.gallery import make_pictures
-from instancediffusion.evaluation.suites import Case, Models, NotScoredError, Suite, run_suite, suite_of
-from instancediffusion.evaluation.suites.clip import CLIP, FEATURES, Clip, Features
-from instancediffusion.evaluation.suites.detectors import DETECTOR, FileDetector, TransformersDetector
-from instancediffusion.evaluation.suites.phrase_models import SEGMENTER, BoxNetwork, PhraseNetwork
-from instancediffusion.evaluation.suites.pictures import find_pictures
-from instancediffusion.evaluation.suites.run import read_cases
-from instancediffusion.evaluation.suites.suite_report import SuiteResult, to_html, to_markdown, to_report
-from instancediffusion.projects.emoji_judge.evaluation_run import open_judge
+from instancediffusion.errors import FailureWarning, InstanceDiffusionError, SettingsError
 from instancediffusion.runs import ItemState, RunConflictError, RunDirectory, fingerprint, write_atomic
 from instancediffusion.scene import Scene, without_order
 
-from .progress import Countdown
-from .suite_options import SuiteOptions
+from ..gallery import Counter, make_pictures
+from .clip import CLIP, FEATURES, Clip, Features
+from .detectors import DETECTOR, FileDetector, TransformersDetector
+from .models import Models
+from .phrase_models import SEGMENTER, BoxNetwork, PhraseNetwork
+from .pictures import find_pictures
+from .run import read_cases, run_suite
+from .suite import Case, NotScoredError, Suite, suite_of
+from .suite_report import SuiteResult, to_html, to_markdown, to_report
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is to be scored, and by what.
+
+    Attributes:
+        suites: names.
+        scenes: the file or data set of the scenes; None for suites that bring their own.
+        images: the folder of the pictures; None makes them.
+        real: real pictures.
+        detections: what another program found in the pictures.
+        real_detections: what it found in the real ones.
+        names: role -> model on the hub or folder, of those that were named.
+        same_seed: make both orders of a pair from one seed.
+    """
+
+    suites: tuple[str, ...]
+    scenes: Path | None = None
+    images: Path | None = None
+    real: Path | None = None
+    detections: Path | None = None
+    real_detections: Path | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    same_seed: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ class Maker:
     replace: bool = False
     order: bool = True
 
-    def make(self, folder: Path, cases: Sequence[Case], progress: Callable[[str, int], Countdown]) -> list[list[Path]]:
+    def make(self, folder: Path, cases: Sequence[Case], progress: Callable[[str, int], Counter]) -> list[list[Path]]:
         """Make what is missing; returns the picture of each case, none where the model failed."""
         run, names = RunDirectory(folder, "bench"), Names()
         files = [f"pictures/{names.free(case.name, '.png', f'{n:06d}')}" for n, case in enumerate(cases)]
@@ -120,7 +136,7 @@ class _Blind:
         raise NotScoredError("the detections are of the pictures, not of the real ones (--real-detections)")
 
 
-def models_beside(options: SuiteOptions, models: Models) -> Models:
+def models_beside(options: BenchOptions, models: Models) -> Models:
     """Say what looks at the real pictures: what another program found in pictures made is not in them."""
     if options.detections is None:
         return models
@@ -128,33 +144,6 @@ def models_beside(options: SuiteOptions, models: Models) -> Models:
         _Blind() if options.real_detections is None else FileDetector(options.real_detections, _numbers(options.scenes))
     )
     return Models({**models.opened, "detector": seen}, models.openers)
-
-
-class NearDepth:
-    """The depth model of annotation, as suites use it.
-
-    Args:
-        name: on the hub, or a folder.
-        device: where it runs.
-
-    Raises:
-        ModelError: it is not there, or is none of Depth Anything or DPT.
-    """
-
-    def __init__(self, name: str, device: str) -> None:
-        found = find(name, "depth", torch.device(device))
-        if found.kind not in TYPES:
-            raise ModelError(f"depth: {name} is a model of the kind {found.kind!r}; take one of {', '.join(TYPES)}")
-        self._depth = MonocularDepth(found, 1)
-
-    def describe(self) -> Mapping[str, Any]:
-        """Return JSON-like facts."""
-        return self._depth.pin
-
-    def __call__(self, image: Image.Image) -> npt.NDArray[np.float64]:
-        """Return nearness (H, W)."""
-        (near,) = self._depth.nearness([np.asarray(image)])
-        return near.astype(np.float64)
 
 
 DEFAULTS = {
@@ -167,18 +156,25 @@ DEFAULTS = {
 }
 """Role of a model -> the one that is taken where neither the command nor the suite names one."""
 
-_OPENERS: Mapping[str, Callable[[str, str], Any]] = {
+Opener = Callable[[str, str], Any]
+"""Opens the model of a role by its name, on a device."""
+
+_OPENERS: Mapping[str, Opener] = {
     "detector": TransformersDetector,
     "phrases": lambda name, device: PhraseNetwork(name, device, surest=True),
     "segmenter": BoxNetwork,
     "clip": Clip,
     "features": Features,
-    "depth": NearDepth,
-    "judge": lambda name, _: open_judge(Path(name), 5)[0],
 }
 
 
-def models_of(suite: Suite, options: SuiteOptions, device: str, opened: dict[tuple[str, str], Any]) -> Models:
+def models_of(
+    suite: Suite,
+    options: BenchOptions,
+    device: str,
+    opened: dict[tuple[str, str], Any],
+    openers: Mapping[str, Opener] | None = None,
+) -> Models:
     """Say how the models are opened that a suite may ask for.
 
     Args:
@@ -186,7 +182,9 @@ def models_of(suite: Suite, options: SuiteOptions, device: str, opened: dict[tup
         options: may name others.
         device: where they run.
         opened: by role and name, what is open already; is added to.
+        openers: more roles, and what opens their models.
     """
+    known = {**_OPENERS, **(openers or {})}
     if options.detections is not None and "detector" in options.names:
         raise SettingsError("--detector or --detections: one of them says what is in the pictures")
 
@@ -195,10 +193,11 @@ def models_of(suite: Suite, options: SuiteOptions, device: str, opened: dict[tup
         if role == "detector" and options.detections is not None:
             return FileDetector(options.detections, _numbers(options.scenes))
         if (role, name) not in opened:
-            opened[role, name] = _OPENERS[role](name, device)
+            opened[role, name] = known[role](name, device)
         return opened[role, name]
 
-    roles = [*DEFAULTS, *(["judge"] if "judge" in options.names else [])]
+    # A model that has no default is only there if it was named.
+    roles = [role for role in known if role in DEFAULTS or role in options.names]
     return Models(openers={role: partial(open_, role) for role in roles})
 
 
@@ -216,12 +215,13 @@ def _numbers(scenes: Path | None) -> dict[int, str]:
 
 
 def run_bench(
-    options: SuiteOptions,
+    options: BenchOptions,
     output: Path,
     device: str,
     maker: Callable[[], Maker],
-    progress: Callable[[str, int], Countdown],
+    progress: Callable[[str, int], Counter],
     facts: Mapping[str, Any],
+    openers: Mapping[str, Opener] | None = None,
 ) -> Iterator[Path]:
     """Score by each suite; yields the files as they are written.
 
@@ -232,6 +232,7 @@ def run_bench(
         maker: makes pictures where `options.images` is None.
         progress: makes a counter of some work.
         facts: what the report says of the model.
+        openers: opens models of roles that this package has nothing for, such as "depth" and "judge".
     """
     suites = [suite_of(name) for name in options.suites]
     results, opened = list[SuiteResult](), dict[tuple[str, str], Any]()
@@ -248,7 +249,7 @@ def run_bench(
         cases = read_cases(suite, options.scenes)
         folder = output if options.scenes is not None else output / suite.name
         images = making.make(folder, cases, progress) if making is not None else _found(suite, cases, options)
-        models = models_of(suite, options, device, opened)
+        models = models_of(suite, options, device, opened, openers)
         result = _result(suite, cases, images, models, options, output, progress)
         if making is not None:
             result = replace(result, facts={**result.facts, "seeds": _told_seeds(cases)})
@@ -265,9 +266,9 @@ def _result(
     cases: Sequence[Case],
     images: Sequence[Sequence[Path]],
     models: Models,
-    options: SuiteOptions,
+    options: BenchOptions,
     output: Path,
-    progress: Callable[[str, int], Countdown],
+    progress: Callable[[str, int], Counter],
 ) -> SuiteResult:
     return run_suite(
         suite,
@@ -290,6 +291,6 @@ def _told_seeds(cases: Sequence[Case]) -> str:
     return f"{different} for {len(seeds)} pictures: those of both orders of a pair start from the same noise"
 
 
-def _found(suite: Suite, cases: Sequence[Case], options: SuiteOptions) -> list[list[Path]]:
+def _found(suite: Suite, cases: Sequence[Case], options: BenchOptions) -> list[list[Path]]:
     assert options.images is not None, "pictures are made where there is no folder of them"
     return find_pictures(cases, options.images, suite.picture_of)

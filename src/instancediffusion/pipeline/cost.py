@@ -1,19 +1,25 @@
-"""What presets and each of their levers save, and how far the picture goes from what it was."""
+"""What calls of the network and whole pictures cost on this machine; what presets and their levers save."""
 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
 
-from instancediffusion import Box, Instance, Scene
+from instancediffusion.adapter import Grounding, InstanceAdapter
+from instancediffusion.adapter.deep_cache import OuterBlocks
+from instancediffusion.conditioning import LocationTensors
 from instancediffusion.presets import find_preset
+from instancediffusion.scene import Box, Instance, Mask, Point, Scene
 from instancediffusion.settings import GenerationSettings
 
 NAMES = ("panda", "castle", "tree", "house", "car", "apple", "vase", "robot")  # over and over
@@ -116,3 +122,88 @@ def _measured(
     usual, before = reference or (median, picture)
     change = float(np.sqrt(np.square(picture - before).mean()))
     return Measured(name, median, median / usual, output.network_rows, change), picture
+
+
+def unet_calls(
+    unet: UNet2DConditionModel, adapter: InstanceAdapter, instances: int, side: int
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """The kinds of call that a picture is made of, by name, each ready to be timed.
+
+    Args:
+        unet: with the adapter grafted on.
+        adapter: that adapter.
+        instances: of the scene.
+        side: of the latents.
+    """
+    generator = torch.Generator().manual_seed(0)
+    dtype = unet.dtype
+    x = torch.randn(1, 4, side, side, generator=generator).to(dtype)
+    context = torch.randn(1, 77, 768, generator=generator).to(dtype)
+    captions = torch.randn(1, instances, 768, generator=generator).to(dtype)
+    bitmap = torch.zeros(512, 512, dtype=torch.bool)
+    bitmap[100:300, 60:200] = True
+    mask = Mask.from_array(bitmap.numpy())
+    scene = Scene(
+        prompt="a scene",
+        width=512,
+        height=512,
+        instances=tuple(
+            Instance(caption="a thing", box=Box(0.1, 0.2, 0.6, 0.7), point=Point(0.3, 0.4), mask=mask)
+            for _ in range(instances)
+        ),
+    )
+    locations = adapter.locations([scene])
+
+    def ground(rule: str = "none", places: LocationTensors = locations, features: torch.Tensor = captions) -> Grounding:
+        with torch.inference_mode():
+            grounding: Grounding = adapter(places, features, instance_mask=rule)
+            return grounding
+
+    def call(grounding: Grounding) -> Callable[[], object]:
+        def run() -> object:
+            with torch.inference_mode():
+                return unet(x, 500, encoder_hidden_states=context, cross_attention_kwargs={"grounding": grounding})
+
+        return run
+
+    conditional = ground()
+    null = ground(places=LocationTensors.empty(1), features=captions[:, :0])
+    blocks = OuterBlocks(unet)
+
+    def outer() -> object:
+        with torch.inference_mode():
+            told = {"encoder_hidden_states": context, "cross_attention_kwargs": {"grounding": conditional}}
+            if not features:
+                features.append(blocks.whole(unet, x, 500, **told)[1])
+            return blocks.outer(features[0], x, 500, **told)
+
+    features: list[torch.Tensor] = []
+    yield "tokens and keys, once a scene", ground
+    yield "call, conditional", call(conditional)
+    yield "call, unconditional", call(null)
+    yield "call, grounding scale 0", call(conditional.scaled(0))
+    yield "call, deep features reused", outer
+    yield "call, instance mask 'grounding'", call(ground("grounding"))
+    yield "call, instance mask 'full'", call(ground("full"))
+    yield "call, instance mask 'visibility'", call(ground("visibility"))
+
+
+def median_seconds(run: Callable[[], object], calls: int) -> float:
+    """Median wall time of some calls, after one that does not count."""
+    run()
+    seconds = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def peak_gib() -> float:
+    """Most memory this process has had so far; NaN on Windows."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -1,0 +1,60 @@
+"""Opening a model where it is to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instancediffusion.errors import SettingsError
+from instancediffusion.pipeline.pipeline import InstanceDiffusionPipeline
+
+
+def open_pipeline(
+    folder: Path,
+    adapter: Path | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+    variant: str | None = None,
+) -> InstanceDiffusionPipeline:
+    """Load a model onto a device.
+
+    Args:
+        folder: of the model; see `local_model`.
+        adapter: one that takes the place of the model's own.
+        dtype: name of a torch type.
+        device: None is the fastest there is.
+        variant: of the weights; see `choose_variant`.
+
+    Raises:
+        SettingsError: the device cannot be used here.
+    """
+    place = device or fastest_device()
+    given: dict[str, Any] = {"adapter": adapter, "variant": variant}
+    given = {name: value for name, value in given.items() if value is not None}
+    pipeline = InstanceDiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), **given)
+    try:
+        return pipeline.to(place)  # type: ignore[no-any-return, unused-ignore]
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
+        raise SettingsError(f"device: {place!r} cannot be used here ({str(error).splitlines()[0]})") from error
+
+
+def fastest_device() -> str:
+    """Name the fastest device there is."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def open_quietly(
+    folder: Path,
+    adapter: Path | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+    variant: str | None = None,
+) -> InstanceDiffusionPipeline:
+    """Load a model as `open_pipeline` does, without progress bars."""
+    pipeline = open_pipeline(folder, adapter, dtype, device, variant)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -50,7 +50,7 @@ class Extension:
 EXTENSIONS = (
     Extension(
         "location kind",
-        "scene/locations/base.py:register_location",
+        "scene/locations/kind.py:register_location",
         (
             r"(^|_)scribbles?(_|$)|Scribble",
             r"(^|_)points?(_|$)|Point",
@@ -71,15 +71,15 @@ EXTENSIONS = (
     ),
     Extension(
         "scene format",
-        "scene/formats/registry.py:register",
+        "scene/formats/scene_format.py:register",
         ("official", "(?i)coco", "native"),
         ("scene", "cli", "studio"),
     ),
-    Extension("dataset format", "datasets/registry.py:register", ("webdataset", "(?i)yolo", "imagefolder")),
+    Extension("dataset format", "datasets/dataset_format.py:register", ("webdataset", "(?i)yolo", "imagefolder")),
     Extension(
         "evaluation suite", "evaluation/suites/suite.py:register", ("(?i)^mig$", "(?i)^points$", "(?i)^attributes$")
     ),
-    Extension("base model", "adapter/backbones/base.py:register_backbone", (r"(?i)^(is_|sd)?xl$|sdxl",)),
+    Extension("base model", "adapter/backbones/backbone.py:register_backbone", (r"(?i)^(is_|sd)?xl$|sdxl",)),
     Extension(
         "option of a run",
         "cli/settings_options.py:settings_options",

@@ -18,8 +18,8 @@ import time
 import torch
 
 from instancediffusion import InstanceDiffusionPipeline
-from instancediffusion.pipeline.cost import bench_scene
 from instancediffusion.pipeline.random_weights import random_pipeline
+from instancediffusion.pipeline.timing import bench_scene
 
 
 def main() -> None:

@@ -2,7 +2,7 @@ import gc
 
 import pytest
 
-from instancediffusion.cli.collector import uncollected
+from instancediffusion.cli.libraries import uncollected
 
 
 @pytest.mark.parametrize("was_on", [True, False])

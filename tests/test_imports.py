@@ -98,8 +98,10 @@ def test_modules_that_moved_are_found_by_their_old_names(old, new):
 def test_names_that_moved_are_found_in_their_old_package(package, name, home):
     place = import_module(f"instancediffusion.{home}")
     warned = rf"instancediffusion.{package}.{name} is now {place.__name__}.{name};"
+    old = import_module(f"instancediffusion.{package}")
+    vars(old).pop(name, None)  # an old module of that name, which another test has imported
     with pytest.warns(FutureWarning, match=warned) as told:
-        found = getattr(import_module(f"instancediffusion.{package}"), name)
+        found = getattr(old, name)
     assert found is getattr(place, name) and Path(told[0].filename).name == Path(__file__).name
 
 
@@ -109,6 +111,10 @@ def test_other_names_are_not_found_and_an_old_one_from_its_package_is():
     forget_old_modules()
     with pytest.warns(FutureWarning):
         from instancediffusion.worlds import sheets
+    with pytest.warns(FutureWarning):
+        import_module("instancediffusion.evaluation.layouts")
+    with pytest.raises(TypeError, match="layouts"):  # a module, and the function that was there before it was imported
+        import_module("instancediffusion.evaluation").layouts()
     assert sheets.object_sheet.__module__ == "instancediffusion.projects.emoji_world.contact_sheets"
 
 

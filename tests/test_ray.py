@@ -20,8 +20,8 @@ from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.pipeline.opening import open_quietly
 from instancediffusion.projects.emoji_judge import Judge, JudgeConfig
 from instancediffusion.projects.emoji_judge.evaluation_run import EvaluationRun
+from instancediffusion.projects.emoji_judge.judge_task import with_words
 from instancediffusion.projects.emoji_judge.network import JudgeNetwork
-from instancediffusion.projects.emoji_judge.task import with_words
 from instancediffusion.ray_pool import RayOptions, ray_map
 from instancediffusion.runs import RunDirectory
 from instancediffusion.scene import save_scene

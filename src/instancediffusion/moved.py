@@ -13,28 +13,71 @@ from typing import Any
 ROOT = __name__.rpartition(".")[0]
 
 MODULES = {
+    "adapter.backbones.base": "adapter.backbones.backbone",
+    "adapter.fourier": "adapter.unifusion",
     "annotation.models.loading": "annotation.models.pinning",
     "annotation.objects": "annotation.selection",
     "annotation.order": "annotation.depth_order",
+    "annotation.pictures": "annotation.unlabelled_pictures",
+    "annotation.run": "annotation.annotation_run",
+    "annotation.settings": "annotation.annotation_settings",
+    "annotation.stages": "annotation.protocols",
+    "checkpoints.names": "checkpoints.tensor_names",
+    "checkpoints.official": "checkpoints.published",
+    "datasets.files": "datasets.file_access",
+    "datasets.registry": "datasets.dataset_format",
     "evaluation.judges": "projects.emoji_judge",
+    "evaluation.judges.config": "projects.emoji_judge.judge_config",
     "evaluation.judges.lessons": "projects.emoji_judge.label_maps",
+    "evaluation.judges.task": "projects.emoji_judge.judge_task",
     "evaluation.layouts": "projects.emoji_judge.layouts",
+    "evaluation.orders.requests": "evaluation.orders.overlapping",
+    "evaluation.suites.pictures": "evaluation.suites.found_pictures",
     "evaluation.suites.report": "evaluation.suites.suite_report",
+    "evaluation.suites.run": "evaluation.suites.suite_run",
+    "pipeline.folder": "pipeline.picture_folder",
+    "pipeline.hub": "pipeline.hub_mixin",
+    "pipeline.picture": "scene.notes",
+    "pipeline.single_file": "pipeline.components",
+    "pipeline.vocabulary": "pipeline.familiar",
+    "rendering.colours": "rendering.palette",
+    "scene.examples": "scene.files",
+    "scene.formats.coco.keys": "scene.formats.coco.coco_scene",
+    "scene.formats.registry": "scene.formats.scene_format",
+    "scene.locations.base": "scene.locations.kind",
+    "scene.report": "scene.problem_report",
+    "scene.text": "scene.json_text",
     "studies": "projects.overlap_study",
+    "studies.markdown": "projects.overlap_study.study_report",
+    "studies.measures": "projects.overlap_study.study_metrics",
+    "studies.metrics": "projects.overlap_study.study_metrics",
+    "studies.parts": "projects.overlap_study.model_parts",
+    "studies.report": "projects.overlap_study.study_report",
+    "studies.run": "projects.overlap_study.study_run",
+    "studio.limits": "studio.bounds",
+    "studio.requests": "studio.page_requests",
+    "studio.scenes": "studio.scene_checks",
     "studio.seeds": "studio.store",
+    "training.base": "training.base_model",
+    "training.dataset": "training.dataset_scenes",
     "training.frozen": "training.checkpoint",
     "training.language.reading": "training.language.reading_task",
     "training.language.start": "training.language.distilled",
     "training.language.words": "training.language.words_task",
+    "training.loop": "training.fit",
     "training.relative": "training.relative_task",
+    "training.scenes": "training.drawn_scenes",
     "training.scoring": "training.preview",
     "training.seeds": "training.task",
     "training.start": "training.pretrained",
+    "training.text": "training.text_model",
     "worlds": "projects.emoji_world",
     "worlds.catalogue.outdoors": "projects.emoji_world.catalogue.landscape",
     "worlds.catalogue.palettes": "projects.emoji_world.colours",
     "worlds.export": "projects.emoji_world.coco_export",
+    "worlds.fillers": "projects.emoji_world.captions",
     "worlds.sheets": "projects.emoji_world.contact_sheets",
+    "worlds.spec": "projects.emoji_world.world_spec",
     "worlds.words": "scene.english",
 }
 """Modules by their old names, and where what they held is now; what stands in a package has moved with it."""
@@ -85,6 +128,14 @@ def _warn(old: str, new: str) -> None:
     warnings.warn(f"{old} is now {new}; the old name goes with the next release", FutureWarning, 3)
 
 
+class _Named(ModuleType):
+    """An old module in whose package there was a function of the same name: both are found there."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the function."""
+        return getattr(self, self.__name__.rpartition(".")[2])(*args, **options)
+
+
 class OldModules:
     """Finds and fills modules by their old names; see `sys.meta_path`."""
 
@@ -103,6 +154,9 @@ class OldModules:
         home = f"{ROOT}.{new_name(module.__name__.removeprefix(f'{ROOT}.'))}"
         new = import_module(home)
         _warn(module.__name__, home)
+        package, _, last = module.__name__.rpartition(".")
+        if last in NAMES.get(package.removeprefix(f"{ROOT}."), ()):
+            module.__class__ = _Named  # the import system sets it in the package, in place of the function there
         module.__dict__.update({key: value for key, value in vars(new).items() if not key.startswith("__")})
 
 

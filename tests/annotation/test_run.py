@@ -8,8 +8,14 @@ import pytest
 from PIL import Image
 from tests.annotation.constructed import Eyes, find, paint, save
 
-from instancediffusion.annotation import AnnotationSettings, PictureFolder, Target, annotate_dataset, open_pictures
-from instancediffusion.annotation import run as annotation_run
+from instancediffusion.annotation import (
+    AnnotationSettings,
+    PictureFolder,
+    Target,
+    annotate_dataset,
+    annotation_run,
+    open_pictures,
+)
 from instancediffusion.datasets import FORMATS, Example, open_dataset
 from instancediffusion.errors import SettingsError
 from instancediffusion.ray_pool import RayOptions

@@ -17,9 +17,9 @@ from instancediffusion.evaluation.gallery import Gallery
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.projects.emoji_judge import Judge, JudgeConfig
 from instancediffusion.projects.emoji_judge.evaluation_run import EvaluationRun, check_words
+from instancediffusion.projects.emoji_judge.judge_task import with_words
 from instancediffusion.projects.emoji_judge.layouts import GROUPS as KNOWN
 from instancediffusion.projects.emoji_judge.network import JudgeNetwork
-from instancediffusion.projects.emoji_judge.task import with_words
 from instancediffusion.projects.overlap_study.compared import chosen
 from instancediffusion.runs import RunConflictError
 from tests.tiny_pipeline import tiny_pipeline

@@ -10,13 +10,13 @@ from instancediffusion.geometry import box_iou
 from instancediffusion.projects.emoji_judge import Judge, JudgeConfig, JudgeLessons, JudgeTask, check_judge
 from instancediffusion.projects.emoji_judge.grouping import group_cells
 from instancediffusion.projects.emoji_judge.judge import unknown_words
+from instancediffusion.projects.emoji_judge.judge_task import with_words
 from instancediffusion.projects.emoji_judge.label_maps import LessonPool, lesson_of, targets_of
 from instancediffusion.projects.emoji_judge.losses import box_overlap, judge_loss, reading_loss
 from instancediffusion.projects.emoji_judge.network import Answer, JudgeNetwork
 from instancediffusion.projects.emoji_judge.objects import read_objects
 from instancediffusion.projects.emoji_judge.reader import Reading, crops_of, told_corners, windows_around
 from instancediffusion.projects.emoji_judge.recipe import JudgeRecipe, train_judge
-from instancediffusion.projects.emoji_judge.task import with_words
 from instancediffusion.projects.emoji_judge.windows import share_in, windows_of
 from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.config import OptimiserConfig, read_as

@@ -14,7 +14,7 @@ from instancediffusion import Box, Instance, InstanceDiffusionPipeline, Mask, Po
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.editing import find_change
 from instancediffusion.pipeline.layered_output import composite, layer_files, openraster
-from instancediffusion.pipeline.picture import png_bytes
+from instancediffusion.scene.notes import png_bytes
 from tests.tiny_pipeline import disc, scene_of
 
 FAST = {"num_inference_steps": 3, "guidance_scale": 2.0, "mis_fraction": 0.4}

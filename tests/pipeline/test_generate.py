@@ -16,10 +16,10 @@ from instancediffusion import InstanceDiffusionPipeline, Scene, save_scene
 from instancediffusion.cli import cli
 from instancediffusion.cli.progress import Reporter
 from instancediffusion.errors import InstanceDiffusionError, ModelError
-from instancediffusion.pipeline.folder import Picture, batches
-from instancediffusion.pipeline.picture import png_bytes, read_notes
+from instancediffusion.pipeline.picture_folder import Picture, batches
 from instancediffusion.runs import DATABASE, MANIFEST
 from instancediffusion.scene.inputs import Reading, read_inputs
+from instancediffusion.scene.notes import png_bytes, read_notes
 from tests.tiny_pipeline import scene_of, tiny_pipeline
 
 BEST = {"num_inference_steps": 2, "guidance_scale": 2.0}

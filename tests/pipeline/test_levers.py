@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from instancediffusion.cli import cli
 from instancediffusion.errors import SettingsError
-from instancediffusion.pipeline.cost import LEVERS
+from instancediffusion.pipeline.timing import LEVERS
 from instancediffusion.presets import PRESETS, Preset
 from instancediffusion.settings import GenerationSettings, register_preset
 from tests.tiny_pipeline import scene_of, tiny_pipeline

@@ -5,7 +5,7 @@ import torch
 
 from instancediffusion.conditioning.text import encode_texts
 from instancediffusion.errors import SceneWarning
-from instancediffusion.pipeline.vocabulary import unknown_words, warn_of_unknown_words
+from instancediffusion.pipeline.familiar import unknown_words, warn_of_unknown_words
 from instancediffusion.scene.emphasis import warn_of_foreign_syntax, weighted_parts
 from tests.tiny_pipeline import TOKENS, tiny_text_encoder, tiny_tokenizer
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from instancediffusion.rendering import contact_sheet, render_overlay, render_overlay_svg
-from instancediffusion.rendering.colours import instance_colour
 from instancediffusion.rendering.labels import LabelPlacer, Wish
 from instancediffusion.rendering.painter import text_width
+from instancediffusion.rendering.palette import instance_colour
 from instancediffusion.rendering.wrap import shorten, wrap
 from instancediffusion.scene import Box, Instance, Mask, Point, Scene, Scribble, load_scene
 

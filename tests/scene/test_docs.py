@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 
 from instancediffusion.scene import LOCATIONS, Scene
-from instancediffusion.scene.formats.registry import FORMATS
+from instancediffusion.scene.formats.scene_format import FORMATS
 
 PAGE = Path("docs/scenes.md")
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from instancediffusion import Box, Instance, Scene, load_scene, save_scene
 from instancediffusion.cli import cli
 from instancediffusion.scene import NamedScene, SceneFormat, check_scene_text, register
-from instancediffusion.scene.formats.registry import FORMATS
+from instancediffusion.scene.formats.scene_format import FORMATS
 
 SCENE = Scene("two hens", (Instance("hen", box=Box(0, 0, 0.5, 1)), Instance("hen", box=Box(0.5, 0, 1, 1))), 64, 32)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from instancediffusion.errors import SceneError, SceneWarning
 from instancediffusion.scene import Box, Scene, check_scene, load_scene, save_scene
 from instancediffusion.scene.formats.official import read_official, write_official
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
 from .strategies import alike, scenes
 

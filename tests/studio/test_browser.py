@@ -639,7 +639,7 @@ def test_scenes_are_dropped_pasted_and_refused(page, examples, tmp_path):
 def test_masks_references_and_generated_pictures_are_dropped(page, tmp_path):
     from PIL import Image
 
-    from instancediffusion.pipeline.picture import png_bytes
+    from instancediffusion.scene.notes import png_bytes
     from tests.tiny_pipeline import scene_of
 
     bitmap = np.zeros((512, 512), np.uint8)

@@ -11,13 +11,13 @@ from PIL import Image
 
 from instancediffusion import Box, Instance, Scene
 from instancediffusion.errors import PicturesError, SettingsError
-from instancediffusion.pipeline.picture import read_notes
 from instancediffusion.scene import scene_text
+from instancediffusion.scene.notes import read_notes
 from instancediffusion.studio import Engine, Limits, RunStore, Studio
+from instancediffusion.studio.bounds import RefusedError
 from instancediffusion.studio.engine import CancelledError
 from instancediffusion.studio.jobs import Job
-from instancediffusion.studio.limits import RefusedError
-from instancediffusion.studio.requests import plan_of
+from instancediffusion.studio.page_requests import plan_of
 from tests.tiny_pipeline import scene_of, tiny_pipeline
 
 BEST = {"num_inference_steps": 4, "guidance_scale": 2.0, "scheduler": "ddim"}

@@ -10,12 +10,12 @@ from PIL import Image
 
 from instancediffusion import Mask, Scene, load_scene
 from instancediffusion.errors import SceneError
-from instancediffusion.pipeline.picture import png_bytes
 from instancediffusion.scene import scene_text
+from instancediffusion.scene.notes import png_bytes
+from instancediffusion.studio.bounds import Limits, RefusedError
 from instancediffusion.studio.examples import Examples, examples_folder
 from instancediffusion.studio.intake import decoded, read_file
-from instancediffusion.studio.limits import Limits, RefusedError
-from instancediffusion.studio.scenes import check, instance_of
+from instancediffusion.studio.scene_checks import check, instance_of
 from tests.tiny_pipeline import disc, scene_of
 
 LIMITS = Limits(min_side_px=16)

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from instancediffusion.errors import ModelError
+from instancediffusion.studio.bounds import Limits, RefusedError
 from instancediffusion.studio.jobs import ENDED, CancelledError, JobQueue
-from instancediffusion.studio.limits import Limits, RefusedError
 
 LIMITS = Limits(queue=5, jobs_of_session=3, finished_jobs=4)
 

@@ -13,10 +13,10 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.presets import PRESETS
 from instancediffusion.studio import controls
+from instancediffusion.studio.bounds import Limits, RefusedError
 from instancediffusion.studio.cost import rows_of_steps
 from instancediffusion.studio.grids import ORDER, ORDERS, swapped
-from instancediffusion.studio.limits import Limits, RefusedError
-from instancediffusion.studio.requests import plan_of
+from instancediffusion.studio.page_requests import plan_of
 from instancediffusion.studio.store import exact_seed
 from tests.tiny_pipeline import scene_of
 

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 import pytest
 
 from instancediffusion.runs import DATABASE, RunDirectory
+from instancediffusion.studio.bounds import RefusedError
 from instancediffusion.studio.drafts import DraftStore
-from instancediffusion.studio.limits import RefusedError
 from instancediffusion.studio.store import RunStore
 from tests.tiny_pipeline import scene_of
 

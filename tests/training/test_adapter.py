@@ -77,7 +77,7 @@ def test_the_adapter_learns_and_the_base_does_not_change(run, adapting, base):
     unet = {name: value.clone() for name, value in before.unet.state_dict().items()}
     untrained = errors(before)
 
-    from instancediffusion.training.loop import fit
+    from instancediffusion.training.fit import fit
 
     task = stages.diffusion_task(recipe, run)
     fit(task, longer, run / "long", {"diffusion": {}})

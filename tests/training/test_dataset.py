@@ -25,7 +25,7 @@ from instancediffusion.scene import Box, Instance, Mask, Point, Scene, Scribble
 from instancediffusion.training import stages
 from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.config import DatasetConfig
-from instancediffusion.training.dataset import read_scenes, record
+from instancediffusion.training.dataset_scenes import read_scenes, record
 
 from .conftest import home_made_world
 

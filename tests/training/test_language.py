@@ -20,6 +20,7 @@ from instancediffusion.scene.english import plural
 from instancediffusion.training import stages
 from instancediffusion.training.checkpoint import check_same_recipe, load_checkpoint
 from instancediffusion.training.export import known_to
+from instancediffusion.training.fit import CHECKPOINT
 from instancediffusion.training.language.corpus import build_corpus, common_nouns
 from instancediffusion.training.language.filler import dressed
 from instancediffusion.training.language.grammar import COLOUR_WORDS, NUMBERS, SIDES, Grammar
@@ -27,8 +28,7 @@ from instancediffusion.training.language.prepare import load_grammar, load_lesso
 from instancediffusion.training.language.teacher import Teacher, teacher_folder
 from instancediffusion.training.language.wordnet import WordNet, held_out, hyponyms
 from instancediffusion.training.language.words_task import WordsTask
-from instancediffusion.training.loop import CHECKPOINT
-from instancediffusion.training.text import TextSide
+from instancediffusion.training.text_model import TextSide
 from instancediffusion.training.tokenizer import WORD_END, _learn
 
 # word(s), file of the lexicographer, parent, gloss

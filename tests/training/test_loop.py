@@ -13,7 +13,7 @@ import torch
 
 from instancediffusion.training import stages
 from instancediffusion.training.checkpoint import load_checkpoint
-from instancediffusion.training.loop import fit
+from instancediffusion.training.fit import fit
 from instancediffusion.training.optimisers import optimiser
 
 from .conftest import shared

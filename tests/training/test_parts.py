@@ -17,7 +17,7 @@ from instancediffusion.training.objective import Objective, scheduler_config
 from instancediffusion.training.optimisers import optimiser
 from instancediffusion.training.schedule import Schedule
 from instancediffusion.training.task import step_seed
-from instancediffusion.training.text import TextSide, build_text_model
+from instancediffusion.training.text_model import TextSide, build_text_model
 from instancediffusion.training.tokenizer import train_tokenizer
 
 TEXTS = ["a red balloon", "two yellow birds facing left", "a balloon in front of a castle", "birds behind a red castle"]

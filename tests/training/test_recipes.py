@@ -8,7 +8,7 @@ import torch
 
 from instancediffusion.checkpoints import mini_folder
 from instancediffusion.errors import SettingsError
-from instancediffusion.training import loop, stages
+from instancediffusion.training import fit, stages
 from instancediffusion.training.checkpoint import load_checkpoint, save_checkpoint
 from instancediffusion.training.config import read_recipe
 
@@ -124,7 +124,7 @@ def test_ten_minutes_of_a_gpu_run_in_small(read, recipe, exported, world, tmp_pa
         kept.append(state["step"])
         save_checkpoint(path, state)
 
-    monkeypatch.setattr(loop, "save_checkpoint", keep)
+    monkeypatch.setattr(fit, "save_checkpoint", keep)
     stages.diffusion(shrunken, tmp_path)
     assert kept == [1, 2]
     state = load_checkpoint(tmp_path / "diffusion" / "checkpoint.pt")

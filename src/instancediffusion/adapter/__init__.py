@@ -2,12 +2,11 @@
 
 from instancediffusion.adapter.adapter import InstanceAdapter
 from instancediffusion.adapter.backbones import Backbone, register_backbone
-from instancediffusion.adapter.fourier import fourier_features
 from instancediffusion.adapter.gated_attention import GatedSelfAttention
 from instancediffusion.adapter.grounding import Grounding
 from instancediffusion.adapter.mask_encoder import MaskEncoder
 from instancediffusion.adapter.scaleu import ScaleU
-from instancediffusion.adapter.unifusion import GroundingTokens, UniFusion
+from instancediffusion.adapter.unifusion import GroundingTokens, UniFusion, fourier_features
 
 __all__ = [
     "Backbone",

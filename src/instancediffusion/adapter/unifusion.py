@@ -8,9 +8,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from instancediffusion.adapter.fourier import fourier_features
 from instancediffusion.adapter.mask_encoder import MaskEncoder
 from instancediffusion.conditioning import KINDS, LocationTensors
+
+TEMPERATURE = 100.0
+"""Largest frequency of the Fourier features."""
+
+
+def fourier_features(coordinates: Tensor, frequencies: int) -> Tensor:
+    """Sines and cosines of coordinates at geometric frequencies f_k = 100^(k / K), without a factor 2 pi.
+
+    Args:
+        coordinates: (..., D), fractions of the canvas.
+        frequencies: K.
+
+    Returns:
+        (..., 2 K D) float32, ordered sin(f_0 c), cos(f_0 c), sin(f_1 c), ... with D values each. Always
+        computed in float32: at f = 75 half precision would lose the third digit of the place.
+    """
+    exponents = torch.arange(frequencies, device=coordinates.device, dtype=torch.float32) / frequencies
+    angles = coordinates.float()[..., None, :] * (TEMPERATURE**exponents)[:, None]
+    return torch.stack([angles.sin(), angles.cos()], dim=-2).flatten(-3)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from instancediffusion.datasets.holding import held
 from instancediffusion.geometry import mask_box
 from instancediffusion.scene import Box, Instance, Mask, Scene
 from instancediffusion.scene.checks import check_text
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
+from .annotation_settings import AnnotationSettings
 from .depth_order import Bools, layers, order_by_depth, order_by_visibility
+from .protocols import PixelBox, Pixels, Stages
 from .selection import clean_tags, fitted_mask, instance_caption, kept_detections, one_line
-from .settings import AnnotationSettings
-from .stages import PixelBox, Pixels, Stages
 
 NO_WORDS = "a picture"
 _ORDER_PIXELS = 2_000_000

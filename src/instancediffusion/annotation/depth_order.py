@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .stages import PixelBox
+from .protocols import PixelBox
 
 Bools = npt.NDArray[np.bool_]
 Relations = dict[tuple[int, int], int]

@@ -10,7 +10,7 @@ import numpy as np
 from instancediffusion.geometry import box_iou, clip_boxes, mask_box
 from instancediffusion.scene import Mask
 
-from .stages import Detection, PixelBox
+from .protocols import Detection, PixelBox
 
 _SEPARATORS = re.compile(r"[.,;:?!()\[\]{}\"\s]+")
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")

@@ -11,7 +11,7 @@ from instancediffusion.checkpoints.folder import (
     write_adapter,
     write_folder,
 )
-from instancediffusion.checkpoints.official import (
+from instancediffusion.checkpoints.published import (
     OfficialComponents,
     load_official,
     load_official_adapter,

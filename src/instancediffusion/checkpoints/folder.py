@@ -19,7 +19,7 @@ from transformers import CLIPTokenizer
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints.cards import CARDS, ModelCard, mini_folder
 from instancediffusion.checkpoints.hub import download_file, download_parts
-from instancediffusion.checkpoints.official import OfficialComponents, load_official
+from instancediffusion.checkpoints.published import OfficialComponents, load_official
 from instancediffusion.checkpoints.single_file import SingleFileComponents
 from instancediffusion.errors import CheckpointError, ModelError
 from instancediffusion.runs import cache_folder, file_sha256

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from instancediffusion.checkpoints.contents import UNET, VAE, WeightsFile, open_weights
-from instancediffusion.checkpoints.official import default_heads, fill, numbers, official_scheduler
+from instancediffusion.checkpoints.published import default_heads, fill, numbers, official_scheduler
 from instancediffusion.errors import CheckpointError
 
 Family = Literal["sd1", "sd2", "sdxl"]

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints.contents import WeightsFile, open_weights
-from instancediffusion.checkpoints.names import unet_name
-from instancediffusion.checkpoints.official import NET, adapter_config, default_heads, fill_adapter
+from instancediffusion.checkpoints.published import NET, adapter_config, default_heads, fill_adapter
+from instancediffusion.checkpoints.tensor_names import unet_name
 from instancediffusion.errors import CheckpointError
 
 _FUSER = re.compile(

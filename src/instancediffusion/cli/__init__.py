@@ -16,8 +16,8 @@ import click
 from instancediffusion import __version__
 from instancediffusion.errors import InstanceDiffusionError, SceneError, SettingsError
 
+from .click_types import Group
 from .defaults import PREFIX, default_map, name_variables, read_defaults
-from .groups import Group
 
 # Name -> what `--help` says. The command is the attribute of that name in the module of that name in this package.
 COMMANDS = {

@@ -10,7 +10,7 @@ import click
 
 from instancediffusion.errors import SettingsError
 
-from .engine import engine_options
+from .model_options import engine_options
 from .progress import told_warnings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import click
 
 from instancediffusion.presets import PRESETS
 
-from .names import Names
+from .click_types import Names
 
 if TYPE_CHECKING:
     pass
@@ -58,8 +58,8 @@ def bench(
     """
     import torch
 
-    from instancediffusion.pipeline.cost import median_seconds, peak_gib, unet_calls
     from instancediffusion.pipeline.random_weights import published_size
+    from instancediffusion.pipeline.timing import median_seconds, peak_gib, unet_calls
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -93,8 +93,8 @@ def _pictures(
     import torch
 
     from instancediffusion.pipeline import InstanceDiffusionPipeline
-    from instancediffusion.pipeline.cost import bench_scene, pictures
     from instancediffusion.pipeline.random_weights import random_pipeline
+    from instancediffusion.pipeline.timing import bench_scene, pictures
 
     kind = getattr(torch, dtype)
     pipeline = (

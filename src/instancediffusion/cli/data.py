@@ -12,7 +12,7 @@ import click
 from instancediffusion.errors import SettingsError
 
 from .annotate import annotate
-from .groups import Group
+from .click_types import Group
 from .progress import told_warnings
 
 if TYPE_CHECKING:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .collector import uncollected
-from .engine import engine_options
-from .groups import Group
-from .model_options import model_options
-from .progress import Reporter, quieten_libraries
+from .click_types import Group
+from .libraries import quieten_libraries, uncollected
+from .model_options import engine_options, model_options
+from .progress import Reporter
 from .settings_options import settings_of, settings_options
 
 if TYPE_CHECKING:

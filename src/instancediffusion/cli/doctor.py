@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from instancediffusion.pipeline.diagnosis import diagnose, mini_vocabulary
+from instancediffusion.diagnosis import diagnose, mini_vocabulary
 
 
 @click.command()

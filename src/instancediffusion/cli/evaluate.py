@@ -12,13 +12,14 @@ import click
 from instancediffusion.errors import SettingsError
 from instancediffusion.presets import PUBLISHED_INFERENCE
 
-from .engine import engine_options
-from .progress import Countdown, quieten_libraries
+from .libraries import quieten_libraries
+from .model_options import engine_options
+from .progress import Countdown
 from .settings_options import settings_of, settings_options
 from .suite_options import judged, suite_options
 
 if TYPE_CHECKING:
-    from instancediffusion.evaluation.suites.bench import Maker
+    from instancediffusion.evaluation.suites.bench_run import Maker
     from instancediffusion.pipeline import GenerationSettings
     from instancediffusion.ray_pool import RayOptions
 
@@ -114,7 +115,7 @@ def evaluate(
         )
     if bench["suites"]:
         from instancediffusion.annotation.models.depth import NearDepth
-        from instancediffusion.evaluation.suites.bench import BenchOptions, run_bench
+        from instancediffusion.evaluation.suites.bench_run import BenchOptions, run_bench
 
         if judge_folder is not None:
             bench = judged(bench, judge_folder)
@@ -160,7 +161,7 @@ def _maker(
 ) -> Maker:
     """Prepare to make the pictures of a suite's scenes."""
     from instancediffusion.checkpoints import weights_sha256
-    from instancediffusion.evaluation.suites.bench import Maker
+    from instancediffusion.evaluation.suites.bench_run import Maker
     from instancediffusion.pipeline.loading import local_model, model_defaults
     from instancediffusion.pipeline.opening import open_quietly
 

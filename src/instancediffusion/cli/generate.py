@@ -18,18 +18,17 @@ from instancediffusion.additions import Additions
 from instancediffusion.choices import RETIRED, STANDARD
 from instancediffusion.errors import Problem, SettingsError
 
-from .additions import additions_options
-from .collector import uncollected
-from .engine import engine_options
-from .inputs import reading_options
-from .model_options import model_options
-from .progress import Reporter, quieten_libraries
+from .additions_options import additions_options
+from .libraries import quieten_libraries, uncollected
+from .model_options import engine_options, model_options
+from .progress import Reporter
+from .reading_options import reading_options
 from .settings_options import settings_of, settings_options
 
 if TYPE_CHECKING:
     from instancediffusion.pipeline import GenerationSettings
-    from instancediffusion.pipeline.folder import Picture
-    from instancediffusion.pipeline.jobs import Job
+    from instancediffusion.pipeline.picture_folder import Picture
+    from instancediffusion.pipeline.plan import Job
     from instancediffusion.ray_pool import RayOptions
     from instancediffusion.scene.inputs import Input, Inputs, Reading
 
@@ -191,8 +190,8 @@ class _Run:
         with uncollected():
             quieten_libraries(bars=say.watched)
             from instancediffusion.checkpoints import local_adapter, weights_sha256
-            from instancediffusion.pipeline.jobs import Plan
             from instancediffusion.pipeline.loading import local_model, model_defaults
+            from instancediffusion.pipeline.plan import Plan
 
         folder = local_model(self.model, variant=self.variant)
         adapter = None if self.adapter is None else local_adapter(self.adapter, variant=self.variant)
@@ -242,7 +241,7 @@ class _Run:
 
     def _open(self, folder: Path, adapter: Path | None, jobs: Sequence[Job]) -> tuple[Any, dict[str, Any]]:
         start = time.perf_counter()
-        from instancediffusion.pipeline.jobs import check_sizes
+        from instancediffusion.pipeline.plan import check_sizes
 
         pipeline = self._opener(folder, adapter, jobs)()
         check_sizes(pipeline, jobs)
@@ -280,7 +279,7 @@ class _Run:
     def _make(
         self, pipeline: Any, job: Job, outcome: Outcome, say: Reporter, *, batch_size: int, record: Mapping[str, Any]
     ) -> None:
-        from instancediffusion.pipeline.folder import generate_pictures
+        from instancediffusion.pipeline.picture_folder import generate_pictures
 
         made: set[str] = set()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .groups import Group
+from .click_types import Group
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _COUNT = click.IntRange(min=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import warnings
@@ -84,24 +83,6 @@ class Reporter:
         if issubclass(category, SceneWarning) and text not in self._warned:
             self._warned.add(text)
             click.echo(text, err=True)
-
-
-def quieten_libraries(*, bars: bool) -> None:
-    """Keep the libraries' advice to programmers off the terminal; what the environment asks for wins.
-
-    Args:
-        bars: let them show bars while they load and download.
-    """
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for library, logging in (("DIFFUSERS", diffusers_logging), ("TRANSFORMERS", transformers_logging)):
-        if f"{library}_VERBOSITY" not in os.environ:
-            logging.set_verbosity_error()
-        if not bars:
-            logging.disable_progress_bar()
 
 
 class Countdown:

@@ -15,9 +15,8 @@ import click
 from instancediffusion.choices import STANDARD
 from instancediffusion.errors import Problem, SceneError, SettingsError
 
-from .groups import Group
-from .inputs import FILE, OUT, reading_options
-from .names import Names
+from .click_types import Group, Names
+from .reading_options import FILE, OUT, reading_options
 
 if TYPE_CHECKING:
     from instancediffusion.scene import NamedScene, Scene
@@ -200,7 +199,7 @@ def flip(source: Path, out: Path, overwrite: bool) -> None:
     scores the pictures, which have the same names. SCENES is a data set of any format, or a file of scenes.
     """
     from instancediffusion.evaluation.suites import suite_of
-    from instancediffusion.evaluation.suites.run import read_cases
+    from instancediffusion.evaluation.suites.suite_run import read_cases
     from instancediffusion.scene import scene_text
 
     suite = suite_of("flip")

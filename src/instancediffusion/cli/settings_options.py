@@ -11,7 +11,7 @@ import click
 from instancediffusion.presets import PRESETS
 from instancediffusion.settings import SETTINGS, GenerationSettings, Setting
 
-from .names import Names
+from .click_types import Names
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

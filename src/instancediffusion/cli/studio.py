@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from .collector import uncollected
+from .libraries import quieten_libraries, uncollected
 from .model_options import model_options
-from .progress import quieten_libraries
 
 
 @click.command()

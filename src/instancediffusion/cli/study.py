@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from .groups import Group
-from .progress import Countdown, quieten_libraries
+from .click_types import Group
+from .libraries import quieten_libraries
+from .progress import Countdown
 from .settings_options import settings_of, settings_options
 from .study_ablation import ablation
 from .study_objects import captions, seeds
@@ -93,7 +94,7 @@ def overlap(
     from instancediffusion.projects.overlap_study.compared import chosen
     from instancediffusion.projects.overlap_study.design import design, knows_world, original_design, study_world
     from instancediffusion.projects.overlap_study.meters import open_meter
-    from instancediffusion.projects.overlap_study.run import StudyRun
+    from instancediffusion.projects.overlap_study.study_run import StudyRun
     from instancediffusion.projects.overlap_study.write import write_design, write_report
 
     folder = local_model(model)

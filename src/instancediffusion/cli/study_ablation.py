@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .progress import Countdown, quieten_libraries
+from .libraries import quieten_libraries
+from .progress import Countdown
 from .settings_options import settings_of, settings_options
 
 _COUNT = click.IntRange(min=1)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .progress import Countdown, quieten_libraries
+from .libraries import quieten_libraries
+from .progress import Countdown
 
 if TYPE_CHECKING:
     from instancediffusion.projects.overlap_study.object_runs import Drawn

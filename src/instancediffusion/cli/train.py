@@ -72,8 +72,8 @@ def train(
     from instancediffusion.projects.emoji_world import World, WorldSpec
     from instancediffusion.training import stages as run_stage
     from instancediffusion.training.config import read_recipe
+    from instancediffusion.training.drawn_scenes import register_world
     from instancediffusion.training.processes import launched_alone, open_accelerator
-    from instancediffusion.training.scenes import register_world
 
     register_world(lambda options: World.load(spec=WorldSpec.from_options(options)))
 

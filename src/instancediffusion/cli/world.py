@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .groups import Group
+from .click_types import Group
 
 _CACHE_HELP = "Folder of the sprites. Default: $INSTANCEDIFFUSION_CACHE, else the user's cache folder."
 

@@ -1,9 +1,7 @@
 """Labelled pictures in and out: one type and the formats that hold it. No torch."""
 
 from . import formats as _formats  # noqa: F401 - registers them
-from .example import Example, LazyDataset, SceneDataset, Subset, usable
-from .holding import EVERYTHING, FEATURES
-from .registry import (
+from .dataset_format import (
     FORMATS,
     DatasetFormat,
     ReadingOptions,
@@ -13,6 +11,8 @@ from .registry import (
     register,
     write_dataset,
 )
+from .example import Example, LazyDataset, SceneDataset, Subset, usable
+from .holding import EVERYTHING, FEATURES
 
 __all__ = [
     "EVERYTHING",

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from instancediffusion.errors import Problem, SceneError, SceneWarning
 from instancediffusion.scene import Mask, Scene
 from instancediffusion.scene.limits import MAX_SIDE_PX
+from instancediffusion.scene.problem_report import Report
 from instancediffusion.scene.reference import on_white
-from instancediffusion.scene.report import Report
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")

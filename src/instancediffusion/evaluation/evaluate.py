@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from instancediffusion.data.world import DrawnSample, ObjectClass
+from instancediffusion.data.drawn_world import DrawnSample, ObjectClass
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene import KINDS, Scene
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from instancediffusion.data.world import DrawnObject, DrawnSample, ObjectClass
+from instancediffusion.data.drawn_world import DrawnObject, DrawnSample, ObjectClass
 from instancediffusion.geometry import mask_box, points_box
 from instancediffusion.scene import Instance, Scene
 from instancediffusion.scene.english import plural

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from instancediffusion.adapter import Grounding
 from instancediffusion.adapter.backbones import backbone_of, core_network
-from instancediffusion.adapter.backbones.base import TextKeys
+from instancediffusion.adapter.backbones.backbone import TextKeys
 from instancediffusion.adapter.deep_cache import DeepCache, OuterBlocks
 from instancediffusion.errors import ModelError
 from instancediffusion.sampling import Branch, Prediction

@@ -17,8 +17,8 @@ from instancediffusion.errors import InstanceDiffusionError, SceneError, Setting
 from instancediffusion.pipeline.decoding import as_picture, to_images
 from instancediffusion.pipeline.layered_output import instance_regions
 from instancediffusion.pipeline.output import GenerationOutput
-from instancediffusion.pipeline.picture import notes_of, read_notes
 from instancediffusion.scene import Instance, Scene
+from instancediffusion.scene.notes import notes_of, read_notes
 
 _SHAPE_TOLERANCE = 0.03  # how far the shapes of canvas and picture may differ: sizes are rounded to what can be drawn
 

@@ -1,4 +1,4 @@
-"""Captions that a model can make something of, and what to say of others.
+"""Captions that a model can make something of, words that it knows, and what to say of others.
 
 Two captions mean the same to a model as far as their pooled features agree. A caption whose feature is unlike that of
 every caption the model is known to draw is answered with something else, and the user should hear of it. Features of
@@ -7,8 +7,9 @@ all captions have much in common; likeness is the cosine of what is left without
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.nn import functional
 from instancediffusion.errors import SceneWarning
 
 _TEXTS_PER_CALL = 64
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
 @dataclass(frozen=True)
@@ -103,3 +105,30 @@ def _features(texts: Sequence[str], tokenizer: Any, text_encoder: Any, device: t
         pooled = text_encoder(read["input_ids"].to(device)).pooler_output
         found.append(functional.normalize(pooled.float(), dim=1))
     return torch.cat(found)
+
+
+def unknown_words(text: str, vocabulary: Collection[str]) -> list[str]:
+    """The words of a text that are not in a vocabulary, each once, in lower case."""
+    words = dict.fromkeys(_WORD.findall(text.lower()))
+    return [word for word in words if word not in vocabulary]
+
+
+def warn_of_unknown_words(texts: Sequence[str], vocabulary: Collection[str], *, stacklevel: int = 2) -> None:
+    """Issue a `SceneWarning` for every text with words that the model never saw.
+
+    Args:
+        texts: prompts and captions.
+        vocabulary: every word the model was trained on; empty means that it may know any.
+        stacklevel: as for `warnings.warn`.
+    """
+    if not vocabulary:
+        return
+    for text in dict.fromkeys(texts):
+        if unknown := unknown_words(text, vocabulary):
+            named = ", ".join(repr(word) for word in unknown)
+            warnings.warn(
+                f"{text[:60]!r}: the model has never seen {named} and draws something else there; "
+                "`instancediffusion doctor --vocabulary` lists what mini knows",
+                SceneWarning,
+                stacklevel=stacklevel + 1,
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from instancediffusion.scene import Instance
-from instancediffusion.scene.locations.base import BoxUnit as BoxUnit
+from instancediffusion.scene.locations.kind import BoxUnit as BoxUnit
 
 WHOLE_CANVAS: BoxUnit = (0.0, 0.0, 1.0, 1.0)
 

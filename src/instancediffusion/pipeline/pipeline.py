@@ -49,9 +49,9 @@ from instancediffusion.pipeline.decoding import (
 )
 from instancediffusion.pipeline.edit_methods import EditMethods
 from instancediffusion.pipeline.encoding import EncodingMethods
-from instancediffusion.pipeline.familiar import Familiar
+from instancediffusion.pipeline.familiar import Familiar, warn_of_unknown_words
 from instancediffusion.pipeline.given import GivenPicture, given_pictures, picture_side
-from instancediffusion.pipeline.hub import HubMixin
+from instancediffusion.pipeline.hub_mixin import HubMixin
 from instancediffusion.pipeline.image_prompts import UNetInputs, guidance_embedding, image_prompts
 from instancediffusion.pipeline.layered_output import Layer, take_apart
 from instancediffusion.pipeline.loading import discard_forsaken_graft, graft_once
@@ -62,7 +62,6 @@ from instancediffusion.pipeline.requests import NO_PROMPT, ImageRequest, asked_s
 from instancediffusion.pipeline.run import Prompts, Run, check_noise, scheduler_for
 from instancediffusion.pipeline.size import picture_size
 from instancediffusion.pipeline.steering import CALLBACK_TENSORS
-from instancediffusion.pipeline.vocabulary import warn_of_unknown_words
 from instancediffusion.pipeline.watch import PreviewCallback, StepCallback, Watch
 from instancediffusion.pipeline.xl import check_pooled
 from instancediffusion.sampling import is_guided, keep_latents

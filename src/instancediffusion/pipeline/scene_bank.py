@@ -19,7 +19,7 @@ from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit, framed
 from instancediffusion.sampling import Branch
 from instancediffusion.scene import Scene, resize_scene
 from instancediffusion.scene.limits import MIN_SIDE_PX
-from instancediffusion.scene.locations.base import pixels_of
+from instancediffusion.scene.locations.kind import pixels_of
 
 
 @dataclass(frozen=True)

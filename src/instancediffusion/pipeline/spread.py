@@ -12,8 +12,8 @@ import torch
 from instancediffusion.errors import PicturesError
 from instancediffusion.ray_pool import RayOptions, ray_map
 
-from .folder import Call, Make, Picture, PictureFolder, batches, draw_call
 from .output import GenerationOutput
+from .picture_folder import Call, Make, Picture, PictureFolder, batches, draw_call
 
 How = TypeVar("How")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from instancediffusion.scene import Instance, Scene
 
-from .colours import FAINT, INK, PAPER, RULE, instance_colour, text_colour
 from .painter import LINE_HEIGHT, Painter, text_width
+from .palette import FAINT, INK, PAPER, RULE, instance_colour, text_colour
 from .wrap import wrap
 
 MAX_ENTRIES = 120

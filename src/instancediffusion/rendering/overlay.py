@@ -9,11 +9,11 @@ from PIL import Image
 
 from instancediffusion.scene import Instance, Scene
 
-from .colours import CANVAS, PAPER, RULE, Colour, instance_colour, text_colour
 from .fonts import lettered_in
 from .labels import LabelPlacer, Wish
 from .legend import Legend
 from .painter import Painter, PixelPainter, Rect, text_width
+from .palette import CANVAS, PAPER, RULE, Colour, instance_colour, text_colour
 from .svg import SvgPainter
 from .wrap import one_line, shorten
 

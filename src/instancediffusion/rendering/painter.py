@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 from instancediffusion.geometry import fill_rings
 
-from .colours import PAPER, Colour
 from .fonts import Face, face_for
+from .palette import PAPER, Colour
 
 Rect = tuple[float, float, float, float]
 Path = Sequence[tuple[float, float]]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from .colours import INK, PAPER
 from .fonts import face_for
 from .painter import LINE_HEIGHT
+from .palette import INK, PAPER
 from .wrap import wrap
 
 _GAP = 8

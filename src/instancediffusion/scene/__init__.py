@@ -3,7 +3,7 @@
 from .files import SceneCheck, check_scene, check_scene_text, load_scene, save_scene, scene_from_text, scene_text
 from .formats.coco import CocoScene, coco_paths, read_coco, write_coco
 from .formats.foreign.entries import NamedScene, ReadOptions
-from .formats.registry import READ, SceneFormat, register, written
+from .formats.scene_format import READ, SceneFormat, register, written
 from .locations import LOCATIONS, Box, Location, Mask, Point, Scribble, register_location
 from .model import KINDS, Instance, Scene
 from .ordering import ordered, without_order

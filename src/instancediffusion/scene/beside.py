@@ -6,7 +6,7 @@ import base64
 import binascii
 from pathlib import Path, PurePosixPath
 
-from .report import Report, show
+from .problem_report import Report, show
 
 
 def file_bytes(

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from .checks import check_integer
 from .limits import MAX_SIDE_PX, MIN_SIDE_PX
-from .report import Report, child
+from .problem_report import Report, child
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from .limits import MAX_LENGTH_PX
-from .report import Report, child, kind, nearest, show
+from .problem_report import Report, child, kind, nearest, show
 
 
 def check_number(report: Report, path: str, value: object) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from instancediffusion.errors import Problem, SceneError
 
 from .formats.foreign.entries import ReadOptions
-from .formats.registry import FORMATS, READ, written
+from .formats.scene_format import FORMATS, READ, written
 from .model import Scene
 from .sources import SourceCheck, check_source, check_source_bytes, settle
 
@@ -113,3 +113,12 @@ def _settled(check: SceneCheck, source: str) -> Scene:
     if check.scene is None:
         raise SceneError(check.problems, source)
     return check.scene
+
+
+def examples_folder() -> Path | None:
+    """The folder of example scenes: in the installed package, or in the source tree it is run from."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "examples", package.parent.parent / "examples"):
+        if (folder / "demo.json").is_file():
+            return folder
+    return None

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Protocol
 from .checks import check_integer, check_text, is_array
 from .limits import MAX_INSTANCES, MAX_SIDE_PX, MAX_Z_ORDER, MIN_SIDE_PX
 from .locations import LOCATIONS, Box, Location, Mask, Point, Scribble, TokenLocation
-from .locations.base import BoxUnit
+from .locations.kind import BoxUnit
+from .problem_report import Report, kind, show
 from .reference import Reference
-from .report import Report, kind, show
 
 KINDS = ("box", "point", "scribble", "mask")
 """The kinds of location that the network takes, in the order in which they are always listed: that of their tokens

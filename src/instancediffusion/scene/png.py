@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .report import Report
+from .problem_report import Report
 
 if TYPE_CHECKING:
     from PIL import Image

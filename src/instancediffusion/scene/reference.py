@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .limits import MAX_REFERENCE_BYTES, MAX_REFERENCE_PX
-from .report import Report, kind
+from .problem_report import Report, kind
 
 _MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 REFERENCE_URIS = tuple(f"data:{media};base64," for media in _MEDIA_TYPES.values())

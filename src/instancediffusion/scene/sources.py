@@ -14,9 +14,9 @@ from instancediffusion.errors import Problem
 from .emphasis import syntax_problems
 from .formats.foreign.entries import NamedScene, ReadOptions, unique_names
 from .formats.recognise import OWN, Recognised, recognise
-from .formats.registry import FORMATS, READ
+from .formats.scene_format import FORMATS, READ
 from .limits import MAX_COCO_BYTES, MAX_FILE_BYTES
-from .report import Report
+from .problem_report import Report
 
 _HEAD_BYTES = 1 << 18
 

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from instancediffusion.studio.bounds import Limits
     from instancediffusion.studio.engine import Engine
-    from instancediffusion.studio.limits import Limits
     from instancediffusion.studio.operations import Studio
     from instancediffusion.studio.store import RunStore
 

@@ -17,9 +17,9 @@ from importlib import resources
 from typing import Any
 
 from instancediffusion.errors import InstanceDiffusionError
+from instancediffusion.studio.bounds import RefusedError
 from instancediffusion.studio.guard import Guard, hosts_for, is_loopback
 from instancediffusion.studio.jobs import ENDED
-from instancediffusion.studio.limits import RefusedError
 from instancediffusion.studio.operations import Studio
 
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}

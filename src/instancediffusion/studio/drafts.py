@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instancediffusion.runs import write_atomic
-from instancediffusion.studio.limits import RefusedError
+from instancediffusion.studio.bounds import RefusedError
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{16,80}\Z")
 

@@ -15,16 +15,16 @@ from PIL import Image
 
 from instancediffusion.additions import Additions
 from instancediffusion.errors import FailureWarning, PicturesError, Problem, SceneError, SceneWarning, SettingsError
-from instancediffusion.pipeline.folder import Picture, PictureFolder, batches
+from instancediffusion.pipeline.picture_folder import Picture, PictureFolder, batches
 from instancediffusion.pipeline.references import has_ip_adapter
 from instancediffusion.runs import fingerprint
 from instancediffusion.scene import Scene, scene_text
 from instancediffusion.settings import GenerationSettings
+from instancediffusion.studio.bounds import Limits, RefusedError
 from instancediffusion.studio.cost import rows_of_steps
 from instancediffusion.studio.grids import Cell
 from instancediffusion.studio.jobs import CancelledError, Job
-from instancediffusion.studio.limits import Limits, RefusedError
-from instancediffusion.studio.requests import Plan
+from instancediffusion.studio.page_requests import Plan
 from instancediffusion.studio.store import REQUEST, SCENE_FILE, RunStore
 
 _LOG = logging.getLogger(__name__)

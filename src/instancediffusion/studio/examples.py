@@ -10,8 +10,8 @@ from typing import Any
 from instancediffusion.errors import SceneError
 from instancediffusion.rendering import render_overlay
 from instancediffusion.scene import Scene, check_scene
-from instancediffusion.scene.examples import examples_folder
-from instancediffusion.studio.limits import RefusedError
+from instancediffusion.scene.files import examples_folder
+from instancediffusion.studio.bounds import RefusedError
 
 _GROUPS = (("test", "Study"), ("iterative", "Step by step"), ("", "Demo"))
 

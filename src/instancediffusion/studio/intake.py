@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from instancediffusion.errors import InstanceDiffusionError, SceneError
-from instancediffusion.pipeline.picture import read_notes
 from instancediffusion.scene import Mask, scene_text
-from instancediffusion.studio.limits import Limits, RefusedError
-from instancediffusion.studio.scenes import Checked, check
+from instancediffusion.scene.notes import read_notes
+from instancediffusion.studio.bounds import Limits, RefusedError
+from instancediffusion.studio.scene_checks import Checked, check
 from instancediffusion.studio.store import exact_seed
 
 _PNG, _JPEG, _WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"

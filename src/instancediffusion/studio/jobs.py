@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instancediffusion.errors import InstanceDiffusionError
-from instancediffusion.studio.limits import Limits, RefusedError
+from instancediffusion.studio.bounds import Limits, RefusedError
 
 _LOG = logging.getLogger(__name__)
 ENDED = ("done", "failed", "cancelled")

@@ -12,15 +12,15 @@ from instancediffusion import __version__
 from instancediffusion.errors import InstanceDiffusionError, ModelError, Problem, SceneError, SettingsError
 from instancediffusion.scene import Scene, scene_text, written
 from instancediffusion.studio import controls
+from instancediffusion.studio.bounds import RefusedError
 from instancediffusion.studio.drafts import DraftStore, check_session
 from instancediffusion.studio.engine import Engine
 from instancediffusion.studio.examples import Examples
 from instancediffusion.studio.grids import ORDER
 from instancediffusion.studio.intake import decoded, read_file
 from instancediffusion.studio.jobs import ENDED, Job, JobQueue
-from instancediffusion.studio.limits import RefusedError
-from instancediffusion.studio.requests import Plan, plan_of
-from instancediffusion.studio.scenes import Checked, check
+from instancediffusion.studio.page_requests import Plan, plan_of
+from instancediffusion.studio.scene_checks import Checked, check
 from instancediffusion.studio.shelf import PictureStore, Shelf
 
 

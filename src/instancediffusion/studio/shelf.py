@@ -14,8 +14,8 @@ from typing import Any
 from instancediffusion.additions import WEIGHTS, Additions, Weighted
 from instancediffusion.errors import SettingsError
 from instancediffusion.runs import write_atomic
+from instancediffusion.studio.bounds import Limits, RefusedError
 from instancediffusion.studio.intake import check_picture, decoded
-from instancediffusion.studio.limits import Limits, RefusedError
 
 KINDS = ("lora", "textual_inversion", "ip_adapter", "control")
 _ID = re.compile(r"[0-9a-f]{64}\Z")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from instancediffusion.runs import MANIFEST, Item, ManifestError, RunDirectory, run_stamp
-from instancediffusion.studio.limits import RefusedError
+from instancediffusion.studio.bounds import RefusedError
 
 REQUEST = "request"
 """Key of the item that holds what was asked for; its file is the scene."""

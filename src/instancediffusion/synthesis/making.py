@@ -17,7 +17,14 @@ from PIL import Image
 from instancediffusion import __version__
 from instancediffusion.datasets import Example, format_of, write_dataset
 from instancediffusion.errors import InstanceDiffusionError, SettingsError
-from instancediffusion.pipeline.folder import Make, Picture, PictureFolder, draw_paired, generate_pictures, paired
+from instancediffusion.pipeline.picture_folder import (
+    Make,
+    Picture,
+    PictureFolder,
+    draw_paired,
+    generate_pictures,
+    paired,
+)
 from instancediffusion.pipeline.spread import generate_spread
 from instancediffusion.ray_pool import RayOptions
 from instancediffusion.runs import RunDirectory, fingerprint, write_atomic

@@ -17,15 +17,15 @@ from diffusers import AutoencoderKL
 
 from instancediffusion.checkpoints.cards import weights_sha256
 from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS, save_part
-from instancediffusion.data.world import World
+from instancediffusion.data.drawn_world import World
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene.english import with_article
 from instancediffusion.training.checkpoint import CHECKPOINT, freeze, load_checkpoint
 from instancediffusion.training.config import Recipe
+from instancediffusion.training.drawn_scenes import open_world
 from instancediffusion.training.networks import Parts
 from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.pretrained import start_folder
-from instancediffusion.training.scenes import open_world
 from instancediffusion.training.schedule import Schedule
 from instancediffusion.training.stages import decoder_task, diffusion_task
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from instancediffusion.data import SceneCache, latents_name, write_latents
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.autoencoder import pixels
-from instancediffusion.training.scenes import missing_latents
+from instancediffusion.training.drawn_scenes import missing_latents
 
 log = logging.getLogger("instancediffusion.training")
 

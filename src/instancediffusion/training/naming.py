@@ -18,7 +18,7 @@ from transformers import CLIPTokenizer
 
 from instancediffusion.training.config import TextConfig
 from instancediffusion.training.task import Place, step_generator
-from instancediffusion.training.text import TextSide, build_text_model
+from instancediffusion.training.text_model import TextSide, build_text_model
 
 
 class NamingTask:

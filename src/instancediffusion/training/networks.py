@@ -14,7 +14,7 @@ from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.training.config import DiffusionConfig, Recipe, TextConfig, UNetConfig
 from instancediffusion.training.latents import Latents
 from instancediffusion.training.objective import Objective
-from instancediffusion.training.text import TextSide
+from instancediffusion.training.text_model import TextSide
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from instancediffusion.checkpoints.cards import CARDS
 from instancediffusion.checkpoints.folder import model_folder
 from instancediffusion.errors import SettingsError
-from instancediffusion.training.text import TextSide
+from instancediffusion.training.text_model import TextSide
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NEEDED = ("vae", "text_encoder", "tokenizer", "unet", "adapter")

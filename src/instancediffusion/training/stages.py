@@ -22,28 +22,28 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from instancediffusion.data import SceneCache, latents_name
-from instancediffusion.data.world import World
+from instancediffusion.data.drawn_world import World
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.autoencoder import AutoencoderTask, normalise_latents
-from instancediffusion.training.base import base_folder, base_latents, load_parts
+from instancediffusion.training.base_model import base_folder, base_latents, load_parts
 from instancediffusion.training.checkpoint import CHECKPOINT, freeze
 from instancediffusion.training.config import DatasetConfig, OptimiserConfig, Recipe
-from instancediffusion.training.dataset import SOURCE, read_scenes
+from instancediffusion.training.dataset_scenes import SOURCE, read_scenes
 from instancediffusion.training.diffusion import DiffusionTask
+from instancediffusion.training.drawn_scenes import draw_scenes, open_world
+from instancediffusion.training.fit import fit
 from instancediffusion.training.language.prepare import load_grammar, load_lessons, prepare_grammar, prepare_lessons
 from instancediffusion.training.language.reading_task import ReadingTask
 from instancediffusion.training.language.words_task import WordsTask
 from instancediffusion.training.latents import Latents, encode_scenes, sample_images
-from instancediffusion.training.loop import fit
 from instancediffusion.training.naming import NamingTask
 from instancediffusion.training.networks import Parts, build_parts
 from instancediffusion.training.pretrained import load_start, load_text, start_folder
 from instancediffusion.training.preview import Scorer
 from instancediffusion.training.processes import open_accelerator
 from instancediffusion.training.relative_task import RelativeTask
-from instancediffusion.training.scenes import draw_scenes, open_world
 from instancediffusion.training.sharpening import SharpeningTask
-from instancediffusion.training.text import TextSide
+from instancediffusion.training.text_model import TextSide
 from instancediffusion.training.tokenizer import train_tokenizer
 
 STAGES = ("scenes", "autoencoder", "words", "text", "latents", "relative", "diffusion", "decoder", "export")

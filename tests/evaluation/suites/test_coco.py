@@ -14,7 +14,7 @@ from instancediffusion.evaluation.suites import run_suite
 from instancediffusion.evaluation.suites.categories import label_of
 from instancediffusion.evaluation.suites.coco import CocoSuite
 from instancediffusion.evaluation.suites.detectors import FileDetector
-from instancediffusion.evaluation.suites.run import read_cases
+from instancediffusion.evaluation.suites.suite_run import read_cases
 from instancediffusion.geometry import rle_encode
 
 from .conftest import KnowingDetector, case, models, seen, told

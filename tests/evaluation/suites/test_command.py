@@ -18,10 +18,10 @@ from instancediffusion.evaluation import EvaluationReport
 from instancediffusion.evaluation.report import ScoreTable
 from instancediffusion.evaluation.suites import SUITES as REGISTERED
 from instancediffusion.evaluation.suites import Case, Measure, Suite, register, suite_of
-from instancediffusion.evaluation.suites.bench import Maker
-from instancediffusion.evaluation.suites.pictures import find_pictures
-from instancediffusion.evaluation.suites.run import read_cases
+from instancediffusion.evaluation.suites.bench_run import Maker
+from instancediffusion.evaluation.suites.found_pictures import find_pictures
 from instancediffusion.evaluation.suites.suite import Values, known
+from instancediffusion.evaluation.suites.suite_run import read_cases
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.runs import RunConflictError
 from tests.tiny_pipeline import tiny_pipeline

@@ -16,14 +16,14 @@ from instancediffusion.errors import FailureWarning, SettingsError
 from instancediffusion.evaluation import EvaluationReport, Seen, SeenInstance
 from instancediffusion.evaluation.orders import overlapping_pairs, visible_masks
 from instancediffusion.evaluation.suites import Case, run_suite, suite_of
-from instancediffusion.evaluation.suites.bench import Maker, seeds_of
-from instancediffusion.evaluation.suites.pictures import find_pictures
-from instancediffusion.evaluation.suites.run import read_cases
+from instancediffusion.evaluation.suites.bench_run import Maker, seeds_of
+from instancediffusion.evaluation.suites.found_pictures import find_pictures
+from instancediffusion.evaluation.suites.suite_run import read_cases
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.projects.emoji_judge import Judge, JudgeConfig
 from instancediffusion.projects.emoji_judge.evaluation_run import layout_world
+from instancediffusion.projects.emoji_judge.judge_task import with_words
 from instancediffusion.projects.emoji_judge.network import JudgeNetwork
-from instancediffusion.projects.emoji_judge.task import with_words
 from instancediffusion.projects.emoji_world import KINDS as CATALOGUE
 from instancediffusion.projects.overlap_study.composites import Item, compose
 from instancediffusion.projects.overlap_study.telling import tell

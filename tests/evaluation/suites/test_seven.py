@@ -6,8 +6,8 @@ from PIL import Image
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation.suites import run_suite, suite_of
+from instancediffusion.evaluation.suites.found_pictures import find_pictures
 from instancediffusion.evaluation.suites.phrase_models import PhraseNetwork
-from instancediffusion.evaluation.suites.pictures import find_pictures
 from tests.projects.overlap_study.tiny_judges import tiny_owl
 
 from .conftest import models

@@ -8,7 +8,7 @@ from PIL import Image
 from instancediffusion.annotation.models.depth import NearDepth
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation.suites import run_suite, suite_of
-from instancediffusion.evaluation.suites.pictures import find_pictures
+from instancediffusion.evaluation.suites.found_pictures import find_pictures
 from instancediffusion.evaluation.suites.spatial import flat_position, relation_of
 from tests.annotation.tiny_models import depth_anything
 

@@ -20,10 +20,10 @@ from instancediffusion.projects.emoji_world import (
     World,
     WorldSpec,
 )
-from instancediffusion.projects.emoji_world.fillers import LARGE, SMALL
+from instancediffusion.projects.emoji_world.captions import LARGE, SMALL
 from instancediffusion.projects.emoji_world.kinds import check_kinds
 from instancediffusion.projects.emoji_world.places import PLACES, places
-from instancediffusion.training.scenes import record
+from instancediffusion.training.drawn_scenes import record
 
 COLOURFUL = ("red", "green", "blue")
 KIND = ObjectKind(

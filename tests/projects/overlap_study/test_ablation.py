@@ -17,9 +17,9 @@ from instancediffusion.projects.overlap_study.ablation import COMPOSITES, OTHERS
 from instancediffusion.projects.overlap_study.ablation_report import write_ablation
 from instancediffusion.projects.overlap_study.composites import Item
 from instancediffusion.projects.overlap_study.flip_and_grid import both_orders
-from instancediffusion.projects.overlap_study.metrics import pair_summary
-from instancediffusion.projects.overlap_study.parts import PARTS, lacking, switched_off
+from instancediffusion.projects.overlap_study.model_parts import PARTS, lacking, switched_off
 from instancediffusion.projects.overlap_study.seen_rows import measure_seen
+from instancediffusion.projects.overlap_study.study_metrics import pair_summary
 from instancediffusion.runs import RunConflictError
 
 SIDE = 64

@@ -13,7 +13,7 @@ from instancediffusion.cli import study as study_command
 from instancediffusion.projects.overlap_study.original_suite import ORIGINALS, original_cells
 from instancediffusion.projects.overlap_study.photographs import DETECTOR, SEGMENTER
 from instancediffusion.scene import load_scene, without_order
-from instancediffusion.scene.examples import examples_folder
+from instancediffusion.scene.files import examples_folder
 
 # The tiny model reads 24 letters of a caption.
 pytestmark = pytest.mark.filterwarnings("ignore::instancediffusion.errors.SceneWarning")

@@ -12,7 +12,7 @@ from instancediffusion.projects.emoji_judge import Judge
 from instancediffusion.projects.overlap_study.ablation import WHOLE, AblationRun, rows_for
 from instancediffusion.projects.overlap_study.design import study_world
 from instancediffusion.projects.overlap_study.flip_and_grid import flip_cells
-from instancediffusion.projects.overlap_study.metrics import summary
+from instancediffusion.projects.overlap_study.study_metrics import summary
 
 JUDGE = Path(os.environ.get("INSTANCEDIFFUSION_JUDGE", ROOT / "runs" / "judge" / "judge"))
 

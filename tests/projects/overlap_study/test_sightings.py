@@ -20,8 +20,8 @@ from instancediffusion.evaluation.truth import truth_of_scene
 from instancediffusion.projects.overlap_study.composites import Item, compose
 from instancediffusion.projects.overlap_study.flip_and_grid import both_orders
 from instancediffusion.projects.overlap_study.hulls import hull
-from instancediffusion.projects.overlap_study.metrics import pair_summary
 from instancediffusion.projects.overlap_study.photograph_rows import measure_sighting
+from instancediffusion.projects.overlap_study.study_metrics import pair_summary
 from instancediffusion.scene import Box, Instance, Mask, Point, Scene, Scribble
 
 SIDE = 96

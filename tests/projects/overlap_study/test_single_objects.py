@@ -13,8 +13,8 @@ from tests.tiny_pipeline import tiny_pipeline
 from instancediffusion.cli.study import study
 from instancediffusion.errors import SettingsError
 from instancediffusion.projects.emoji_judge import Judge, JudgeConfig
+from instancediffusion.projects.emoji_judge.judge_task import with_words
 from instancediffusion.projects.emoji_judge.network import JudgeNetwork
-from instancediffusion.projects.emoji_judge.task import with_words
 from instancediffusion.projects.emoji_world.catalogue import FIRST_CORE, KINDS
 from instancediffusion.projects.overlap_study import object_runs
 from instancediffusion.projects.overlap_study.single_objects import (

@@ -18,11 +18,11 @@ from instancediffusion.projects.overlap_study.compared import COMPARED, chosen
 from instancediffusion.projects.overlap_study.composites import Item, compose
 from instancediffusion.projects.overlap_study.flip_and_grid import both_orders
 from instancediffusion.projects.overlap_study.meters import JudgeMeter
-from instancediffusion.projects.overlap_study.metrics import pair_summary, spread, summary
 from instancediffusion.projects.overlap_study.plots import Plot, to_svg, values_of
-from instancediffusion.projects.overlap_study.report import Entry
-from instancediffusion.projects.overlap_study.run import StudyRun
 from instancediffusion.projects.overlap_study.seen_rows import measure_seen
+from instancediffusion.projects.overlap_study.study_metrics import pair_summary, spread, summary
+from instancediffusion.projects.overlap_study.study_report import Entry
+from instancediffusion.projects.overlap_study.study_run import StudyRun
 from instancediffusion.projects.overlap_study.write import write_design, write_report
 from instancediffusion.runs import RunConflictError
 

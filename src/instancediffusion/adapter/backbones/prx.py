@@ -24,7 +24,7 @@ from instancediffusion.adapter.grounding import Grounding
 from instancediffusion.conditioning.text import TextBank
 from instancediffusion.errors import ModelError
 
-from .base import Backbone
+from .backbone import Backbone
 
 TRAINING_STEPS = 1000
 """Timesteps of schedulers count to here; the network's go from 0 to 1."""

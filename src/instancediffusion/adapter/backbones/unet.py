@@ -24,7 +24,7 @@ from instancediffusion.adapter.grounding import Grounding
 from instancediffusion.conditioning.text import TextBank, encode_texts
 from instancediffusion.errors import ModelError
 
-from .base import Backbone
+from .backbone import Backbone
 
 _POSITION_OF_KWARGS = 4  # of `cross_attention_kwargs` after `hidden_states` when a block is called by position
 

@@ -10,8 +10,8 @@ import torch
 
 from instancediffusion.errors import ModelError, SettingsError
 
-from ..settings import AnnotationSettings
-from ..stages import Stages
+from ..annotation_settings import AnnotationSettings
+from ..protocols import Stages
 from . import captioning, depth, segment_anything
 from .captioning import Blip
 from .depth import MonocularDepth

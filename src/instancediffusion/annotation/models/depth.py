@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from instancediffusion.errors import ModelError
 
-from ..stages import Pixels
+from ..protocols import Pixels
 from .pinning import Found, find
 from .pixels import Preparation, chunks, same_shapes
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..stages import Pixels
+from ..protocols import Pixels
 from .pinning import Found
 from .pixels import Preparation, chunks
 

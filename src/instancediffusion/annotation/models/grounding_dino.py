@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..stages import Detection, Pixels
+from ..protocols import Detection, Pixels
 from .pinning import Found
 from .pixels import Preparation, chunks, same_shapes
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from instancediffusion.errors import ModelError
 
-from ..stages import Pixels
+from ..protocols import Pixels
 
 
 class Preparation:

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from instancediffusion.scene import Mask
 
-from ..stages import PixelBox, Pixels
+from ..protocols import PixelBox, Pixels
 from .pinning import Found
 from .pixels import Preparation, chunks
 

@@ -14,16 +14,16 @@ from instancediffusion.scene import KINDS, CocoScene, Instance, coco_paths, writ
 from instancediffusion.scene.canvas import Canvas
 from instancediffusion.scene.checks import check_object, is_array
 from instancediffusion.scene.formats.coco.annotations import is_crowd, read_annotation
-from instancediffusion.scene.formats.coco.keys import key_of
+from instancediffusion.scene.formats.coco.coco_scene import key_of
 from instancediffusion.scene.formats.coco.reading import CocoFile, check_lists, read_image
 from instancediffusion.scene.formats.foreign.entries import whole_number
 from instancediffusion.scene.limits import MAX_COCO_BYTES
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
+from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import Example, LazyDataset
-from ..files import find_picture, read_json, refuse, save_picture
+from ..file_access import find_picture, read_json, refuse, save_picture
 from ..holding import EVERYTHING
-from ..registry import DatasetFormat, ReadingOptions, register
 from .amodal import as_coco
 from .shared import kind_of, read_visible, runs_of
 

@@ -16,12 +16,12 @@ from instancediffusion.scene import Instance, Mask, ReadOptions
 from instancediffusion.scene.canvas import Canvas, box_to_pixels, point_to_pixels
 from instancediffusion.scene.formats.foreign.entries import scene_name, whole_number
 from instancediffusion.scene.formats.foreign.xml_files import parse_xml, read_cvat_image
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
+from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import Example, LazyDataset
-from ..files import find_picture, read_bounded, refuse, save_picture
+from ..file_access import find_picture, read_bounded, refuse, save_picture
 from ..holding import FEATURES
-from ..registry import DatasetFormat, ReadingOptions, register
 from .shared import kind_of, one_line, with_places
 
 _FILE = "annotations.xml"

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instancediffusion.runs import atomic_path
-from instancediffusion.scene import KINDS, Scene
-from instancediffusion.scene import text as json_text
+from instancediffusion.scene import KINDS, Scene, json_text
 from instancediffusion.scene.canvas import Canvas
 from instancediffusion.scene.checks import check_text, is_array
 from instancediffusion.scene.formats.coco.annotations import read_annotation
@@ -24,12 +23,12 @@ from instancediffusion.scene.formats.foreign.entries import (
     whole_number,
 )
 from instancediffusion.scene.limits import MAX_COCO_BYTES
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
+from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import Example, LazyDataset
-from ..files import find_picture, read_bounded, refuse, save_picture
+from ..file_access import find_picture, read_bounded, refuse, save_picture
 from ..holding import EVERYTHING
-from ..registry import DatasetFormat, ReadingOptions, register
 from .shared import read_visible, runs_of
 
 _FILE = "metadata.jsonl"

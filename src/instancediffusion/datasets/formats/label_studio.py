@@ -16,11 +16,11 @@ from instancediffusion.scene.checks import is_array
 from instancediffusion.scene.formats.foreign.entries import picture_size
 from instancediffusion.scene.formats.foreign.label_studio import read_task
 from instancediffusion.scene.limits import MAX_COCO_BYTES
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
+from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import Example, LazyDataset
-from ..files import find_picture, read_json, save_picture
-from ..registry import DatasetFormat, ReadingOptions, register
+from ..file_access import find_picture, read_json, save_picture
 from .shared import example_of, kind_of, outlined
 
 _FILE = "tasks.json"

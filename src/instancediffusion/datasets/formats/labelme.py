@@ -17,11 +17,11 @@ from instancediffusion.runs import MANIFEST
 from instancediffusion.scene import Instance, Mask, ReadOptions
 from instancediffusion.scene.canvas import Canvas, box_to_pixels, point_to_pixels
 from instancediffusion.scene.formats.foreign.labelme import read_labelme
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
+from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import Example, LazyDataset
-from ..files import files_under, find_picture, read_json, save_picture, save_text
-from ..registry import DatasetFormat, ReadingOptions, register
+from ..file_access import files_under, find_picture, read_json, save_picture, save_text
 from .shared import example_of, kind_of
 
 

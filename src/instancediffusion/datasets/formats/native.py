@@ -9,12 +9,12 @@ from pathlib import Path
 from instancediffusion.runs import MANIFEST
 from instancediffusion.scene import ReadOptions, check_source_bytes, scene_text
 from instancediffusion.scene.limits import PICTURE_SUFFIXES
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
+from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import MAX_PICTURE_BYTES, Example, LazyDataset
-from ..files import files_under, find_picture, read_bounded, save_picture, save_text
+from ..file_access import files_under, find_picture, read_bounded, save_picture, save_text
 from ..holding import EVERYTHING
-from ..registry import DatasetFormat, ReadingOptions, register
 from .shared import kind_of
 
 

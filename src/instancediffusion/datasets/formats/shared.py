@@ -17,10 +17,10 @@ from instancediffusion.scene.checks import is_array
 from instancediffusion.scene.formats.coco.annotations import read_segmentation
 from instancediffusion.scene.formats.recognise import recognise
 from instancediffusion.scene.limits import MAX_COCO_BYTES, MAX_FILE_BYTES, MAX_POLYGON_POINTS
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
 from ..example import Example
-from ..files import read_bounded
+from ..file_access import read_bounded
 from ..holding import TEXTS
 
 CORNERS = f"masks whose outline has more than {MAX_POLYGON_POINTS} corners (written as boxes)"

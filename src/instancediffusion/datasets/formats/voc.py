@@ -12,11 +12,11 @@ from instancediffusion.runs import write_atomic
 from instancediffusion.scene import ReadOptions
 from instancediffusion.scene.canvas import Canvas
 from instancediffusion.scene.formats.foreign.xml_files import parse_xml, read_voc
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
+from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import Example, LazyDataset
-from ..files import files_under, find_picture, read_bounded, save_picture, save_text
-from ..registry import DatasetFormat, ReadingOptions, register
+from ..file_access import files_under, find_picture, read_bounded, save_picture, save_text
 from .shared import example_of, kind_of, one_line, pixel_box, whole_boxes
 
 

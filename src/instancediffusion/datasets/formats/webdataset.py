@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from instancediffusion.runs import atomic_path, write_json
-from instancediffusion.scene import Scene
-from instancediffusion.scene import text as json_text
+from instancediffusion.scene import Scene, json_text
 from instancediffusion.scene.canvas import Canvas
 from instancediffusion.scene.checks import check_text, is_array
-from instancediffusion.scene.formats.coco.keys import key_of
+from instancediffusion.scene.formats.coco.coco_scene import key_of
 from instancediffusion.scene.formats.foreign.entries import picture_size_of
 from instancediffusion.scene.formats.native import read_native, write_native
 from instancediffusion.scene.limits import MAX_FILE_BYTES, PICTURE_SUFFIXES
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
+from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import MAX_PICTURE_BYTES, Example, LazyDataset
-from ..files import MAX_ENTRIES, read_json, refuse
+from ..file_access import MAX_ENTRIES, read_json, refuse
 from ..holding import EVERYTHING
-from ..registry import DatasetFormat, ReadingOptions, register
 from .shared import read_visible, runs_of
 
 SHARD_BYTES, SHARD_PICTURES = 1 << 30, 10_000

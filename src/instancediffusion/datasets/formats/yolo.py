@@ -16,11 +16,11 @@ from instancediffusion.scene import Instance, ReadOptions
 from instancediffusion.scene.formats.foreign.entries import picture_size
 from instancediffusion.scene.formats.foreign.plain_text import read_labels, read_yolo
 from instancediffusion.scene.limits import PICTURE_SUFFIXES
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
+from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import Example, LazyDataset
-from ..files import files_under, numbered, read_bounded, save_picture, save_text
-from ..registry import DatasetFormat, ReadingOptions, register
+from ..file_access import files_under, numbered, read_bounded, save_picture, save_text
 from .shared import example_of, one_line, outlined
 
 _PARTS = ("train", "val", "valid")

@@ -1,9 +1,9 @@
 """Who of two overlapping objects is in front in a picture, and what both orders of a pair say together."""
 
+from .overlapping import Pairs, overlapping_pairs, visible_masks
 from .ownership import LEAD, Overlap, box_pixels, owned_overlap, told_extent, without_rim
 from .pairs import Row, in_front, lower_and_larger, pair_numbers, stated_front
 from .phrases import noun_phrase
-from .requests import Pairs, overlapping_pairs, visible_masks
 from .sightings import Detector, Segmenter, Sighting, agreement, distinct, sight
 
 __all__ = [

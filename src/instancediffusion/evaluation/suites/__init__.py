@@ -6,8 +6,8 @@ one.
 
 from . import attributes, coco, fid, flip, mig, points, seven, spatial  # noqa: F401 - they register themselves
 from .models import Detection, Models
-from .run import run_suite
 from .suite import SUITES, Case, Measure, NotScoredError, Published, Scored, Suite, register, suite_of
+from .suite_run import run_suite
 
 __all__ = [
     "SUITES",

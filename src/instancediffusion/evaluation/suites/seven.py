@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from instancediffusion.datasets import Example
-from instancediffusion.datasets.files import read_bounded
+from instancediffusion.datasets.file_access import read_bounded
 from instancediffusion.errors import SettingsError
 from instancediffusion.geometry import box_iou
 from instancediffusion.scene import Box, Instance, Scene

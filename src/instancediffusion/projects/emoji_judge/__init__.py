@@ -5,10 +5,10 @@ It learns from composites only, which are drawn from the world while it trains; 
 
 from instancediffusion.evaluation import register_judge
 
-from .config import JudgeConfig, JudgeLessons
 from .judge import Judge, check_judge
+from .judge_config import JudgeConfig, JudgeLessons
+from .judge_task import JudgeTask
 from .layouts import GROUPS, Layout, layout_of, layouts
-from .task import JudgeTask
 
 register_judge(Judge.load)
 

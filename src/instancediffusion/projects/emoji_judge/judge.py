@@ -23,8 +23,8 @@ from instancediffusion.projects.emoji_world import ObjectKind, World
 from instancediffusion.runs import atomic_path, file_sha256, write_json
 from instancediffusion.scene import KINDS
 
-from .config import JudgeConfig
 from .grouping import group_cells
+from .judge_config import JudgeConfig
 from .network import Answer, JudgeNetwork
 from .objects import read_objects
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from instancediffusion.projects.emoji_world import World, WorldSample
 
-from .config import JudgeConfig, JudgeLessons
+from .judge_config import JudgeConfig, JudgeLessons
 
 UNKNOWN = -1
 """Label of what is not learned from, such as the colour of an object that has none."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .blocks import ChannelNorm, Residual
-from .config import CELL_PX, JudgeConfig
+from .judge_config import CELL_PX, JudgeConfig
 from .reader import ReaderNetwork
 
 START_SIDE = 0.15

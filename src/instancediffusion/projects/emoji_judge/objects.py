@@ -14,7 +14,7 @@ from torch.nn import functional
 from instancediffusion.evaluation.seen import Floats, Seen, SeenInstance
 from instancediffusion.geometry import box_iou
 
-from .config import JudgeConfig
+from .judge_config import JudgeConfig
 from .reader import ReaderNetwork, Reading, crops_of
 
 LOOKS = 2

@@ -13,7 +13,7 @@ from torch.nn import functional
 from instancediffusion.evaluation.seen import Floats
 
 from .blocks import ChannelNorm, Residual
-from .config import CELL_PX, JudgeConfig
+from .judge_config import CELL_PX, JudgeConfig
 
 ROOM = 1.3
 """Side of the square window around a box, in longer sides of the box."""

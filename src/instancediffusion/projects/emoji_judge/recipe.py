@@ -13,7 +13,7 @@ from instancediffusion.projects.emoji_judge.layouts import CHECK_SEED
 from instancediffusion.projects.emoji_world import World, WorldSpec
 from instancediffusion.projects.emoji_world.catalogue import FIRST_CORE
 from instancediffusion.training.config import OptimiserConfig
-from instancediffusion.training.loop import fit
+from instancediffusion.training.fit import fit
 
 log = logging.getLogger("instancediffusion.training")
 

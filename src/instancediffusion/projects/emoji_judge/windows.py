@@ -14,7 +14,7 @@ from torch import Tensor
 from instancediffusion.evaluation.seen import Floats
 from instancediffusion.geometry import box_iou
 
-from .config import JudgeConfig, JudgeLessons
+from .judge_config import JudgeConfig, JudgeLessons
 from .label_maps import UNKNOWN, Lesson
 from .reader import crops_of
 

@@ -11,9 +11,9 @@ from .coco_export import export_coco
 from .colours import COLOURS, recolour
 from .kinds import Drawing, ObjectKind
 from .samples import WorldInstance, WorldSample
-from .spec import WorldSpec
 from .sprites import SpriteBook
 from .world import World
+from .world_spec import WorldSpec
 
 __all__ = [
     "ART_SETS",

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from instancediffusion.scene.english import PART_WORDS, part_word, with_article
 
-from .captions import Named
-from .fillers import OPENINGS, SIDES
+from .captions import OPENINGS, SIDES, Named
 from .painting import Placed
 
 Bools = NDArray[np.bool_]

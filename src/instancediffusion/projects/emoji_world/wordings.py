@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from instancediffusion.scene.english import with_article
 
-from .captions import Named
-from .fillers import ANIMAL_PRAISE, LARGE, OPENINGS, POSES, PRAISE, SIDES, SMALL
+from .captions import ANIMAL_PRAISE, LARGE, OPENINGS, POSES, PRAISE, SIDES, SMALL, Named
 from .places import places
 
 _T = TypeVar("_T")

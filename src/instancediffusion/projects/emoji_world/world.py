@@ -20,9 +20,9 @@ from .layout import paste, place
 from .painting import Placed, paint_layers
 from .part_instances import Part, choose_parts, part_captions, ranks_with_parts
 from .samples import WorldInstance, WorldSample
-from .spec import WorldSpec
 from .sprites import SpriteBook
 from .wordings import exact_wordings, instance_wordings
+from .world_spec import WorldSpec
 
 Order = Literal["reversed"] | Sequence[int]
 _T = TypeVar("_T")

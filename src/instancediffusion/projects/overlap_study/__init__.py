@@ -6,6 +6,6 @@
 
 from .cells import SUITES, Cell
 from .compared import COMPARED, Compared
-from .measures import MEASURES, PAIR_MEASURES
+from .study_metrics import MEASURES, PAIR_MEASURES
 
 __all__ = ["COMPARED", "MEASURES", "PAIR_MEASURES", "SUITES", "Cell", "Compared"]

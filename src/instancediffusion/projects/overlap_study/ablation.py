@@ -23,7 +23,7 @@ from instancediffusion.presets import PUBLISHED_INFERENCE
 
 from .cells import Cell
 from .compared import ALONE
-from .parts import PARTS, lacking, switched_off
+from .model_parts import PARTS, lacking, switched_off
 from .pictures import claim, open_picture, picture_path, save_picture
 from .seen_rows import measure_seen
 

@@ -12,8 +12,8 @@ from instancediffusion.evaluation.orders import Row
 from instancediffusion.runs import write_atomic, write_json
 
 from .ablation import COMPOSITES, OTHERS, ROWS, AblationRun
-from .measures import ALL
-from .report import Entry, StudyReport, report_of
+from .study_metrics import ALL
+from .study_report import Entry, StudyReport, report_of
 
 SHOWN = ("class", "colour", "box_iou", "mask_iou", "pair_right", "right", "prior", "blend", "missed")
 TITLES = {COMPOSITES: "the world's own pictures", OTHERS: "the world's own pictures of other layouts"}

@@ -17,9 +17,9 @@ from instancediffusion.projects.emoji_world import World
 from instancediffusion.scene import Scene
 
 from .cells import Cell
-from .metrics import row_of
 from .photograph_rows import measure_sighting
 from .seen_rows import measure_seen
+from .study_metrics import row_of
 
 
 class Meter(Protocol):

@@ -13,7 +13,7 @@ from pathlib import Path
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation.truth import Truth, truth_of_scene
 from instancediffusion.scene import Scene, load_scene
-from instancediffusion.scene.examples import examples_folder
+from instancediffusion.scene.files import examples_folder
 
 from .cells import Cell
 

@@ -12,9 +12,9 @@ from instancediffusion.rendering import render_overlay
 from instancediffusion.rendering.page import figure, page
 
 from .cells import Cell
-from .measures import ALL, Measure
 from .plots import Plot, to_svg
-from .report import COMPOSITES, Entry, StudyReport
+from .study_metrics import ALL, Measure
+from .study_report import COMPOSITES, Entry, StudyReport
 
 SECTIONS: Mapping[str, tuple[str, str]] = {
     "test0": (

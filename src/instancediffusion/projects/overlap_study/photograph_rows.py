@@ -20,7 +20,7 @@ from instancediffusion.evaluation.truth import TrueInstance
 
 from .cells import Cell
 from .hulls import hull
-from .metrics import row_of
+from .study_metrics import row_of
 
 
 def measure_sighting(cell: Cell, sighting: Sighting, settings: str) -> Row:

@@ -9,8 +9,8 @@ from html import escape
 
 from instancediffusion.evaluation.estimates import Estimate
 
-from .measures import ALL
-from .report import Entry
+from .study_metrics import ALL
+from .study_report import Entry
 
 WIDTH, HEIGHT = 560, 280
 LEFT, TOP, BOTTOM, LEGEND = 44, 28, 40, 200

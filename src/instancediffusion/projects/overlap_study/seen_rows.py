@@ -21,7 +21,7 @@ from instancediffusion.geometry import box_iou
 
 from .cells import Cell
 from .hulls import hull
-from .metrics import row_of
+from .study_metrics import row_of
 
 
 def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
@@ -33,8 +33,8 @@ def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
         settings: the name of what drew the picture.
 
     Returns:
-        The measures of `measures.MEASURES`. Class, colour and place are of all instances that were asked for: a missed
-        one has none of them.
+        The measures of `study_metrics.MEASURES`. Class, colour and place are of all instances that were asked for: one
+        that is missed has none of them.
     """
     scores, _ = score_picture(seen, cell.truth)
     pairs = match(seen, cell.truth).pairs

@@ -13,10 +13,9 @@ from instancediffusion.evaluation.orders import Row
 from instancediffusion.runs import write_atomic, write_json
 
 from .cells import Cell
-from .markdown import to_markdown
 from .pages import to_html
-from .report import COMPOSITES, report_of
-from .run import StudyRun
+from .study_report import COMPOSITES, report_of, to_markdown
+from .study_run import StudyRun
 
 Progress = Callable[[str, int], Callable[[int], None]]
 

@@ -12,8 +12,8 @@ from ..beside import file_bytes
 from ..checks import check_text
 from ..limits import MAX_REFERENCE_BYTES
 from ..model import Instance
+from ..problem_report import Report, child
 from ..reference import REFERENCE_URIS, Reference
-from ..report import Report, child
 
 LOOKS = ("negative", "reference")
 

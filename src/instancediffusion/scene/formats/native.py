@@ -10,7 +10,7 @@ from ..checks import check_integer, check_keys, check_object, check_text, is_arr
 from ..limits import FORMAT_VERSION, MAX_INSTANCES, MAX_Z_ORDER
 from ..locations import LOCATIONS, TokenLocation
 from ..model import Instance, Notation, Scene
-from ..report import Report, child, kind, show
+from ..problem_report import Report, child, kind, show
 from .looks import LOOKS, read_looks, write_looks
 
 REQUIRED_KEYS = ("version", "prompt", "width", "height", "instances")

@@ -15,7 +15,7 @@ from ..checks import check_integer, check_keys, check_object, check_text, is_arr
 from ..limits import MAX_INSTANCES, MAX_Z_ORDER
 from ..locations import looks_like_corners, read_box_xywh, read_point, read_rle, read_scribble
 from ..model import Instance, Scene
-from ..report import Report, child, kind
+from ..problem_report import Report, child, kind
 from .looks import LOOKS, read_looks, write_looks
 
 # Keys that say nothing about the scene: where a file comes from and how it was run.

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import text
+from .. import json_text
 from ..limits import MAX_FILE_BYTES
 from ..notes import PREFIX, png_texts
-from ..report import Report, show
+from ..problem_report import Report, show
 from .foreign.xml_files import parse_xml
 from .native import SCENE_KEYS, instance_keys
-from .registry import FORMATS, READ, SceneFormat, format_of
+from .scene_format import FORMATS, READ, SceneFormat, format_of
 
 OWN = ("native", "official")
 """The formats in which a key that is given twice is an error."""
@@ -195,7 +195,7 @@ def _xml(written: str, report: Report) -> Recognised:
 
 
 def _json(written: bytes, data: bytes, report: Report, wanted: str | None) -> Recognised:
-    value = text.parse(report, written)
+    value = json_text.parse(report, written)
     if value is None and report.failed:
         several = _json_lines(written) if written == data.removeprefix(b"\xef\xbb\xbf") else None
         if several is None:
@@ -263,10 +263,12 @@ def _other_text(written: str, data: bytes, report: Report) -> Recognised:
     separators = [first.count(mark) for mark in (",", ";", "\t")]
     if len(lines) > 1 and max(separators) >= 3 and lines[1].count(",;\t"[separators.index(max(separators))]):
         return _named(report, "a table (CSV)", f"write it as one of the formats that are read: {', '.join(READ)}")
-    value = text.parse(Report(), data)
+    value = json_text.parse(Report(), data)
     if value is None and first and not first.strip()[:1].isdigit() and first.strip() != "null":
         return _named(report, f"text, and no scene (it begins with {show(first.strip()[:40])})", _readable())
-    value = text.parse(report, data)  # says where it stops being JSON; if it is, its reader says that it is no object
+    value = json_text.parse(
+        report, data
+    )  # says where it stops being JSON; if it is, its reader says that it is no object
     return Recognised("" if report.failed else "native", value)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..checks import is_array
-from .registry import SceneFormat, register
+from .scene_format import SceneFormat, register
 
 
 def _has(*signatures: set[str]) -> Callable[[Any], bool]:

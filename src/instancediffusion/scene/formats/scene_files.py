@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import text
+from .. import json_text
 from ..checks import is_array
 from ..model import Scene
-from ..report import Report, child
+from ..problem_report import Report, child
 from .foreign.entries import NamedScene, ReadOptions, scene_name
 from .native import SCENE_KEYS, read_native, write_native
 from .official import read_official, write_official
-from .registry import SceneFormat, format_of, register
+from .scene_format import SceneFormat, format_of, register
 
 
 def is_scene_list(value: Any) -> bool:
@@ -105,7 +105,7 @@ NATIVE = register(
         recognise=_is_native,
         read=_read_native,
         lenient=False,
-        write=lambda scene: text.write(write_native(scene), per_line="instances"),
+        write=lambda scene: json_text.write(write_native(scene), per_line="instances"),
     )
 )
 OFFICIAL = register(
@@ -114,7 +114,7 @@ OFFICIAL = register(
         "a published demo file",
         recognise=_is_official,
         read=_read_official,
-        write=lambda scene: text.write(write_official(scene), per_line="annos"),
+        write=lambda scene: json_text.write(write_official(scene), per_line="annos"),
     )
 )
 PICTURE = register(

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from ..canvas import Canvas, box_to_pixels, clamp, on_edge
 from ..checks import check_numbers
 from ..limits import MAX_SIDE_PX
-from ..report import FRACTIONS, Report, number_text, numbers_text
-from .base import BoxUnit, Brush, Colour, TokenLocation, check_fractions, inside
+from ..problem_report import FRACTIONS, Report, number_text, numbers_text
+from .kind import BoxUnit, Brush, Colour, TokenLocation, check_fractions, inside
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from ..canvas import Canvas
 from ..checks import check_integer, check_keys, check_numbers, check_object, check_text, is_array
 from ..limits import MAX_FILE_BYTES, MAX_POLYGON_POINTS, MAX_SIDE_PX
 from ..png import read_png
-from ..report import Report, child, kind, numbers_text, show
-from .base import BoxUnit, Brush, Colour, TokenLocation, as_list, pixels_of
+from ..problem_report import Report, child, kind, numbers_text, show
+from .kind import BoxUnit, Brush, Colour, TokenLocation, as_list, pixels_of
 
 _URIS = ("data:image/png;base64,",)
 _PNG = "A PNG file in the scene's folder, or data:image/png;base64,... with its bytes."

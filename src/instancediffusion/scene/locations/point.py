@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from ..canvas import Canvas, on_edge, point_to_pixels
 from ..checks import check_pair
-from ..report import FRACTIONS, Report, numbers_text
-from .base import BoxUnit, Brush, Colour, TokenLocation, check_fractions, inside
+from ..problem_report import FRACTIONS, Report, numbers_text
+from .kind import BoxUnit, Brush, Colour, TokenLocation, check_fractions, inside
 
 
 @dataclass(frozen=True)

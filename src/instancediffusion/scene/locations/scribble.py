@@ -15,8 +15,8 @@ from instancediffusion.geometry import NUM_SCRIBBLE_POINTS, points_box, resample
 from ..canvas import Canvas, clamp, on_edge, point_to_pixels
 from ..checks import check_pair, is_array
 from ..limits import MAX_SCRIBBLE_POINTS
-from ..report import FRACTIONS, Report, child, kind, show
-from .base import IN_FRACTIONS, BoxUnit, Brush, Colour, TokenLocation, as_list, inside
+from ..problem_report import FRACTIONS, Report, child, kind, show
+from .kind import IN_FRACTIONS, BoxUnit, Brush, Colour, TokenLocation, as_list, inside
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from instancediffusion.data.world import Background, ObjectClass
+from instancediffusion.data.drawn_world import Background, ObjectClass
 from instancediffusion.scene.english import PART_WORDS, part_word, plural, with_article
 from instancediffusion.training.language.filler import ADJECTIVES, TAILS, dressed, gibberish
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from instancediffusion.data.world import World
+from instancediffusion.data.drawn_world import World
 from instancediffusion.errors import SettingsError
 from instancediffusion.runs import atomic_path
 from instancediffusion.training.config import TextConfig

@@ -23,7 +23,7 @@ from instancediffusion.training.language.grammar import NUMBERS, SIDES, Grammar,
 from instancediffusion.training.language.lessons import Lessons
 from instancediffusion.training.language.words_task import WordsTask, apart
 from instancediffusion.training.task import Place, step_seed
-from instancediffusion.training.text import TextSide, build_text_model
+from instancediffusion.training.text_model import TextSide, build_text_model
 
 _WEIGHTS = {"kind": 1.0, "colour": 1.0, "side": 0.5, "number": 0.25, "part": 0.5, "style": 0.5}
 _PAIRED, _DISTILLED, _NAMED = 2.0, 2.0, 0.3

@@ -16,7 +16,7 @@ from instancediffusion.training.config import TextConfig
 from instancediffusion.training.language.distilled import start_from_teacher
 from instancediffusion.training.language.lessons import Lessons
 from instancediffusion.training.task import Place, step_seed
-from instancediffusion.training.text import TextSide, build_text_model
+from instancediffusion.training.text_model import TextSide, build_text_model
 
 
 class WordsTask:

@@ -10,10 +10,10 @@ from ...checks import check_integer, check_text, is_array
 from ...limits import MAX_Z_ORDER
 from ...locations import Mask, read_box_xywh, read_point, read_polygons, read_rle, read_scribble
 from ...model import KINDS, Instance
-from ...report import Report, child, show
+from ...problem_report import Report, child, show
 from ..foreign.entries import plain_number, plain_numbers
 from ..looks import read_looks
-from .keys import Key, key_of
+from .coco_scene import Key, key_of
 
 
 def read_annotation(

@@ -7,16 +7,15 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ... import text
+from ... import json_text
 from ...canvas import Canvas
 from ...checks import check_object, check_text, is_array
 from ...limits import MAX_COCO_BYTES, MAX_SIDE_PX, MIN_SIDE_PX
 from ...model import KINDS, Instance, Scene
-from ...report import Report, child, kind, show
+from ...problem_report import Report, child, kind, show
 from ..foreign.entries import read_entries, whole_number
 from .annotations import read_annotation
-from .coco_scene import CocoScene
-from .keys import Key, key_of
+from .coco_scene import CocoScene, Key, key_of
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 """A COCO file, or what `json.load` gives of one."""
@@ -214,7 +213,7 @@ def _open(report: Report, source: Source) -> Mapping[str, Any] | None:
     if len(content) > MAX_COCO_BYTES:
         report.error("$", f"is larger than {MAX_COCO_BYTES >> 20} MB", "split it")
         return None
-    data = text.parse(report, content)
+    data = json_text.parse(report, content)
     return check_object(report, "$", data) if data is not None or not report.failed else None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ... import text
+from ... import json_text
 from ...checks import check_object
 from ...limits import MAX_COCO_BYTES
-from ...report import Report
+from ...problem_report import Report
 from ..foreign.entries import NamedScene, ReadOptions, distinct_names
-from ..registry import SceneFormat, register
+from ..scene_format import SceneFormat, register
 from .reading import read_coco_data
 
 
@@ -27,7 +27,7 @@ def _read(data: Any, report: Report, options: ReadOptions) -> list[NamedScene]:
     texts = None
     if options.captions is not None:
         with open(options.captions, "rb") as file:
-            texts = check_object(report, "$", text.parse(report, file.read(MAX_COCO_BYTES)))
+            texts = check_object(report, "$", json_text.parse(report, file.read(MAX_COCO_BYTES)))
     if top is None or report.failed:
         return []
     scenes = read_coco_data(top, report, texts, image_ids=options.image_ids)

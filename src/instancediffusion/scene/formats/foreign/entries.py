@@ -20,7 +20,7 @@ from ...checks import check_text, is_array
 from ...limits import MAX_INSTANCES, MAX_SIDE_PX, MIN_SIDE_PX
 from ...locations import Box, Mask, Point, Scribble, read_box, read_point, read_polygons, read_scribble
 from ...model import Instance, Scene
-from ...report import Report, child, show
+from ...problem_report import Report, child, show
 
 _PICTURE_SUFFIXES = frozenset(
     "jpg jpeg jpe jfif png webp bmp tif tiff gif heic heif avif jp2 ppm pgm dng".split()

@@ -9,8 +9,8 @@ from typing import Any
 from ...canvas import Canvas
 from ...checks import is_array
 from ...model import Instance
-from ...report import Report, child, show
-from ..registry import SceneFormat, register
+from ...problem_report import Report, child, show
+from ..scene_format import SceneFormat, register
 from .entries import (
     NamedScene,
     ReadOptions,

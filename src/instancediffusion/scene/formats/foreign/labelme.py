@@ -16,8 +16,8 @@ from ...canvas import Canvas
 from ...checks import is_array
 from ...locations import Mask
 from ...model import Instance
-from ...report import Report, child, show
-from ..registry import SceneFormat, register
+from ...problem_report import Report, child, show
+from ..scene_format import SceneFormat, register
 from .entries import (
     NamedScene,
     ReadOptions,

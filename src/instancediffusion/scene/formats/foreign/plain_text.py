@@ -12,8 +12,8 @@ from ...canvas import Canvas
 from ...checks import is_array
 from ...limits import PICTURE_SUFFIXES
 from ...model import Instance
-from ...report import Report, show
-from ..registry import SceneFormat, register
+from ...problem_report import Report, show
+from ..scene_format import SceneFormat, register
 from .entries import (
     NamedScene,
     ReadOptions,

@@ -17,9 +17,9 @@ from ...checks import is_array
 from ...limits import MAX_SIDE_PX, MAX_Z_ORDER, MIN_SIDE_PX
 from ...locations import read_point, read_scribble
 from ...model import Instance
-from ...report import Report, child, show
-from ..registry import SceneFormat, register
+from ...problem_report import Report, child, show
 from ..scene_files import is_scene_list
+from ..scene_format import SceneFormat, register
 from .entries import (
     NamedScene,
     ReadOptions,

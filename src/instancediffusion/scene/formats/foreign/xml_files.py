@@ -9,8 +9,8 @@ from ...canvas import Canvas
 from ...limits import MAX_Z_ORDER
 from ...locations import read_runs
 from ...model import Instance, Scene
-from ...report import Report
-from ..registry import SceneFormat, register
+from ...problem_report import Report
+from ..scene_format import SceneFormat, register
 from .entries import (
     NamedScene,
     ReadOptions,

@@ -32,7 +32,7 @@ from instancediffusion.geometry import box_area, mask_box, mask_points, resample
 from instancediffusion.runs import write_json
 from instancediffusion.scene import Instance
 from instancediffusion.scene import Mask as SceneMask
-from instancediffusion.training.scenes import Mask, point_inside, scribble_inside, shrink
+from instancediffusion.training.drawn_scenes import Mask, point_inside, scribble_inside, shrink
 from instancediffusion.training.sections import DatasetConfig
 
 log = logging.getLogger("instancediffusion.training")

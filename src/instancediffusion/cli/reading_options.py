@@ -12,7 +12,7 @@ import click
 
 from instancediffusion.choices import BOX_ORDERS, UNITS
 
-from .names import Names
+from .click_types import Names
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
 OUT = click.Path(path_type=Path, allow_dash=True)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from instancediffusion.data import InstanceRecord, SceneCache, SceneRecord, write_shard
-from instancediffusion.data.world import DrawnSample, World
+from instancediffusion.data.drawn_world import DrawnSample, World
 from instancediffusion.errors import SettingsError
 from instancediffusion.geometry import mask_points, resample_scribble, scribble_from_mask
 from instancediffusion.training.config import WorldConfig

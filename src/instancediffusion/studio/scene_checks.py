@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from instancediffusion.errors import Problem, SceneError
-from instancediffusion.pipeline.vocabulary import unknown_words
+from instancediffusion.pipeline.familiar import unknown_words
 from instancediffusion.scene import Scene, check_scene_text
-from instancediffusion.studio.limits import Limits
+from instancediffusion.studio.bounds import Limits
 
 _INSTANCE = re.compile(r"\$\.(?:instances|annos)\[(\d+)\]")
 _SHOWN = 200

@@ -12,7 +12,7 @@ from pathlib import Path
 from instancediffusion.errors import Problem, SceneError, SceneWarning, SettingsError
 
 from .example import Example, SceneDataset
-from .files import MAX_ENTRIES
+from .file_access import MAX_ENTRIES
 from .holding import EVERYTHING, held
 
 
@@ -168,7 +168,7 @@ def write_dataset(dataset: SceneDataset, folder: str | os.PathLike[str], format:
 
 
 def _prepared(dataset: SceneDataset, kind: DatasetFormat, count: Written) -> Iterator[Example]:
-    from .files import Names
+    from .file_access import Names
 
     names = Names()
     for index in range(len(dataset)):

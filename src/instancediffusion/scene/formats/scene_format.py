@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..model import Scene
-from ..report import Report
+from ..problem_report import Report
 from .foreign.entries import NamedScene, ReadOptions
 
 Reader = Callable[[Any, Report, ReadOptions], list[NamedScene]]

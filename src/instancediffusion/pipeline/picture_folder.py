@@ -14,11 +14,11 @@ from instancediffusion import __version__
 from instancediffusion.errors import PicturesError
 from instancediffusion.pipeline.layered_output import layer_files, openraster
 from instancediffusion.pipeline.output import GenerationOutput
-from instancediffusion.pipeline.picture import png_bytes
 from instancediffusion.rendering import render_overlay
 from instancediffusion.runs import RunConflictError, RunDirectory, fingerprint
 from instancediffusion.sampling import generators_for
 from instancediffusion.scene import Scene
+from instancediffusion.scene.notes import png_bytes
 from instancediffusion.settings import GenerationSettings
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "tokenizers", "numpy", "pillow")

@@ -20,8 +20,8 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.projects.emoji_world import COLOURS, World
 from instancediffusion.rendering import contact_sheet
 
-from .config import JudgeConfig, JudgeLessons
 from .judge import Judge, cells_input, colours_of
+from .judge_config import JudgeConfig, JudgeLessons
 from .label_maps import LessonPool, pixels_of, targets_of, worsened
 from .losses import judge_loss, reading_loss
 from .network import JudgeNetwork

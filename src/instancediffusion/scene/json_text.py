@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .report import Report, child, show
+from .problem_report import Report, child, show
 
 
 class _Repeated(dict[str, Any]):

@@ -14,6 +14,7 @@ from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.adapter.card import PublishedWithCard, model_card, publish
 from instancediffusion.checkpoints.hub import HUB_OPTIONS
 from instancediffusion.errors import ModelError
+from instancediffusion.pipeline.components import components_from_file
 from instancediffusion.pipeline.loading import (
     DEFAULT_MODEL,
     DTYPE,
@@ -22,7 +23,6 @@ from instancediffusion.pipeline.loading import (
     load_adapter,
     local_model,
 )
-from instancediffusion.pipeline.single_file import components_from_file
 
 _SUMMARY = "Text-to-image generation in which every object has its own caption, its own place and its own layer."
 _USAGE = """

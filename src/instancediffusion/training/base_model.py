@@ -18,7 +18,7 @@ from instancediffusion.training.config import Recipe
 from instancediffusion.training.latents import Latents
 from instancediffusion.training.networks import Parts
 from instancediffusion.training.objective import Objective
-from instancediffusion.training.text import TextSide
+from instancediffusion.training.text_model import TextSide
 
 NEEDED = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")

@@ -11,7 +11,7 @@ import numpy as np
 
 from instancediffusion.datasets import Example, ReadingOptions, SceneDataset, format_of, open_dataset
 from instancediffusion.datasets.example import MAX_PICTURE_BYTES
-from instancediffusion.datasets.files import MAX_ENTRIES, files_under, read_bounded
+from instancediffusion.datasets.file_access import MAX_ENTRIES, files_under, read_bounded
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene import Scene
 from instancediffusion.scene.formats.native import write_native

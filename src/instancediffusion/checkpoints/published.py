@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints.contents import open_weights
-from instancediffusion.checkpoints.names import unet_name, vae_name
+from instancediffusion.checkpoints.tensor_names import unet_name, vae_name
 from instancediffusion.errors import CheckpointError
 
 Tensors = Mapping[str, Tensor]

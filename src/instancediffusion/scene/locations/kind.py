@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..canvas import Canvas
 from ..checks import check_number
-from ..report import Report, show
+from ..problem_report import Report, show
 
 BoxUnit = tuple[float, float, float, float]
 """x0, y0, x1, y1 in fractions of a canvas."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from instancediffusion.datasets.files import Names
+from instancediffusion.datasets.file_access import Names
 from instancediffusion.errors import FailureWarning, InstanceDiffusionError, SettingsError
 from instancediffusion.runs import ItemState, RunConflictError, RunDirectory, fingerprint, write_atomic
 from instancediffusion.scene import Scene, without_order
@@ -18,12 +18,12 @@ from instancediffusion.scene import Scene, without_order
 from ..gallery import Counter, make_pictures
 from .clip import CLIP, FEATURES, Clip, Features
 from .detectors import DETECTOR, FileDetector, TransformersDetector
+from .found_pictures import find_pictures
 from .models import Models
 from .phrase_models import SEGMENTER, BoxNetwork, PhraseNetwork
-from .pictures import find_pictures
-from .run import read_cases, run_suite
 from .suite import Case, NotScoredError, Suite, suite_of
 from .suite_report import SuiteResult, to_html, to_markdown, to_report
+from .suite_run import read_cases, run_suite
 
 
 @dataclass(frozen=True)

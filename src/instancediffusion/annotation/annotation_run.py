@@ -25,13 +25,13 @@ from instancediffusion.ray_pool import RayOptions, ray_map
 from instancediffusion.runs import MANIFEST, Item, RunDirectory, fingerprint, write_atomic, write_json
 from instancediffusion.scene.canvas import Canvas
 from instancediffusion.scene.formats.native import read_native, write_native
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
 from .annotate import annotate
-from .pictures import content_of, key_of
+from .annotation_settings import AnnotationSettings
+from .protocols import Stages
 from .selection import one_line
-from .settings import AnnotationSettings
-from .stages import Stages
+from .unlabelled_pictures import content_of, key_of
 
 KIND = "annotate"
 FAILED = "failed.jsonl"

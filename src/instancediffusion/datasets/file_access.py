@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from instancediffusion.errors import Problem, SceneError
-from instancediffusion.scene import text
+from instancediffusion.scene import json_text
 from instancediffusion.scene.formats.foreign.entries import scene_name
 from instancediffusion.scene.limits import MAX_FILE_BYTES
-from instancediffusion.scene.report import Report
+from instancediffusion.scene.problem_report import Report
 
 MAX_ENTRIES = 20_000_000
 
@@ -39,7 +39,7 @@ def read_bounded(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
 def read_json(path: Path, limit: int = MAX_FILE_BYTES) -> Any:
     """The data of a JSON file; `SceneError` with where it stops being JSON."""
     report = Report()
-    data = text.parse(report, read_bounded(path, limit))
+    data = json_text.parse(report, read_bounded(path, limit))
     report.settle(os.fspath(path))
     return data
 

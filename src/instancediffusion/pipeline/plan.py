@@ -12,7 +12,7 @@ from typing import Any
 from instancediffusion.additions import Additions, file_fact
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.editing import read_source
-from instancediffusion.pipeline.folder import Picture, PictureFolder
+from instancediffusion.pipeline.picture_folder import Picture, PictureFolder
 from instancediffusion.pipeline.requests import resolve_seeds
 from instancediffusion.scene.inputs import Input
 from instancediffusion.settings import GenerationSettings

@@ -11,10 +11,10 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.requests import resolve_seeds
 from instancediffusion.scene import Scene
 from instancediffusion.settings import SETTINGS, GenerationSettings
+from instancediffusion.studio.bounds import Limits, RefusedError
 from instancediffusion.studio.controls import OWN, preset_names, with_preset
 from instancediffusion.studio.cost import total_rows
 from instancediffusion.studio.grids import Axis, Cell, cells, read_axis
-from instancediffusion.studio.limits import Limits, RefusedError
 from instancediffusion.studio.shelf import Shelf
 
 OPTIONS = ("preset", "settings", "seed", "pictures", "grid", "edit", "additions")

@@ -13,14 +13,14 @@ from typing import Any
 from PIL import Image
 
 from instancediffusion.datasets import Example, open_dataset, usable
-from instancediffusion.datasets.registry import format_of
+from instancediffusion.datasets.dataset_format import format_of
 from instancediffusion.errors import FailureWarning, InstanceDiffusionError, ModelError, SettingsError
 from instancediffusion.rendering import render_overlay
 from instancediffusion.scene import check_source
 from instancediffusion.scene.limits import PICTURE_SUFFIXES
 
+from .found_pictures import find_pictures, read_picture
 from .models import Models
-from .pictures import find_pictures, read_picture
 from .suite import Case, NotScoredError, Scored, Suite
 from .suite_report import Failure, SuiteResult
 

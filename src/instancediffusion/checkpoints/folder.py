@@ -107,14 +107,21 @@ def save_part(part: Any, folder: Path) -> None:
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill; it takes the place of `out` (absent, or empty) when all is well, and else vanishes."""
+def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to fill; it takes the place of `out` when all is well, and else vanishes.
+
+    Args:
+        out: absent, or empty.
+        replace: whatever is there goes.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         yield work
         work.chmod(0o755)
-        if out.exists():
+        if out.exists() and replace:
+            shutil.rmtree(out)
+        elif out.exists():
             out.rmdir()
         os.replace(work, out)
     except BaseException:

@@ -12,6 +12,14 @@ from .click_types import Group
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _COUNT = click.IntRange(min=1)
+JUDGE = click.option(
+    "--judge",
+    "judge_folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the network that `instancediffusion judge train` wrote.",
+)
+"""The option of every command that cannot do without a judge."""
 
 
 @click.group(cls=Group)

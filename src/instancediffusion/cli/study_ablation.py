@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .judge import JUDGE
 from .libraries import quieten_libraries
 from .progress import Countdown
 from .settings_options import settings_of, settings_options
@@ -16,13 +17,7 @@ _COUNT = click.IntRange(min=1)
 
 @click.command()
 @click.option("--model", default="mini", show_default=True, help="mini, a folder or a hub id.")
-@click.option(
-    "--judge",
-    "judge_folder",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the network that `instancediffusion judge train` wrote.",
-)
+@JUDGE
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
 @click.option(
     "--layouts", type=_COUNT, default=10, show_default=True, help="Layouts of different and of the same class."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .judge import JUDGE
 from .libraries import quieten_libraries
 from .progress import Countdown
 
@@ -27,13 +28,7 @@ _QUIET = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @_MODEL
-@click.option(
-    "--judge",
-    "judge_folder",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the network that `instancediffusion judge train` wrote.",
-)
+@JUDGE
 @_OUTPUT
 @_BATCH
 @_DEVICE

@@ -47,14 +47,8 @@ def fastest_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def open_quietly(
-    folder: Path,
-    adapter: Path | None = None,
-    dtype: str = "float32",
-    device: str | None = None,
-    variant: str | None = None,
-) -> InstanceDiffusionPipeline:
+def open_quietly(folder: Path, *where: Any, **options: Any) -> InstanceDiffusionPipeline:
     """Load a model as `open_pipeline` does, without progress bars."""
-    pipeline = open_pipeline(folder, adapter, dtype, device, variant)
+    pipeline = open_pipeline(folder, *where, **options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -13,7 +13,7 @@ Sharpness is taught afterwards, with an adversary, to the decoder alone (`sharpe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from instancediffusion.data import SceneCache
 from instancediffusion.errors import SettingsError
 from instancediffusion.training.config import AutoencoderConfig
 from instancediffusion.training.supply import SceneTask
-from instancediffusion.training.task import Place
 
 REFERENCE = 2.0
 """The constants that two channels of each normalised group start at, beside signals of about 1."""
@@ -214,10 +213,9 @@ class AutoencoderTask(SceneTask):
         self.crops = Crops(cache, config.crops, 2 ** len(config.block_out_channels), config.recolour)
         self.modules: Mapping[str, nn.Module] = {"autoencoder": self.model}
 
-    def place(self, place: Place) -> None:
-        """Compute there, and that share of every batch."""
-        self.where = place
-        self.model.to(place.device)
+    def _placed(self) -> Iterable[nn.Module]:
+        """What is moved to the device."""
+        return (self.model,)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Distance of pictures to what is read of their noisy latents, and the terms on the latents."""

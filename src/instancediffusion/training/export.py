@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from instancediffusion.checkpoints.cards import weights_sha256
-from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS, save_part
+from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS, new_folder, save_part
 from instancediffusion.data.drawn_world import World
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene.english import with_article
@@ -46,7 +41,7 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
         SettingsError: a stage has no checkpoint, or the scheduler's class does not exist.
     """
     if recipe.diffusion.base:
-        with _replaced(output) as work:
+        with new_folder(output, replace=True) as work:
             _write_adapter(recipe, run, work)
         return
     vae, trained = finished_autoencoder(recipe, run)
@@ -79,7 +74,7 @@ def write_model(
         "unet": parts.unet,
         "adapter": parts.adapter,
     }
-    with _replaced(output) as work:
+    with new_folder(output, replace=True) as work:
         for name, module in networks.items():
             save_part(module.to(torch.float16), work / name)
         save_part(parts.text.tokenizer, work / "tokenizer")
@@ -112,21 +107,6 @@ def _write_adapter(recipe: Recipe, run: Path, work: Path) -> None:
         "weights_sha256": weights_sha256(work),
     }
     _write(work / "card.json", card)
-
-
-@contextmanager
-def _replaced(output: Path) -> Iterator[Path]:
-    """Give a folder to fill; it takes the place of `output` when the block ends well."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        yield work
-        work.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(work, output)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def finished_autoencoder(recipe: Recipe, run: Path) -> tuple[AutoencoderKL, dict[str, int]]:

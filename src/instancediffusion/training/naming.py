@@ -17,11 +17,11 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from instancediffusion.training.config import TextConfig
-from instancediffusion.training.task import Place, step_generator
+from instancediffusion.training.task import OnDevice, step_generator
 from instancediffusion.training.text_model import TextSide, build_text_model
 
 
-class NamingTask:
+class NamingTask(OnDevice):
     """The text model's `Task`: name the words of a text from its pooled feature.
 
     Args:
@@ -38,13 +38,6 @@ class NamingTask:
         self.modules: Mapping[str, nn.Module] = {"text_encoder": self.text.model, "reader": self.reader}
         # Captions and prompts alike, each once: what is frequent would otherwise be all that is learned.
         self.texts = sorted(set(texts))
-        self.where = Place()
-
-    def place(self, place: Place) -> None:
-        """Compute there, and that share of every batch."""
-        self.where = place
-        for module in self.modules.values():
-            module.to(place.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Binary cross-entropy over the vocabulary, summed over words: present or not."""

@@ -7,7 +7,7 @@ thrown away; the layers' maps of `RelativeFeatures` still start at zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +19,6 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.networks import Parts
 from instancediffusion.training.supply import SceneTask
-from instancediffusion.training.task import Place
 
 
 class RelativeTask(SceneTask):
@@ -46,11 +45,9 @@ class RelativeTask(SceneTask):
         self.reader = nn.Linear(self.features.width, int(self.latents([0]).shape[1]))
         self.modules: Mapping[str, nn.Module] = {"relative": self.features, "reader": self.reader}
 
-    def place(self, place: Place) -> None:
-        """Compute there, and that share of every batch."""
-        self.where = place
-        for module in (self.text.model, *self._encoder, *self.modules.values()):
-            module.to(place.device)
+    def _placed(self) -> Iterable[nn.Module]:
+        """What is moved to the device."""
+        return (self.text.model, *self._encoder, *self.modules.values())
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Squared error of the latents where instances are."""

@@ -12,7 +12,7 @@ may run while the diffusion model learns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -25,7 +25,6 @@ from instancediffusion.data import SceneCache
 from instancediffusion.training.autoencoder import Crops, picture_distance, pictures, save_sheet
 from instancediffusion.training.config import AutoencoderConfig
 from instancediffusion.training.supply import SceneTask
-from instancediffusion.training.task import Place
 
 
 class PatchDiscriminator(nn.Module):
@@ -76,11 +75,9 @@ class SharpeningTask(SceneTask):
             "discriminator": self.discriminator,
         }
 
-    def place(self, place: Place) -> None:
-        """Compute there, and that share of every batch."""
-        self.where = place
-        self.model.to(place.device)
-        self.discriminator.to(place.device)
+    def _placed(self) -> Iterable[nn.Module]:
+        """What is moved to the device."""
+        return (self.model, self.discriminator)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The decoder's and the discriminator's loss, added: neither's gradient reaches the other's weights."""

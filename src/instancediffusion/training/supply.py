@@ -12,13 +12,13 @@ from torch import Tensor
 
 from instancediffusion.data import SceneCache
 from instancediffusion.data.shards import LATENTS
-from instancediffusion.training.task import Place, step_generator
+from instancediffusion.training.task import OnDevice, step_generator
 
 Encode = Callable[[npt.NDArray[np.uint8], int], Tensor]
 """Pictures (B, H, W, 3), by how much they are made smaller first -> latents; see `Latents.of_pictures`."""
 
 
-class SceneTask:
+class SceneTask(OnDevice):
     """Base of such a task.
 
     Scenes may be added to the cache while a run goes on. They count from the next checkpoint on, which says how many
@@ -31,7 +31,7 @@ class SceneTask:
     """
 
     def __init__(self, cache: SceneCache, seed: int, encode: Encode | None = None) -> None:
-        self.cache, self.seed, self.encode, self.where = cache, seed, encode, Place()
+        self.cache, self.seed, self.encode = cache, seed, encode
         self._scenes = len(cache)
 
     def draw(self, step: int, count: int) -> tuple[list[int], torch.Generator]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -69,6 +69,23 @@ class Placed(Protocol):
     def place(self, place: Place) -> None:
         """Move everything there, and from now on take that share of every batch."""
         ...
+
+
+class OnDevice:
+    """A task that computes where it was placed last, all that `_placed` names with it."""
+
+    where = Place()
+
+    def place(self, place: Place) -> None:
+        """Compute there, and that share of every batch."""
+        self.where = place
+        for module in self._placed():
+            module.to(place.device)
+
+    def _placed(self) -> Iterable[nn.Module]:
+        """What is moved to the device."""
+        modules: Mapping[str, nn.Module] = self.modules  # type: ignore[attr-defined]
+        return modules.values()
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ from instancediffusion.training.config import TextConfig
 from instancediffusion.training.language.grammar import NUMBERS, SIDES, Grammar, Reading, Told
 from instancediffusion.training.language.lessons import Lessons
 from instancediffusion.training.language.words_task import WordsTask, apart
-from instancediffusion.training.task import Place, step_seed
+from instancediffusion.training.task import OnDevice, step_seed
 from instancediffusion.training.text_model import TextSide, build_text_model
 
 _WEIGHTS = {"kind": 1.0, "colour": 1.0, "side": 0.5, "number": 0.25, "part": 0.5, "style": 0.5}
@@ -63,7 +63,7 @@ def wanted(told: Sequence[Told]) -> dict[str, Tensor]:
     return {**values, "kind": values["kind"] - 1}  # every phrase names something, or nothing known
 
 
-class ReadingTask:
+class ReadingTask(OnDevice):
     """The `Task` of the stage.
 
     Args:
@@ -84,18 +84,11 @@ class ReadingTask:
             "head": self.head,
             "readers": self.readers,
         }
-        self.where = Place()
 
     def take_over(self, before: WordsTask) -> None:
         """Go on from what the stage before has learned."""
         for name, module in before.modules.items():
             self.modules[name].load_state_dict(module.state_dict())
-
-    def place(self, place: Place) -> None:
-        """Compute there, and that share of every batch."""
-        self.where = place
-        for module in self.modules.values():
-            module.to(place.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropies of the readers, distance of paraphrases, distance to the teacher.

@@ -15,11 +15,11 @@ from transformers import CLIPTokenizer
 from instancediffusion.training.config import TextConfig
 from instancediffusion.training.language.distilled import start_from_teacher
 from instancediffusion.training.language.lessons import Lessons
-from instancediffusion.training.task import Place, step_seed
+from instancediffusion.training.task import OnDevice, step_seed
 from instancediffusion.training.text_model import TextSide, build_text_model
 
 
-class WordsTask:
+class WordsTask(OnDevice):
     """The `Task` of distillation: a linear image of the pooled feature is the teacher's feature.
 
     Args:
@@ -35,13 +35,6 @@ class WordsTask:
         self.head = nn.Linear(config.width, lessons.features.shape[1])
         start_from_teacher(self.text.model, self.head, lessons.pieces, tokenizer.all_special_ids)
         self.modules: Mapping[str, nn.Module] = {"text_encoder": self.text.model, "head": self.head}
-        self.where = Place()
-
-    def place(self, place: Place) -> None:
-        """Compute there, and that share of every batch."""
-        self.where = place
-        for module in self.modules.values():
-            module.to(place.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """One minus the cosine to the teacher's feature."""

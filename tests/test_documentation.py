@@ -112,10 +112,22 @@ def test_every_command_has_its_page() -> None:
 
 def test_the_readme_lists_every_package_and_architecture_too() -> None:
     source = ROOT / "src" / "instancediffusion"
-    packages = {path.parent.name for path in source.glob("*/__init__.py")} | {"errors", "runs"}
-    for name in ("README.md", "docs/architecture.md"):
-        text = (ROOT / name).read_text()
-        assert not {package for package in packages if f"`{package}`" not in text}, name
+    packages = {path.parent.name for path in source.glob("*/__init__.py")}
+    tree = re.findall(r"^ +(\w+)/ ", (ROOT / "README.md").read_text(), re.MULTILINE)
+    projects = {path.parent.name for path in source.glob("projects/*/__init__.py")}
+    assert sorted(tree) == sorted(packages | projects)  # a line each
+    text = (ROOT / "docs/architecture.md").read_text()
+    assert not {package for package in packages | {"errors", "runs"} if f"`{package}`" not in text}
+
+
+def test_each_of_ten_changes_names_one_file() -> None:
+    """Contributors are sent to a file that is there; the first eight are sent to what registers one more."""
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("## Ten changes")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| `([\w/]+\.py)`", section, re.MULTILINE)
+    assert len(rows) == 10 and len({file for _, file in rows}) == 10
+    for number, (change, file) in enumerate(rows):
+        text = (ROOT / "src" / "instancediffusion" / file).read_text()
+        assert number >= 8 or re.search(r"^def register\w*\(", text, re.MULTILINE), change
 
 
 def test_every_package_has_an_api_page() -> None:

@@ -24,6 +24,8 @@ MODULES = {
     "annotation.stages": "annotation.protocols",
     "checkpoints.names": "checkpoints.tensor_names",
     "checkpoints.official": "checkpoints.published",
+    "conditioning.extents": "conditioning.regions",
+    "conditioning.order": "conditioning.visibility",
     "datasets.files": "datasets.file_access",
     "datasets.registry": "datasets.dataset_format",
     "evaluation.judges": "projects.emoji_judge",

@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast, T5GemmaConfig
 from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
-from instancediffusion.adapter import InstanceAdapter, graft
+from instancediffusion.adapter import InstanceAdapter, graft, grounding
 from instancediffusion.adapter.backbones import backbone_of, core_network
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.errors import ModelError
@@ -71,10 +71,10 @@ def stock(network, x=X):
         return network(x, time, encoder_hidden_states=context, **by_hand).sample
 
 
-def call(network, grounding, x=X):
+def call(network, told, x=X):
     context, inputs, _ = texts_of(network)
     with torch.no_grad():
-        return backbone_of(network).call(network, x, torch.tensor(500), context, grounding, inputs=inputs)
+        return backbone_of(network).call(network, x, torch.tensor(500), context, told, inputs=inputs)
 
 
 def ground(adapter, locations=None, captions=None, **options):
@@ -109,7 +109,7 @@ def test_grafted_and_closed_it_is_the_base(network):
     assert torch.equal(stock(network), before)
 
 
-def test_open_it_is_told_the_layout(network):
+def test_open_it_is_told_the_layout(network, monkeypatch):
     adapter = tiny_adapter(network)
     adapter.graft(network)
     locations = random_locations(2, 3, masks=False)
@@ -127,24 +127,23 @@ def test_open_it_is_told_the_layout(network):
     torch.testing.assert_close(call(network, again), told, atol=2e-5, rtol=0)
     nothing = ground(adapter, LocationTensors.empty(2), torch.zeros(2, 0, 32))
     assert torch.isfinite(call(network, nothing)).all()
-    sizes = backbone_of(network).map_sizes(network, 16, 16)
-    seen = ground(adapter, **options)
-    call(network, seen)
-    assert set(seen._maps) == set(sizes)  # what is prepared beforehand is what is asked for
+    known = ground(adapter, **options).on_maps(backbone_of(network).map_sizes(network, 16, 16))
+    monkeypatch.setattr(grounding, "attention_bias", None)  # nothing of the maps is computed in the call
+    assert torch.equal(call(network, known), told)
 
 
 def test_copies_files_and_other_batches(network, tmp_path):
     before, adapter = stock(network), tiny_adapter(network)
     adapter.graft(network)
-    grounding = ground(adapter)
-    expected = call(network, grounding)
+    told = ground(adapter)
+    expected = call(network, told)
     twin = copy.deepcopy(network)
-    assert torch.equal(call(twin, grounding), expected)
+    assert torch.equal(call(twin, told), expected)
     other = tiny_adapter(twin, seed=3)
     other.graft(twin)  # what the copy carried makes way
     assert not torch.allclose(call(twin, ground(other)), expected, atol=1e-3)
     other.remove()
-    assert torch.equal(stock(twin), before) and torch.equal(call(network, grounding), expected)
+    assert torch.equal(stock(twin), before) and torch.equal(call(network, told), expected)
     with pytest.raises(ModelError, match="3 images, the latents are 2"):
         call(network, ground(adapter, random_locations(3, 3), drawn(3, 3, 32)))
     with pytest.raises(ModelError, match="grafted on it already"):
@@ -153,7 +152,7 @@ def test_copies_files_and_other_batches(network, tmp_path):
     loaded = type(network).from_pretrained(tmp_path)
     adapter.remove()
     adapter.graft(loaded.eval())
-    torch.testing.assert_close(call(loaded, grounding), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(call(loaded, told), expected, atol=1e-5, rtol=0)
 
 
 def test_gradient_checkpointing_gives_the_same_gradients():
@@ -249,13 +248,17 @@ def test_texts_and_time_of_a_transformer_are_those_of_its_pipeline(prx_pipeline)
     adapter.graft(network)
     groundings = [ground(adapter, random_locations(1, 3, seed), drawn(1, 3, 32)) for seed in range(3)]
     denoiser = NetworkDenoiser(
-        network, Contexts(bank.contexts, bank.lengths), groundings, lambda branch: (branch.image, branch.image)
+        network,
+        Contexts(bank.contexts, bank.lengths),
+        groundings,
+        lambda branch: (branch.image, branch.image),
+        grounding_scales=(0.0, 1.0),
     )
     branches = [Branch(image) for image in range(3)]
     with torch.no_grad():
-        found = denoiser.bind(branches)(X[:1].expand(3, -1, -1, -1), torch.tensor(250.0), 0.0)
-        told = denoiser.bind(branches)(X[:1].expand(3, -1, -1, -1), torch.tensor(250.0), 1.0)
-        alone = denoiser.bind(branches[2:])(X[:1], torch.tensor(250.0), 1.0)
+        found = denoiser.bind(branches)(X[:1].expand(3, -1, -1, -1), torch.tensor(250.0), 0)
+        told = denoiser.bind(branches)(X[:1].expand(3, -1, -1, -1), torch.tensor(250.0), 1)
+        alone = denoiser.bind(branches[2:])(X[:1], torch.tensor(250.0), 1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert (told - found).abs().amax((1, 2, 3)).min() > 1e-3
     torch.testing.assert_close(told[2:], alone, atol=1e-5, rtol=0)

@@ -112,7 +112,7 @@ def test_joined_batches_equal_single_images(model, rule):
     together = eps(unet, joined)
     for row, single in enumerate(singles):
         torch.testing.assert_close(together[row], eps(unet, single)[0], atol=2e-5, rtol=0)
-        alone = joined.select([row])
+        alone = joined.single(row)
         assert alone.log_weight.shape[1] <= single.log_weight.shape[1]
         torch.testing.assert_close(eps(unet, alone), eps(unet, single), atol=2e-5, rtol=0)
 

@@ -127,10 +127,13 @@ def test_an_image_of_a_batch_is_the_image_alone(model, scene):
     with torch.no_grad():
         joined = adapter(locations, captions)
         again = Grounding.cat([adapter(locations.select([i]), captions[i : i + 1]) for i in range(2)])
-    for side in (16, 8):
-        both = [g.for_map(side, side).relative_features(side * side) for g in (joined, again)]
-        torch.testing.assert_close(*both)
-        torch.testing.assert_close(joined.select([1]).for_map(side, side).relative_features(side * side), both[0][1:])
+        sides = [(16, 16), (8, 8)]
+        both, parts = ([told.relative for told in g.on_maps(sides).maps] for g in (joined, again))
+        last = [told.relative for told in joined.single(1).on_maps(sides).maps]
+        picked = [told.relative for told in joined.on_maps(sides).select([1]).maps]
+    torch.testing.assert_close(both, parts)
+    torch.testing.assert_close(last, [one[1:] for one in both])
+    torch.testing.assert_close(picked, [one[1:] for one in both])
 
 
 def test_coordinates_follow_the_box_and_tell_what_is_not_known():

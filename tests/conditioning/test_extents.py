@@ -2,8 +2,8 @@ import numpy as np
 import torch
 
 from instancediffusion.conditioning import locations_from_scenes
-from instancediffusion.conditioning.extents import known_extents
-from instancediffusion.conditioning.order import nearer
+from instancediffusion.conditioning.regions import known_extents
+from instancediffusion.conditioning.visibility import nearer
 from instancediffusion.scene import Box, Instance, Mask, Point, Scene, Scribble
 
 

@@ -1,5 +1,7 @@
 """The published sampler's latents: 8 PLMS steps at 32x32, plain and with both rules of the Multi-instance Sampler."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,13 @@ from instancediffusion.conditioning import LocationTensors
 from instancediffusion.pipeline.denoiser import NetworkDenoiser
 from instancediffusion.sampling import (
     CropMerge,
+    Guidance,
     MeanMerge,
+    Steps,
     Window,
     build_scheduler,
     grounding_schedule,
-    sample,
+    sample_multi_instance,
     steps_in_fraction,
 )
 
@@ -58,7 +62,11 @@ def denoiser(components, data):
         bank.append(adapter(LocationTensors.empty(1), torch.zeros(1, 0, 768)))
     contexts = torch.stack([data["context_prompt"], *data["context_captions"], data["context_negative"]])
     return NetworkDenoiser(
-        components.unet, contexts, bank, lambda b: (b.trajectory, b.trajectory) if b.conditional else (4, 4)
+        components.unet,
+        contexts,
+        bank,
+        lambda b: (b.trajectory, b.trajectory) if b.conditional else (4, 4),
+        grounding_scales=grounding_schedule(STEPS, GROUNDING, rounding="published"),
     )
 
 
@@ -73,20 +81,19 @@ def merges(name, data):
 
 @pytest.mark.parametrize(("name", "rows"), [("plms", 18), ("mean", 36), ("crop", 36)])
 def test_published_latents(denoiser, data, name, rows):
-    path = []
+    path, before = [], denoiser.rows_done
     with torch.inference_mode():
-        out = sample(
-            denoiser,
+        out = sample_multi_instance(
+            partial(Guidance(GUIDANCE).denoiser, denoiser),
             build_scheduler("plms", official_scheduler()),
             data["noise"],
-            grounding_scales=grounding_schedule(STEPS, GROUNDING, rounding="published"),
-            guidance_scale=GUIDANCE,
+            Steps(STEPS),
             merges=merges(name, data),
             merge_after=MERGE_AFTER,
             observe=lambda report: path.append(report.latents[0].clone()) and None,
         )
     torch.testing.assert_close(out.latents, data[name], rtol=0, atol=5e-4)
-    assert out.rows_done == rows
+    assert denoiser.rows_done - before == rows
     # Step by step: the whole scene's latents, as recorded by the published code before it merges.
     for step, (ours, published) in enumerate(zip(path, data[f"{name}_path"], strict=True)):
         if name == "plms" or step != MERGE_AFTER - 1:

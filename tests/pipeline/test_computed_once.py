@@ -111,13 +111,13 @@ def test_a_later_call_sees_new_weights(pipe):
 
 def test_maps_known_beforehand_are_those_of_the_unet(pipe, monkeypatch):
     seen = set()
-    own = grounding.Grounding.at
+    own = grounding.Grounding.on_map
 
-    def at(self, cells):
-        seen.add(self.map_size)
-        return own(self, cells)
+    def on_map(self, batch, height, width):
+        seen.add((height, width))
+        return own(self, batch, height, width)
 
-    monkeypatch.setattr(grounding.Grounding, "at", at)
+    monkeypatch.setattr(grounding.Grounding, "on_map", on_map)
     for side in ((64, 64), (72, 88)):
         seen.clear()
         pipe(scene_of(1), height=side[0], width=side[1], num_inference_steps=1, seed=0)

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from instancediffusion import Box, Instance, Mask, Point, Scene, Scribble
+from instancediffusion.conditioning import locations_from_scenes
+from instancediffusion.conditioning.visibility import nearer, reversed_order, stated_overlaps
 from instancediffusion.pipeline.framing import framed
-from instancediffusion.pipeline.layers import layered_merge, order_region
-from instancediffusion.pipeline.scene_bank import _reversed
+from instancediffusion.pipeline.layers import LatentCanvas, latent_locations, layered_merge
 from tests.tiny_pipeline import disc
 
 CELLS = (32, 32)
@@ -18,41 +19,47 @@ def scene(first, second):
     return Scene("x", (Instance("a", box=A, z_order=first), Instance("b", box=B, z_order=second)), 256, 256)
 
 
+def weights_of(one):
+    return layered_merge(one, LatentCanvas(CELLS, 4)).weights
+
+
 def test_weights_are_shares_of_each_cell():
     for one in (scene(0, 1), scene(None, None), scene(1, 1), Scene("x", (), 64, 64)):
-        weights = layered_merge(one, CELLS, 4).weights
+        weights = weights_of(one)
         torch.testing.assert_close(weights.sum(0), torch.ones(CELLS))
         assert (weights >= 0).all()
 
 
 def test_the_nearer_layer_owns_the_overlap():
-    weights = layered_merge(scene(1, 0), CELLS, 4).weights[(slice(None), *SHARED)]
+    weights = weights_of(scene(1, 0))[(slice(None), *SHARED)]
     assert (weights[1] > 0.8).all()
-    assert torch.equal(layered_merge(scene(0, 1), CELLS, 4).weights[(slice(None), *SHARED)][2] > 0.8, weights[1] > 0.8)
+    assert torch.equal(weights_of(scene(0, 1))[(slice(None), *SHARED)][2] > 0.8, weights[1] > 0.8)
 
 
 def test_layers_of_no_stated_order_share_it():
-    weights = layered_merge(scene(None, None), CELLS, 4).weights[(slice(None), *SHARED)]
+    weights = weights_of(scene(None, None))[(slice(None), *SHARED)]
     torch.testing.assert_close(weights[1], weights[2])
 
 
 def test_a_canvas_nobody_claims_stays_the_scenes():
-    weights = layered_merge(scene(0, 1), CELLS, 4).weights
+    weights = weights_of(scene(0, 1))
     assert (weights[0, :6] == 1).all()
     assert (weights[1:, 29:] == 0).all()
 
 
 def test_order_matters_where_stated_ones_overlap():
-    region = order_region(scene(0, 1), CELLS)
+    region, nowhere = (stated_overlaps(latent_locations(one, CELLS), CELLS)[0] for one in (scene(0, 1), scene(0, None)))
     assert (region[SHARED] == 1).all()
     assert region[:9].sum() == 0
-    assert not order_region(scene(0, None), CELLS).any()
+    assert not nowhere.any()
 
 
 def test_reversing_turns_every_pair_round():
-    orders = [i.z_order for i in _reversed(scene(4, -2)).instances]
-    assert orders[0] < orders[1]
-    assert [i.z_order for i in _reversed(scene(None, 7)).instances] == [None, 0]
+    locations = locations_from_scenes([scene(4, -2), scene(None, 7), scene(4, -2)])
+    turned = reversed_order(locations, torch.tensor([True, True, False]))
+    assert locations.z_order.tolist() == [[1, 0], [0, 0], [1, 0]]
+    assert turned.z_order.tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert torch.equal(nearer(turned)[0], nearer(locations)[0].T)
 
 
 def test_an_instance_lies_in_its_frame_where_it_lies_on_the_canvas():

@@ -10,16 +10,14 @@ from instancediffusion.sampling import (
     Branch,
     Crop,
     LayeredMerge,
-    OrderGuidance,
     Window,
     build_scheduler,
     count_rows,
     generators_for,
-    sample,
     start_noise,
 )
 
-from .toys import KINDS
+from .toys import KINDS, run_scenes
 
 SIZE = (4, 8, 8)
 STEPS = 6
@@ -34,17 +32,23 @@ class Pointwise:
     def bind(self, branches: Sequence[Branch]):
         aims = torch.tensor([(b.trajectory - 2.0 * b.swapped) * b.conditional for b in branches])[:, None, None, None]
 
-        def predict(rows: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
+        def predict(rows: Tensor, timestep: Tensor, step: int) -> Tensor:
             self.shapes.append(tuple(rows.shape))
             return 0.7 * rows + 0.2 * torch.sin(rows + aims) - 0.1 * aims
 
         return predict
 
+    @property
+    def rows(self) -> float:
+        """Canvases that were computed."""
+        return sum(rows * height * width / (SIZE[1] * SIZE[2]) for rows, _, height, width in self.shapes)
+
 
 def run(model, scheduler, images=1, **options):
     generators = generators_for(range(images))
-    options = {"grounding_scales": [1.0] * STEPS, "guidance_scale": 2.0, **options}
-    return sample(model, scheduler, start_noise(generators, SIZE), generators=generators, **options)
+    return run_scenes(
+        model, scheduler, start_noise(generators, SIZE), STEPS, generators=generators, **{"guidance": 2.0, **options}
+    )
 
 
 def layers(window, hold=1.0, weight=None):
@@ -95,13 +99,13 @@ def test_crops_of_a_size_share_a_call_and_cost_their_area(pndm):
         layers(Window(0, 0, 4, 8)),
     ]
     model = Pointwise()
-    found = run(model, scheduler, 2, merges=merges, merge_after=2, max_batch_rows=100)
+    found = run(model, scheduler, 2, merges=merges, merge_after=2, max_rows=100)
     assert set(model.shapes[:3]) == {(4, *SIZE), (4, 4, 4, 4), (2, 4, 4, 8)}
-    assert found.rows_done == 2 * (2 * STEPS + 2 * (0.25 + 0.25 + 0.5))
-    assert found.rows_done == count_rows(scheduler, STEPS, 2, [0.5, 0.5], 2.0)
+    assert model.rows == 2 * (2 * STEPS + 2 * (0.25 + 0.25 + 0.5))
+    assert model.rows == count_rows(scheduler, STEPS, 2, [0.5, 0.5], 2.0)
     # The bound is on memory, of which a crop takes its share: four of a quarter are one row.
     bounded = Pointwise()
-    same = run(bounded, scheduler, 2, merges=merges, merge_after=2, max_batch_rows=1)
+    same = run(bounded, scheduler, 2, merges=merges, merge_after=2, max_rows=1)
     assert set(bounded.shapes) == {(1, *SIZE), (4, 4, 4, 4), (2, 4, 4, 8)}
     torch.testing.assert_close(same.latents, found.latents)
 
@@ -111,17 +115,17 @@ def test_an_image_in_a_batch_is_the_image_alone(pndm):
     where = torch.zeros(2, *SIZE[1:])
     where[1, 2:4] = 1
     merges = [layers(PART), layers(Window(0, 0, 4, 8))]
-    both = run(Pointwise(), scheduler, 2, merges=merges, merge_after=2, order=OrderGuidance(1.0, 3, where)).latents
+    both = run(Pointwise(), scheduler, 2, merges=merges, merge_after=2, order=(where, 1.0, 3)).latents
     generators = generators_for([1])
-    alone = sample(
+    alone = run_scenes(
         Pointwise(),
         scheduler,
         start_noise(generators, SIZE),
-        grounding_scales=[1.0] * STEPS,
-        guidance_scale=2.0,
+        STEPS,
+        guidance=2.0,
         merges=merges[1:],
         merge_after=2,
-        order=OrderGuidance(1.0, 3, where[1:]),
+        order=(where[1:], 1.0, 3),
         generators=generators,
     ).latents
     torch.testing.assert_close(both[1:], alone, rtol=1e-5, atol=1e-5)
@@ -146,7 +150,7 @@ def test_windows_hold_their_box_and_fit_the_network():
 def test_order_guidance_is_off_where_nothing_overlaps(pndm):
     scheduler = build_scheduler("euler", pndm)
     model = Pointwise()
-    same = run(model, scheduler, order=OrderGuidance(2.0, 3, torch.zeros(1, *SIZE[1:])))
+    same = run(model, scheduler, order=(torch.zeros(1, *SIZE[1:]), 2.0, 3))
     assert torch.equal(same.latents, run(Pointwise(), scheduler).latents)
     assert {shape[0] for shape in model.shapes} == {2}  # no row is computed for it
 
@@ -158,15 +162,15 @@ def test_order_guidance_adds_the_difference_of_the_orders(pndm):
     where[0, 2:5, 1:6] = 0.5
     seen = {}
     for scale in (0.0, 1.0, 2.0):
-        states = []
-        found = run(
-            Pointwise(),
+        states, model = [], Pointwise()
+        run(
+            model,
             scheduler,
-            order=OrderGuidance(scale, 1, where),
+            order=(where, scale, 1),
             observe=lambda report, states=states: states.append(report.latents.clone()) and None,
         )
         seen[scale] = states[0]
-        assert found.rows_done == count_rows(scheduler, STEPS, 0, [0], 2.0, ordered=1, order_steps=1)
+        assert model.rows == count_rows(scheduler, STEPS, 0, [0], 2.0, ordered=1, order_steps=1)
     first, second = seen[1.0] - seen[0.0], seen[2.0] - seen[0.0]
     torch.testing.assert_close(second, 2 * first, rtol=1e-3, atol=1e-5)
     assert (first[..., where[0] == 0] == 0).all()

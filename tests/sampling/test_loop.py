@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from instancediffusion.sampling import (
+    Branch,
+    ClassifierFreeGuidance,
     CropMerge,
     LastMerge,
     MeanMerge,
@@ -16,7 +18,7 @@ from instancediffusion.sampling import (
     sample,
 )
 
-from .toys import KINDS, SIZE, PointMass, targets
+from .toys import KINDS, SIZE, PointMass, run_scenes, targets
 
 
 def noise_for(count, seed=0):
@@ -27,25 +29,22 @@ def generators(count):
     return [torch.Generator().manual_seed(100 + k) for k in range(count)]
 
 
-def run(model, scheduler, count, **options):
-    options.setdefault("grounding_scales", [1.0] * 6 + [0.0] * 2)
-    return sample(model, scheduler, noise_for(count), generators=generators(count), **options)
+def run(model, scheduler, count, steps=8, **options):
+    return run_scenes(model, scheduler, noise_for(count), steps, generators=generators(count), **options)
 
 
-def plain(model, scheduler, image, index, noise, calls, guidance_scale, scales, start=0, state=None):
+def plain(model, scheduler, image, index, noise, calls, guidance_scale, steps, start=0, state=None):
     """A trajectory by itself, written as simply as can be: no batching, no trajectories, one scheduler."""
-    from instancediffusion.sampling import Branch
-
     if state is None:
         state = copy.deepcopy(scheduler)
-        state.set_timesteps(len(scales))
+        state.set_timesteps(steps)
     latent = noise[None] * (state.init_noise_sigma if start == 0 else 1)
-    offset = len(state.timesteps) - len(scales)
+    offset = len(state.timesteps) - steps
     for call in range(start, start + calls):
         t = state.timesteps[call]
         x = state.scale_model_input(latent, t)
-        e_c = model.bind([Branch(image, index, True)])(x, t, scales[max(call - offset, 0)])
-        e_u = model.bind([Branch(image, index, False)])(x, t, scales[max(call - offset, 0)])
+        e_c = model.bind([Branch(image, index, True)])(x, t, max(call - offset, 0))
+        e_u = model.bind([Branch(image, index, False)])(x, t, max(call - offset, 0))
         latent = state.step(e_u + guidance_scale * (e_c - e_u), t, latent).prev_sample
     return latent[0], state
 
@@ -53,14 +52,13 @@ def plain(model, scheduler, image, index, noise, calls, guidance_scale, scales, 
 @pytest.mark.parametrize("name", ["plms", "ddim", "dpm++", "euler"])
 def test_mean_merge_against_a_plain_loop(pndm, name):
     counts, steps, merge_after, guidance = [3], 8, 3, 2.0
-    scales = [1.0] * 6 + [0.0] * 2
     model, scheduler = PointMass(targets(counts), gain=0.2), build_scheduler(name, pndm)
-    got = run(model, scheduler, 1, guidance_scale=guidance, merges=[MeanMerge((1, 2, 3))], merge_after=merge_after)
+    got = run(model, scheduler, 1, guidance=guidance, merges=[MeanMerge((1, 2, 3))], merge_after=merge_after)
     extra = name == "plms"
-    alone = [plain(model, scheduler, 0, i, noise_for(1)[0], merge_after + extra, guidance, scales) for i in range(4)]
+    alone = [plain(model, scheduler, 0, i, noise_for(1)[0], merge_after + extra, guidance, steps) for i in range(4)]
     merged = torch.stack([latent for latent, _ in alone]).mean(0)
     expected, _ = plain(
-        model, scheduler, 0, 0, merged, steps - merge_after, guidance, scales, merge_after + extra, alone[0][1]
+        model, scheduler, 0, 0, merged, steps - merge_after, guidance, steps, merge_after + extra, alone[0][1]
     )
     torch.testing.assert_close(got.latents[0], expected, rtol=1e-5, atol=1e-5)
 
@@ -70,15 +68,15 @@ def test_image_k_of_a_batch_equals_image_k_alone(pndm, name):
     counts = [2, 0, 3]
     model, scheduler = PointMass(targets(counts), gain=0.2), build_scheduler(name, pndm)
     merges = [MeanMerge(tuple(range(1, n + 1))) for n in counts]
-    together = run(model, scheduler, 3, guidance_scale=2.0, merges=merges, merge_after=3, max_batch_rows=5)
+    together = run(model, scheduler, 3, guidance=2.0, merges=merges, merge_after=3, max_rows=5)
     for k in range(3):
         single = PointMass({(0, i): model.targets[k, i] for i in range(counts[k] + 1)}, gain=0.2)
-        alone = sample(
+        alone = run_scenes(
             single,
             scheduler,
             noise_for(3)[k : k + 1],
-            grounding_scales=[1.0] * 6 + [0.0] * 2,
-            guidance_scale=2.0,
+            8,
+            guidance=2.0,
             merges=[merges[k]],
             merge_after=3,
             generators=generators(3)[k : k + 1],
@@ -89,26 +87,25 @@ def test_image_k_of_a_batch_equals_image_k_alone(pndm, name):
 @pytest.mark.parametrize("bound", [1, 2, 3, 7, 100])
 def test_the_bound_on_rows_is_kept_and_changes_nothing(pndm, bound):
     model, scheduler = PointMass(targets([4, 1]), gain=0.2), build_scheduler("plms", pndm)
-    options = {"guidance_scale": 3.0, "merges": [MeanMerge((1, 2, 3, 4)), MeanMerge((1,))], "merge_after": 3}
-    free = run(model, scheduler, 2, max_batch_rows=1000, **options)
+    options = {"guidance": 3.0, "merges": [MeanMerge((1, 2, 3, 4)), MeanMerge((1,))], "merge_after": 3}
+    free = run(model, scheduler, 2, max_rows=1000, **options)
     bounded_model = PointMass(model.targets, gain=0.2)
-    bounded = run(bounded_model, scheduler, 2, max_batch_rows=bound, **options)
+    bounded = run(bounded_model, scheduler, 2, max_rows=bound, **options)
     assert max(rows for rows, _, _ in bounded_model.calls) <= bound
     torch.testing.assert_close(bounded.latents, free.latents, rtol=1e-6, atol=1e-6)
     # Conditioning is gathered once for each call of a stage, not again in each of its steps.
     assert len(bounded_model.bound) == -(-14 // bound) + -(-4 // bound)
-    assert sum(rows for rows, _, _ in bounded_model.calls) == bounded.rows_done
-    assert bounded.rows_done == count_rows(scheduler, 8, 3, [4, 1], 3.0)
+    assert bounded_model.rows == count_rows(scheduler, 8, 3, [4, 1], 3.0)
 
 
 def test_the_published_number_of_network_calls(pndm):
     """Four instances at a share of 0.36 of 50 steps: 254 passes (102 without the sampler)."""
     model, scheduler = PointMass(targets([4])), build_scheduler("plms", pndm)
     merge = MeanMerge((1, 2, 3, 4))
-    scales = [1.0] * 50
-    assert run(model, scheduler, 1, grounding_scales=scales, guidance_scale=7.5).rows_done == 102
-    out = run(model, scheduler, 1, grounding_scales=scales, guidance_scale=7.5, merges=[merge], merge_after=18)
-    assert out.rows_done == 254
+    run(model, scheduler, 1, 50, guidance=7.5)
+    assert model.rows == 102
+    run(model, scheduler, 1, 50, guidance=7.5, merges=[merge], merge_after=18)
+    assert model.rows == 102 + 254
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -164,7 +161,7 @@ def test_without_instances_the_sampler_is_plain_sampling(pndm):
 
 def test_merging_at_the_very_end(pndm):
     model, scheduler = PointMass(targets([2])), build_scheduler("ddim", pndm)
-    options = {"merge_after": 8, "grounding_scales": [1.0] * 8}
+    options = {"merge_after": 8}
     mean = run(model, scheduler, 1, merges=[MeanMerge((1, 2))], **options).latents[0]
     last = run(model, scheduler, 1, merges=[LastMerge((1, 2))], **options).latents[0]
     everyone = torch.stack([model.targets[0, i] for i in range(3)]).mean(0)
@@ -172,9 +169,46 @@ def test_merging_at_the_very_end(pndm):
     assert (last - model.targets[0, 2]).abs().max() < 0.15
 
 
+@pytest.mark.parametrize("name", ["plms", "ddim", "dpm++", "euler", "heun", "euler_a"])
+def test_the_loop_by_itself_is_a_plain_loop(pndm, name):
+    """A function of latents and timestep and a stock scheduler are all that it needs; scenes run through the same."""
+    scheduler = build_scheduler(name, pndm)
+    found = copy.deepcopy(scheduler)
+    found.set_timesteps(8)
+    seen = []
+    latents = sample(
+        lambda x, t, step: 0.3 * x + 0.1 * torch.sin(x + step),
+        found,
+        noise_for(2),
+        generator=generators(2),
+        callback=lambda moment: seen.append(moment.call.step),
+    )
+    assert len(seen) == len(found.timesteps) and sorted(set(seen)) == list(range(8))
+
+    class Same:
+        def bind(self, branches):
+            return lambda x, t, step: 0.3 * x + 0.1 * torch.sin(x + step)
+
+    assert torch.equal(latents, run(Same(), scheduler, 2).latents)
+
+
+def test_guidance_acts_in_its_interval_and_follows_its_scale(pndm):
+    """A denoiser round a denoiser: u + s (c - u), computed in its steps only, at the scale of the moment."""
+    network, scales = PointMass(targets([0, 0])), iter([3.0, 5.0])
+    guided = ClassifierFreeGuidance(
+        network, [Branch(0), Branch(1)], lambda: next(scales), interval=range(1, 3), max_rows=3
+    )
+    x, t = noise_for(2), torch.tensor(400)
+    own = {half: network.bind([Branch(0, 0, half), Branch(1, 0, half)])(x, t, 0) for half in (True, False)}
+    network.calls.clear()
+    for step, scale in ((0, 1.0), (1, 3.0), (2, 5.0), (3, 1.0)):
+        torch.testing.assert_close(guided(x, t, step), guide(own[True], own[False], scale))
+    assert [rows for rows, _, _ in network.calls] == [2, 2, 2, 2, 2, 2]
+
+
 def test_guidance_is_off_at_one(pndm):
     model, scheduler = PointMass(targets([0])), build_scheduler("ddim", pndm)
-    run(model, scheduler, 1, guidance_scale=1.0)
+    run(model, scheduler, 1, guidance=1.0)
     assert all(branch.conditional for branches in model.bound for branch in branches)
 
 
@@ -216,7 +250,6 @@ def test_an_observer_may_replace_the_latents(pndm, name):
 
     run(model, scheduler, 1, observe=observe)
     assert [r.step for r in reports] == list(range(8))
-    assert reports[-1].rows_done == reports[-1].rows_total
     untouched = []
     run(model, scheduler, 1, observe=lambda r: untouched.append(r.latents.clone()) and None)
     assert (reports[4].latents - untouched[4]).abs().mean() > 0.5

@@ -6,9 +6,9 @@ import torch
 
 from instancediffusion.choices import scheduler_name
 from instancediffusion.errors import SettingsError
-from instancediffusion.sampling import SCHEDULERS, MeanMerge, build_scheduler, calls_of_steps, clean_estimate, sample
+from instancediffusion.sampling import SCHEDULERS, MeanMerge, build_scheduler, calls_of_steps, clean_estimate
 
-from .toys import KINDS, SIZE, PointMass, alphas, targets
+from .toys import KINDS, SIZE, PointMass, alphas, run_scenes, targets
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,7 @@ def test_every_scheduler_reaches_the_only_picture_there_is(pndm, name, steps):
     model = PointMass(targets([0]))
     noise = torch.randn(1, *SIZE, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
-    out = sample(
-        model,
-        build_scheduler(name, pndm),
-        noise,
-        grounding_scales=[1.0] * steps,
-        generators=[generator],
-    )
+    out = run_scenes(model, build_scheduler(name, pndm), noise, steps, generators=[generator])
     # Schedulers that end at the first training step, as the published one does, keep 2.9 % of noise.
     error = (out.latents[0] - model.targets[0, 0]).abs().max()
     assert error < (0.15 if steps > 1 else 4), f"{name}: {error}"
@@ -46,16 +40,16 @@ def test_steps_that_call_the_network_twice(pndm):
     assert calls_of_steps(heun, 4) == (0, 0, 1, 1, 2, 2, 3)
 
 
-def test_both_calls_of_a_doubled_step_have_its_grounding_scale(pndm):
+def test_both_calls_of_a_doubled_step_are_told_its_number(pndm):
     model = PointMass(targets([0]))
-    sample(model, build_scheduler("plms", pndm), torch.zeros(1, *SIZE), grounding_scales=[1.0, 0.5, 0.0])
-    assert [scale for _, _, scale in model.calls] == [1.0, 1.0, 0.5, 0.0]
+    run_scenes(model, build_scheduler("plms", pndm), torch.zeros(1, *SIZE), 3)
+    assert [step for _, _, step in model.calls] == [0, 0, 1, 2]
 
 
 def test_the_model_scheduler_is_not_touched(pndm):
     before = dict(vars(pndm))
     for name in (None, *KINDS):
-        sample(PointMass(targets([0])), build_scheduler(name, pndm), torch.zeros(1, *SIZE), grounding_scales=[1.0] * 3)
+        run_scenes(PointMass(targets([0])), build_scheduler(name, pndm), torch.zeros(1, *SIZE), 3)
     assert vars(pndm) == before
 
 
@@ -84,7 +78,7 @@ def test_a_schedule_without_signal_at_its_end(name):
 
     class Velocity:
         def bind(self, branches):
-            def predict(x, t, scale):
+            def predict(x, t, step):
                 a = levels[t.long()]
                 noise = (x - a.sqrt() * aim) / (1 - a).sqrt()
                 return a.sqrt() * noise - (1 - a).sqrt() * aim
@@ -93,7 +87,7 @@ def test_a_schedule_without_signal_at_its_end(name):
 
     noise = torch.randn(1, *SIZE, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
-    out = sample(Velocity(), build_scheduler(name, trained), noise, grounding_scales=[1.0] * 10, generators=[generator])
+    out = run_scenes(Velocity(), build_scheduler(name, trained), noise, 10, generators=[generator])
     assert (out.latents[0] - aim).abs().max() < 0.25
 
 
@@ -166,7 +160,7 @@ def test_the_same_seeds_give_the_same_pictures_in_any_batch(pndm, name):
     def run(*seeds, start=noise):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         model = PointMass(targets([0] * len(start)), gain=0.2)
-        return sample(model, scheduler, start, grounding_scales=[1.0] * 4, generators=generators).latents
+        return run_scenes(model, scheduler, start, 4, generators=generators).latents
 
     both = run(1, 2)
     assert torch.equal(both, run(1, 2))
@@ -198,12 +192,12 @@ def test_a_batch_is_stepped_as_its_rows_are(pndm, name, shared):
     found = []
     for scheduler in (build_scheduler(name, pndm), from_elsewhere(build_scheduler(name, pndm))):
         generators = [torch.Generator().manual_seed(k) for k in range(3)]
-        out = sample(
+        out = run_scenes(
             PointMass(targets(counts), gain=0.2),
             scheduler,
             noise,
-            grounding_scales=[1.0] * steps,
-            guidance_scale=2.0,
+            steps,
+            guidance=2.0,
             merges=merges,
             merge_after=3,
             generators=[generators[0]] * 3 if shared else generators,
@@ -226,11 +220,11 @@ def test_trajectories_share_a_scheduler(pndm, monkeypatch):
 
     monkeypatch.setattr(DDIMScheduler, "step", step)
     noise = torch.zeros(2, *SIZE)
-    sample(
+    run_scenes(
         PointMass(targets([3, 2])),
         build_scheduler("ddim", pndm),
         noise,
-        grounding_scales=[1.0] * 4,
+        4,
         merges=[MeanMerge((1, 2, 3)), MeanMerge((1, 2))],
         merge_after=2,
     )

@@ -5,32 +5,22 @@ import torch
 
 from instancediffusion.sampling import (
     MeanMerge,
-    NegativeCaptions,
     Start,
     build_scheduler,
     count_rows,
     generators_for,
-    grounding_schedule,
-    sample,
     start_noise,
 )
 from tests.tiny_pipeline import tiny_scheduler
 
-from .toys import KINDS, SIZE, PointMass, targets
+from .toys import KINDS, SIZE, PointMass, run_scenes, targets
 
 STEPS = 6
 
 
-def run(model, scheduler, steps=STEPS, **options):
+def run(model, scheduler, **options):
     generators = generators_for([0])
-    return sample(
-        model,
-        scheduler,
-        start_noise(generators, SIZE),
-        grounding_scales=grounding_schedule(steps, 1.0),
-        generators=generators,
-        **options,
-    )
+    return run_scenes(model, scheduler, start_noise(generators, SIZE), STEPS, generators=generators, **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,11 +30,11 @@ def test_a_known_picture_is_found_again_from_any_step(kind, first):
     aims = targets([0])
     clean = aims[0, 0][None]
     model = PointMass(aims)
-    found = run(model, build_scheduler(kind, tiny_scheduler()), STEPS - first, start=Start(clean, first))
+    found = run(model, build_scheduler(kind, tiny_scheduler()), start=Start(clean, first))
     # Some end with the noise of the first training step, 0.03 of the picture's.
     torch.testing.assert_close(found.latents, clean, rtol=0, atol=0.12)
     assert found.steps_done == STEPS - first
-    assert found.rows_done == count_rows(build_scheduler(kind, tiny_scheduler()), STEPS, 0, [0], 1.0, first=first)
+    assert model.rows == count_rows(build_scheduler(kind, tiny_scheduler()), STEPS, 0, [0], 1.0, first=first)
 
 
 @pytest.mark.parametrize("kind", ["pndm", "ddim", "euler_a", "unipc", "dpm++_2s", "heun"])
@@ -58,7 +48,6 @@ def test_what_is_kept_is_kept_and_the_rest_is_drawn(kind, first, merge_after):
     found = run(
         PointMass(aims),
         build_scheduler(kind, tiny_scheduler()),
-        STEPS - first,
         start=Start(clean, first, redrawn),
         merges=[MeanMerge((1,))] if merge_after else [],
         merge_after=merge_after,
@@ -73,14 +62,15 @@ def test_a_negative_caption_acts_in_its_region_as_the_unconditional_half():
 
     class Away:
         def __init__(self, swapped):
-            self.swapped = swapped
+            self.swapped, self.rows = swapped, 0
 
         def bind(self, branches):
             away = torch.tensor(
                 [0.0 if b.conditional else 1.0 if b.negative or self.swapped else -1.0 for b in branches]
             )
 
-            def predict(rows, timestep, scale):
+            def predict(rows, timestep, step):
+                self.rows += len(rows)
                 return 0.3 * rows + 0.1 * away[:, None, None, None]
 
             return predict
@@ -88,22 +78,25 @@ def test_a_negative_caption_acts_in_its_region_as_the_unconditional_half():
     scheduler = build_scheduler("ddim", tiny_scheduler())
     half = torch.zeros(SIZE[1:])
     half[:, :4] = 1
-    options = {"guidance_scale": 3.0, "max_batch_rows": 2}
+    options = {"guidance": 3.0, "max_rows": 2}
     plain, swapped = run(Away(False), scheduler, **options), run(Away(True), scheduler, **options)
-    found = run(Away(False), scheduler, negatives=NegativeCaptions([{1: half}]), **options)
+    model = Away(False)
+    found = run(model, scheduler, negatives=[{1: half}], **options)
     torch.testing.assert_close(found.latents[..., :4], swapped.latents[..., :4])
     torch.testing.assert_close(found.latents[..., 4:], plain.latents[..., 4:])
     assert (plain.latents - swapped.latents).abs().min() > 0.1
-    assert found.rows_done == count_rows(scheduler, STEPS, 0, [0], 3.0, negatives=1)
-    unguided = run(Away(False), scheduler, negatives=NegativeCaptions([{1: half}]), guidance_scale=1.0)
-    assert unguided.rows_done == STEPS
+    assert model.rows == count_rows(scheduler, STEPS, 0, [0], 3.0, negatives=1)
+    model.rows = 0
+    run(model, scheduler, negatives=[{1: half}], guidance=1.0)
+    assert model.rows == STEPS
 
 
 def test_parts_that_are_kept_run_to_the_end():
     aims = targets([2])
     scheduler = build_scheduler("euler", tiny_scheduler())
-    found = run(PointMass(aims), scheduler, merges=[MeanMerge((1, 2))], merge_after=2, keep_parts=True)
+    model = PointMass(aims)
+    found = run(model, scheduler, merges=[MeanMerge((1, 2))], merge_after=2, keep_parts=True)
     for number, latent in found.parts[0].items():
         torch.testing.assert_close(latent, aims[0, number], rtol=0, atol=0.02)
     assert sorted(found.parts[0]) == [1, 2]
-    assert found.rows_done == count_rows(scheduler, STEPS, 2, [2], 1.0, keep_parts=True) == 3 * STEPS
+    assert model.rows == count_rows(scheduler, STEPS, 2, [2], 1.0, keep_parts=True) == 3 * STEPS

@@ -122,7 +122,9 @@ class UniFusion(nn.Module):
         batch, slots = used.shape
         dtype = self.null_caption.dtype
         captions = torch.where(used[..., None], captions.to(dtype), self.null_caption)
-        added = self._order(locations)
+        # The depth order, on the tokens of all kinds; nothing where none was stated.
+        ranks = fourier_features(locations.z_order[..., None] / self.slots, self.frequencies)
+        added = self.z_order(ranks.to(self.z_order.weight.dtype) * locations.z_known[..., None])
         if self.caption_shortcut is not None:
             added = added + self.caption_shortcut(captions) * used[..., None]
         groups = []
@@ -160,9 +162,3 @@ class UniFusion(nn.Module):
             kind_index = torch.cat([kind_index, kind_index.new_full((extra,), len(KINDS))])
         tokens = torch.cat(groups, dim=1)
         return GroundingTokens(tokens, log_weight, slot.expand(batch, -1), kind_index.expand(batch, -1))
-
-    def _order(self, locations: LocationTensors) -> Tensor:
-        """(B, N, D), added to the tokens of all kinds; zero where no order was stated."""
-        rank = locations.z_order[..., None] / self.slots
-        features = fourier_features(rank, self.frequencies).to(self.z_order.weight.dtype)
-        return self.z_order(features * locations.z_known[..., None])

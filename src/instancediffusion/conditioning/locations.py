@@ -6,8 +6,8 @@ values, so a box at the origin and "no box" are different things.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,7 +54,8 @@ class LocationTensors:
         if set(self.present) != set(KINDS):
             raise ValueError(f"present: expected the kinds {KINDS}, got {tuple(self.present)}")
         expected = tuple(self.boxes.shape[:2])
-        for name, value in self._tensors().items():
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        for name, value in [*plain.items(), *self.present.items()]:
             if tuple(value.shape[:2]) != expected:
                 raise ValueError(f"{name}: expected leading sizes {expected} as in boxes, got {tuple(value.shape)}")
 
@@ -99,7 +100,7 @@ class LocationTensors:
 
     def to(self, device: torch.device | str) -> LocationTensors:
         """The same locations on another device; the types do not change."""
-        return self._map(lambda value: value.to(device))
+        return self if self.device == torch.device(device) else self._map(lambda value: value.to(device))
 
     def select(self, rows: Sequence[int] | Tensor) -> LocationTensors:
         """The images `rows`, in that order; a row may be asked for several times."""
@@ -121,9 +122,12 @@ class LocationTensors:
         size = next((p.segmentations.shape[-1] for p in padded if p.segmentations is not None), None)
         if size is not None:
             padded = [p._with_segmentations(size) for p in padded]
-        names = list(padded[0]._tensors())
-        joined = {name: torch.cat([p._tensors()[name] for p in padded]) for name in names}
-        return _from_tensors(joined)
+        kinds = {kind: torch.cat([p.present[kind] for p in padded]) for kind in KINDS}
+        plain = {name: [getattr(p, name) for p in padded] for name in vars(padded[0]) if name != "present"}
+        joined: dict[str, Any] = {
+            name: None if values[0] is None else torch.cat(values) for name, values in plain.items()
+        }
+        return LocationTensors(present=kinds, **joined)
 
     def pad(self, slots: int) -> LocationTensors:
         """The same images with at least `slots` slots; the added ones are unused."""
@@ -131,11 +135,9 @@ class LocationTensors:
         if extra <= 0:
             return self
 
-        def widen(name: str, value: Tensor) -> Tensor:
-            fill = -1 if name == "segmentation_channel" else 0
-            return functional.pad(value, [0, 0] * (value.dim() - 2) + [0, extra], value=fill)
-
-        return _from_tensors({name: widen(name, value) for name, value in self._tensors().items()})
+        wider = self._map(lambda value: functional.pad(value, [0, 0] * (value.dim() - 2) + [0, extra]))
+        channels = functional.pad(self.segmentation_channel, [0, extra], value=-1)
+        return replace(wider, segmentation_channel=channels)
 
     def _with_segmentations(self, size: int) -> LocationTensors:
         if self.segmentations is not None:
@@ -143,16 +145,8 @@ class LocationTensors:
         blank = torch.zeros(self.batch_size, self.slots, size, size, dtype=torch.uint8, device=self.device)
         return replace(self, segmentations=blank)
 
-    def _map(self, function: Any) -> LocationTensors:
-        return _from_tensors({name: function(value) for name, value in self._tensors().items()})
-
-    def _tensors(self) -> dict[str, Tensor]:
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "present"}
-        kinds = {f"present.{kind}": self.present[kind] for kind in KINDS}
-        return {name: value for name, value in (plain | kinds).items() if value is not None}
-
-
-def _from_tensors(tensors: Mapping[str, Tensor]) -> LocationTensors:
-    values: dict[str, Any] = {name: value for name, value in tensors.items() if not name.startswith("present.")}
-    values.setdefault("segmentations", None)
-    return LocationTensors(present={kind: tensors[f"present.{kind}"] for kind in KINDS}, **values)
+    def _map(self, function: Callable[[Tensor], Tensor]) -> LocationTensors:
+        """The same with a function applied to all tensors."""
+        kinds = {kind: function(flags) for kind, flags in self.present.items()}
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, present=kinds, **{name: function(value) for name, value in plain.items()})

@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from instancediffusion.conditioning.extents import known_extents
 from instancediffusion.conditioning.locations import LocationTensors
+from instancediffusion.conditioning.regions import known_extents
 
 OCTAVES = 4
 RELATIVE_FEATURES = 2 * 2 * 2 * OCTAVES + 2 + 3

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from instancediffusion.choices import SegmentationOrder
 from instancediffusion.conditioning.locations import LocationTensors
-from instancediffusion.scene import Box, Instance, Mask, Point, Scene
+from instancediffusion.conditioning.visibility import depth_order
+from instancediffusion.scene import Box, Instance, Point, Scene
 
 
 def locations_from_scenes(
@@ -43,14 +45,14 @@ def locations_from_scenes(
         itself, so the result does not depend on the order of instances or scenes.
     """
     slots = max((len(scene.instances) for scene in scenes), default=0)
-    out = LocationTensors.empty(len(scenes), slots)
+    ranks, known = depth_order(scenes, slots)
+    out = replace(LocationTensors.empty(len(scenes), slots), z_order=ranks, z_known=known)
     coordinates = {"box": out.boxes, "point": out.points, "scribble": out.scribbles, "mask": out.mask_points}
     bitmaps = None
     if segmentation_size is not None and any(i.mask is not None for s in scenes for i in s.instances):
         bitmaps = torch.zeros(len(scenes), slots, segmentation_size, segmentation_size, dtype=torch.uint8)
     for row, scene in enumerate(scenes):
         out.used[row, : len(scene.instances)] = True
-        _fill_order(out, row, scene)
         areas: list[tuple[float, int]] = []
         for slot, given in enumerate(scene.instances):
             instance = _derived(given) if derive else given
@@ -59,8 +61,8 @@ def locations_from_scenes(
                 numbers = getattr(instance, kind).coordinates(published=published_mask_points)
                 coordinates[kind][row, slot] = torch.as_tensor(numbers, dtype=torch.float32)
             if instance.mask is not None:
-                extent = instance.box or _mask_extent(instance.mask)
-                areas.append((0.0 if extent is None else (extent.x1 - extent.x0) * (extent.y1 - extent.y0), slot))
+                x0, y0, x1, y1 = instance.extent
+                areas.append(((x1 - x0) * (y1 - y0), slot))
                 if bitmaps is not None:
                     bitmaps[row, slot] = _resized(
                         instance.mask.array, bitmaps.shape[-1], keep_thin=segmentation_channels == 0
@@ -71,31 +73,21 @@ def locations_from_scenes(
             out.segmentation_channel[row, slot] = own if own < segmentation_channels else -1
     if bitmaps is None:
         return out
-    return LocationTensors(**{**vars(out), "segmentations": bitmaps})
-
-
-def _fill_order(out: LocationTensors, row: int, scene: Scene) -> None:
-    """Dense ranks of the stated orders: what counts is who is nearer, not by how much."""
-    stated = sorted({i.z_order for i in scene.instances if i.z_order is not None})
-    rank = {order: position for position, order in enumerate(stated)}
-    for slot, instance in enumerate(scene.instances):
-        if instance.z_order is not None:
-            out.z_order[row, slot] = rank[instance.z_order]
-            out.z_known[row, slot] = True
+    return replace(out, segmentations=bitmaps)
 
 
 def _derived(instance: Instance) -> Instance:
     """The instance with the simpler kinds its own location implies."""
     box, point = instance.box, instance.point
     if box is None and instance.mask is not None:
-        box = _mask_extent(instance.mask)
-    if box is None and instance.scribble is not None:
-        box = _scribble_extent(instance.scribble.points)
-    if point is None and box is not None:
-        point = Point((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
-    elif point is None and instance.scribble is not None:  # a straight stroke along an axis
-        (x0, y0), (x1, y1) = np.min(instance.scribble.points, 0), np.max(instance.scribble.points, 0)
-        point = Point(float(x0 + x1) / 2, float(y0 + y1) / 2)
+        box = Box(*instance.mask.extent)
+    if instance.box is None and instance.mask is None and instance.scribble is not None:
+        x0, y0, x1, y1 = instance.scribble.extent
+        # A straight stroke along an axis encloses no area, and so says nothing about the object's extent.
+        box = Box(x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+    if point is None and instance.kinds:
+        x0, y0, x1, y1 = instance.extent
+        point = Point((x0 + x1) / 2, (y0 + y1) / 2)
     return Instance(
         caption=instance.caption,
         box=box,
@@ -104,22 +96,6 @@ def _derived(instance: Instance) -> Instance:
         mask=instance.mask,
         z_order=instance.z_order,
     )
-
-
-def _mask_extent(mask: Mask) -> Box | None:
-    array = mask.array
-    if not array.any():
-        return None
-    rows, columns = np.flatnonzero(array.any(1)), np.flatnonzero(array.any(0))
-    height, width = array.shape
-    return Box(columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
-
-
-def _scribble_extent(points: Sequence[tuple[float, float]]) -> Box | None:
-    stroke = np.asarray(points, dtype=float)
-    (x0, y0), (x1, y1) = stroke.min(0), stroke.max(0)
-    # A straight stroke along an axis encloses no area, and so says nothing about the object's extent.
-    return Box(float(x0), float(y0), float(x1), float(y1)) if x1 > x0 and y1 > y0 else None
 
 
 def _resized(array: np.ndarray, size: int, *, keep_thin: bool) -> torch.Tensor:

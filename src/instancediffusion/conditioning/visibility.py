@@ -1,19 +1,23 @@
-"""Visibility: how much of each instance is to be seen in each cell, given who stands in front of whom.
+"""Depth: ranks of the stated orders, and visibility, how much of each instance is to be seen in each cell.
 
 V_i(p) = m_i(p) * product over the nearer j of (1 - a_j m_j(p)), with the membership m and the opacity a. It is the
 "over" operator of compositing (Porter and Duff 1984), written for each layer by itself. Instances hide each other only
-where the scene states their order; see `conditioning.order`.
+where the scene states their order.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from instancediffusion.conditioning.locations import LocationTensors
-from instancediffusion.conditioning.order import nearer
 from instancediffusion.conditioning.regions import box_regions
+from instancediffusion.scene import Scene
+from instancediffusion.scene.ordering import depth_ranks
 
 MASK_OPACITY, BOX_OPACITY, LOOSE_OPACITY = 0.98, 0.8, 0.6
 """How sure it is that an instance covers a cell of its mask, its box (objects leave the corners free), or one near its
@@ -27,6 +31,43 @@ LEAST = 1e-4
 
 STROKE_RADIUS, POINT_RADIUS = 0.06, 0.12
 """Standard deviations of the soft disc round each point of a stroke, and round a single point, in canvases."""
+
+
+def depth_order(scenes: Sequence[Scene], slots: int) -> tuple[Tensor, Tensor]:
+    """The depth order of B scenes as ranks: what counts is who is nearer, not by how much.
+
+    Args:
+        scenes: of at most N instances.
+        slots: N.
+
+    Returns:
+        (B, N) float32, dense ranks, 0 = farthest; and (B, N) bool, where an order is stated.
+    """
+    ranks, known = torch.zeros(len(scenes), slots), torch.zeros(len(scenes), slots, dtype=torch.bool)
+    for row, scene in enumerate(scenes):
+        for slot, rank in enumerate(depth_ranks([instance.z_order for instance in scene.instances])):
+            if rank is not None:
+                ranks[row, slot], known[row, slot] = rank, True
+    return ranks, known
+
+
+def reversed_order(locations: LocationTensors, rows: Tensor) -> LocationTensors:
+    """The same locations, with the depth order of some images (B,) bool turned round."""
+    farthest = locations.z_order.masked_fill(~locations.z_known, 0).amax(1, keepdim=True)
+    turned = rows[:, None] & locations.z_known
+    return replace(locations, z_order=torch.where(turned, farthest - locations.z_order, locations.z_order))
+
+
+def nearer(locations: LocationTensors) -> Tensor:
+    """(B, N, N) float32: at [b, i, j], 1 where j is stated to be in front of i, 0 where behind, 1/2 where neither is.
+
+    Slots of no instance, and an instance beside itself, have 0.
+    """
+    rank, known, used = locations.z_order, locations.z_known, locations.used
+    front = (rank[:, None, :] > rank[:, :, None]).float()
+    stated = known[:, None, :] & known[:, :, None] & (rank[:, None, :] != rank[:, :, None])
+    other = ~torch.eye(locations.slots, dtype=torch.bool, device=locations.device)
+    return torch.where(stated, front, 0.5) * (used[:, None, :] & used[:, :, None] & other)
 
 
 def memberships(locations: LocationTensors, size: tuple[int, int]) -> Tensor:

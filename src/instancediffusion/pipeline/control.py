@@ -59,20 +59,18 @@ class ControlPicture:
         return torch.cat(rows).to(self.model.device, self.model.dtype)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Control:
-    """All of them, at a step of the run.
+    """All of them.
 
     Attributes:
         nets: ControlNets.
         adapters: T2I-Adapters.
-        step: the step that is being made, from 0.
         steps: of the run.
     """
 
     nets: Sequence[ControlPicture] = ()
     adapters: Sequence[ControlPicture] = ()
-    step: int = 0
     steps: int = 1
 
     def __bool__(self) -> bool:
@@ -96,6 +94,7 @@ class BoundControl:
         self,
         sample: Tensor,
         timestep: Tensor,
+        step: int,
         context: Tensor,
         lengths: Sequence[int],
         extras: Mapping[str, Any],
@@ -105,6 +104,7 @@ class BoundControl:
         Args:
             sample: (R, C, h, w) what the UNet sees.
             timestep: 0-dim.
+            step: the step that is made, from 0.
             context: (R, L, D) texts.
             lengths: of each row's text; what is beyond is not looked at.
             extras: other arguments of the UNet.
@@ -114,7 +114,7 @@ class BoundControl:
         down: list[Tensor] = []
         middle: Tensor | None = None
         for k, net in enumerate(control.nets):
-            if not net.acts(control.step, control.steps):
+            if not net.acts(step, control.steps):
                 continue
             if k not in self._shown:
                 levels = 2 ** (len(net.model.config.conditioning_embedding_out_channels) - 1)
@@ -125,15 +125,15 @@ class BoundControl:
         if down:
             inputs["down_block_additional_residuals"] = tuple(down)
             inputs["mid_block_additional_residual"] = middle
-        features = self._features(size, sample)
+        features = self._features(size, sample, step)
         if features:
             inputs["down_intrablock_additional_residuals"] = [value.clone() for value in features]
         return inputs
 
-    def _features(self, size: tuple[int, int], sample: Tensor) -> list[Tensor]:
+    def _features(self, size: tuple[int, int], sample: Tensor, step: int) -> list[Tensor]:
         features: list[Tensor] = []
         for k, net in enumerate(self.control.adapters):
-            if not net.acts(self.control.step, self.control.steps):
+            if not net.acts(step, self.control.steps):
                 continue
             if ("adapter", k) not in self._shown:
                 factor = int(net.model.config.downscale_factor)

@@ -1,8 +1,9 @@
-"""A grafted network as a denoiser: picks the context and grounding of each branch from banks computed once."""
+"""A grafted network as denoisers: picks the context and grounding of each branch from banks computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,13 @@ from instancediffusion.adapter.backbones import backbone_of, core_network
 from instancediffusion.adapter.backbones.backbone import TextKeys
 from instancediffusion.adapter.deep_cache import DeepCache, OuterBlocks
 from instancediffusion.errors import ModelError
-from instancediffusion.sampling import Branch, Prediction
+from instancediffusion.sampling import Branch
 
 Extras = Callable[[Sequence[Branch]], Mapping[str, Any]]
 """For the branches of a call, further keyword arguments of the UNet, such as `added_cond_kwargs`."""
 
-StepInputs = Callable[[Tensor, Tensor, Tensor, Sequence[int], Mapping[str, Any]], Mapping[str, Any]]
-"""From sample, timestep, texts, their lengths and the other arguments of the UNet to further ones."""
+StepInputs = Callable[[Tensor, Tensor, int, Tensor, Sequence[int], Mapping[str, Any]], Mapping[str, Any]]
+"""From sample, timestep, step, texts, their lengths and the other arguments of the UNet to further ones."""
 
 
 class Contexts:
@@ -62,7 +63,7 @@ def _widened(values: Tensor, length: int) -> Tensor:
 
 
 def check_ran(grounding: Grounding) -> None:
-    """Raise `ModelError` unless every gated layer ran in the call that was handed `grounding.noting()`."""
+    """Raise `ModelError` unless every gated layer ran in the call that was handed a grounding that notes them."""
     missing = set(grounding.layers) - set(grounding.ran or ())
     if missing:
         raise ModelError(
@@ -72,7 +73,7 @@ def check_ran(grounding: Grounding) -> None:
 
 
 class NetworkDenoiser:
-    """The stock network of a base model with an adapter grafted on, bound to the scenes of one run.
+    """The stock network of a base model with an adapter grafted on, and what the scenes of one run tell it.
 
     Args:
         network: a UNet, or another that is known (see `adapter.backbones`); nothing is stored on it.
@@ -80,11 +81,16 @@ class NetworkDenoiser:
         groundings: groundings of one image each. They are joined only for the rows of a call, because joining pads all
             to the widest.
         rows: for a branch, its row of `contexts` and its place in `groundings`.
+        grounding_scales: of each step; none = 1 in all.
         attention: further `cross_attention_kwargs`, such as the scale of LoRA layers.
         extras: further arguments of the network for some branches; its `cross_attention_kwargs` join `attention`.
         size: (height, width) of the pictures in pixels, for networks that take it (XL).
         control: for the branches of a call, what computes further arguments at each step (see `pipeline.control`).
         cache_interval: of the calls for the same branches, every so many-th runs the inner blocks of the UNet; 1 = all.
+        canvas: (height, width) of the latents of whole pictures.
+
+    Attributes:
+        rows_done: rows that were computed so far; a row on a part of the canvas counts as its share of it.
     """
 
     def __init__(
@@ -93,75 +99,103 @@ class NetworkDenoiser:
         contexts: Contexts | Tensor,
         groundings: Sequence[Grounding],
         rows: Callable[[Branch], tuple[int, int]],
+        *,
+        grounding_scales: Sequence[float] = (),
         attention: Mapping[str, Any] | None = None,
         extras: Extras | None = None,
         size: tuple[int, int] | None = None,
         control: Callable[[Sequence[Branch]], StepInputs] | None = None,
         cache_interval: int = 1,
+        canvas: tuple[int, int] | None = None,
     ) -> None:
-        self._network, self._core, self._backbone = network, core_network(network), backbone_of(network)
+        self.network, self.core, self.backbone = network, core_network(network), backbone_of(network)
         if isinstance(contexts, Tensor):
             contexts = Contexts(contexts, [contexts.shape[1]] * len(contexts))
-        self._contexts = contexts
-        self._groundings = groundings
-        self._rows = rows
-        self._attention = dict(attention or {})
-        self._extras = extras
-        self._size = size
-        self._control = control
-        self._cache_interval = cache_interval
-        self._outer = OuterBlocks(self._core) if cache_interval > 1 else None
+        self.contexts, self.groundings, self.rows = contexts, groundings, rows
+        self.grounding_scales, self.attention, self.extras = grounding_scales, dict(attention or {}), extras
+        self.size, self.control, self.cache_interval = size, control, cache_interval
+        self.outer = OuterBlocks(self.core) if cache_interval > 1 else None
+        self.rows_done = 0.0
+        self._canvas = canvas
         self._keys: tuple[Tensor, TextKeys | None] | None = None
 
-    def _text_keys(self) -> TextKeys | None:
+    @property
+    def text_keys(self) -> TextKeys | None:
         """The keys and values of the texts; computed anew when texts were added."""
-        texts = self._contexts.values
+        texts = self.contexts.values
         if self._keys is None or self._keys[0] is not texts:
-            self._keys = texts, self._backbone.text_keys(self._core, texts)
+            self._keys = texts, self.backbone.text_keys(self.core, texts)
         return self._keys[1]
 
-    def bind(self, branches: Sequence[Branch]) -> Prediction:
-        """Gather the conditioning of `branches`; see `Denoiser`."""
-        picked = [self._rows(branch) for branch in branches]
-        context, counts = self._contexts.pick([row for row, _ in picked])
+    def bind(self, branches: Sequence[Branch]) -> BoundRows:
+        """Gather the conditioning of `branches`; see `sampling.Network`."""
+        return BoundRows(self, branches)
+
+    def count(self, sample: Tensor) -> None:
+        """Count the rows of a call."""
+        height, width = self._canvas or sample.shape[-2:]
+        self.rows_done += len(sample) * sample.shape[-2] * sample.shape[-1] / (height * width)
+
+
+class BoundRows:
+    """A network with the conditioning of some rows: a `sampling.Denoiser`. It is gathered anew when texts were added.
+
+    Args:
+        told: the network, and what the run tells it.
+        branches: the rows.
+    """
+
+    def __init__(self, told: NetworkDenoiser, branches: Sequence[Branch]) -> None:
+        self._told, self._branches, self._checked = told, branches, False
+        self._gather()
+
+    def _gather(self) -> None:
+        told, branches = self._told, self._branches
+        self._texts = told.contexts.values
+        picked = [told.rows(branch) for branch in branches]
+        self._text_rows = [row for row, _ in picked]
+        self._context, counts = told.contexts.pick(self._text_rows)
+        self._lengths = [told.contexts.lengths[row] for row in self._text_rows]
         places = list(dict.fromkeys(place for _, place in picked))  # what several rows are told is kept once
-        grounding = Grounding.cat([self._groundings[place] for place in places])
-        told_rows = [places.index(place) for _, place in picked]
-        extras = {} if self._extras is None else dict(self._extras(branches))
-        projected = self._contexts.projected
-        pooled = None if projected is None else projected[[row for row, _ in picked]]
-        for name, value in self._backbone.text_inputs(context, counts, pooled, self._size).items():
+        self._grounding = Grounding.cat([told.groundings[place] for place in places])
+        self._grounding_rows = [places.index(place) for _, place in picked]
+        extras = {} if told.extras is None else dict(told.extras(branches))
+        projected = told.contexts.projected
+        pooled = None if projected is None else projected[self._text_rows]
+        for name, value in told.backbone.text_inputs(self._context, counts, pooled, told.size).items():
             known = extras.get(name)
             extras[name] = {**known, **value} if isinstance(known, Mapping) else value
-        attention = {**self._attention, **extras.pop("cross_attention_kwargs", {})}
-        lengths = [self._contexts.lengths[row] for row, _ in picked]
-        control = None if self._control is None else self._control(branches)
-        keys = self._text_keys()
-        cache = None if self._outer is None else DeepCache(self._outer, self._cache_interval)
-        checked = False
+        self._attention = {**told.attention, **extras.pop("cross_attention_kwargs", {})}
+        self._extras = extras
+        self._control = None if told.control is None else told.control(branches)
+        self._cache = None if told.outer is None else DeepCache(told.outer, told.cache_interval)
 
-        def predict(sample: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
-            nonlocal checked
-            inputs = {} if control is None else control(sample, timestep, context, lengths, extras)
-            if grounding_scale:
-                grounding.prepared(self._backbone.map_sizes(self._core, *sample.shape[-2:]))
-            told = grounding.spread(told_rows).scaled(grounding_scale)
-            if not checked and grounding_scale:
-                told = told.noting()
-            network = self._network if cache is None else partial(cache, self._network, bool(grounding_scale))
-            predicted = self._backbone.call(
-                network,
-                sample,
-                timestep,
-                context,
-                told,
-                text_keys=None if keys is None else keys.of([row for row, _ in picked], context.shape[1]),
-                attention=attention,
-                inputs={**extras, **inputs},
-            )
-            if told.ran is not None:
-                check_ran(told)
-                checked = True
-            return predicted
-
-        return predict
+    def __call__(self, sample: Tensor, timestep: Tensor, step: int) -> Tensor:
+        """Predict for the rows; see `sampling.Denoiser`."""
+        told, backbone = self._told, self._told.backbone
+        if told.contexts.values is not self._texts:
+            self._gather()
+        context, scale = self._context, told.grounding_scales[step] if told.grounding_scales else 1.0
+        if scale and not self._grounding.maps:
+            self._grounding = self._grounding.on_maps(backbone.map_sizes(told.core, *sample.shape[-2:]))
+        grounding = self._grounding.select(self._grounding_rows)
+        grounding = replace(grounding, scale=scale, ran=None if self._checked or not scale else [])
+        inputs = self._extras
+        if self._control is not None:
+            inputs = {**inputs, **self._control(sample, timestep, step, context, self._lengths, inputs)}
+        keys, cache = told.text_keys, self._cache
+        predicted = backbone.call(
+            told.network if cache is None else partial(cache, told.network, bool(scale)),
+            sample,
+            timestep,
+            context,
+            grounding,
+            text_keys=None if keys is None else keys.of(self._text_rows, context.shape[1]),
+            attention=self._attention,
+            inputs=inputs,
+        )
+        if grounding.ran is not None:
+            check_ran(grounding)
+            self._checked = True
+        told.count(sample)
+        return predicted

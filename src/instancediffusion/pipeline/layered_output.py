@@ -17,7 +17,8 @@ from torch.nn import functional
 from instancediffusion.conditioning import locations_from_scenes
 from instancediffusion.conditioning.visibility import memberships
 from instancediffusion.pipeline.decoding import to_images
-from instancediffusion.scene import Instance, Scene
+from instancediffusion.scene import Scene
+from instancediffusion.scene.ordering import back_to_front
 
 BACKGROUND = "background"
 _THUMBNAIL_PX = 256
@@ -56,7 +57,7 @@ def take_apart(scene: Scene, picture: Tensor, drawn: Mapping[int, Tensor]) -> tu
     size = (picture.shape[-2], picture.shape[-1])
     whole = torch.ones(size, dtype=torch.bool)
     regions = instance_regions(scene, size)
-    order = sorted(range(len(regions)), key=lambda i: paint_key(scene.instances[i], regions[i]))
+    order = back_to_front([instance.z_order for instance in scene.instances], regions.flatten(1).sum(1).tolist())
     layers: list[Layer] = []
     covered = ~whole
     for index in reversed(order):
@@ -78,11 +79,6 @@ def instance_regions(scene: Scene, size: tuple[int, int]) -> Tensor:
             mask = torch.from_numpy(instance.mask.array.copy()).float()[None, None]
             regions[row] = functional.interpolate(mask, size=size, mode="nearest-exact")[0, 0] > 0
     return regions
-
-
-def paint_key(instance: Instance, region: Tensor) -> tuple[bool, int, int]:
-    """The place of an instance in the order of painting, from back to front."""
-    return (instance.z_order is not None, instance.z_order or 0, -int(region.sum()))
 
 
 def _layer(caption: str, index: int | None, picture: Tensor, drawn: Tensor, region: Tensor, covered: Tensor) -> Layer:

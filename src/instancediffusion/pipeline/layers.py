@@ -1,17 +1,18 @@
-"""From a scene to the layers of `mis_merge="layered"`, and to where its depth order matters."""
+"""From the places of instances to the layers of `mis_merge="layered"`, and to where their depth order matters."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from instancediffusion.conditioning import LocationTensors, locations_from_scenes
-from instancediffusion.conditioning.extents import known_extents
+from instancediffusion.conditioning.regions import known_extents
 from instancediffusion.conditioning.visibility import (
     POINT_RADIUS,
     STROKE_RADIUS,
     memberships,
-    stated_overlaps,
     visibility,
 )
 from instancediffusion.sampling import Crop, LayeredMerge, Window
@@ -24,56 +25,61 @@ LEAST_SHARE = 0.375
 """Least side of a crop, as a share of the canvas: models draw poorly on canvases far smaller than they know."""
 
 
-def layered_merge(scene: Scene, latent_size: tuple[int, int], factor: int, ground: bool = False) -> LayeredMerge:
+@dataclass(frozen=True)
+class LatentCanvas:
+    """What a merge rule is made for, beside a scene.
+
+    Attributes:
+        size: (height, width) of the latent in latent pixels.
+        factor: of the UNet: the sides of its input are multiples of it.
+        published: whether the details of the published code are asked for (`mis_compat`).
+        locations: where the instances are, for rules that are `located`; see `latent_locations`.
+        ground: one layer more, after the last instance, of the prompt without any instance, held where instances are.
+            It is of no weight in the merge.
+    """
+
+    size: tuple[int, int]
+    factor: int = 1
+    published: bool = False
+    locations: LocationTensors | None = None
+    ground: bool = False
+
+
+def latent_locations(scene: Scene, latent_size: tuple[int, int]) -> LocationTensors:
+    """Where the instances of a scene are, with their masks at the (height, width) of a latent in cells."""
+    return locations_from_scenes([scene], segmentation_size=max(latent_size), segmentation_channels=0)
+
+
+def layered_merge(scene: Scene, canvas: LatentCanvas) -> LayeredMerge:
     """The layers of a scene.
 
     Instances that hide each other are weighted by visibility, front to back; where two overlap whose order is not
     stated they have equal shares. What no instance claims stays the scene's.
-
-    Args:
-        scene: the scene.
-        latent_size: (height, width) in cells.
-        factor: of the UNet: the sides of its input are multiples of it.
-        ground: one layer more, after the last instance, of the prompt without any instance, held where instances are.
-            It is of no weight in the merge.
     """
-    locations = _locations(scene, latent_size)
-    instances = tuple(range(1, len(scene.instances) + 1))
+    instances, latent_size = tuple(range(1, len(scene.instances) + 1)), canvas.size
     if not instances:
         return LayeredMerge((), {}, torch.ones(1, *latent_size))
-    shown = _shown(locations, latent_size)
+    locations = latent_locations(scene, latent_size) if canvas.locations is None else canvas.locations
+    shown = shown_regions(locations, latent_size)
     rest = (1 - shown.amax(0, keepdim=True)).clamp(min=0)
     weights = torch.cat([rest, shown])
     crops = {}
     for number, reach in zip(instances, _reaches(locations), strict=True):
         x0, y0, x1, y1 = reach
         dx, dy = PADDING * (x1 - x0), PADDING * (y1 - y0)
-        window = Window.aligned((x0 - dx, y0 - dy, x1 + dx, y1 + dy), latent_size, factor, LEAST_SHARE)
+        window = Window.aligned((x0 - dx, y0 - dy, x1 + dx, y1 + dy), latent_size, canvas.factor, LEAST_SHARE)
         crops[number] = Crop(window, _hold(window, reach, latent_size))
         weights[number] *= _within(window, latent_size)
     weights = weights / weights.sum(0, keepdim=True).clamp(min=1e-6)
-    if not ground:
+    if not canvas.ground:
         return LayeredMerge(instances, crops, weights)
     last = len(instances) + 1
     crops[last] = Crop(Window(0, 0, *latent_size), memberships(locations, latent_size)[0].amax(0).clamp(0, 1))
     return LayeredMerge((*instances, last), crops, torch.cat([weights, torch.zeros(1, *latent_size)]))
 
 
-def shown_regions(scene: Scene, latent_size: tuple[int, int]) -> Tensor:
+def shown_regions(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
     """Where each instance is to be seen, (N, height, width), 0..1: its region less what hides it; see `visibility`."""
-    return _shown(_locations(scene, latent_size), latent_size)
-
-
-def order_region(scene: Scene, latent_size: tuple[int, int]) -> Tensor:
-    """Where instances of stated order overlap, (height, width) of the latent, 0..1."""
-    return stated_overlaps(_locations(scene, latent_size), latent_size)[0]
-
-
-def _locations(scene: Scene, latent_size: tuple[int, int]) -> LocationTensors:
-    return locations_from_scenes([scene], segmentation_size=max(latent_size), segmentation_channels=0)
-
-
-def _shown(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
     shown = visibility(locations, size)[0]
     # The floors are made for logarithms; here they would let every instance speak everywhere.
     return torch.where(shown > _floor(locations), shown, 0.0)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from instancediffusion.choices import MERGE_RULES, StepRounding
+from instancediffusion.conditioning import LocationTensors
 from instancediffusion.pipeline.framing import BoxUnit
-from instancediffusion.pipeline.layers import layered_merge
+from instancediffusion.pipeline.layers import LatentCanvas, latent_locations, layered_merge
 from instancediffusion.sampling import CropMerge, LastMerge, MeanMerge, Merge, Window, steps_in_fraction
 from instancediffusion.scene import Instance, Scene
+from instancediffusion.scene.ordering import back_to_front
 from instancediffusion.settings import GenerationSettings
 
 
@@ -29,31 +31,18 @@ def extent(instance: Instance) -> BoxUnit | None:
 
 
 @dataclass(frozen=True)
-class LatentCanvas:
-    """What a merge rule is made for, beside a scene.
-
-    Attributes:
-        size: (height, width) of the latent in latent pixels.
-        factor: of the UNet: the sides of its input are multiples of it.
-        published: whether the details of the published code are asked for (`mis_compat`).
-    """
-
-    size: tuple[int, int]
-    factor: int = 1
-    published: bool = False
-
-
-@dataclass(frozen=True)
 class MergeRule:
     """A way of joining the latents of single instances with that of the whole scene.
 
     Attributes:
         name: the value of `mis_merge`.
         merge: makes the `Merge` of a scene.
+        located: whether `merge` reads `LatentCanvas.locations`.
     """
 
     name: str
     merge: Callable[[Scene, LatentCanvas], Merge]
+    located: bool = False
 
 
 def register(rule: MergeRule) -> MergeRule:
@@ -62,7 +51,15 @@ def register(rule: MergeRule) -> MergeRule:
     return rule
 
 
-def merge_rule(scene: Scene, settings: GenerationSettings, latent_size: tuple[int, int], factor: int = 1) -> Merge:
+def merge_rule(
+    scene: Scene,
+    settings: GenerationSettings,
+    latent_size: tuple[int, int],
+    factor: int = 1,
+    *,
+    locate: Callable[[Scene, tuple[int, int]], LocationTensors] = latent_locations,
+    ground: bool = False,
+) -> Merge:
     """The merge of a scene.
 
     Args:
@@ -70,12 +67,15 @@ def merge_rule(scene: Scene, settings: GenerationSettings, latent_size: tuple[in
         settings: `mis_merge` and `mis_compat` decide.
         latent_size: (height, width) in latent pixels.
         factor: of the UNet: the sides of its input are multiples of it.
+        locate: tells, for rules that ask for it, where the instances are.
+        ground: see `LatentCanvas`; then the rule is the layered one.
     """
     published = settings.mis_compat == "published"
-    if published and settings.mis_fraction >= 1:
+    if published and settings.mis_fraction >= 1 and not ground:
         return LastMerge(_numbers(scene))
-    rule: MergeRule = MERGE_RULES[settings.mis_merge]
-    return rule.merge(scene, LatentCanvas(latent_size, factor, published))
+    rule: MergeRule = MERGE_RULES["layered" if ground else settings.mis_merge]
+    locations = locate(scene, latent_size) if rule.located else None
+    return rule.merge(scene, LatentCanvas(latent_size, factor, published, locations, ground))
 
 
 def _numbers(scene: Scene) -> tuple[int, ...]:
@@ -86,28 +86,19 @@ def _mean(scene: Scene, _: LatentCanvas) -> Merge:
     return MeanMerge(_numbers(scene))
 
 
-def _layered(scene: Scene, canvas: LatentCanvas) -> Merge:
-    return layered_merge(scene, canvas.size, canvas.factor)
-
-
 def _crop(scene: Scene, canvas: LatentCanvas) -> Merge:
     """An instance with nothing but a point is not pasted, and so is not run alone either: it has no extent.
 
     What is pasted later covers what is pasted earlier: first the instances without a stated order, then the stated
     ones from far to near; among equals the larger first, then the order of the scene.
     """
-    extents = [(number, extent(scene.instances[number - 1])) for number in _numbers(scene)]
-    placed = [(number, box) for number, box in extents if box is not None]
+    placed = [(n, box) for n in _numbers(scene) if (box := extent(scene.instances[n - 1])) is not None]
     if canvas.published:
         return CropMerge(tuple((number, Window.published(box, canvas.size)) for number, box in placed))
-    placed.sort(key=lambda item: _paste_key(scene.instances[item[0] - 1], item[1]))
-    return CropMerge(tuple((number, Window.from_box(box, canvas.size)) for number, box in placed))
+    layers = [scene.instances[number - 1].z_order for number, _ in placed]
+    order = back_to_front(layers, [(x1 - x0) * (y1 - y0) for _, (x0, y0, x1, y1) in placed])
+    return CropMerge(tuple((placed[k][0], Window.from_box(placed[k][1], canvas.size)) for k in order))
 
 
-def _paste_key(instance: Instance, box: BoxUnit) -> tuple[bool, int, float]:
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    return (instance.z_order is not None, instance.z_order or 0, -area)
-
-
-for _rule in (MergeRule("mean", _mean), MergeRule("crop", _crop), MergeRule("layered", _layered)):
+for _rule in (MergeRule("mean", _mean), MergeRule("crop", _crop), MergeRule("layered", layered_merge, located=True)):
     register(_rule)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.pipeline.framing import BoxUnit
-from instancediffusion.pipeline.layers import shown_regions
+from instancediffusion.pipeline.layers import latent_locations, shown_regions
 from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.sampling import Branch
 
@@ -120,9 +120,10 @@ def read_references(pipeline: Any, requests: Sequence[ImageRequest], guided: boo
     cells = [(r.size[0] // pipeline.latent_px, r.size[1] // pipeline.latent_px) for r in requests]
     regions, alone = [], []
     for r, own, size in zip(requests, places, cells, strict=True):
-        shown = shown_regions(r.scene, size) if own else torch.zeros(0)
+        shown = shown_regions(latent_locations(r.scene, size), size) if own else torch.zeros(0)
         regions.append({number: shown[number - 1] for number in own})
         singles = {n: dataclasses.replace(r.scene, instances=(r.scene.instances[n - 1],)) for n in own}
-        alone.append({number: shown_regions(scene, size)[0] for number, scene in singles.items()})
+        found_alone = {number: latent_locations(scene, size) for number, scene in singles.items()}
+        alone.append({number: shown_regions(place, size)[0] for number, place in found_alone.items()})
     nothing = [none[0] for none, _ in halves] if guided else []
     return References([one[0] for _, one in halves], nothing, places, regions, alone, cells)

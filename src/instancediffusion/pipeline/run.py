@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from instancediffusion.adapter.backbones import core_network
 from instancediffusion.adapter.deep_cache import unfit
+from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.text import TextBank
+from instancediffusion.conditioning.visibility import stated_overlaps
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.pipeline.compatibility import latent_channels
 from instancediffusion.pipeline.control import Control
@@ -22,7 +25,7 @@ from instancediffusion.pipeline.encoding import lora_scaled
 from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit
 from instancediffusion.pipeline.given import GivenPicture, start_of
 from instancediffusion.pipeline.image_prompts import UNetInputs
-from instancediffusion.pipeline.layers import layered_merge, order_region, shown_regions
+from instancediffusion.pipeline.layers import latent_locations, shown_regions
 from instancediffusion.pipeline.merging import merge_rule, steps_before_merge
 from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.pipeline.scene_bank import SceneBank, build_scene_bank
@@ -31,18 +34,16 @@ from instancediffusion.pipeline.watch import Watch
 from instancediffusion.pipeline.xl import without_text
 from instancediffusion.sampling import (
     Branch,
+    Guidance,
     Merge,
-    NegativeCaptions,
-    OrderGuidance,
     Scheduler,
-    StepReport,
     Steps,
     build_scheduler,
     count_rows,
     generators_for,
     grounding_schedule,
     is_guided,
-    sample,
+    sample_multi_instance,
     start_noise,
     steps_in_fraction,
     steps_made,
@@ -146,6 +147,7 @@ class Run:
     parts: dict[int, dict[int, Tensor]] = field(default_factory=dict)
     _frames: dict[tuple[int, int], BoxUnit] = field(default_factory=dict)
     _away_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    _places: dict[tuple[int, tuple[int, int]], LocationTensors] = field(default_factory=dict)
 
     def latents(self) -> list[tuple[Tensor, Tensor]]:
         """Sample every image.
@@ -154,7 +156,12 @@ class Run:
             For each, its latents and the model's estimate of the clean ones, (C, h, w) float32 on the CPU.
         """
         merge_after = steps_before_merge(self.settings, self.steps)
-        rules = [self._rule(r) for r in self.requests]
+        rules = [
+            merge_rule(
+                r.scene, self.settings, self._cells(r), self._factor, locate=self._located, ground=self.keep_parts
+            )
+            for r in self.requests
+        ]
         alone: list[dict[int, BoxUnit]] = [{} for _ in self.scenes]
         shares = [0.0 for _ in self.requests]
         for r in self.requests if merge_after or self.keep_parts else ():
@@ -195,9 +202,7 @@ class Run:
                     [positive[r.index] for r in group],
                     [negative[r.index] for r in group],
                     self.settings.guidance_scale,
-                    self.settings.guidance_rescale,
                     self._distilled,
-                    self._guided_steps,
                 )
                 finished |= self._sample(
                     group,
@@ -225,10 +230,12 @@ class Run:
         """The number of steps that are made."""
         return self.settings.num_inference_steps - self.first
 
-    def _rule(self, request: ImageRequest) -> Merge:
-        if self.keep_parts:
-            return layered_merge(request.scene, self._cells(request), self._factor, ground=True)
-        return merge_rule(request.scene, self.settings, self._cells(request), self._factor)
+    def _located(self, scene: Scene, cells: tuple[int, int]) -> LocationTensors:
+        """Where the instances of a scene are on latents of a size; computed once for both."""
+        key = (id(scene), cells)
+        if key not in self._places:
+            self._places[key] = latent_locations(scene, cells)
+        return self._places[key]
 
     def _cells(self, request: ImageRequest) -> tuple[int, int]:
         return request.size[0] // self.latent_px, request.size[1] // self.latent_px
@@ -257,7 +264,9 @@ class Run:
         sizes = [self._cells(r) for r in self.requests]
         if self._order_steps == 0:
             return [torch.zeros(size) for size in sizes]
-        return [order_region(r.scene, size) for r, size in zip(self.requests, sizes, strict=True)]
+        return [
+            stated_overlaps(self._located(r.scene, size), size)[0] for r, size in zip(self.requests, sizes, strict=True)
+        ]
 
     def _check_reuse(self, alone: Sequence[Mapping[int, BoxUnit]]) -> None:
         """Refuse what keeps features of one network call for the next, unless all calls are of the same rows."""
@@ -375,15 +384,16 @@ class Run:
         self._away_rows = {place: row_of[text] for place, text in self._away.items()}
         return bank
 
-    def _negative_captions(self, group: Sequence[ImageRequest]) -> NegativeCaptions:
+    def _negative_captions(self, group: Sequence[ImageRequest]) -> list[dict[int, Tensor]]:
         """Where they act: where the instance is to be seen. Weights of several sum to 1 at most."""
         where: list[dict[int, Tensor]] = []
         for r in group:
             numbers = [number for image, number in self._away if image == r.index]
-            shown = shown_regions(r.scene, self._cells(r)) if numbers else torch.zeros(0)
+            cells = self._cells(r)
+            shown = shown_regions(self._located(r.scene, cells), cells) if numbers else torch.zeros(0)
             total = sum((shown[number - 1] for number in numbers), torch.zeros(())).clamp(min=1)
             where.append({number: shown[number - 1] / total for number in numbers})
-        return NegativeCaptions(where)
+        return where
 
     def _encoded(self, texts: Sequence[str], captions: Sequence[str], clip_skip: int | None) -> TextBank:
         pipeline = self.pipeline
@@ -437,8 +447,7 @@ class Run:
         own_noise = start_noise(seeded, (latent_channels(pipeline.unet), *self._cells(group[0])))
         noise = torch.stack([given.get(r.index, own) for r, own in zip(group, own_noise, strict=True)])
         places = [r.index for r in group]
-        control = self.control
-        control.step, control.steps = 0, self.steps
+        control = replace(self.control, steps=self.steps)
 
         def frames(branches: Sequence[Branch]) -> list[BoxUnit]:
             return [self._frames.get((places[b.image], b.trajectory), WHOLE_CANVAS) for b in branches]
@@ -451,47 +460,51 @@ class Run:
                 context = self._away_rows.get((request.index, number), context)
             return context, grounding
 
-        def observe(report: StepReport) -> Tensor | None:
-            control.step = report.step + 1
-            return self.watch.step(report, steering)
-
-        result = sample(
-            NetworkDenoiser(
-                pipeline.unet,
-                steering.contexts,
-                bank.groundings,
-                place,
-                self.attention,
-                lambda branches: self.inputs.of(branches, places, frames(branches)),
-                group[0].size,
-                (lambda branches: control.bind([places[b.image] for b in branches], frames(branches)))
-                if control
-                else None,
-                settings.cache_interval,
-            ),
-            self.scheduler,
-            noise.to(pipeline._execution_device),
+        network = NetworkDenoiser(
+            pipeline.unet,
+            steering.contexts,
+            bank.groundings,
+            place,
             grounding_scales=grounding_schedule(
                 steps_of(settings).set_on(copy.deepcopy(self.scheduler)) - self.first,
                 settings.grounding_fraction,
                 decay_fraction=settings.grounding_decay_fraction,
                 rounding=settings.step_rounding,
             ),
-            guidance_scale=steering.guidance,
-            steps=steps_of(settings),
-            eta=settings.eta,
+            attention=self.attention,
+            extras=lambda branches: self.inputs.of(branches, places, frames(branches)),
+            size=group[0].size,
+            control=(lambda branches: control.bind([places[b.image] for b in branches], frames(branches)))
+            if control
+            else None,
+            cache_interval=settings.cache_interval,
+            canvas=self._cells(group[0]),
+        )
+        guidance = Guidance(
+            steering.guidance_scale,
+            self._guided_steps,
+            settings.guidance_rescale,
+            self._negative_captions(group),
+            torch.stack(list(regions)),
+            settings.order_guidance_scale,
+            self._order_steps,
+            settings.max_batch_rows,
+        )
+        result = sample_multi_instance(
+            partial(guidance.denoiser, network),
+            self.scheduler,
+            noise.to(pipeline._execution_device),
+            steps_of(settings),
             merges=merges,
             merge_after=merge_after,
-            order=OrderGuidance(settings.order_guidance_scale, self._order_steps, torch.stack(list(regions))),
-            generators=generators,
-            max_batch_rows=settings.max_batch_rows,
-            negatives=self._negative_captions(group),
-            start=start_of([self.pictures[r.index] for r in group], self.first) if self.pictures else None,
             keep_parts=self.keep_parts,
-            observe=observe,
+            start=start_of([self.pictures[r.index] for r in group], self.first) if self.pictures else None,
+            generators=generators,
+            eta=settings.eta,
+            observe=lambda report: self.watch.step(report, steering, network.rows_done),
             should_stop=lambda: bool(pipeline.interrupt),
         )
-        self.watch.end_group(result)
+        self.watch.end_group(result, network.rows_done)
         for r, own in zip(group, result.parts, strict=False):
             count = len(r.scene.instances)
             self.parts[r.index] = {number if number <= count else 0: latent.cpu() for number, latent in own.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from instancediffusion.adapter import Grounding
 from instancediffusion.choices import SegmentationOrder
 from instancediffusion.conditioning import KINDS, InstanceMaskRule, LocationTensors, locations_from_scenes
 from instancediffusion.conditioning.text import TextBank
+from instancediffusion.conditioning.visibility import reversed_order
 from instancediffusion.pipeline.compatibility import check_captions
 from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit, framed
 from instancediffusion.sampling import Branch
@@ -83,30 +83,35 @@ def build_scene_bank(
     """
     check_captions(adapter, texts.pooled.shape[1])
     pairs = [(scene, number) for scene, numbers in enumerate(alone) for number in numbers]
-    singles = [_instance_alone(scenes[scene], number, alone[scene][number]) for scene, number in pairs]
-    told = partial(
-        _groundings,
-        texts=texts,
-        adapter=adapter,
-        instance_mask=instance_mask,
-        max_rows=max_rows,
-        segmentation_order=segmentation_order,
-    )
-    groups: Sequence[Tensor | None] = [None] * len(scenes)
-    if keep_groups:
-        groups = _groups(scenes, derive=adapter.config.derive_locations)
-    groundings = told(
-        [*scenes, *singles, *(_reversed(scenes[scene]) for scene in swapped)],
-        kept=[*groups, *(groups[scene] for scene, _ in pairs), *(groups[scene] for scene in swapped)],
-    )
+    told = [*scenes, *(_instance_alone(scenes[scene], number, alone[scene][number]) for scene, number in pairs)]
+    turned = torch.arange(len(told) + len(swapped)) >= len(told)
+    told += [scenes[scene] for scene in swapped]
+    groups = _groups(scenes, derive=adapter.config.derive_locations) if keep_groups else None
+    group_of = [*range(len(scenes)), *(scene for scene, _ in pairs), *swapped]
+    groundings: list[Grounding] = []
+    for start in range(0, len(told), max_rows):
+        rows = slice(start, start + max_rows)
+        locations: LocationTensors = adapter.locations(told[rows], segmentation_order=segmentation_order)
+        if turned[rows].any():
+            locations = reversed_order(locations, turned[rows].to(locations.device))
+        captions = torch.zeros(
+            len(told[rows]), locations.slots, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype
+        )
+        for row, scene in enumerate(told[rows]):
+            for slot, instance in enumerate(scene.instances):
+                captions[row, slot] = texts.pooled[texts.row[instance.caption]].to(captions)
+        kept = None if groups is None else groups[group_of[rows]].to(adapter.device)
+        joined: Grounding = adapter(locations, captions, instance_mask=instance_mask, kept=kept)
+        groundings += [joined.single(row) for row in range(joined.batch_size)]
     nothing = LocationTensors.empty(1).to(adapter.device)
     no_caption = torch.zeros(1, 0, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype)
     null = adapter(nothing, no_caption, instance_mask=instance_mask)
-    captions = [scenes[scene].instances[number - 1].caption for scene, number in pairs]
+    places = {pair: len(scenes) + k for k, pair in enumerate(pairs)}
+    rows_of = {(scene, number): texts.row[scenes[scene].instances[number - 1].caption] for scene, number in pairs}
     return SceneBank(
         texts=texts,
         groundings=(*groundings, null),
-        alone={pair: (texts.row[c], len(scenes) + k) for k, (pair, c) in enumerate(zip(pairs, captions, strict=True))},
+        alone={pair: (rows_of[pair], place) for pair, place in places.items()},
         swapped={scene: len(scenes) + len(pairs) + k for k, scene in enumerate(swapped)},
     )
 
@@ -114,6 +119,8 @@ def build_scene_bank(
 def _instance_alone(scene: Scene, number: int, frame: BoxUnit) -> Scene:
     """The scene of one instance, whose caption is the prompt, on its part of the canvas."""
     instance = scene.instances[number - 1]
+    if instance.z_order is not None:  # of an order counts only that there is one: nothing else is near or far
+        instance = replace(instance, z_order=0)
     if frame == WHOLE_CANVAS:
         return Scene(instance.caption, (instance,), scene.width, scene.height)
     left, top, right, bottom = pixels_of(frame, (scene.height, scene.width))
@@ -124,50 +131,7 @@ def _instance_alone(scene: Scene, number: int, frame: BoxUnit) -> Scene:
     return Scene(instance.caption, (framed(instance, frame),), right - left, bottom - top)
 
 
-def _reversed(scene: Scene) -> Scene:
-    """The same scene with its depth order turned round."""
-    orders = [instance.z_order for instance in scene.instances if instance.z_order is not None]
-    return replace(
-        scene,
-        instances=tuple(
-            instance if instance.z_order is None else replace(instance, z_order=max(orders) - instance.z_order)
-            for instance in scene.instances
-        ),
-    )
-
-
-def _groups(scenes: Sequence[Scene], *, derive: bool) -> Sequence[Tensor | None]:
-    """For each scene, (4,) bool: whether any of its instances has the kind, in the order of `KINDS`."""
+def _groups(scenes: Sequence[Scene], *, derive: bool) -> Tensor:
+    """(S, 4) bool: whether any instance of a scene has the kind, in the order of `KINDS`."""
     locations = locations_from_scenes(scenes, derive=derive)
-    return list(torch.stack([locations.present[kind].any(1) for kind in KINDS], dim=1))
-
-
-def _groundings(
-    scenes: Sequence[Scene],
-    *,
-    kept: Sequence[Tensor | None],
-    segmentation_order: SegmentationOrder,
-    texts: TextBank,
-    adapter: Any,
-    instance_mask: InstanceMaskRule | None,
-    max_rows: int,
-) -> list[Grounding]:
-    found: list[Grounding] = []
-    for start in range(0, len(scenes), max_rows):
-        group = scenes[start : start + max_rows]
-        groups = [flags.to(adapter.device) for flags in kept[start : start + max_rows] if flags is not None]
-        locations: LocationTensors = adapter.locations(group, segmentation_order=segmentation_order)
-        captions = torch.zeros(
-            len(group), locations.slots, texts.pooled.shape[1], device=adapter.device, dtype=adapter.dtype
-        )
-        for row, scene in enumerate(group):
-            for slot, instance in enumerate(scene.instances):
-                captions[row, slot] = texts.pooled[texts.row[instance.caption]].to(captions)
-        joined: Grounding = adapter(
-            locations,
-            captions,
-            instance_mask=instance_mask,
-            kept=torch.stack(groups) if groups else None,
-        )
-        found += [joined.select([row]) for row in range(joined.batch_size)]
-    return found
+    return torch.stack([locations.present[kind].any(1) for kind in KINDS], dim=1)

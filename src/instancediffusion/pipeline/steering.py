@@ -10,7 +10,7 @@ from torch import Tensor
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.denoiser import Contexts
-from instancediffusion.sampling import Guidance, is_guided
+from instancediffusion.sampling import is_guided
 
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
@@ -23,9 +23,7 @@ class Steering:
         positive: for each image, the row of its prompt.
         negative: for each image, the row of its negative prompt.
         scale: guidance scale.
-        rescaled: see `Guidance`.
         distilled: the UNet takes the guidance scale as an input, so that nothing is left to do for it here.
-        guided_steps: the steps with guidance, from 0; None = all.
     """
 
     def __init__(
@@ -34,21 +32,15 @@ class Steering:
         positive: Sequence[int],
         negative: Sequence[int],
         scale: float,
-        rescaled: float,
         distilled: bool,
-        guided_steps: range | None = None,
     ) -> None:
         self.contexts = contexts
         self.positive, self.negative = list(positive), list(negative)
-        self.scale, self._rescaled, self._distilled = scale, rescaled, distilled
-        self._guided_steps = guided_steps
-        self._epoch = 0
+        self.scale, self._distilled = scale, distilled
 
-    @property
-    def guidance(self) -> Guidance:
-        """Guidance that follows what a callback does."""
-        scale = lambda: 1.0 if self._distilled else self.scale  # noqa: E731
-        return Guidance(scale, self._rescaled, self._guided_steps, lambda: self._epoch)
+    def guidance_scale(self) -> float:
+        """The scale of the next network call."""
+        return 1.0 if self._distilled else self.scale
 
     def prompts(self, image: int) -> tuple[int, int]:
         """The context rows of an image's prompt and negative prompt."""
@@ -94,11 +86,10 @@ class Steering:
 
     @property
     def _guided(self) -> bool:
-        return not self._distilled and is_guided(self.scale)
+        return is_guided(self.guidance_scale())
 
     def _rows(self, rows: Sequence[int]) -> Tensor:
         return self.contexts.pick(rows)[0]
 
     def _add(self, values: Tensor, like: Sequence[int]) -> list[int]:
-        self._epoch += 1
         return self.contexts.add(values, like)

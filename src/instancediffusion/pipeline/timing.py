@@ -16,6 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from instancediffusion.adapter import Grounding, InstanceAdapter
+from instancediffusion.adapter.backbones import backbone_of
 from instancediffusion.adapter.deep_cache import OuterBlocks
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.presets import find_preset
@@ -159,10 +160,15 @@ def unet_calls(
             grounding: Grounding = adapter(places, features, instance_mask=rule)
             return grounding
 
+    sizes = backbone_of(unet).map_sizes(unet, side, side)
+
     def call(grounding: Grounding) -> Callable[[], object]:
+        with torch.inference_mode():
+            told = {"grounding": grounding.on_maps(sizes)}
+
         def run() -> object:
             with torch.inference_mode():
-                return unet(x, 500, encoder_hidden_states=context, cross_attention_kwargs={"grounding": grounding})
+                return unet(x, 500, encoder_hidden_states=context, cross_attention_kwargs=told)
 
         return run
 
@@ -172,7 +178,8 @@ def unet_calls(
 
     def outer() -> object:
         with torch.inference_mode():
-            told = {"encoder_hidden_states": context, "cross_attention_kwargs": {"grounding": conditional}}
+            given = {"grounding": conditional.on_maps(sizes)}
+            told = {"encoder_hidden_states": context, "cross_attention_kwargs": given}
             if not features:
                 features.append(blocks.whole(unet, x, 500, **told)[1])
             return blocks.outer(features[0], x, 500, **told)

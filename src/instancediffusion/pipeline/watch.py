@@ -53,11 +53,17 @@ class Watch:
         yield
         self._times[stage] = self._times.get(stage, 0.0) + time.perf_counter() - start
 
-    def step(self, report: StepReport, steering: Steering) -> Tensor | None:
-        """Observe a step; see `sampling.Observer`. The progress bar counts network rows, so that its ETA holds."""
+    def step(self, report: StepReport, steering: Steering, rows: float) -> Tensor | None:
+        """Observe a step; see `sampling.Observer`. The progress bar counts network rows, so that its ETA holds.
+
+        Args:
+            report: of the step.
+            steering: what the callback may change.
+            rows: network rows of these images so far.
+        """
         if self.bar is not None:
-            self.bar.update(report.rows_done - self._seen)
-        self._seen = report.rows_done
+            self.bar.update(rows - self._seen)
+        self._seen = rows
         if self.preview is not None and (report.step + 1) % self.preview_every == 0:
             self.preview(report.step, to_images(preview_latents(self.pipeline.vae, report.estimate())))
         if self.callback is None:
@@ -68,9 +74,9 @@ class Watch:
         answer = self.callback(self.pipeline, report.step, report.timestep, dict(handed))
         return steering.take(handed, answer or {}, self.pipeline._guidance_scale)
 
-    def end_group(self, result: SampleResult) -> None:
-        """Note the end of the images of one size."""
-        self.rows += result.rows_done
+    def end_group(self, result: SampleResult, rows: float) -> None:
+        """Note the end of the images of one size, which took so many network rows."""
+        self.rows += rows
         self.stopped |= result.stopped
         self._seen = 0
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from instancediffusion.scene import Instance, Scene
+from instancediffusion.scene.ordering import back_to_front
 
 from .fonts import lettered_in
 from .labels import LabelPlacer, Wish
@@ -94,23 +95,13 @@ def _draw(
     if background is not None:
         painter.picture(background, area)
     extents = [instance.extent for instance in scene.instances]
-    for index in _back_to_front(scene.instances, extents):
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in extents]
+    for index in back_to_front([instance.z_order for instance in scene.instances], areas):
         _draw_instance(painter, scene.instances[index], instance_colour(index), scene, (width, height))
     painter.rectangle(area, stroke=RULE, width=1)
     _draw_labels(painter, scene, extents, (width, height))
     if panel is not None:
         panel.draw(painter, width, 0)
-
-
-def _back_to_front(instances: Sequence[Instance], extents: Sequence[Rect]) -> list[int]:
-    """Order by layer; where none is stated, and within a layer, large things first, so that small ones stay seen."""
-
-    def key(index: int) -> tuple[bool, int, float]:
-        x0, y0, x1, y1 = extents[index]
-        layer = instances[index].z_order
-        return (layer is not None, layer or 0, -(x1 - x0) * (y1 - y0))
-
-    return sorted(range(len(instances)), key=key)
 
 
 def _draw_instance(painter: Painter, instance: Instance, colour: Colour, scene: Scene, size: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""What a sampler needs of a network: a way to ask for some rows of a batch, step after step."""
+"""What a sampler calls: a denoiser. And what denoisers are made of: a network with the conditioning of a run."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ class Branch:
     negative: int = 0
 
 
-class Prediction(Protocol):
-    """A network bound to fixed rows."""
+class Denoiser(Protocol):
+    """What predicts noise (or velocity) for fixed rows: a network with its conditioning, or guidance round one."""
 
-    def __call__(self, sample: Tensor, timestep: Tensor, grounding_scale: float) -> Tensor:
-        """Predict what the model was trained to predict (noise or velocity).
+    def __call__(self, sample: Tensor, timestep: Tensor, step: int) -> Tensor:
+        """Predict what the model was trained to predict.
 
         Args:
-            sample: (R, C, H, W), one row for each branch bound, scaled as the network was trained.
-            timestep: 0-dim, the same for all rows.
-            grounding_scale: 0 (instances switched off) to 1.
+            sample: (T, C, H, W) noisy latents, scaled as the network was trained.
+            timestep: 0-dim, the noise level, the same for all rows.
+            step: index of the step that is made, from 0. Two calls of one step have the same.
 
         Returns:
-            (R, C, H, W).
+            (T, C, H, W).
         """
         ...
 
 
-class Denoiser(Protocol):
-    """Gathers the conditioning of some branches once, for as many steps as they run together."""
+class Network(Protocol):
+    """A network with the conditioning of a run, of which each row of a call sees some."""
 
-    def bind(self, branches: Sequence[Branch]) -> Prediction:
-        """Return the network with the conditioning of `branches`, in that order."""
+    def bind(self, branches: Sequence[Branch]) -> Denoiser:
+        """Gather the conditioning of `branches`, once for all calls: the denoiser of those rows, in that order."""
         ...

@@ -1,15 +1,17 @@
-"""Classifier-free guidance, with both halves of all trajectories batched under a bound."""
+"""Guidance: denoisers round a denoiser. Classifier-free; by negative captions of instances; by depth order (ours)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from instancediffusion.sampling.denoiser import Branch, Denoiser
+from instancediffusion.sampling.denoiser import Branch, Denoiser, Network
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
@@ -26,7 +28,7 @@ def is_guided(guidance_scale: float) -> bool:
     return guidance_scale > 1
 
 
-def rescale(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+def rescale_contrast(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
     """Give a guided prediction back the contrast of the conditional one (Lin et al. 2023, section 3.4).
 
     Args:
@@ -50,61 +52,175 @@ def chunk_bounds(rows: int, max_rows: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-class GuidedBatch:
-    """A denoiser bound to trajectories that step together; their conditioning is gathered once for all their steps.
+def bind_in_chunks(network: Network, branches: Sequence[Branch], max_rows: int) -> Denoiser:
+    """The denoiser of some rows that calls its network with at most `max_rows` of them at a time."""
+    bound = [(network.bind(branches[i:j]), i, j) for i, j in chunk_bounds(len(branches), max_rows)]
+
+    def denoise(sample: Tensor, timestep: Tensor, step: int) -> Tensor:
+        return torch.cat([denoiser(sample[i:j], timestep, step) for denoiser, i, j in bound])
+
+    return denoise
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """A guided prediction, and what it is made of.
+
+    Attributes:
+        guided: (T, C, H, W) float32.
+        conditional: the same shape.
+        unconditional: the same shape; without guidance, the conditional one.
+        scale: the guidance scale; 1 or less = there is none.
+    """
+
+    guided: Tensor
+    conditional: Tensor
+    unconditional: Tensor
+    scale: float
+
+    def plus(self, added: Tensor) -> Predictions:
+        """With something added (B, C, H, W) to the guided predictions of the first B rows."""
+        count = len(added)
+        return replace(self, guided=torch.cat([self.guided[:count] + added, self.guided[count:]]))
+
+
+class GuidedDenoiser(ABC):
+    """A denoiser that also tells what its prediction is made of, for what goes round it."""
+
+    @abstractmethod
+    def predict(self, sample: Tensor, timestep: Tensor, step: int) -> Predictions:
+        """Predict; arguments as those of `Denoiser`."""
+
+    def __call__(self, sample: Tensor, timestep: Tensor, step: int) -> Tensor:
+        """The guided prediction (T, C, H, W), float32; see `Denoiser`."""
+        return self.predict(sample, timestep, step).guided
+
+
+class ClassifierFreeGuidance(GuidedDenoiser):
+    """u + s (c - u): away from what the network predicts without prompt and instances.
+
+    Both halves of all rows are calls of one network. They are bound when they are first needed, and again only where
+    guidance begins or ends.
 
     Args:
-        denoiser: the network.
-        branches: the trajectories; their `conditional` is ignored.
-        guidance_scale: 1 or less switches guidance off, and the unconditional half is not computed.
+        network: the network.
+        branches: the rows; their `conditional` is ignored.
+        scale: s; 1 or less is none, and the unconditional half is not computed. A function is asked before each call,
+            so that a run may change it.
+        interval: the steps in which it acts (Kynkäänniemi et al. 2024); None = all.
+        rescale: share of `rescale_contrast`.
         max_rows: most rows in one network call, 1 or more.
-        rescaled: share of `rescale`.
-        halves: the halves to compute, in place of those that the scale asks for; of one alone all results are its own.
     """
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        network: Network,
         branches: Sequence[Branch],
-        guidance_scale: float,
-        max_rows: int,
-        rescaled: float = 0.0,
-        halves: tuple[bool, ...] | None = None,
+        scale: float | Callable[[], float],
+        *,
+        interval: range | None = None,
+        rescale: float = 0.0,
+        max_rows: int = 8,
     ) -> None:
-        self._scale, self._rescaled = guidance_scale, rescaled
-        self._halves = halves or ((True, False) if is_guided(guidance_scale) else (True,))
-        # One half after the other, not row by row: rows of a kind carry tokens of about the same number, and a call
-        # pads all of its rows to the widest.
-        rows = [replace(b, conditional=half) for half in self._halves for b in branches]
-        self._bounds = chunk_bounds(len(rows), max_rows)
-        self._bound = [denoiser.bind(rows[i:j]) for i, j in self._bounds]
-        self.rows = len(rows)
-        """Rows the network computes at each call."""
+        self._network, self._branches, self._max_rows = network, branches, max_rows
+        self._scale, self._interval, self._rescale = scale, interval, rescale
+        self._halves: tuple[bool, ...] = ()
+        self._denoise: Denoiser | None = None
 
-    def __call__(self, sample: Tensor, timestep: Tensor, grounding_scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Predict for every trajectory.
-
-        Args:
-            sample: (T, C, H, W), one latent for each trajectory.
-            timestep: 0-dim.
-            grounding_scale: 0 to 1, for the unconditional half too (as published: it then sees null tokens).
-
-        Returns:
-            The guided prediction and those of the conditional and the unconditional half, (T, C, H, W) float32 each;
-            without guidance all three are the same.
-        """
-        rows = sample.repeat(len(self._halves), 1, 1, 1)
-        predicted = torch.cat(
-            [
-                bound(rows[i:j], timestep, grounding_scale)
-                for bound, (i, j) in zip(self._bound, self._bounds, strict=True)
-            ]
-        )
-        if len(self._halves) == 1:
+    def predict(self, sample: Tensor, timestep: Tensor, step: int) -> Predictions:
+        """Predict for every row; without guidance all three predictions are the same."""
+        acts = self._interval is None or step in self._interval
+        scale = 1.0 if not acts else self._scale() if callable(self._scale) else self._scale
+        halves = (True, False) if is_guided(scale) else (True,)
+        if self._denoise is None or halves != self._halves:
+            # One half after the other, not row by row: rows of a kind carry tokens of about the same number, and a
+            # call pads all of its rows to the widest.
+            rows = [replace(branch, conditional=half) for half in halves for branch in self._branches]
+            self._denoise, self._halves = bind_in_chunks(self._network, rows, self._max_rows), halves
+        predicted = self._denoise(sample.repeat(len(halves), 1, 1, 1), timestep, step)
+        if len(halves) == 1:
             only = predicted.float()
-            return only, only, only
+            return Predictions(only, only, only, scale)
         conditional, unconditional = predicted.chunk(2)
-        guided = guide(conditional, unconditional, self._scale)
-        if self._rescaled:
-            guided = rescale(guided, conditional, self._rescaled)
-        return guided, conditional.float(), unconditional.float()
+        guided = guide(conditional, unconditional, scale)
+        if self._rescale:
+            guided = rescale_contrast(guided, conditional, self._rescale)
+        return Predictions(guided, conditional.float(), unconditional.float(), scale)
+
+
+class NegativeCaptions(GuidedDenoiser):
+    """What each instance is not to look like, told to the unconditional half where the instance is to be seen.
+
+    Guidance moves away from the unconditional prediction u; with weights w_i that sum to at most 1 in each cell it is
+    u + sum w_i (u_i - u), with u_i predicted from the negative caption of instance i. Where there is no guidance it
+    costs nothing.
+
+    Args:
+        denoiser: of rows that begin with the whole scenes of B images, in their order.
+        network: the network.
+        where: for each image, by the instance (from 1) that has a negative caption, (H, W) weights 0..1; at least one.
+        max_rows: most rows in one network call.
+    """
+
+    def __init__(
+        self, denoiser: GuidedDenoiser, network: Network, where: Sequence[Mapping[int, Tensor]], max_rows: int
+    ) -> None:
+        self._denoiser, self._images = denoiser, len(where)
+        places = [(image, number) for image, own in enumerate(where) for number in own]
+        self._rows = torch.tensor([image for image, _ in places])
+        self._where = torch.stack([where[image][number] for image, number in places])[:, None]
+        branches = [Branch(image, conditional=False, negative=number) for image, number in places]
+        self._bind = partial(bind_in_chunks, network, branches, max_rows)
+        self._denoise: Denoiser | None = None
+
+    def predict(self, sample: Tensor, timestep: Tensor, step: int) -> Predictions:
+        """Predict, with what negative captions add to the whole scenes."""
+        found = self._denoiser.predict(sample, timestep, step)
+        if not is_guided(found.scale):
+            return found
+        self._denoise = self._denoise or self._bind()
+        self._rows, self._where = self._rows.to(sample.device), self._where.to(sample.device)
+        own = self._denoise(sample[self._rows], timestep, step).float()
+        away = ((1 - found.scale) * self._where).to(own) * (own - found.unconditional[self._rows])
+        return found.plus(torch.zeros_like(found.guided[: self._images]).index_add(0, self._rows, away))
+
+
+class OrderGuidance(GuidedDenoiser):
+    """Counterfactual order guidance: away from the picture in which the same instances stand the other way round.
+
+    `scale * where * (asked order - reversed order)`, of conditional halves, is added to the prediction. All but the
+    order is the same in the two, so their difference is what the order does. Late steps draw details, on which a
+    reversed order has no say, so it acts in the early ones.
+
+    Args:
+        denoiser: of rows that begin with the whole scenes of B images, in their order.
+        network: the network.
+        where: (B, H, W), 0..1: where instances of stated order overlap, on one image at least. Images where that is
+            nowhere cost nothing.
+        scale: strength, above 0.
+        steps: number of steps it acts in, from the start.
+        max_rows: most rows in one network call.
+    """
+
+    def __init__(
+        self, denoiser: GuidedDenoiser, network: Network, where: Tensor, scale: float, *, steps: int, max_rows: int = 8
+    ) -> None:
+        self._denoiser, self._steps = denoiser, steps
+        self._rows = where.flatten(1).any(1).nonzero()[:, 0]
+        self._weight = scale * where[self._rows][:, None]
+        self._images = len(where)
+        branches = [Branch(image, swapped=True) for image in self._rows.tolist()]
+        self._bind = partial(bind_in_chunks, network, branches, max_rows)
+        self._denoise: Denoiser | None = None
+
+    def predict(self, sample: Tensor, timestep: Tensor, step: int) -> Predictions:
+        """Predict, with what the order adds to the whole scenes."""
+        found = self._denoiser.predict(sample, timestep, step)
+        if step >= self._steps:
+            return found
+        self._denoise = self._denoise or self._bind()
+        self._rows, self._weight = self._rows.to(sample.device), self._weight.to(sample.device)
+        other = self._denoise(sample[self._rows], timestep, step).float()
+        added = torch.zeros_like(found.guided[: self._images])
+        added[self._rows] = self._weight.to(other) * (found.conditional[self._rows] - other)
+        return found.plus(added)

@@ -1,4 +1,4 @@
-"""Multi-instance Sampler: how the latents of single instances join the latent of the whole scene.
+"""Multi-instance Sampler: the sampling loop over whole scenes and instances alone, and the merge between two stages.
 
 For the first steps each instance is denoised alone, with its caption as the prompt, beside the whole scene; then the
 latents are merged and the whole scene goes on (InstanceDiffusion, Wang et al. 2024, section 3.4).
@@ -6,243 +6,364 @@ latents are merged and the whole scene goes on (InstanceDiffusion, Wang et al. 2
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from instancediffusion.sampling.denoiser import Branch, Denoiser, Network
+from instancediffusion.sampling.guidance import (
+    ClassifierFreeGuidance,
+    GuidedDenoiser,
+    NegativeCaptions,
+    OrderGuidance,
+    Predictions,
+    is_guided,
+)
+from instancediffusion.sampling.loop import Call, Moment, calls_of, sample
+from instancediffusion.sampling.merges import Crop, CropBatch, Merge
+from instancediffusion.sampling.schedulers import Scheduler, Steps, clean_estimate
+from instancediffusion.sampling.start import Start, begin_at
+from instancediffusion.sampling.trajectories import Trajectories
 
-class Merge(Protocol):
-    """A rule of merging for one image.
+
+@dataclass(frozen=True)
+class StepReport:
+    """What an observer learns after each step.
 
     Attributes:
-        instances: the instances, counted from 1, whose trajectories the rule needs; no others are computed.
-        crops: by instance, the part of the canvas its trajectory is computed on; the others are computed whole.
+        step: index of the step just done, from 0.
+        num_steps: steps of the run.
+        timestep: 0-dim, the noise level the last network call was made at.
+        latents: (B, C, H, W) float32, the whole-scene trajectories.
+        estimate: computes the clean latents (B, C, H, W) the model expects at this point.
     """
 
-    @property
-    def instances(self) -> tuple[int, ...]:
-        """The instances, counted from 1, whose trajectories are needed."""
-        ...
-
-    @property
-    def crops(self) -> Mapping[int, Crop]:
-        """The part of the canvas of each instance that has one."""
-        ...
-
-    def __call__(self, whole: Tensor, parts: Mapping[int, Tensor]) -> Tensor:
-        """Join the latents of one image.
-
-        Args:
-            whole: (..., H, W) latent of the whole scene; not changed.
-            parts: the same shape, by instance.
-        """
-        ...
+    step: int
+    num_steps: int
+    timestep: Tensor
+    latents: Tensor
+    estimate: Callable[[], Tensor]
 
 
-class _OnWholeCanvas:
-    """Rules whose instances are all computed on the whole canvas."""
-
-    @property
-    def crops(self) -> Mapping[int, Crop]:
-        """None; see `Merge`."""
-        return {}
+Observer = Callable[[StepReport], Tensor | None]
+"""Called after each step; a tensor it returns replaces the whole-scene latents."""
 
 
 @dataclass(frozen=True)
-class MeanMerge(_OnWholeCanvas):
-    """The unweighted mean of the whole scene's latent and all instances' latents (the paper's rule)."""
-
-    instances: tuple[int, ...]
-
-    def __call__(self, whole: Tensor, parts: Mapping[int, Tensor]) -> Tensor:
-        """Join the latents of one image; see `Merge`."""
-        return torch.stack([whole, *(parts[i] for i in self.instances)]).mean(0)
-
-
-@dataclass(frozen=True)
-class LastMerge(_OnWholeCanvas):
-    """The last instance's latent alone: what the published code returns when its share of steps is 1 or more."""
-
-    instances: tuple[int, ...]
-
-    def __call__(self, whole: Tensor, parts: Mapping[int, Tensor]) -> Tensor:
-        """Join the latents of one image; see `Merge`."""
-        return parts[self.instances[-1]].clone() if self.instances else whole
-
-
-@dataclass(frozen=True)
-class Window:
-    """A rectangle of latent cells: rows `top` to `bottom`, columns `left` to `right`, ends not included."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @classmethod
-    def from_box(cls, box_unit: Sequence[float], size: tuple[int, int]) -> Window:
-        """The cells that a box touches, at least one.
-
-        Args:
-            box_unit: x0, y0, x1, y1 as fractions of the canvas.
-            size: (height, width) of the latent in cells.
-        """
-        height, width = size
-        left, right = _cells(box_unit[0], box_unit[2], width)
-        top, bottom = _cells(box_unit[1], box_unit[3], height)
-        return cls(top, left, bottom, right)
-
-    @classmethod
-    def aligned(cls, box_unit: Sequence[float], size: tuple[int, int], factor: int, least_share: float) -> Window:
-        """A window round a box whose sides are multiples of a network's factor, moved to stay on the canvas.
-
-        Args:
-            box_unit: x0, y0, x1, y1 as fractions of the canvas.
-            size: (height, width) of the latent in cells.
-            factor: the sides are multiples of it, unless the canvas is smaller.
-            least_share: least side as a share of the canvas's.
-        """
-        x0, y0, x1, y1 = box_unit
-        top, bottom = _aligned(y0, y1, size[0], factor, least_share)
-        left, right = _aligned(x0, x1, size[1], factor, least_share)
-        return cls(top, left, bottom, right)
-
-    def unit(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Return x0, y0, x1, y1 as fractions of a canvas of (height, width) cells."""
-        height, width = size
-        return (self.left / width, self.top / height, self.right / width, self.bottom / height)
-
-    @classmethod
-    def published(cls, box_unit: Sequence[float], size: tuple[int, int]) -> Window:
-        """The published window: corners truncated to cells, x taken for the row and y for the column."""
-        height, width = size
-        x0, y0, x1, y1 = box_unit
-        return cls(int(x0 * width), int(y0 * height), int(x1 * width), int(y1 * height))
-
-
-@dataclass(frozen=True, eq=False)
-class Crop:
-    """The part of the canvas that one instance is computed on, and how it is anchored in the scene.
+class SampleResult:
+    """The end of a run.
 
     Attributes:
-        window: the cells.
-        hold: (h, w) of the window, 0..1: 1 where the instance's own prediction counts, 0 where the scene's does.
+        latents: (B, C, H, W) float32: clean latents, or the noisy ones of the moment if the run was stopped.
+        estimate: the clean latents; of a run that was stopped, the model's last estimate of them.
+        steps_done: steps completed.
+        stopped: `should_stop` ended the run early.
+        parts: for each image, by instance, the latents (C, H, W) of those that were asked to run to the end.
     """
 
-    window: Window
-    hold: Tensor
-
-    def cut(self, latent: Tensor) -> Tensor:
-        """Return the window of (..., H, W)."""
-        w = self.window
-        return latent[..., w.top : w.bottom, w.left : w.right]
-
-    def put(self, scene: Tensor, own: Tensor) -> Tensor:
-        """Return the scene's prediction (..., H, W) with the instance's own (..., h, w) where that one holds."""
-        joined = scene.clone()
-        inner = self.cut(joined)
-        inner += self.hold.to(inner) * (own - inner)
-        return joined
-
-    def share(self, size: tuple[int, int]) -> float:
-        """Return the window's area as a share of a canvas of (height, width) cells."""
-        return self.hold.numel() / (size[0] * size[1])
+    latents: Tensor
+    estimate: Tensor
+    steps_done: int
+    stopped: bool
+    parts: Sequence[Mapping[int, Tensor]] = field(default_factory=tuple)
 
 
-class CropBatch:
-    """Crops of one size, each of a canvas of its own, cut out and put back as one batch.
+def sample_multi_instance(
+    denoiser: Callable[[Trajectories], Denoiser],
+    scheduler: Scheduler,
+    noise: Tensor,
+    steps: Steps,
+    *,
+    merges: Sequence[Merge] = (),
+    merge_after: int = 0,
+    keep_parts: bool = False,
+    start: Start | None = None,
+    generators: Sequence[torch.Generator] = (),
+    eta: float = 0.0,
+    observe: Observer | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> SampleResult:
+    """Denoise a batch of images, with the Multi-instance Sampler if asked for.
+
+    For the first `merge_after` steps `sample` runs every image's whole scene and, from the same noise, the instances
+    that its merge rule names, each alone and with a scheduler history of its own. Then each image's latents are merged,
+    and `sample` goes on with the whole scenes *with their own histories*, which stem from before the merge (as
+    published).
+
+    Nothing is shared between images but the network calls they are batched in: an image in a batch differs from the
+    same image alone only by the rounding of those.
 
     Args:
-        crops: one for each of K rows.
-        size: (H, W) of the canvas in cells.
-        device: where the latents are.
+        denoiser: makes the denoiser of the trajectories of a stage, such as `Guidance.denoiser` of a network.
+        scheduler: any stock diffusers scheduler; only copies of it are used.
+        noise: (B, C, H, W) standard normal start noise, on the device to sample on.
+        steps: the steps of the schedule.
+        merges: the merge rule of each image; empty = none.
+        merge_after: number of steps before the merge; 0 = no instance is run alone.
+        keep_parts: the instances run on to the end, each on its crop, after the merge from the merged scene round it.
+        start: pictures to go on from; the first `start.step` steps of the schedule are then left out.
+        generators: see `Trajectories`.
+        eta: see `Trajectories`.
+        observe: called after each step.
+        should_stop: asked before each network call; True ends the run.
+
+    Returns:
+        The latents, float32 on the device of `noise`.
+    """
+    template, first = copy.deepcopy(scheduler), 0 if start is None else start.step
+    # Schedulers look their tables up by timestep on the CPU; a timestep elsewhere would be waited for in each step.
+    num_steps = steps.set_on(template) - first
+    calls = calls_of(*begin_at(template, num_steps + first, first))
+    merge_call = sum(call.step < merge_after for call in calls) if merges else 0
+    apart = len(calls) if keep_parts and merges else merge_call
+    noise = noise.float()
+    trajectories = Trajectories(template, len(noise), merges if apart else (), generators, eta)
+    noisy = noise * float(template.init_noise_sigma)
+    if start is not None:
+        noisy = start.noisy(template, noise, calls[0].timestep)
+    run = _Run(template, noise, calls, num_steps, merges, merge_call, keep_parts, start, observe, should_stop)
+    latents = run.stage(denoiser, trajectories, noisy[trajectories.images], calls[:apart])
+    latents = run.stage(denoiser, trajectories.scenes(), latents, calls[apart:])
+    scenes = latents[: len(noise)]
+    if run.stopped:
+        return SampleResult(scenes, run.estimate(run.last) if run.last else scenes, calls[run.made].step, True)
+    ends: list[dict[int, Tensor]] = [{} for _ in noise] if keep_parts else []
+    for branch, latent in zip(trajectories.branches, latents, strict=False):
+        if keep_parts and branch.trajectory:
+            ends[branch.image][branch.trajectory] = latent
+    return SampleResult(scenes, scenes, num_steps, False, ends)
+
+
+@dataclass
+class _Run:
+    """What happens between the network calls of a run; lives for one. Arguments as of `sample_multi_instance`."""
+
+    template: Scheduler
+    noise: Tensor
+    calls: Sequence[Call]
+    num_steps: int
+    merges: Sequence[Merge]
+    merge_call: int
+    keep_parts: bool
+    start: Start | None
+    observe: Observer | None
+    should_stop: Callable[[], bool] | None
+    made: int = 0
+    last: Moment | None = None
+    stopped: bool = False
+
+    def stage(
+        self,
+        denoiser: Callable[[Trajectories], Denoiser],
+        trajectories: Trajectories,
+        latents: Tensor,
+        calls: Sequence[Call],
+    ) -> Tensor:
+        """Make some calls for trajectories that begin with those of `latents`."""
+        if not calls:
+            return latents
+        own = denoiser(trajectories)
+        if self.start is not None:
+            own = self.start.seen_by(own, trajectories.images)
+        return sample(
+            own,
+            trajectories,
+            latents[: len(trajectories.images)],
+            calls=calls,
+            callback=lambda moment: self.after(moment, trajectories),
+            should_stop=self.stop,
+        )
+
+    def stop(self) -> bool:
+        """Whether to end the run."""
+        self.stopped = self.stopped or (self.should_stop is not None and self.should_stop())
+        return self.stopped
+
+    def after(self, moment: Moment, own: Trajectories) -> Tensor | None:
+        """After a call: what is kept of pictures, the merge, the observer."""
+        self.made, self.last = self.made + 1, moment
+        if not moment.call.ends_step:
+            return None
+        latents = moment.latents
+        if self.start is not None:
+            # What remembers samples goes on remembering: they are of latents in which this was done, too.
+            following = self.calls[self.made].timestep if self.made < len(self.calls) else None
+            latents = self.start.put_back(latents, own.images, own, self.noise, following)
+        if self.made == self.merge_call:
+            latents = _merged(own, latents, self.merges, self.keep_parts)
+        if self.observe is None:
+            return latents
+        call, scenes = moment.call, latents[: len(self.noise)]
+        told = self.observe(
+            StepReport(call.step, self.num_steps, call.timestep, scenes, partial(self.estimate, moment))
+        )
+        return latents if told is None else _changed(own, latents, told.to(latents))
+
+    def estimate(self, moment: Moment) -> Tensor:
+        """The clean latents that a call's predictions for the whole scenes stand for."""
+        images = len(self.noise)
+        return clean_estimate(self.template, moment.seen[:images], moment.predicted[:images], moment.call.timestep)
+
+
+def _merged(own: Trajectories, latents: Tensor, merges: Sequence[Merge], follow: bool) -> Tensor:
+    """Put the instances' latents into their scenes'; each then goes on as it was by itself, if they `follow`."""
+    alone: dict[int, dict[int, Tensor]] = {}
+    for branch, latent in zip(own.branches, latents, strict=True):
+        if branch.trajectory:
+            alone.setdefault(branch.image, {})[branch.trajectory] = latent
+    moved = {image: merges[image](latents[image], parts) for image, parts in alone.items()}
+    for row, (image, crop) in enumerate(zip(own.images, own.crops, strict=True)):
+        if follow and own.branches[row].trajectory:
+            moved[row] = latents[row] if crop is None else crop.put(moved[image], crop.cut(latents[row]))
+    own.forget(moved)
+    return torch.stack([moved.get(row, latent).to(latent) for row, latent in enumerate(latents)])
+
+
+def _changed(own: Trajectories, latents: Tensor, scenes: Tensor) -> Tensor:
+    """Latents with other ones of the whole scenes."""
+    # Callbacks hand back what they were given; a history is worth keeping where nothing was changed.
+    own.forget([row for row, latent in enumerate(scenes) if not torch.equal(latent, latents[row])])
+    return torch.cat([scenes, latents[len(scenes) :]])
+
+
+class OnCrops(GuidedDenoiser):
+    """Rows of which some are computed on a part of the canvas, and are their scene's everywhere else.
+
+    Args:
+        guided: makes the denoiser of some branches that calls its network with so many rows at most.
+        trajectories: the rows.
+        max_rows: most rows in one network call; a row on a crop counts as its share of the canvas.
     """
 
-    def __init__(self, crops: Sequence[Crop], size: tuple[int, int], device: torch.device) -> None:
-        self._shape = tuple(crops[0].hold.shape)
-        cells = torch.arange(size[0] * size[1]).view(size)
-        self._index = torch.stack([crop.cut(cells).flatten() for crop in crops])[:, None].to(device)
-        self._hold = torch.stack([crop.hold.flatten() for crop in crops])[:, None].to(device)
+    def __init__(
+        self, guided: Callable[[Sequence[Branch], int], GuidedDenoiser], trajectories: Trajectories, max_rows: int
+    ) -> None:
+        self._guided, self._max_rows = guided, max_rows
+        self._branches, self._crops = trajectories.branches, trajectories.crops
+        rows = [row for row, crop in enumerate(self._crops) if crop is None]
+        self._rows, self._whole = torch.tensor(rows), guided([self._branches[row] for row in rows], max_rows)
+        self._groups: list[tuple[Tensor, Tensor, CropBatch, GuidedDenoiser]] | None = None
 
-    def cut(self, latents: Tensor) -> Tensor:
-        """Return the windows (K, C, h, w) of (K, C, H, W)."""
-        return self._cut(latents).unflatten(-1, self._shape)
+    def _by_size(
+        self, size: tuple[int, int], device: torch.device
+    ) -> list[tuple[Tensor, Tensor, CropBatch, GuidedDenoiser]]:
+        """Of the crops of each size: their rows, their scenes' rows, what cuts them out, and their denoiser."""
+        cropped: dict[tuple[int, ...], list[tuple[int, Crop]]] = {}
+        for row, crop in enumerate(self._crops):
+            if crop is not None:
+                cropped.setdefault(tuple(crop.hold.shape), []).append((row, crop))
+        groups = []
+        for own in cropped.values():
+            branches = [self._branches[row] for row, _ in own]
+            # What the bound on rows bounds is memory: a crop takes its share of a canvas.
+            denoiser = self._guided(branches, int(self._max_rows / own[0][1].share(size)))
+            rows = torch.tensor([row for row, _ in own], device=device)
+            scenes = torch.tensor([branch.image for branch in branches], device=device)
+            groups.append((rows, scenes, CropBatch([crop for _, crop in own], size, device), denoiser))
+        return groups
 
-    def put(self, scenes: Tensor, own: Tensor) -> Tensor:
-        """Return predictions (K, C, H, W) of the scenes with the crops' own (K, C, h, w) where those hold."""
-        inner = self._cut(scenes)
-        inner = inner + self._hold.to(inner) * (own.flatten(2) - inner)
-        return scenes.flatten(2).scatter(-1, self._index.expand_as(inner), inner).view_as(scenes)
-
-    def _cut(self, latents: Tensor) -> Tensor:
-        return latents.flatten(2).gather(-1, self._index.expand(-1, latents.shape[1], -1))
-
-
-@dataclass(frozen=True, eq=False)
-class LayeredMerge:
-    """Each instance's latent where it is to be seen: a composite of layers in place of a mean.
-
-    The trajectories are computed on crops. Outside its crop a trajectory is the scene's own, so what is composited is
-    anchored in the scene, shares its noise, and costs no more than the area of the crop.
-
-    Attributes:
-        instances: the layers.
-        crops: of each.
-        weights: (1 + n, H, W) of the whole scene and of each layer; they sum to 1 in each cell.
-    """
-
-    instances: tuple[int, ...]
-    crops: Mapping[int, Crop]
-    weights: Tensor
-
-    def __call__(self, whole: Tensor, parts: Mapping[int, Tensor]) -> Tensor:
-        """Join the latents of one image; see `Merge`."""
-        weights = self.weights.to(whole)
-        merged = weights[0] * whole
-        for layer, instance in enumerate(self.instances, 1):
-            merged = merged + weights[layer] * parts[instance]
-        return merged
+    def predict(self, sample: Tensor, timestep: Tensor, step: int) -> Predictions:
+        """Predict on the whole canvas; of the two halves, those of rows that are computed on all of it."""
+        if self._groups is None:
+            self._groups = self._by_size((sample.shape[-2], sample.shape[-1]), sample.device)
+            self._rows = self._rows.to(sample.device)
+        found = self._whole.predict(sample[self._rows], timestep, step)
+        guided = found.guided.new_zeros(len(sample), *found.guided.shape[1:])
+        guided[self._rows] = found.guided
+        for rows, scenes, crops, denoiser in self._groups:
+            own = denoiser.predict(crops.cut(sample[rows]), timestep, step)
+            guided[rows] = crops.put(guided[scenes], own.guided)
+        return Predictions(guided, found.conditional, found.unconditional, found.scale)
 
 
 @dataclass(frozen=True)
-class CropMerge(_OnWholeCanvas):
-    """Each instance's latent inside its window, pasted onto the whole scene's latent (the paper's crop and paste).
+class Guidance:
+    """How the trajectories of a run are guided; `denoiser` puts the wrappers round each other.
 
     Attributes:
-        windows: (instance, window) in the order of pasting; a later one covers an earlier one.
+        scale: see `ClassifierFreeGuidance`, as for the next two.
+        interval: the steps of it.
+        rescale: share of the contrast.
+        negatives: see `NegativeCaptions`; none for instances alone, which have theirs by their branch.
+        order: see `OrderGuidance`, as for the next two: (B, H, W) where it acts; None = nowhere.
+        order_scale: strength.
+        order_steps: steps it acts in.
+        max_rows: most rows in one network call, guidance halves and trajectories counted; a row on a crop counts as its
+            share of the canvas.
     """
 
-    windows: tuple[tuple[int, Window], ...]
+    scale: float | Callable[[], float] = 1.0
+    interval: range | None = None
+    rescale: float = 0.0
+    negatives: Sequence[Mapping[int, Tensor]] = ()
+    order: Tensor | None = None
+    order_scale: float = 0.0
+    order_steps: int = 0
+    max_rows: int = 8
 
-    @property
-    def instances(self) -> tuple[int, ...]:
-        """The instances that are pasted, in that order."""
-        return tuple(instance for instance, _ in self.windows)
+    def denoiser(self, network: Network, trajectories: Trajectories) -> Denoiser:
+        """The denoiser of trajectories."""
 
-    def __call__(self, whole: Tensor, parts: Mapping[int, Tensor]) -> Tensor:
-        """Join the latents of one image; see `Merge`."""
-        merged = whole.clone()
-        for instance, w in self.windows:
-            merged[..., w.top : w.bottom, w.left : w.right] = parts[instance][..., w.top : w.bottom, w.left : w.right]
-        return merged
+        def classifier_free(branches: Sequence[Branch], max_rows: int) -> GuidedDenoiser:
+            return ClassifierFreeGuidance(
+                network, branches, self.scale, interval=self.interval, rescale=self.rescale, max_rows=max_rows
+            )
+
+        cropped = any(crop is not None for crop in trajectories.crops)
+        found = (
+            OnCrops(classifier_free, trajectories, self.max_rows)
+            if cropped
+            else classifier_free(trajectories.branches, self.max_rows)
+        )
+        if any(self.negatives):
+            found = NegativeCaptions(found, network, self.negatives, self.max_rows)
+        if self.order is not None and self.order_steps and self.order.any():
+            found = OrderGuidance(
+                found, network, self.order, self.order_scale, steps=self.order_steps, max_rows=self.max_rows
+            )
+        return found
 
 
-def _cells(low: float, high: float, count: int) -> tuple[int, int]:
-    """First and one past the last cell of an interval, of `count` cells in all."""
-    tolerance = 1e-5  # an edge on a cell border, up to rounding, stays out of the next cell
-    first = min(max(math.floor(low * count + tolerance), 0), count - 1)
-    last = min(max(math.ceil(high * count - tolerance), first + 1), count)
-    return first, last
+def count_rows(
+    scheduler: Scheduler,
+    steps: int | Steps,
+    merge_after: int,
+    shares: Sequence[float],
+    guidance_scale: float,
+    *,
+    ordered: int = 0,
+    order_steps: int = 0,
+    first: int = 0,
+    negatives: int = 0,
+    keep_parts: bool = False,
+    guided_steps: range | None = None,
+) -> float:
+    """Network rows of a run, which its cost is proportional to.
 
-
-def _aligned(low: float, high: float, count: int, factor: int, least_share: float) -> tuple[int, int]:
-    """First and one past the last cell of an interval whose length is a multiple of `factor`, if it fits."""
-    length = max((high - low) * count, least_share * count)
-    cells = min(math.ceil(length / factor - 1e-5) * factor, count)
-    # The nearest such interval round the same middle that stays on the canvas.
-    first = min(max(round((low + high) / 2 * count - cells / 2), 0), count - cells)
-    return first, first + cells
+    Args:
+        scheduler: any stock scheduler; it is not changed.
+        steps: the steps of the run, or how many.
+        merge_after: steps before the merge.
+        shares: for each image, the summed shares of the canvas that its instances run on alone; an instance on the
+            whole canvas counts 1.
+        guidance_scale: 1 or less = off, which halves the rows.
+        ordered: images with order guidance.
+        order_steps: steps in which it acts.
+        first: the first step that is made.
+        negatives: negative captions of instances.
+        keep_parts: instances run to the end.
+        guided_steps: the steps with guidance, of those that are made; None = all.
+    """
+    template = copy.deepcopy(scheduler)
+    plan = Steps(steps) if isinstance(steps, int) else steps
+    _, step_of_call = begin_at(template, plan.set_on(template), first)
+    rows: float = 0
+    for step in step_of_call:
+        guided = is_guided(guidance_scale) and (guided_steps is None or step in guided_steps)
+        trajectories = len(shares) + sum(shares) * (keep_parts or step < merge_after)
+        rows += (1 + guided) * trajectories + ordered * (step < order_steps) + negatives * guided
+    return rows

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from instancediffusion.sampling.denoiser import Denoiser
 from instancediffusion.sampling.schedulers import Scheduler, calls_of_steps
 
 
@@ -34,11 +35,12 @@ class Start:
             return noise * float(scheduler.init_noise_sigma)
         return with_noise(scheduler, self.latents.to(noise), noise, timestep)
 
-    def beside(self, model_input: Tensor, images: Sequence[int]) -> Tensor:
-        """What the network sees, (T, C + E, H, W): `model_input` (T, C, H, W), and beside it its images' channels."""
-        if self.channels is None:
-            return model_input
-        return torch.cat([model_input, self.channels.to(model_input)[list(images)]], 1)
+    def seen_by(self, denoiser: Denoiser, images: Sequence[int]) -> Denoiser:
+        """The denoiser of rows that sees, (T, C + E, H, W), the latents (T, C, H, W) and their images' channels."""
+        beside, rows = self.channels, list(images)
+        if beside is None:
+            return denoiser
+        return lambda sample, timestep, step: denoiser(torch.cat([sample, beside.to(sample)[rows]], 1), timestep, step)
 
     def put_back(
         self, latents: Tensor, images: Sequence[int], scheduler: Scheduler, noise: Tensor, timestep: Tensor | None
@@ -48,7 +50,7 @@ class Start:
         Args:
             latents: at the noise level of `timestep`.
             images: the image of each row.
-            scheduler: of the trajectories.
+            scheduler: of the rows.
             noise: (B, C, H, W) the start noise.
             timestep: of the next network call; None after the last.
         """

@@ -1,11 +1,27 @@
-"""Scenes with another depth order, or with none."""
+"""The depth order of scenes: as ranks, as an order of painting; scenes with another one, or with none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .model import Scene
+
+
+def depth_ranks(layers: Sequence[int | None]) -> list[int | None]:
+    """Dense ranks of stated layers, 0 = farthest: what counts is who is nearer, not by how much."""
+    rank = {layer: number for number, layer in enumerate(sorted({one for one in layers if one is not None}))}
+    return [None if layer is None else rank[layer] for layer in layers]
+
+
+def back_to_front(layers: Sequence[int | None], areas: Sequence[float]) -> list[int]:
+    """The order of painting, as indices: first what has no layer, then by layer; among equals the larger first."""
+
+    def key(index: int) -> tuple[bool, int, float]:
+        layer = layers[index]
+        return (layer is not None, layer or 0, -areas[index])
+
+    return sorted(range(len(layers)), key=key)
 
 
 def without_order(scene: Scene) -> Scene:
@@ -30,10 +46,9 @@ def ordered(scene: Scene, front: int, back: int) -> Scene:
         layers: list[int | None] = [one.z_order for one in scene.instances]
         layers[front], layers[back] = max(near, far), min(near, far)
         return _with_layers(scene, layers)
-    stated = sorted({one.z_order for one in scene.instances if one.z_order is not None})
-    rank: Mapping[int | None, int] = {layer: 2 * number for number, layer in enumerate(stated)}
-    layers = [rank.get(one.z_order) for one in scene.instances]
-    base = rank.get(near if near is not None else far, 2 * len(stated))
+    layers = [None if rank is None else 2 * rank for rank in depth_ranks([one.z_order for one in scene.instances])]
+    known = layers[front] if near is not None else layers[back]
+    base = 2 * len({layer for layer in layers if layer is not None}) if known is None else known
     layers[front], layers[back] = base + 1, base
     return _with_layers(scene, layers)
 

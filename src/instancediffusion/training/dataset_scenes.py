@@ -32,6 +32,7 @@ from instancediffusion.geometry import box_area, mask_box, mask_points, resample
 from instancediffusion.runs import write_json
 from instancediffusion.scene import Instance
 from instancediffusion.scene import Mask as SceneMask
+from instancediffusion.scene.ordering import depth_ranks
 from instancediffusion.training.drawn_scenes import Mask, point_inside, scribble_inside, shrink
 from instancediffusion.training.sections import DatasetConfig
 
@@ -112,8 +113,8 @@ def record(example: Example, config: DatasetConfig, seed: int = 0) -> SceneRecor
         raise _refusal(example, "no instance is left in the cut", "annotate it, or leave it out")
     areas = [0.0 if item.box is None else -float(box_area(item.box)) for item in found]
     kept = [found[k] for k in sorted(np.argsort(areas, kind="stable")[: config.max_instances])]
-    stated = sorted({item.z_order for item in kept if item.z_order is not None})
-    ranked = tuple(replace(i, z_order=None if i.z_order is None else stated.index(i.z_order)) for i in kept)
+    ranks = depth_ranks([item.z_order for item in kept])
+    ranked = tuple(replace(item, z_order=rank) for item, rank in zip(kept, ranks, strict=True))
     return SceneRecord(np.asarray(picture), (scene.prompt,), ranked)
 
 

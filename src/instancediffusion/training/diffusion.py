@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from instancediffusion.adapter import Grounding
+from instancediffusion.adapter.backbones import backbone_of
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.regions import covered_cells
 from instancediffusion.data import SceneCache, collate, drop_locations, latents_name
@@ -125,6 +126,9 @@ class DiffusionTask(SceneTask):
 
     def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
         """What the objective asks for, (B, C, h, w)."""
+        if not grounding.maps:  # once for all layers, and outside of what gradient checkpointing computes again
+            height, width = x.shape[-2:]
+            grounding = grounding.on_maps(backbone_of(self.unet).map_sizes(self.unet, height, width))
         kwargs = {"grounding": grounding}
         predicted: Tensor = self._denoise(x, t, encoder_hidden_states=context, cross_attention_kwargs=kwargs).sample
         return predicted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,8 +15,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from instancediffusion.adapter import Grounding
+from instancediffusion.adapter.backbones import backbone_of
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.data import SceneCache, collate
+from instancediffusion.sampling import Branch, ClassifierFreeGuidance, Denoiser, sample
 from instancediffusion.scene import Scene
 from instancediffusion.training.config import DiffusionConfig
 from instancediffusion.training.networks import Parts
@@ -107,35 +110,51 @@ def score(task: Denoising, scorer: Scorer) -> Mapping[str, float]:
 def draw(
     task: Denoising, prompts: list[str], captions: list[list[str]], told: LocationTensors, noise: Tensor
 ) -> npt.NDArray[np.uint8]:
-    """Pictures (B, H, W, 3) uint8 of some scenes; see `sample`."""
+    """Pictures (B, H, W, 3) uint8 of some scenes; see `sample_latents`."""
     with torch.no_grad(), task.where.autocast(task.config.optimiser.precision):
-        latents = sample(task, prompts, captions, told.to(task.where.device), noise.to(task.where.device))
+        latents = sample_latents(task, prompts, captions, told.to(task.where.device), noise.to(task.where.device))
         images = task.parts.latents.decode(latents.cpu()).float()
     made: npt.NDArray[np.uint8] = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return made
 
 
-def sample(
+def sample_latents(
     task: Denoising, prompts: list[str], captions: list[list[str]], told: LocationTensors, noise: Tensor
 ) -> Tensor:
     """Latents (B, C, h, w) of some scenes after `STEPS` steps of DDIM with classifier-free guidance.
 
     The unconditional half has neither prompt nor instances.
     """
-    count = len(prompts)
-    both = LocationTensors.cat([LocationTensors.empty(count, told.slots).to(told.device), told])
-    grounding = task.ground(both, [[]] * count + captions)
-    context = task.parts.text.context([""] * count + prompts)
     scheduler = DDIMScheduler.from_config(
         {**task.parts.objective.schedule, "timestep_spacing": "trailing"}, clip_sample=False, set_alpha_to_one=False
     )
     scheduler.set_timesteps(STEPS)
-    x = noise
-    for t in scheduler.timesteps:
-        predicted = task.predict(torch.cat([x, x]), t, context, grounding).float()
-        free, conditional = predicted.chunk(2)
-        x = scheduler.step(free + GUIDANCE * (conditional - free), t, x).prev_sample
-    return x
+    network = _Network(task, prompts, captions, told, (noise.shape[-2], noise.shape[-1]))
+    branches = [Branch(image) for image in range(len(prompts))]
+    denoiser = ClassifierFreeGuidance(network, branches, GUIDANCE, max_rows=2 * len(prompts))
+    return sample(denoiser, scheduler, noise)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Networks in training, and what some scenes tell them: a `sampling.Network`."""
+
+    task: Denoising
+    prompts: list[str]
+    captions: list[list[str]]
+    told: LocationTensors
+    size: tuple[int, int]  # (h, w) of the latents
+
+    def bind(self, branches: Sequence[Branch]) -> Denoiser:
+        """The denoiser of some rows; an unconditional one is told of no instance, and has an empty prompt."""
+        task, nothing = self.task, LocationTensors.empty(1, self.told.slots).to(self.told.device)
+        places = [self.told.select([b.image]) if b.conditional else nothing for b in branches]
+        grounding = task.ground(
+            LocationTensors.cat(places), [self.captions[b.image] if b.conditional else [] for b in branches]
+        )
+        grounding = grounding.on_maps(backbone_of(task.parts.unet).map_sizes(task.parts.unet, *self.size))
+        context = task.parts.text.context([self.prompts[b.image] if b.conditional else "" for b in branches])
+        return lambda x, t, step: task.predict(x, t, context, grounding)  # noqa: ARG005 - the same in all steps
 
 
 def _framed(image: np.ndarray, told: LocationTensors, row: int) -> np.ndarray:

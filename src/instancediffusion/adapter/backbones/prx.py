@@ -83,7 +83,7 @@ class _Tell:
             return None
         latents, patch = given["hidden_states"], network.patch_size
         height, width = latents.shape[-2] // patch, latents.shape[-1] // patch
-        sized = grounding.on_map(len(latents), height, width, kept=network.gradient_checkpointing)
+        sized = grounding.on_map(len(latents), height, width)
         carried = _Carried(given.get("attention_mask"), sized)
         return (), {**given, "attention_kwargs": attention or None, "attention_mask": carried}
 

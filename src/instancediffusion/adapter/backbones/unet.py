@@ -38,7 +38,7 @@ class GroundedTransformer(Transformer2DModel):
         grounding = given.get("grounding")
         if grounding is not None:
             height, width = hidden_states.shape[-2:]
-            sized = grounding.on_map(len(hidden_states), height, width, kept=self.gradient_checkpointing)
+            sized = grounding.on_map(len(hidden_states), height, width)
             kwargs["cross_attention_kwargs"] = {**given, "grounding": sized}
         return super().__call__(hidden_states, *args, **kwargs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,7 @@ def _has_native_keys(value: Mapping[str, Any]) -> bool:
     return "prompt" in value or "instances" in value or value.get("version") == 1 or not value
 
 
-def _read_native(content: Any, report: Report, options: ReadOptions) -> list[NamedScene]:
-    return _read(content, False, report, options)
-
-
-def _read_official(content: Any, report: Report, options: ReadOptions) -> list[NamedScene]:
-    return _read(content, True, report, options)
-
-
-def _read(content: Any, official: bool, report: Report, options: ReadOptions) -> list[NamedScene]:
+def _read(content: Any, report: Report, options: ReadOptions, *, official: bool) -> list[NamedScene]:
     """Read a scene, or a list of them: one that cannot be used is left out."""
     stem = Path(options.name).stem if options.name not in ("", "-") else "scene"
     if not isinstance(content, list) or not content:
@@ -103,7 +96,7 @@ NATIVE = register(
         "native",
         "a scene of this program",
         recognise=_is_native,
-        read=_read_native,
+        read=partial(_read, official=False),
         lenient=False,
         write=lambda scene: json_text.write(write_native(scene), per_line="instances"),
     )
@@ -113,7 +106,7 @@ OFFICIAL = register(
         "official",
         "a published demo file",
         recognise=_is_official,
-        read=_read_official,
+        read=partial(_read, official=True),
         write=lambda scene: json_text.write(write_official(scene), per_line="annos"),
     )
 )

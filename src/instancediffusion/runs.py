@@ -8,6 +8,9 @@ what the manifest says, and replacing something different is a decision the call
 What is finished is kept in an SQLite database (`manifest.sqlite3`): an item costs the same in a folder of ten and of
 ten thousand, and any number of processes may write at a time. `manifest.json` is derived from it, for people and
 other programs. A folder that has a `manifest.json` alone, as earlier versions wrote it, is read and continued.
+
+A folder that mirrors one of a store (`stores`) keeps its items there, files and all, and nothing here: an object for
+each item as soon as it is done, and one for all of a process when it settles.
 """
 
 import hashlib
@@ -22,11 +25,15 @@ import weakref
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+from .errors import SettingsError
+from .stored_items import StoredItems
+from .stores import Store, keep, mirrored
 
 MANIFEST = "manifest.json"
 DATABASE = "manifest.sqlite3"
@@ -159,7 +166,8 @@ class RunDirectory:
         self.path = Path(path)
         self.kind = kind
         self._swept = False
-        self._records = _Records(self.path, kind)
+        place = mirrored(self.path)
+        self._records = _Records(self.path, kind) if place is None else _StoredRecords(place, kind)
         # Whoever forgets to call `settle` still leaves a manifest.json of everything when the process ends.
         weakref.finalize(self, self._records.close)
 
@@ -170,8 +178,11 @@ class RunDirectory:
             return ItemState.MISSING
         if item.fingerprint != fingerprint:
             return ItemState.DIFFERENT
-        whole = all(_has_length(self.path / name, entry["bytes"]) for name, entry in item.files.items())
-        return ItemState.COMPLETE if whole else ItemState.DAMAGED
+        return ItemState.COMPLETE if self.is_whole(item) else ItemState.DAMAGED
+
+    def is_whole(self, item: Item) -> bool:
+        """Tell whether the files of an item of this directory are there, as long as they were written."""
+        return all(self._length(name) == facts["bytes"] for name, facts in item.files.items())
 
     def is_complete(self, key: str, fingerprint: str) -> bool:
         """Tell whether the item may be skipped."""
@@ -201,7 +212,8 @@ class RunDirectory:
             ValueError: the record holds NaN or infinity, which JSON has no word for.
         """
         self.check(key, fingerprint, list(files), replace=replace)
-        if not self._swept:  # what a killed run left half written
+        stored = self._records.place if isinstance(self._records, _StoredRecords) else None
+        if not self._swept and stored is None:  # what a killed run left half written
             for litter in self.path.rglob(f".*{_TEMPORARY}*"):
                 if _is_litter(litter):
                     litter.unlink(missing_ok=True)
@@ -212,7 +224,11 @@ class RunDirectory:
         entries = {}
         for name, content in files.items():
             data = content.encode() if isinstance(content, str) else content
-            write_atomic(self.path / name, data)
+            if stored is None:
+                write_atomic(self.path / name, data)
+            else:
+                stored.write(name, data)
+                (self.path / name).unlink(missing_ok=True)  # an older one that was read
             entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         item = Item(fingerprint, entries, kept, _now())
         self._records.put(key, item)
@@ -239,7 +255,7 @@ class RunDirectory:
                 "choose another folder, or ask to replace it"
             )
         # A run that was killed half-way through an item left files without a finished line; `put` had announced them.
-        there = [name for name in names if not (mine and name in mine.files) and (self.path / name).exists()]
+        there = [name for name in names if not (mine and name in mine.files) and self._length(name) is not None]
         own = self._records.announced(key) if there else set()
         for name in (name for name in there if name not in own):
             maker = next((repr(other) for other, item in self.items().items() if name in item.files), None)
@@ -255,6 +271,20 @@ class RunDirectory:
     def items(self) -> dict[str, Item]:
         """Return every finished item by its key, in the order they were finished."""
         return self._records.all()
+
+    def local(self, name: str) -> Path:
+        """Return the path of an item's file that can be opened; of a mirrored folder it is brought here first."""
+        path = self.path / name
+        if isinstance(self._records, _StoredRecords) and not path.exists():
+            return keep(path, self._records.place.read([name])[name], fetched=True)
+        return path
+
+    def _length(self, name: str) -> int | None:
+        """Bytes of a file, None if it is not there."""
+        if isinstance(self._records, _StoredRecords):
+            return self._records.sizes.get(name)
+        path = self.path / name
+        return path.stat().st_size if path.is_file() else 0 if path.exists() else None
 
     def settle(self) -> None:
         """Bring `manifest.json` up to date; also done now and then while items are put, and when the process ends."""
@@ -465,6 +495,50 @@ class _Records:
             ) from error
 
 
+class _StoredRecords:
+    """The items of a run directory that mirrors a folder of a store, as `_Records` has them."""
+
+    def __init__(self, place: Store, kind: str) -> None:
+        self.place, self._kind = place, kind
+        self._stored = StoredItems(place, kind)
+        self.sizes = self._stored.sizes
+
+    def get(self, key: str) -> Item | None:
+        """One item, or None."""
+        found = self._stored.get(key)
+        return None if found is None else Item(**found)
+
+    def all(self) -> dict[str, Item]:
+        """Every item."""
+        return {key: Item(**found) for key, found in self._stored.all().items()}
+
+    def announced(self, key: str) -> set[str]:
+        """The files of an item that was begun and not finished."""
+        return self._stored.announced(key)
+
+    def announce(self, key: str, names: Sequence[str]) -> None:
+        """Note which files are about to be written."""
+        self._stored.announce(key, names)
+
+    def put(self, key: str, item: Item) -> None:
+        """Note that an item is finished."""
+        self._stored.put(key, asdict(item))
+
+    def settle(self) -> None:
+        """Join what was put, and derive `manifest.json`."""
+        if self._stored.settle():
+            head = {"version": MANIFEST_VERSION, "kind": self._kind, "pending": {}}
+            text = json.dumps(head | {"items": self._stored.all()}, ensure_ascii=False, allow_nan=False)
+            self.place.write(MANIFEST, text.encode())
+
+    def close(self) -> None:
+        """Settle, if the store is there to be written."""
+        try:
+            self.settle()
+        except SettingsError:
+            pass  # every item is an object of its own
+
+
 _COLUMNS = "fingerprint, files, record, finished"
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -529,10 +603,6 @@ def _is_litter(path: Path) -> bool:
         except (OSError, OverflowError):  # it is somebody else's, or no number of a process
             pass
     return age > 24 * 3600
-
-
-def _has_length(path: Path, length: int) -> bool:
-    return path.is_file() and path.stat().st_size == length
 
 
 def _now() -> str:

@@ -233,8 +233,7 @@ def _annotated_there(settings: AnnotationSettings, stages: Stages, entries: Sequ
 def _is_done(records: RunDirectory, item: Item | None, entry: _Entry, retry: bool) -> bool:
     if item is None or item.fingerprint != entry.mark or (retry and "failed" in item.record):
         return False
-    paths = [(records.path / name, facts["bytes"]) for name, facts in item.files.items()]
-    return all(path.is_file() and path.stat().st_size == length for path, length in paths)
+    return records.is_whole(item)
 
 
 def _annotated(entries: Sequence[_Entry], stages: Stages, settings: AnnotationSettings) -> Iterator[Example | str]:
@@ -325,7 +324,7 @@ def _write(
         raise SettingsError(f"{target.folder}: no picture could be annotated; {first[0]}: {first[1]}")
 
     def read(report: Report, index: int) -> Example | None:
-        return _read_record(report, target.records / f"{keys[index]}.json", dataset[index])
+        return _read_record(report, records.local(f"{keys[index]}.json"), dataset[index])
 
     fresh = target.records / "dataset.partial"
     shutil.rmtree(fresh, ignore_errors=True)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instancediffusion.errors import SettingsError
+from instancediffusion.stores import told
 
+from .click_types import Output, Source
 from .model_options import engine_options
 from .progress import told_warnings
 
@@ -20,8 +22,8 @@ STAGES = ("tagger", "detector", "segmenter", "captioner", "depth")
 
 
 @click.command()
-@click.argument("source", metavar="IMAGES", type=click.Path(exists=True, path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The data set.")
+@click.argument("source", metavar="IMAGES", type=Source())
+@click.option("-o", "--out", required=True, type=Output(file_okay=False, pull=True), help="The data set.")
 @click.option("--to", "target", default="coco", show_default=True, help="The format to write.")
 @click.option("--recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A TOML file of settings.")
 @click.option("--tags", help="What to look for, with commas; else the tagger names it for each picture.")
@@ -71,7 +73,7 @@ def annotate(
     wrote = "is up to date"
     if outcome.written is not None:
         wrote = f"{outcome.written.pictures} pictures, {outcome.written.instances} instances ({target})"
-    click.echo(f"{out}: {wrote}; {count}")
+    click.echo(told(f"{out}: {wrote}; {count}"))
     if outcome.failed:
         raise click.exceptions.Exit(1)
 

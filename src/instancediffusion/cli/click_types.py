@@ -1,13 +1,19 @@
-"""What this command line adds to click: groups that guess what was meant, options whose values are in a registry."""
+"""What this command line adds to click: groups that guess what was meant, options whose values are in a registry, paths
+that may also be addresses in a store (see `instancediffusion.stores`)."""
 
 from __future__ import annotations
 
 import difflib
+import shutil
+import tempfile
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
+
+from instancediffusion.stores import Mirror, is_url, local_copy
 
 
 class Group(click.Group):
@@ -51,3 +57,54 @@ class Names(click.Choice):  # type: ignore[type-arg, unused-ignore]
 
     def _look_up(self) -> None:
         self.choices = tuple(self._names() if callable(self._names) else self._names)
+
+
+class Output(click.Path):
+    """A folder or file to write; one in a store is mirrored until the command ends.
+
+    Args:
+        pull: bring what an earlier run of the command left in the store.
+        **options: those of `click.Path`.
+    """
+
+    def __init__(self, *, pull: bool = False, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+        self.pull = pull
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Open the mirror."""
+        if not isinstance(value, str) or not is_url(value) or ctx is None:
+            return super().convert(value, param, ctx)
+        mirror = Mirror.open(value, pull=self.pull)
+        ctx.call_on_close(mirror.close)
+        return mirror.folder
+
+
+class Source(click.Path):
+    """A file or folder to read; one in a store is copied here until the command ends."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(exists=True, path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Bring the copy."""
+        if isinstance(value, str) and is_url(value) and ctx is not None:
+            value = brought(value, ctx)
+        return super().convert(value, param, ctx)
+
+
+class SceneSource(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A file or folder of scenes, `-`, or a prompt; what lies in a store is copied here until the command ends."""
+
+    name = "scene"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        """Bring the copy."""
+        return str(brought(value, ctx)) if is_url(value) and ctx is not None else str(value)
+
+
+def brought(url: str, context: click.Context) -> Path:
+    """Copy a file or folder of a store here, until the command ends."""
+    folder = Path(tempfile.mkdtemp(prefix="instancediffusion-"))
+    context.call_on_close(lambda: shutil.rmtree(folder, ignore_errors=True))
+    return local_copy(url, folder)

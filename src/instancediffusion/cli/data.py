@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 import click
 
 from instancediffusion.errors import SettingsError
+from instancediffusion.stores import told
 
 from .annotate import annotate
-from .click_types import Group
+from .click_types import Group, Output, Source
 from .progress import told_warnings
 
 if TYPE_CHECKING:
     from instancediffusion.datasets import SceneDataset
 
-_PATH = click.Path(exists=True, path_type=Path)
+_PATH = Source()
 _FORMAT = click.option("--from", "format_", help="Read as this format; else it is found out.")
 _SPLIT = click.option("--split", help="The part to read (train, val, ...), where there are parts.")
-_IMAGES = click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="The pictures.")
+_IMAGES = click.option("--images", type=Source(file_okay=False), help="The pictures.")
 
 
 @click.group(cls=Group)
@@ -88,7 +89,7 @@ def check(path: Path, format_: str | None, split: str | None, images: Path | Non
 
 @data.command()
 @click.argument("source", type=_PATH)
-@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("out", type=Output(file_okay=False, pull=True))
 @click.option("--to", "target", required=True, help="The format to write.")
 @_FORMAT
 @_SPLIT
@@ -100,12 +101,12 @@ def convert(source: Path, out: Path, target: str, format_: str | None, split: st
     with told_warnings():
         written = write_dataset(_open(source, format_, split, images), out, target)
     left = f", {written.skipped} left out" if written.skipped else ""
-    click.echo(f"{out}: {written.pictures} pictures, {written.instances} instances ({target}){left}")
+    click.echo(told(f"{out}: {written.pictures} pictures, {written.instances} instances ({target}){left}"))
 
 
 @data.command("split")
 @click.argument("source", type=_PATH)
-@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("out", type=Output(file_okay=False, pull=True))
 @click.option("--part", "parts", multiple=True, help="NAME=SHARE, such as train=0.9; repeatable.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other parts.")
 @click.option("--to", "target", help="The format to write; that of SOURCE if not given.")
@@ -133,7 +134,7 @@ def split_(
                 raise SettingsError(f"--part {name}: no picture falls to it; give it a larger share")
             subset = Subset(dataset, sorted(order[first:last].tolist()))
             written = write_dataset(subset, out / name, target or format_of(source, format_).name)
-            click.echo(f"{out / name}: {written.pictures} pictures, {written.instances} instances")
+            click.echo(told(f"{out / name}: {written.pictures} pictures, {written.instances} instances"))
 
 
 def _share(part: str) -> tuple[str, float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .click_types import Group
+from .click_types import Group, Output, Source
 from .libraries import quieten_libraries, uncollected
 from .model_options import engine_options, model_options
 from .progress import Reporter
@@ -28,8 +28,8 @@ def dataset() -> None:
 
 
 @dataset.command()
-@click.argument("spec", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the data set.")
+@click.argument("spec", type=Source(dir_okay=False))
+@click.option("-o", "--output", required=True, type=Output(pull=True), help="Folder of the data set.")
 @click.option("--to", "format_", default="coco", show_default=True, help="Format to write; see `data convert`.")
 @click.option(
     "--detector",

@@ -12,6 +12,7 @@ import click
 from instancediffusion.errors import SettingsError
 from instancediffusion.presets import PUBLISHED_INFERENCE
 
+from .click_types import Output
 from .libraries import quieten_libraries
 from .model_options import engine_options
 from .progress import Countdown
@@ -45,7 +46,7 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
     help="Folder of the judge that `instancediffusion judge train` wrote. Needed without --suite; with --suite flip it "
     "looks in place of detectors.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill.")
+@click.option("-o", "--output", required=True, type=Output(file_okay=False), help="Folder to fill.")
 @click.option("--layouts", "count", type=_COUNT, default=500, show_default=True, help="Layouts of each kind.")
 @click.option(
     "--kinds",

@@ -19,6 +19,7 @@ from instancediffusion.choices import RETIRED, STANDARD
 from instancediffusion.errors import Problem, SettingsError
 
 from .additions_options import additions_options
+from .click_types import Output, SceneSource
 from .libraries import quieten_libraries, uncollected
 from .model_options import engine_options, model_options
 from .progress import Reporter
@@ -37,13 +38,13 @@ _SEED = click.IntRange(0, 2**64 - 1)
 
 
 @click.command()
-@click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
+@click.argument("scenes", nargs=-1, required=True, metavar="SCENE...", type=SceneSource())
 @click.option(
     "-o",
     "--output",
     default=Path("pictures"),
     show_default=True,
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=Output(allow_dash=True),
     help="Folder to fill; one picture may also go to a file.png or, as -, to standard output.",
 )
 @click.option("--seed", "seeds", type=_SEED, multiple=True, help="Seed; repeatable. Default: the picture's own, or 0.")

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from instancediffusion.errors import SceneWarning
+from instancediffusion.stores import told
 
 
 class Reporter:
@@ -32,6 +33,7 @@ class Reporter:
         """Print a line to stdout, without tearing a bar."""
         if self.quiet:
             return
+        text = told(text)
         if self._bar is None:
             click.echo(text)
         else:

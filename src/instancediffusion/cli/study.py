@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .click_types import Group
 from .libraries import quieten_libraries
+from .model_options import engine_options
 from .progress import Countdown
 from .settings_options import settings_of, settings_options
 from .study_ablation import ablation
 from .study_objects import captions, seeds
+
+if TYPE_CHECKING:
+    from instancediffusion.ray_pool import RayOptions
 
 SUITES = ("seed", "grid", "flip")
 DETECTOR, SEGMENTER = "google/owlv2-base-patch16-ensemble", "facebook/sam-vit-base"
@@ -53,10 +58,10 @@ for _command in (ablation, captions, seeds):
     "--kinds", default="box,point,scribble,mask", show_default=True, help="How `flip` and `grid` tell places."
 )
 @settings_options(alone=True)
-@click.option("--part", default="1/1", show_default=True, help="Make only this share of what is missing, such as 2/4.")
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
 @click.option("--overwrite", is_flag=True, help="Throw pictures of another model in the folder away.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@engine_options
 def overlap(
     model: str,
     scenes: str | None,
@@ -70,23 +75,21 @@ def overlap(
     seeds: int,
     repeats: int,
     kinds: str,
-    part: str,
     device: str,
     overwrite: bool,
     quiet: bool,
+    engine: RayOptions | None,
     **options: Any,
 ) -> None:
     """Who is in front, what blends, how much a place binds.
 
     OUTPUT gets the design (design.jsonl), the pictures, the numbers of each picture (rows.jsonl), report.json,
     report.md, and report.html, which needs nothing beside itself, as do the pages test0.html to test5.html. The same
-    command again makes only what is missing; several processes can share a folder with --part, and the last one to end
-    reports on all.
+    command again makes only what is missing; with --engine ray a cluster makes it.
 
     Pictures of the synthetic world are measured by a trained --judge. Those of other models take a --detector
     or a --segmenter; without them the report shows pictures and times.
     """
-    share, parts = _part(part)
     quieten_libraries(bars=False)
     from instancediffusion.checkpoints import weights_sha256
     from instancediffusion.pipeline.loading import local_model, model_defaults
@@ -112,10 +115,13 @@ def overlap(
     run = StudyRun(output, cells, compared, meter)
     weights = weights_sha256(folder)
     run.claim({"weights": weights}, replace=overwrite)
-    missing = run.missing(share - 1, parts)
+    missing = run.missing()
     if missing:
         counter = Countdown("pictures", len(missing), quiet=quiet)
-        run.make(open_quietly(folder, device=device), missing, counter.add)
+        if engine is None:
+            run.make(open_quietly(folder, device=device), missing, counter.add)
+        else:
+            run.spread(partial(open_quietly, folder, device=device), missing, engine, counter.add)
     suites = suites or (SUITES if scenes == "world" else ("seed",))
     facts: dict[str, Any] = {"model": model, "weights": weights, "scenes": scenes, "suites": list(suites)}
     facts |= {"layouts": layouts, "seeds": seeds, "repeats": repeats, "kinds": kinds, "cells": len(cells)}
@@ -126,11 +132,6 @@ def overlap(
             click.echo(str(path))
 
 
-def _part(text: str) -> tuple[int, int]:
-    share, _, parts = text.partition("/")
-    if share.isdigit() and parts.isdigit() and 1 <= int(share) <= int(parts):
-        return int(share), int(parts)
-    raise click.BadParameter(f"{text!r} is not a share such as 2/4", param_hint="--part")
 
 
 def _kinds(text: str) -> tuple[str, ...]:

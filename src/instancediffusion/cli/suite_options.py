@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
+from .click_types import Source
+
 # Written out, so that help needs no torch; a test holds them against those that are registered.
 SUITES = ("coco", "pim", "attributes", "fid", "coco-mig", "7bench", "t2i-spatial", "flip")
 
 _ROLES = ("detector", "clip", "features", "phrases", "segmenter", "depth")
 _SPELLED = {"phrases": "phrase-detector"}
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FOLDER = Source(file_okay=False)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -57,7 +59,7 @@ def suite_options(command: _Command) -> _Command:
         click.option(
             "--suite", "suites", callback=_suites, help=f"Score by these suites instead: {', '.join(SUITES)}."
         ),
-        click.option("--scenes", type=click.Path(exists=True, path_type=Path), help="Scenes of a suite: any data set."),
+        click.option("--scenes", type=Source(), help="Scenes of a suite: any data set."),
         click.option("--images", type=_FOLDER, help="Pictures of the scenes, whoever made them; else they are made."),
         click.option(
             "--real", type=_FOLDER, help="Real pictures of the same names: the bound, and the reference of fid."

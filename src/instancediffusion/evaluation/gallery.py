@@ -98,7 +98,7 @@ class Gallery:
 
     def picture(self, group: str, number: int) -> Image.Image:
         """Read a picture."""
-        with Image.open(self.run.path / self._name(group, number)) as image:
+        with Image.open(self.run.local(self._name(group, number))) as image:
             return image.convert("RGB")
 
     def summary(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,11 @@ class DatasetMaker:
     def _folder(self) -> PictureFolder:
         return PictureFolder(self.work / "pictures", self._model, self._settings, replace=self.replace)
 
+    @cached_property
+    def _pictures(self) -> RunDirectory:
+        """All pictures, once they are made."""
+        return RunDirectory(self.work / "pictures", "generate")
+
     def _chunk(self, chunk: range, made: MadeDataset) -> Iterator[int]:
         """Make and look at some pictures; yields the numbers of those that are there and looked at."""
         drawn: dict[int, DrawnScene] = {}
@@ -253,7 +258,7 @@ class DatasetMaker:
         for batch in calls:  # grows while it is walked: pictures of batches that failed
             assert self.detector is not None
             try:
-                images = [_open(folder.run.path / f"{_picture(one).key}.png") for one in batch]
+                images = [_open(folder.run.local(f"{_picture(one).key}.png")) for one in batch]
                 found = self.detector.detect(images, self.spec.labels)
             except Exception as error:  # noqa: BLE001  whatever it is, the other pictures do not depend on it
                 if len(batch) > 1:
@@ -283,7 +288,7 @@ class DatasetMaker:
 
     def _example(self, number: int) -> Example:
         entry = self._entry(number)
-        path = self.work / "pictures" / f"{entry.picture.key}.png"
+        path = self._pictures.local(f"{entry.picture.key}.png")
         named = {"image": path, "file_name": f"{number:08d}.png", "image_id": number + 1}
         return labelled(entry.drawn, entry.verdict, entry.detections, self.spec, **named)
 
@@ -330,7 +335,7 @@ class DatasetMaker:
         for line in lines:
             values = json.loads(line)
             if "picture" in values:
-                shutil.copyfile(self.work / "pictures" / values["picture"], folder / values["picture"])
+                shutil.copyfile(self._pictures.local(values["picture"]), folder / values["picture"])
         write_atomic(folder / "rejected.jsonl", "".join(f"{line}\n" for line in lines))
 
     # The folder

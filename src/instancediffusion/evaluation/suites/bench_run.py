@@ -100,8 +100,7 @@ class Maker:
                 run.put(files[n], marks[n], {files[n]: buffer.getvalue()}, replace=True)
             counter.add(len(chunk))
         run.settle()
-        found = [folder / file for file in files]
-        return [[path] if path.is_file() else [] for path in found]
+        return [[path] if run.item(file) and (path := run.local(file)).is_file() else [] for file in files]
 
     def _images(self, pipeline: Any, cases: Sequence[Case], chunk: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """Make pictures together; if that fails, one by one, so that the scene at fault takes no other with it."""

@@ -188,7 +188,7 @@ class AblationRun:
                 scene, settings = cell.asked(order=row.order), self._settings(name)
                 image = pipeline(scene, seed=self._seed(name, cell), settings=settings).images[0]
                 taken = time.perf_counter() - start
-            save_picture(image, self.picture_path(name, cell), taken)
+            save_picture(image, taken, self.picture_path(name, cell))
             made(1)
 
     def picture_path(self, name: str, cell: Cell) -> Path:

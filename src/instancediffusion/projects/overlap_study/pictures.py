@@ -42,7 +42,7 @@ def picture_path(folder: Path, row: str, decisive: Any) -> Path:
     return folder / PICTURES / row / f"{hashlib.sha256(told.encode()).hexdigest()[:20]}.png"
 
 
-def save_picture(image: Image.Image, path: Path, seconds: float) -> None:
+def save_picture(image: Image.Image, seconds: float, path: Path) -> None:
     """Write a picture with the wall time it took."""
     notes = PngInfo()
     notes.add_text(SECONDS, f"{seconds:.3f}")

@@ -1,7 +1,7 @@
 """The course of a study: make what is missing, measure what is there.
 
-Each picture is one file, named by what it depends on. So a study that is stopped goes on, several processes can share
-one folder, and settings that are not told the order draw both orders of a layout once.
+Each picture is one file, named by what it depends on. So a study that is stopped goes on, wherever its pictures are
+made, and settings that are not told the order draw both orders of a layout once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from instancediffusion.evaluation.orders import Row
+from instancediffusion.ray_pool import RayOptions, ray_map
 from instancediffusion.scene import Scene
 
 from .cells import Cell
@@ -49,24 +50,37 @@ class StudyRun:
         """
         claim(self.path, decisive, replace=replace)
 
-    def missing(self, part: int = 0, parts: int = 1) -> list[tuple[str, Cell]]:
-        """List the pictures that are not there, as (settings, cell), each once; of several processes, one's share."""
+    def missing(self) -> list[tuple[str, Cell]]:
+        """List the pictures that are not there, as (settings, cell), each once."""
         found: dict[Path, tuple[str, Cell]] = {}
         for name in self.compared:
             for cell in self.cells:
                 path = self.picture_path(name, cell)
                 if path not in found and not path.exists():
                     found[path] = (name, cell)
-        return [item for number, item in enumerate(found.values()) if number % parts == part]
+        return list(found.values())
 
     def make(self, pipeline: Any, missing: Sequence[tuple[str, Cell]], made: Callable[[int], None]) -> None:
         """Draw pictures, one at a time, so that each has seconds of its own."""
         for name, cell in missing:
-            settings = self.compared[name][1]
-            start = time.perf_counter()
-            image = pipeline(self._asked(name, cell), seed=cell.seed, settings=settings).images[0]
-            save_picture(image, self.picture_path(name, cell), time.perf_counter() - start)
+            save_picture(*_drawn(pipeline, self._request(name, cell)), self.picture_path(name, cell))
             made(1)
+
+    def spread(
+        self,
+        open_pipeline: Callable[[], Any],
+        missing: Sequence[tuple[str, Cell]],
+        engine: RayOptions,
+        made: Callable[[int], None],
+    ) -> None:
+        """Draw pictures on a cluster; this process writes them."""
+        for index, found in ray_map(open_pipeline, _drawn, [self._request(*one) for one in missing], engine):
+            save_picture(*found, self.picture_path(*missing[index]))
+            made(1)
+
+    def _request(self, name: str, cell: Cell) -> tuple[Scene, int, Any]:
+        """Scene, seed and settings of a picture."""
+        return self._asked(name, cell), cell.seed, self.compared[name][1]
 
     def picture_path(self, name: str, cell: Cell) -> Path:
         """Say where the picture of a cell is, drawn with the settings of that name."""
@@ -95,3 +109,11 @@ class StudyRun:
 
     def _asked(self, name: str, cell: Cell) -> Scene:
         return cell.asked(order=self.compared[name][0].order)
+
+
+def _drawn(pipeline: Any, request: tuple[Scene, int, Any]) -> tuple[Image.Image, float]:
+    """A picture and the seconds it took."""
+    scene, seed, settings = request
+    start = time.perf_counter()
+    image = pipeline(scene, seed=seed, settings=settings).images[0]
+    return image, time.perf_counter() - start

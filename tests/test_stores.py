@@ -1,4 +1,4 @@
-"""Results in a store: those of a local folder, one file each, whoever wrote them and however often they were stopped."""
+"""Results in a store: those of a local folder, whoever wrote them and however often they were stopped."""
 
 import http.server
 import json

@@ -36,7 +36,9 @@ class StoredItems:
         self.sizes = folder.sizes()
         parts = [name for name in self.sizes if name.startswith(_HOME)]
         if strange := sorted({name.split("/")[1] for name in parts} - {kind}):
-            raise SettingsError(f"{folder.url}: belongs to a {strange[0]!r} run, not to {kind!r}; choose another folder")
+            raise SettingsError(
+                f"{folder.url}: belongs to a {strange[0]!r} run, not to {kind!r}; choose another folder"
+            )
         self._items: dict[str, dict[str, Any]] = {}
         self._begun: dict[str, list[str]] = {}
         self._own: dict[str, str] = {}

@@ -49,7 +49,7 @@ class Store:
             found = system.find(root, detail=True)
         except FileNotFoundError:
             return {}
-        except Exception as error:  # noqa: BLE001  every store has errors of its own
+        except Exception as error:
             raise self._refusal(error) from error
         start = f"{root.strip('/')}/".lstrip("/")
         named = {path.lstrip("/"): int(facts.get("size") or 0) for path, facts in found.items()}
@@ -67,7 +67,7 @@ class Store:
             return {}
         try:
             found = system.cat(list(paths))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise self._refusal(error) from error
         found = found if isinstance(found, Mapping) else dict.fromkeys(paths, found)
         bare = {path.lstrip("/"): name for path, name in paths.items()}
@@ -92,7 +92,7 @@ class Store:
                 partial = f"{folder}/.{last}-{Path(unique.name).name}.partial"
             system.pipe_file(partial, content)
             system.mv(partial, path)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise self._refusal(error) from error
 
     def remove(self, names: Iterable[str]) -> None:
@@ -104,7 +104,7 @@ class Store:
                 system.rm(paths)
         except FileNotFoundError:
             pass
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise self._refusal(error) from error
 
     def _opened(self) -> tuple[Any, str]:

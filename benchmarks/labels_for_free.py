@@ -32,10 +32,11 @@ from instancediffusion.evaluation.suites.coco import average_precision
 from instancediffusion.evaluation.suites.suite import Scored
 from instancediffusion.geometry import mask_box
 from instancediffusion.pipeline.loading import local_model
-from instancediffusion.runs import write_atomic, write_json
-from instancediffusion.synthesis import DatasetMaker, load_detector, pipeline_pictures, read_spec
+from instancediffusion.projects import emoji_judge  # noqa: F401 - opens judges
 from instancediffusion.projects.emoji_world import World, WorldSpec
 from instancediffusion.projects.emoji_world.coco_export import export_coco
+from instancediffusion.runs import write_atomic, write_json
+from instancediffusion.synthesis import DatasetMaker, load_detector, pipeline_pictures, read_spec
 
 SIDE_PX, BATCH = 64, 16
 GROUNDS = ("meadow", "table", "room", "beach", "snow", "gray background", "forest", "sunset", "road")
@@ -156,25 +157,35 @@ def train(data: Labelled, steps: int, seed: int) -> RTDetrForObjectDetection:
 
 
 @torch.no_grad()
-def scores(model: RTDetrForObjectDetection, data: Labelled) -> dict[str, float]:
-    """Box AP and AP50 on labelled pictures."""
-    scored = []
-    for start in range(0, len(data[0]), 50):
-        found = model(pixel_values=data[0][start : start + 50])
-        for row, (logits, boxes) in enumerate(zip(found.logits.sigmoid(), found.pred_boxes, strict=True)):
-            truth = [_entry(label, box) for label, box in zip(*data[1][start + row], strict=True)]
-            seen = [
-                {**_entry(label, box), "score": float(score)}
+def looked(model: RTDetrForObjectDetection, pictures: Tensor) -> list[list[dict[str, object]]]:
+    """What a detector finds in pictures: label, box and score, the surest first."""
+    found = []
+    for start in range(0, len(pictures), 50):
+        seen = model(pixel_values=pictures[start : start + 50])
+        for logits, boxes in zip(seen.logits.sigmoid(), seen.pred_boxes, strict=True):
+            all_ = [
+                {**entry(label, box), "score": float(score)}
                 for box, one in zip(boxes, logits, strict=True)
                 for label, score in enumerate(one)
             ]
-            sides = {"size": [SIDE_PX, SIDE_PX], "truth": truth, "found": sorted(seen, key=lambda s: -s["score"])[:100]}
-            scored.append(Scored(start + row, "", sides))
-    values = average_precision(scored, "bbox", 0)[0]
+            found.append(sorted(all_, key=lambda one: -one["score"])[:100])
+    return found
+
+
+def scored(
+    found: Sequence[Sequence[Mapping[str, object]]], labels: Sequence[tuple[Tensor, Tensor]]
+) -> dict[str, float]:
+    """Box AP and AP50 of what was found."""
+    rows = []
+    for number, (seen, (classes, boxes)) in enumerate(zip(found, labels, strict=True)):
+        truth = [entry(label, box) for label, box in zip(classes, boxes, strict=True)]
+        rows.append(Scored(number, "", {"size": [SIDE_PX, SIDE_PX], "truth": truth, "found": list(seen)}))
+    values = average_precision(rows, "bbox", 0)[0]
     return {"ap": values["ap"], "ap50": values["ap50"]}
 
 
-def _entry(label: int | Tensor, box: Tensor) -> dict[str, object]:
+def entry(label: int | Tensor, box: Tensor) -> dict[str, object]:
+    """A class and a box (4,), centre and sides as fractions, as the suite `coco` has them."""
     x, y, w, h = (box * SIDE_PX).tolist()
     return {"label": OBJECTS[int(label)], "box": [x - w / 2, y - h / 2, w, h]}
 
@@ -216,7 +227,7 @@ def main() -> None:
             key = f"{name} | seed {seed} | {options.steps} steps | {len(data[0])} pictures"
             if key not in done:
                 start = time.process_time()
-                done[key] = scores(train(data, options.steps, seed), unseen)
+                done[key] = scored(looked(train(data, options.steps, seed), unseen[0]), unseen[1])
                 done[key] |= {"row": name, "pictures": len(data[0]), "seconds": time.process_time() - start}
                 write_json(path, done)
                 print(key, done[key], flush=True)

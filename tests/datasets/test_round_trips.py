@@ -57,6 +57,31 @@ def test_what_is_written_comes_back(name, tmp_path_factory, given_examples):
         np.testing.assert_array_equal(got.pixels(), want.pixels())
 
 
+@pytest.mark.parametrize("name", list(FORMATS))
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(examples())
+def test_every_format_goes_over_into_every_other(name, tmp_path_factory, given_example):
+    """What was read from one format, written in another and read again is what that one holds of it."""
+    folder = tmp_path_factory.mktemp("sets")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            write_dataset(dataset_of([given_example]), folder / "first", name)
+        except SceneError:
+            return  # nothing of it can be held
+        first = open_dataset(folder / "first")
+        for other in FORMATS:
+            want = FORMATS[other].hold(first[0], Counter())
+            if want is None:
+                continue
+            write_dataset(first, folder / other, other)
+            (got,) = list(open_dataset(folder / other))
+            assert alike(got.scene, want.scene, 1e-9), (name, other, got.scene, want.scene)
+            assert got.categories == want.categories or other == "native" or name == "native", (name, other)
+            assert got.visible == (want.visible if any(want.visible) else ()), (name, other)
+            np.testing.assert_array_equal(got.pixels(), given_example.pixels())
+
+
 @given(st.integers(1, 24).flatmap(lambda h: st.integers(1, 24).flatmap(lambda w: masks(h, w))))
 def test_a_mask_is_one_ring_whatever_its_parts_and_holes(mask):
     bitmap = mask.array

@@ -166,7 +166,9 @@ class DiffusionTask(SceneTask):
     def _gates(self) -> dict[str, float]:
         with torch.no_grad():
             gates = torch.tensor(list(self.adapter.gates().values()))
-        return {"gate_attention": float(gates[:, 0].mean()), "gate_dense": float(gates[:, 1].mean())}
+        # Of their size: a gate that starts at zero opens to either side.
+        sizes = gates.abs().mean(0)
+        return {"gate_attention": float(sizes[0]), "gate_dense": float(sizes[1])}
 
 
 def _recomputed(module: nn.Module, *args: Any) -> Any:

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from instancediffusion.training.processes import shared_out
 
 
 class Ema:
@@ -30,6 +33,10 @@ class Ema:
         """Move the mean towards the present weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
+        if any(isinstance(p, DTensor) for p in self._live):  # some are shared out among processes, and some are not
+            for mean, p in zip(self._mean, self._live, strict=True):
+                mean.lerp_(p.detach(), 1 - decay)
+            return
         torch._foreach_lerp_(self._mean, [p.detach() for p in self._live], 1 - decay)
 
     @contextmanager
@@ -61,4 +68,4 @@ class Ema:
         assert isinstance(mean, list) and isinstance(state["updates"], int)
         self.updates = state["updates"]
         for target, value in zip(self._mean, mean, strict=True):
-            target.copy_(value)
+            target.copy_(shared_out(value, target))

@@ -24,7 +24,16 @@ from instancediffusion.training.config import OptimiserConfig
 from instancediffusion.training.ema import Ema
 from instancediffusion.training.logbook import Logbook
 from instancediffusion.training.optimisers import Optimiser, optimiser, trainable
-from instancediffusion.training.processes import average_gradients, mean_numbers, open_accelerator
+from instancediffusion.training.processes import (
+    average_small,
+    gathered,
+    load_module,
+    load_optimiser,
+    mean_numbers,
+    open_accelerator,
+    prepare,
+    whole_here,
+)
 from instancediffusion.training.schedule import Schedule
 from instancediffusion.training.task import Place, Placed, Scored, Task
 
@@ -63,8 +72,9 @@ def fit(
     if isinstance(task, Placed):
         schedule.check_shares(accelerator.num_processes)
         task.place(Place(accelerator.device, accelerator.process_index, accelerator.num_processes))
-    parameters = trainable(task.modules)
     adam = optimiser(task.modules, config)
+    loss_of = prepare(accelerator, task, adam)
+    parameters = trainable(task.modules)
     ema = Ema(task.modules, config.ema_decay)
     first = _restore(task, adam, ema, folder, recipe)
     if not first:
@@ -75,10 +85,10 @@ def fit(
     for step in range(first, last):
         for group in adam.param_groups:
             group["lr"] = schedule.learning_rate(step)
-        loss, numbers = task.loss(step)
+        loss, numbers = loss_of(step)
         adam.zero_grad(set_to_none=True)
         accelerator.backward(loss)
-        average_gradients(accelerator, parameters)
+        average_small(accelerator, parameters)
         norm = accelerator.clip_grad_norm_(parameters, config.grad_clip)
         if torch.isfinite(norm):  # one overflowing step must not end a run; the norm is the same on all processes
             adam.step()
@@ -89,9 +99,10 @@ def fit(
         if done % config.checkpoint_every == 0 or done == last or _due(config, kept, accelerator):
             _keep(task, adam, ema, folder, recipe, done, accelerator)
             kept = time.monotonic()
-        if accelerator.is_main_process:
+        if accelerator.is_main_process and whole_here(accelerator):
             _look(task, config, ema, folder, done, book)
     book.close()
+    accelerator.free_memory()
     return ema
 
 
@@ -136,18 +147,16 @@ def _keep(
     task: Task, adam: Optimiser, ema: Ema, folder: Path, recipe: dict[str, Any], step: int, accelerator: Accelerator
 ) -> None:
     state = _agree(task, accelerator) if accelerator.num_processes > 1 else task.state()
+    kept = {
+        "recipe": json.dumps(recipe, sort_keys=True),
+        "step": step,
+        "modules": {name: gathered(module.state_dict()) for name, module in task.modules.items()},
+        "ema": gathered(ema.state_dict()),
+        "optimiser": gathered(adam.state_dict()),
+        "task": state,
+    }
     if accelerator.is_main_process:
-        save_checkpoint(
-            folder / CHECKPOINT,
-            {
-                "recipe": json.dumps(recipe, sort_keys=True),
-                "step": step,
-                "modules": {name: module.state_dict() for name, module in task.modules.items()},
-                "ema": ema.state_dict(),
-                "optimiser": adam.state_dict(),
-                "task": state,
-            },
-        )
+        save_checkpoint(folder / CHECKPOINT, kept)
     accelerator.wait_for_everyone()  # nobody goes on to a stage that reads what is not written yet
 
 
@@ -167,8 +176,8 @@ def _restore(task: Task, adam: Optimiser, ema: Ema, folder: Path, recipe: dict[s
         return 0
     check_same_recipe(state, recipe, folder / CHECKPOINT)
     for name, module in task.modules.items():
-        module.load_state_dict(state["modules"][name])
+        load_module(module, state["modules"][name])
     ema.load_state_dict(state["ema"])
-    adam.load_state_dict(state["optimiser"])
+    load_optimiser(adam, state["optimiser"])
     task.load_state(state["task"])
     return int(state["step"])

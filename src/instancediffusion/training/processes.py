@@ -4,30 +4,39 @@ Every process draws the same batch from the step's seed, computes the loss of it
 averaged. All shares being equal, that is the gradient of the whole batch, and the losses are those of one process up
 to rounding.
 
-`DistributedDataParallel` is not used. It averages the gradients of one wrapped module whose `forward` it is called
-through; here several modules learn together, the adapter acts from inside the UNet by its graft and is called for its
-keys and values apart, and which parameters take part differs from step to step. Averaging after the backward pass, in
-a few flat buckets, needs none of its bookkeeping and leaves the modules, their names and their checkpoints as they
-are. What it gives up is sending gradients while others are still being computed.
+What Accelerate prepares is the whole loss of a step as the forward of one module, `LossOfStep`: an adapter acts from
+inside a network that is no part of it, and is called for its keys and values apart, so that no module of a task has a
+forward that everything it learns goes through. Accelerate's configuration then says what becomes of it: DDP, or FSDP 2,
+which shares weights, their running mean and the optimiser's state out among the processes between the steps.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, is_tensorboard_available
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    is_tensorboard_available,
+)
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-BUCKET = 8_000_000
-"""Numbers that are sent together."""
+from instancediffusion.errors import SettingsError
+from instancediffusion.training.optimisers import Optimiser
+from instancediffusion.training.task import Task
 
 # Others wait while the first process draws scenes or looks at pictures; the default of half an hour can be too short.
 _PATIENCE = timedelta(days=1)
+# Which parameters take part differs from step to step; buffers never change.
+_DDP = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
 
 
 def open_accelerator(folder: Path | None = None) -> Accelerator:
@@ -44,7 +53,7 @@ def open_accelerator(folder: Path | None = None) -> Accelerator:
         mixed_precision="no",
         log_with="tensorboard" if folder is not None and is_tensorboard_available() else None,
         project_dir=folder,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE), _DDP],
     )
 
 
@@ -55,24 +64,110 @@ def launched_alone() -> bool:
     return launched and not any(name in os.environ for name in sizes)
 
 
-def average_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter], bucket: int = BUCKET) -> None:
-    """Replace the gradients of every process by their mean over all processes.
+class LossOfStep(nn.Module):
+    """A task's loss as the forward of a module that holds all that is trained.
 
-    A parameter without a gradient counts as zero where another process has one, and keeps none where nobody has.
+    Args:
+        task: the task; what it does not train is no part of the module.
     """
-    if accelerator.num_processes == 1 or not parameters:
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.trained = nn.ModuleDict(task.modules)
+        self.whole = True
+        self._loss = task.loss
+
+    def forward(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss, and numbers to log."""
+        loss, numbers = self._loss(step)
+        if not self.whole:  # FSDP would wait for ever for a gradient that a process has and another one has not
+            loss = loss + sum(0 * p.flatten()[0] for p in self.parameters() if p.requires_grad)
+        return loss, numbers
+
+
+def prepare(accelerator: Accelerator, task: Task, optimiser: Optimiser) -> LossOfStep:
+    """Prepare a task for the processes there are, as Accelerate's configuration says.
+
+    Under FSDP the parameters of the task's modules, and with them those of the optimiser, are other tensors afterwards.
+
+    Raises:
+        SettingsError: the configuration asks for what cannot be done with this task.
+    """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise SettingsError("DeepSpeed: it is not supported; FSDP (fsdp_version: 2) shares weights and optimiser out")
+    loss = LossOfStep(task)
+    if accelerator.distributed_type == DistributedType.FSDP:
+        if not accelerator.is_fsdp2:
+            raise SettingsError("FSDP: version 1 is not supported; set fsdp_version: 2")
+        if not isinstance(optimiser, torch.optim.Optimizer):
+            raise SettingsError("FSDP: Muon works on whole matrices; set algorithm = 'adamw'")
+        loss.whole = False
+        for parameter in loss.parameters():
+            parameter.data = parameter.data.contiguous()  # FSDP takes no channels_last
+        # FSDP shares no single numbers out: the gates. Their gradients are averaged by `average_small`.
+        single = nn.ParameterList([p for p in loss.parameters() if not p.dim()])
+        accelerator.state.fsdp_plugin.ignored_modules = [single]
+        accelerator.prepare(loss, optimiser)
+        for group in optimiser.param_groups:  # at once they are updated where all are shared out, or none
+            group["fused"] = group["foreach"] = False
+        return loss
+    prepared: LossOfStep = accelerator.prepare_model(loss)
+    return prepared
+
+
+def average_small(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
+    """Average the gradients of what FSDP leaves whole; everything else has been averaged."""
+    if whole_here(accelerator):
         return
-    device = parameters[0].device
-    found = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
-    anywhere = accelerator.reduce(found, "sum").tolist()
-    for group in _buckets([p for p, count in zip(parameters, anywhere, strict=True) if count], bucket):
-        for parameter in group:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in group if p.grad is not None]
-        mean = accelerator.reduce(torch.cat([g.reshape(-1) for g in gradients]), "mean")
-        for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view(gradient.shape))  # into its own memory layout, which fused optimisers rely on
+    gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p, DTensor)]
+    if gradients:
+        mean = accelerator.reduce(torch.stack([g.reshape(()) for g in gradients]), "mean")
+        for gradient, value in zip(gradients, mean.unbind(), strict=True):
+            gradient.copy_(value)
+
+
+def whole_here(accelerator: Accelerator) -> bool:
+    """Whether a process has all weights by itself, so that it can look at what they draw while others wait."""
+    return accelerator.distributed_type != DistributedType.FSDP
+
+
+def gathered(value: Any) -> Any:
+    """Return tensors, in dicts and lists of any depth, as wholes; every process has to ask alike."""
+    if isinstance(value, Mapping):
+        return {name: gathered(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [gathered(item) for item in value]
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def shared_out(value: Tensor, like: Tensor) -> Tensor:
+    """Return this process's part of a whole tensor, if `like` is a part of one."""
+    if not isinstance(like, DTensor) or isinstance(value, DTensor):
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def load_module(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load whole tensors into a module whose own may be shared out."""
+    own = module.state_dict()
+    module.load_state_dict(
+        {name: shared_out(value, own[name]) if name in own else value for name, value in state.items()}
+    )
+
+
+def load_optimiser(optimiser: Optimiser, state: dict[str, Any]) -> None:
+    """Load a state of whole tensors into an optimiser whose parameters may be shared out."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    if isinstance(optimiser, torch.optim.Optimizer) and any(isinstance(p, DTensor) for p in parameters):
+        kept = {
+            number: {
+                name: shared_out(value, parameters[number]) if value.shape == parameters[number].shape else value
+                for name, value in values.items()
+            }
+            for number, values in state["state"].items()
+        }
+        state = {**state, "state": kept}
+    optimiser.load_state_dict(state)
 
 
 def mean_numbers(
@@ -85,16 +180,3 @@ def mean_numbers(
     mine = torch.tensor([value, *numbers.values()], dtype=torch.float64, device=loss.device)
     first, *rest = accelerator.reduce(mine, "mean").tolist()
     return first, dict(zip(numbers, rest, strict=True))
-
-
-def _buckets(parameters: Sequence[nn.Parameter], size: int) -> Iterator[list[nn.Parameter]]:
-    group: list[nn.Parameter] = []
-    held = 0
-    for parameter in parameters:
-        if group and held + parameter.numel() > size:
-            yield group
-            group, held = [], 0
-        group.append(parameter)
-        held += parameter.numel()
-    if group:
-        yield group

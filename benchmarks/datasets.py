@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from instancediffusion.training.dataset import read_scenes
 
 from instancediffusion import Box, Instance, Mask, Scene
 from instancediffusion.data import SceneCache, collate
 from instancediffusion.datasets import FORMATS, LazyDataset, open_dataset, usable, write_dataset
 from instancediffusion.datasets.example import Example
-from instancediffusion.training.dataset import read_scenes
 from instancediffusion.training.sections import DatasetConfig
 
 BATCH = 16

@@ -187,20 +187,22 @@ def test_annotations_of_a_cluster_are_those_of_one_process(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_a_study_of_a_cluster_is_that_of_one_process(model, cluster, tmp_path):
-    from instancediffusion.cli.study_ablation import open_pipeline
+    from instancediffusion.pipeline.opening import open_quietly
     from instancediffusion.projects.overlap_study.compared import chosen
     from instancediffusion.projects.overlap_study.flip_and_grid import flip_cells
     from instancediffusion.projects.overlap_study.meters import NoMeter
-    from instancediffusion.projects.overlap_study.run import StudyRun
+    from instancediffusion.projects.overlap_study.study_run import StudyRun
 
     cells = list(flip_cells(small_world(), 1, ("box",)))
     compared = chosen(("order", "plain"), GenerationSettings(num_inference_steps=2, guidance_scale=1.0))
     here, there = (StudyRun(tmp_path / name, cells, compared, NoMeter()) for name in ("here", "there"))
-    here.make(open_pipeline(model, "cpu"), here.missing(), lambda _: None)
+    here.make(open_quietly(model, device="cpu"), here.missing(), lambda _: None)
     asked = there.missing()
-    there.make(open_pipeline(model, "cpu"), asked[:1], lambda _: None)  # gone on with, on a cluster
+    there.make(open_quietly(model, device="cpu"), asked[:1], lambda _: None)  # gone on with, on a cluster
     counted = []
-    there.spread(partial(open_pipeline, model, "cpu"), there.missing(), RayOptions(cluster.address), counted.append)
+    there.spread(
+        partial(open_quietly, model, device="cpu"), there.missing(), RayOptions(cluster.address), counted.append
+    )
     assert sum(counted) == len(asked) - 1 and there.missing() == []
     made = [{p.name: np.asarray(Image.open(p)) for p in run.path.rglob("*.png")} for run in (here, there)]
     assert len(made[0]) == len(asked) and same(*made)

@@ -1,5 +1,4 @@
-"""What this command line adds to click: groups that guess what was meant, options whose values are in a registry, paths
-that may also be addresses in a store (see `instancediffusion.stores`)."""
+"""What this command line adds to click: groups that guess what was meant, choices from a registry, paths in a store."""
 
 from __future__ import annotations
 

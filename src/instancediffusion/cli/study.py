@@ -132,8 +132,6 @@ def overlap(
             click.echo(str(path))
 
 
-
-
 def _kinds(text: str) -> tuple[str, ...]:
     from instancediffusion.scene import KINDS
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from instancediffusion.training.dataset import read_scenes
+from instancediffusion.training.dataset_scenes import read_scenes
 
 from instancediffusion import Box, Instance, Mask, Scene
 from instancediffusion.data import SceneCache, collate

@@ -3,7 +3,7 @@
     instancediffusion judge train recipes/judge.toml --run runs/judge       # the filter; see docs/evaluation.md
     python benchmarks/labels_for_free.py --judge runs/judge/judge -o labels-for-free
 
-OUTPUT gets the data sets (COCO), results.json and results.md. What is there is not made or trained again. The detector
+OUTPUT gets the data sets (COCO), runs/ and results.md. What is there is not made or trained again. The detector
 is an RT-DETR of `transformers` with 0.7 M parameters and random weights at the start. Every row takes the same number
 of steps, and is scored on the same composites, whose layouts and backgrounds are in no training set: box AP of COCO, by
 pycocotools.
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--unseen", type=int, default=300)
     parser.add_argument("--draw-steps", type=int, default=12)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Processes may share them out.")
     options = parser.parse_args()
     output = options.output
     for name, grounds, count, first in (
@@ -220,31 +220,31 @@ def main() -> None:
         f"{options.pictures} composites": read(output / "composites"),
     }
     unseen = read(output / "unseen")
-    path = output / "results.json"
-    done = json.loads(path.read_text()) if path.exists() else {}
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         for name, data in rows.items():
-            key = f"{name} | seed {seed} | {options.steps} steps | {len(data[0])} pictures"
-            if key not in done:
+            path = output / "runs" / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}-{options.steps}.json"
+            if not path.exists():
                 start = time.process_time()
-                done[key] = scored(looked(train(data, options.steps, seed), unseen[0]), unseen[1])
-                done[key] |= {"row": name, "pictures": len(data[0]), "seconds": time.process_time() - start}
-                write_json(path, done)
-                print(key, done[key], flush=True)
-    write_atomic(output / "results.md", table(done))
-    print(table(done))
+                done = scored(looked(train(data, options.steps, seed), unseen[0]), unseen[1])
+                seconds = time.process_time() - start
+                write_json(path, {"row": name, "seed": seed, "pictures": len(data[0]), "seconds": seconds, **done})
+                print(path.name, done, flush=True)
+    found = [json.loads(path.read_text()) for path in sorted((output / "runs").glob(f"*-{options.steps}.json"))]
+    text = table([one for name in rows for one in found if one["row"] == name])
+    write_atomic(output / "results.md", text)
+    print(text)
 
 
-def table(done: Mapping[str, Mapping[str, object]]) -> str:
+def table(done: Sequence[Mapping[str, object]]) -> str:
     """Mean and range over the seeds."""
-    lines = ["| trained on | pictures | AP | AP50 |", "|---|---|---|---|"]
-    for name in dict.fromkeys(str(one["row"]) for one in done.values()):
-        runs = [one for one in done.values() if one["row"] == name]
+    lines = ["| trained on | pictures | seeds | AP | AP50 |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(str(one["row"]) for one in done):
+        runs = [one for one in done if one["row"] == name]
         cells = [
             f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
             for values in ([float(str(one[kind])) for one in runs] for kind in ("ap", "ap50"))
         ]
-        lines.append(f"| {name} | {runs[0]['pictures']} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {runs[0]['pictures']} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

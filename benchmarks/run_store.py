@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from instancediffusion.pipeline.folder import Picture, PictureFolder, generate_pictures
+from instancediffusion.pipeline.picture_folder import Picture, PictureFolder, generate_pictures
 from PIL import Image
 
 from instancediffusion import Box, Instance, Scene

@@ -200,7 +200,7 @@ if {sharded}:
     # Accelerate shares weights out on accelerators alone, by its configuration; what it then does works here, too.
     from accelerate import FullyShardedDataParallelPlugin
     from accelerate.utils import DistributedType
-    from instancediffusion.training import loop
+    from instancediffusion.training import fit
 
     def sharding(folder=None):
         opened = open_accelerator(folder)
@@ -208,7 +208,7 @@ if {sharded}:
         opened.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
         return opened
 
-    loop.open_accelerator = sharding
+    fit.open_accelerator = sharding
 if {sharded}:
     stages.diffusion(recipe, run, stop_after=2)  # and goes on from what was gathered
 stages.diffusion(recipe, run)

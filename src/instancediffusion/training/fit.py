@@ -99,7 +99,7 @@ def fit(
         if done % config.checkpoint_every == 0 or done == last or _due(config, kept, accelerator):
             _keep(task, adam, ema, folder, recipe, done, accelerator)
             kept = time.monotonic()
-        if accelerator.is_main_process and whole_here(accelerator):
+        if accelerator.is_main_process and whole_here(parameters):
             _look(task, config, ema, folder, done, book)
     book.close()
     accelerator.free_memory()

@@ -117,7 +117,7 @@ def prepare(accelerator: Accelerator, task: Task, optimiser: Optimiser) -> LossO
 
 def average_small(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
     """Average the gradients of what FSDP leaves whole; everything else has been averaged."""
-    if whole_here(accelerator):
+    if whole_here(parameters):
         return
     gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p, DTensor)]
     if gradients:
@@ -126,9 +126,9 @@ def average_small(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) 
             gradient.copy_(value)
 
 
-def whole_here(accelerator: Accelerator) -> bool:
+def whole_here(parameters: Sequence[nn.Parameter]) -> bool:
     """Whether a process has all weights by itself, so that it can look at what they draw while others wait."""
-    return accelerator.distributed_type != DistributedType.FSDP
+    return not any(isinstance(p, DTensor) for p in parameters)
 
 
 def gathered(value: Any) -> Any:

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from instancediffusion.training.dataset_scenes import read_scenes
 
 from instancediffusion import Box, Instance, Mask, Scene
 from instancediffusion.data import SceneCache, collate
 from instancediffusion.datasets import FORMATS, LazyDataset, open_dataset, usable, write_dataset
 from instancediffusion.datasets.example import Example
+from instancediffusion.training.dataset_scenes import read_scenes
 from instancediffusion.training.sections import DatasetConfig
 
 BATCH = 16
@@ -77,6 +77,9 @@ def batches(folder: Path, name: str, count: int, side: int) -> None:  # noqa: AR
         cache.rows("images", rows)
 
 
+WORK = {"write": write, "read": read, "shards": shards, "batches": batches}
+
+
 def measured(work: Any, *arguments: Any) -> tuple[float, float, float]:
     """Seconds, and resident memory in MB before and at most, of some work in a process of its own."""
     ours, theirs = multiprocessing.Pipe()
@@ -105,17 +108,18 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS))
     parser.add_argument("--numbers", nargs="+", type=int, default=[1000, 10_000])
     parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--work", nargs="+", choices=list(WORK), default=list(WORK), help="Each needs those before it.")
     options = parser.parse_args()
     print("| format | pictures | work | pictures/s | memory before, MB | largest, MB |\n|---|---|---|---|---|---|")
     for name in options.formats:
         for count in options.numbers:
             with tempfile.TemporaryDirectory() as folder:
-                for work in (write, read, shards, batches):
-                    seconds, before, most = measured(work, Path(folder), name, count, options.side)
+                for work in options.work:
+                    seconds, before, most = measured(WORK[work], Path(folder), name, count, options.side)
                     told = [
                         name,
                         f"{count:,}",
-                        work.__name__,
+                        work,
                         f"{count / seconds:,.0f}",
                         f"{before:.0f}",
                         f"{most:.0f}",

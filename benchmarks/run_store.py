@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from instancediffusion.pipeline.picture_folder import Picture, PictureFolder, generate_pictures
 from PIL import Image
 
 from instancediffusion import Box, Instance, Scene
 from instancediffusion.annotation import AnnotationSettings, Detection, Stages, Target, annotate_dataset, open_pictures
 from instancediffusion.evaluation.gallery import CHUNK, Gallery, Made
 from instancediffusion.pipeline import GenerationOutput, GenerationSettings
+from instancediffusion.pipeline.picture_folder import Picture, PictureFolder, generate_pictures
 from instancediffusion.runs import RunDirectory
 from instancediffusion.synthesis import ClassSpec, DatasetMaker, DatasetSpec
 

@@ -145,7 +145,6 @@ def test_generate_and_make_write_into_a_store_what_they_write_into_a_folder(url,
 
 
 def test_scenes_are_read_over_http(tmp_path):
-    pytest.importorskip("aiohttp")
     save_scene(scene_of(1), tmp_path / "one.json")
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     handler.log_message = lambda *_: None

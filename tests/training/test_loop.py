@@ -6,15 +6,19 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from instancediffusion.errors import SettingsError
 from instancediffusion.training import stages
 from instancediffusion.training.checkpoint import load_checkpoint
+from instancediffusion.training.config import OptimiserConfig
 from instancediffusion.training.fit import fit
 from instancediffusion.training.optimisers import optimiser
+from instancediffusion.training.processes import prepare
 
 from .conftest import shared
 
@@ -255,6 +259,21 @@ def test_two_processes_make_the_steps_of_one(drawn, tmp_path, repository, sharde
             # Adam turns the rounding of a gradient that is nearly zero into a step of either sign: compare the whole.
             alone, together = (torch.cat([v.flatten().double() for v in tensors(of[part])]) for of in (first, second))
             assert (together - alone).norm() < 1e-3 * alone.norm(), part
+
+
+@pytest.mark.parametrize(
+    ("configured", "algorithm", "told"),
+    [
+        ({"distributed_type": "DEEPSPEED"}, "adamw", "DeepSpeed: it is not supported"),
+        ({"distributed_type": "FSDP", "is_fsdp2": False}, "adamw", "set fsdp_version: 2"),
+        ({"distributed_type": "FSDP", "is_fsdp2": True}, "muon", "set algorithm = 'adamw'"),
+    ],
+)
+def test_what_accelerate_is_configured_for_and_cannot_be_is_refused(configured, algorithm, told):
+    task = SimpleNamespace(modules={"line": torch.nn.Linear(2, 2)}, loss=None)
+    adam = optimiser(task.modules, OptimiserConfig(algorithm=algorithm))
+    with pytest.raises(SettingsError, match=told):
+        prepare(SimpleNamespace(**configured), task, adam)
 
 
 def tensors(value):

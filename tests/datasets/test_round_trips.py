@@ -14,7 +14,7 @@ from instancediffusion.datasets import FORMATS, LazyDataset, open_dataset, write
 from instancediffusion.datasets.example import Example
 from instancediffusion.errors import SceneError
 from instancediffusion.geometry import fill_rings, mask_ring
-from instancediffusion.scene import Instance, Point, Scene, Scribble
+from instancediffusion.scene import Box, Instance, Point, Scene, Scribble
 
 
 def dataset_of(examples, categories=None):
@@ -55,6 +55,18 @@ def test_what_is_written_comes_back(name, tmp_path_factory, given_examples):
         assert got.categories == want.categories or name == "native"
         assert got.visible == (want.visible if any(want.visible) else ())
         np.testing.assert_array_equal(got.pixels(), want.pixels())
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "native"])
+def test_names_that_are_declared_are_written_as_those_that_are_used(name, tmp_path):
+    """CVAT's labels with a control character were no XML; in YOLO "a  b" became a class of its own beside "a b"."""
+    odd = ("\x08", "a  b", "line\nbreak")
+    boxes = tuple(Instance(caption, box=Box(0.1, 0.1, 0.5, 0.5)) for caption in odd)
+    example = Example(Scene("pets", boxes, width=32, height=32), np.zeros((32, 32, 3), np.uint8), "a.png", 1, odd)
+    write_dataset(dataset_of([example], dict(enumerate(odd, 1))), tmp_path / name, name)
+    read = open_dataset(tmp_path / name)
+    assert read[0].categories == FORMATS[name].hold(example, Counter()).categories
+    assert set(read.categories.values()) <= set(read[0].categories)
 
 
 @pytest.mark.parametrize("name", list(FORMATS))

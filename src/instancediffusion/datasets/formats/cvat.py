@@ -22,7 +22,7 @@ from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import Example, LazyDataset
 from ..file_access import find_picture, read_bounded, refuse, save_picture
 from ..holding import FEATURES
-from .shared import kind_of, one_line, with_places
+from .shared import kind_of, line_of, one_line, with_places
 
 _FILE = "annotations.xml"
 _MAX_BYTES = 512 << 20
@@ -74,7 +74,7 @@ def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | s
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
     labels = ET.SubElement(ET.SubElement(ET.SubElement(root, "meta"), "task"), "labels")
-    used = dict.fromkeys(" ".join(name.split()) or "?" for name in categories.values())
+    used = dict.fromkeys(line_of(name) for name in categories.values())
     ids: set[int] = set()
     for example in examples:
         scene, own = example.scene, example.image_id

@@ -51,11 +51,16 @@ def example_of(found: NamedScene, image: Path | bytes | None, file_name: str = "
     return Example(found.scene, image, file_name or found.file_name, found.image_id, captions)
 
 
+def line_of(text: str) -> str:
+    """A text with blanks for characters that a line of text, or XML, cannot hold; `?` if nothing is left."""
+    return _UNWRITABLE.sub(" ", text).strip() or "?"
+
+
 def one_line(example: Example, lost: Counter[str]) -> Example:
     """The example with blanks for characters that a line of text, or XML, cannot hold."""
 
     def clean(text: str) -> str:
-        written = _UNWRITABLE.sub(" ", text).strip() or "?"
+        written = line_of(text)
         lost.update({TEXTS: 1} if written != text else {})
         return written
 

@@ -21,7 +21,7 @@ from instancediffusion.scene.problem_report import Report
 from ..dataset_format import DatasetFormat, ReadingOptions, register
 from ..example import Example, LazyDataset
 from ..file_access import files_under, numbered, read_bounded, save_picture, save_text
-from .shared import example_of, one_line, outlined
+from .shared import example_of, line_of, one_line, outlined
 
 _PARTS = ("train", "val", "valid")
 _CLASSES = ("classes.txt", "obj.names", "data.yaml", "data.yml", "dataset.yaml", "notes.json")
@@ -101,7 +101,7 @@ def adjust(example: Example, lost: Counter[str]) -> Example:
 
 def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:
     """Write `images/train`, `labels/train`, `data.yaml` and `classes.txt`; classes are numbered in their order."""
-    numbers = numbered({key: " ".join(name.split()) or "?" for key, name in categories.items()}, iter(()))
+    numbers = numbered({key: line_of(name) for key, name in categories.items()}, iter(()))
     for example in examples:
         lines = [
             _line(numbers.setdefault(example.category(index), len(numbers)), instance, example)

@@ -49,13 +49,13 @@ class _Sealed:
 
 
 class _Worker:
-    """An actor: opens the model when it starts. That it cannot is an answer, so that nobody tries for ever."""
+    """An actor: opens the model when it starts. That it cannot is an answer, so that no one tries for ever."""
 
     def __init__(self, open_: Callable[[], Any], apply: Callable[[Any, Any], Any]) -> None:
         self._apply, self._opened, self._fault = apply, None, ""
         try:
             self._opened = open_()
-        except Exception as error:  # noqa: BLE001  it is told where the results go
+        except Exception as error:  # noqa: BLE001  it is reported where the results go
             self._fault = str(error) or type(error).__name__
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _connect(ray: Any, address: str | None) -> bool:
 
 
 def _needs(ray: Any, options: RayOptions) -> dict[str, Any]:
-    """What `map` is told of the actors."""
+    """What `map` is given of the actors."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = options.gpus if options.gpus is not None else float(any(node.get("GPU") for node in nodes))
     cores = [node["CPU"] for node in nodes if node.get("CPU", 0) >= 1]

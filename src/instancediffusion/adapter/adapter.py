@@ -225,7 +225,7 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         instance_mask: InstanceMaskRule | None = None,
         kept: Tensor | None = None,
     ) -> Grounding:
-        """Everything the UNet needs of B scenes, computed once for all steps and both guidance halves.
+        """Everything the UNet needs of B scenes, computed once for all steps and both branches of guidance.
 
         Args:
             locations: B images of N slots.

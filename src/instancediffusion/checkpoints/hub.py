@@ -192,7 +192,7 @@ class UnreachableError(ModelError):
 
 
 def _asked(repository: str, call: Callable[[], _Result], name: str = "") -> _Result:
-    """Run one call to the hub; what goes wrong is told in words that name the fix."""
+    """Run one call to the hub; what goes wrong is reported in words that name the fix."""
     try:
         return call()
     except GatedRepoError as error:

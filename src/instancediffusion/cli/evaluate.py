@@ -11,6 +11,7 @@ import click
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.presets import PUBLISHED_INFERENCE
+from instancediffusion.scene import KINDS
 
 from .click_types import Output
 from .libraries import quieten_libraries
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from instancediffusion.pipeline import GenerationSettings
     from instancediffusion.ray_pool import RayOptions
 
-GROUPS = ("box", "point", "scribble", "mask", "mixed", "prompt")
+GROUPS = (*KINDS, "mixed", "prompt")
 _COUNT = click.IntRange(min=1)
 
 

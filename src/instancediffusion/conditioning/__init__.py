@@ -1,4 +1,4 @@
-"""The one door from scene values to tensors: locations, instance regions, attention masks."""
+"""From scene values to tensors: locations, instance regions, attention masks."""
 
 from instancediffusion.choices import INSTANCE_MASK_RULES, InstanceMaskRule
 from instancediffusion.conditioning.attention_mask import AttentionMaskRule, register_mask_rule

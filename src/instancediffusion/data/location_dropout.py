@@ -24,7 +24,7 @@ SUBSETS: tuple[tuple[str, ...], ...] = tuple(
 
 @dataclass(frozen=True)
 class LocationDropout:
-    """Which kinds of location the model is told, drawn for every instance anew.
+    """Which kinds of location the model is given, drawn for every instance anew.
 
     Attributes:
         box_only: probability of a box alone.

@@ -1,6 +1,6 @@
 """What is learned from: a picture and what is known of every instance, as plain arrays.
 
-`SceneRecord` is the one exchange type between whoever makes pictures (the synthetic world, a user's annotations) and
+`SceneRecord` is the one exchange type between what makes pictures (the synthetic world, a user's annotations) and
 training.
 """
 

@@ -23,7 +23,7 @@ def assign(gain: npt.ArrayLike) -> list[tuple[int, int]]:
     if cost.shape[0] > cost.shape[1]:
         return sorted((row, column) for column, row in assign(-cost.T))
     rows, columns = cost.shape
-    # Everything counts from 1: row 0 is "nobody", column 0 is where the row that is being placed starts.
+    # Everything counts from 1: row 0 is "unassigned", column 0 is where the row that is being placed starts.
     row_price, column_price = np.zeros(rows + 1), np.zeros(columns + 1)
     owner, before = np.zeros(columns + 1, int), np.zeros(columns + 1, int)
     for row in range(1, rows + 1):

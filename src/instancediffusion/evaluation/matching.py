@@ -25,12 +25,12 @@ COVERING = 0.5
 
 @dataclass(frozen=True)
 class Match:
-    """What came of pairing one picture.
+    """Result of matching one picture.
 
     Attributes:
         pairs: for each object asked for, the index of the seen one, or None if it is missed.
         merged: for each, whether it is missed because a seen object that stands for another covers its place.
-        extra: number of seen objects that nobody asked for.
+        extra: number of seen objects that were not asked for.
     """
 
     pairs: tuple[int | None, ...]
@@ -42,7 +42,7 @@ def match(seen: Seen, truth: Truth) -> Match:
     """Pair what is seen with what was asked for, so that the sum of their agreements is largest.
 
     The agreement is that of the places, 0..1 (see `place_agreement`), plus something for an equal name and colour;
-    pairs of places that agree less than `LEAST_PLACE` are none. Where no place was told, equal names are paired.
+    pairs of places that agree less than `LEAST_PLACE` are none. Where no place was given, equal names are paired.
     """
     gain = np.zeros((len(truth.instances), len(seen.instances)))
     for i, wanted in enumerate(truth.instances):

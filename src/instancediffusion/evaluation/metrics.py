@@ -48,7 +48,7 @@ MEASURES: dict[str, Measure] = {
 """What is computed for every set of instances, by name."""
 
 EXTRA = "extra"
-"""Name of the mean number of seen objects in a picture that nobody asked for."""
+"""Name of the mean number of seen objects in a picture that were not asked for."""
 
 Scores = dict[str, Estimate]
 

@@ -41,15 +41,15 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class GroupReport:
-    """What was told one way, such as boxes only.
+    """What was given one way, such as boxes only.
 
     Attributes:
         name: one of `layouts.GROUPS`, or a name of one's own.
         generated: scores of the pictures.
         composites: scores the world's own pictures of the same layouts get from the same judge: the judge's accuracy,
             and the best a model can reach. None where there are none.
-        others: scores the world's own pictures of other layouts get: what a judge that is told nothing gives to
-            pictures of something else. None where there are none, or the judge is told what was asked for.
+        others: scores the world's own pictures of other layouts get: what a judge that is given nothing gives to
+            pictures of something else. None where there are none, or the judge is given what was asked for.
     """
 
     name: str
@@ -63,7 +63,7 @@ class EvaluationReport:
     """All groups, and what they depend on.
 
     Attributes:
-        groups: by what was told.
+        groups: by what was given.
         facts: model, weights, settings, layouts; JSON-like values.
         judge: who judged: name of its file, hash, training, own accuracy; JSON-like values.
     """

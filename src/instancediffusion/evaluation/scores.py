@@ -20,26 +20,26 @@ SUCCESS = 0.5
 
 @dataclass(frozen=True)
 class InstanceScore:
-    """One object that was asked for. What was not told, or cannot be told of a missed object, is None.
+    """One object that was asked for. What was not given, or cannot be told of a missed object, is None.
 
     Attributes:
         picture: number of its picture.
-        name: what it should be; None if not told.
+        name: what it should be; None if not given.
         instances: objects asked for in its picture.
         size: side of the square of its box's area, share of the canvas.
         hidden: share of it that nearer objects cover.
-        told: the kinds of location that were told, joined by "+"; "" for none.
+        told: the kinds of location that were given, joined by "+"; "" for none.
         missed: nothing stands for it.
         merged: it is missed, and an object that stands for another covers its place.
         seen_as: the kind that is seen.
         box_iou: IoU of its box and the told one (box and mask); 0 if missed.
         mask_iou: IoU of its visible part with what should be visible of the told mask; 0 if missed.
-        point_inside: the told point lies on it.
+        point_inside: the given point lies on it.
         stroke_inside: share of the told stroke that lies on it.
         kind_right: it is of the kind asked for.
         colour_right: it has the colour.
         facing_right: it looks to the side.
-        as_asked: it is there, of the right kind, colour and side as far as told, and its place is kept: box or mask IoU
+        as_asked: it is there, of the right kind, colour and side as given, and its place is kept: box or mask IoU
             or share of stroke at least .5, or the point on it.
     """
 
@@ -76,7 +76,7 @@ def score_picture(seen: Seen, truth: Truth, picture: int = 0) -> tuple[list[Inst
     """Score one picture.
 
     Returns:
-        One score for each object asked for, and the number of objects nobody asked for.
+        One score for each object asked for, and the number of objects that were not asked for.
     """
     found = match(seen, truth)
     scores = []
@@ -102,7 +102,7 @@ def score_picture(seen: Seen, truth: Truth, picture: int = 0) -> tuple[list[Inst
 
 
 def _places(seen: Seen, index: int | None, wanted: TrueInstance) -> dict[str, Any]:
-    """Return the scores of place, those that were told."""
+    """Return the scores of place, those that were given."""
     result: dict[str, Any] = {}
     if wanted.box is not None and {"box", "mask"} & set(wanted.told):
         result["box_iou"] = 0.0 if index is None else float(box_iou(seen.instances[index].box, wanted.box)[0, 0])
@@ -117,7 +117,7 @@ def _places(seen: Seen, index: int | None, wanted: TrueInstance) -> dict[str, An
 
 
 def _traits(found: SeenInstance | None, wanted: TrueInstance) -> dict[str, Any]:
-    """Return whether kind, colour and side are right, those that were told; nothing of a missed object."""
+    """Return whether kind, colour and side are right, those that were given; nothing of a missed object."""
     if found is None:
         return {}
     pairs = {

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from instancediffusion.data.drawn_world import DrawnObject, DrawnSample, ObjectClass
-from instancediffusion.geometry import mask_box, points_box
 from instancediffusion.scene import Instance, Scene
 from instancediffusion.scene.english import plural
 
@@ -135,23 +134,23 @@ def _from_scene(asked: Instance, kinds: Sequence[ObjectClass]) -> TrueInstance:
     kind = named_kind(asked.caption, kinds)
     sides = [side for side in ("left", "right") if _says(asked.caption, side)] if kind and kind.facings else []
     colours = [colour for colour in (kind.colours if kind else ()) if _says(asked.caption, colour)]
-    box: tuple[float, ...] | None = asked.box.xyxy if asked.box else None
     mask = asked.mask.array if asked.mask else None
-    if box is None and mask is not None:
-        box = mask_box(mask)
-    if box is None and asked.scribble is not None:
-        box = points_box(asked.scribble.points)
     return TrueInstance(
         kind.name if kind else None,
         colours[0] if len(colours) == 1 else None,
         sides[0] if len(sides) == 1 else None,
         told=asked.kinds,
-        box=None if box is None else np.array(box),
+        box=stated_box(asked),
         point=(asked.point.x, asked.point.y) if asked.point else None,
         scribble=np.array(asked.scribble.points) if asked.scribble else None,
         visible=mask,
         amodal=mask,
     )
+
+
+def stated_box(asked: Instance) -> npt.NDArray[np.float64] | None:
+    """The extent of an instance as a box (4,), fractions; None where nothing but a point is given."""
+    return None if set(asked.kinds) <= {"point"} else np.array(asked.extent)
 
 
 def named_kind(caption: str, kinds: Sequence[ObjectClass]) -> ObjectClass | None:

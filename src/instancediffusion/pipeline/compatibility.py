@@ -24,7 +24,7 @@ def is_inpainting(unet: Any) -> bool:
 def check_components(
     *, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, text_encoder_2: Any = None, tokenizer_2: Any = None
 ) -> None:
-    """Check what can be told from configurations. Components that are None are left out.
+    """Check what is known from configurations. Components that are None are left out.
 
     Raises:
         ModelError: parts do not belong together; every problem is a line.

@@ -69,7 +69,7 @@ def as_list(value: Any, name: str, count: int, scenes: int) -> list[Any]:
 
 
 def picture_side(image: Any, mask: Any, multiple: int) -> tuple[int, int] | None:
-    """(height, width) of the first picture given, rounded down to a multiple; None if it is not told by pixels."""
+    """(height, width) of the first picture given, rounded down to a multiple; None if it is not given by pixels."""
     for given in (image, mask):
         first = given
         while isinstance(first, list | tuple) and first:

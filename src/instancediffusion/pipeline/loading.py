@@ -183,7 +183,7 @@ def graft_once(adapter: InstanceAdapter, unet: Any) -> None:
 
 
 def discard_forsaken_graft(unet: Any) -> None:
-    """Take off a graft whose adapter is gone, as of a pipeline that was deleted; nobody else can."""
+    """Take off a graft whose adapter is gone, as of a pipeline that was deleted; nothing else can."""
     carried = graft_on(unet)
     if carried is not None and carried.owner.adapter is not None and carried.owner.adapter() is None:
         carried.remove()

@@ -1,4 +1,4 @@
-"""Detectors: whoever says which objects a picture shows, so that what is not as told can be left out."""
+"""Detectors: what says which objects a picture shows, so that what is not as given can be left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from instancediffusion.geometry import box_iou, rle_decode, rle_encode
 
 Bools = npt.NDArray[np.bool_]
 LEAST_SCORE = 0.05
-"""Score below which nothing is told at all; the filter has a bound of its own."""
+"""Score below which nothing is reported; the filter has a bound of its own."""
 
 SAME = 0.7
 """IoU from which two detections of one label are the same object."""
@@ -58,7 +58,7 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Whoever says what is to be seen in pictures."""
+    """What says what is to be seen in pictures."""
 
     def detect(self, images: Sequence[Picture], labels: Sequence[str]) -> list[list[Detection]]:
         """Look at pictures (PIL, or (H, W, 3) uint8).
@@ -114,7 +114,7 @@ class ClassesDetector:
         self.detector, self.facts = detector, {"detector": "classes", **detector.describe(), **(facts or {})}
 
     def detect(self, images: Sequence[Picture], labels: Sequence[str]) -> list[list[Detection]]:  # noqa: ARG002
-        """Look at pictures; all classes of the detector are told."""
+        """Look at pictures; all classes of the detector are reported."""
         found = []
         for image in images:
             seen = [Detection(d.label, _box(d.box), d.score, d.mask) for d in self.detector(as_rgb(image), "")]

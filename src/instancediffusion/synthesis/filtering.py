@@ -43,14 +43,14 @@ class Verdict:
 
 
 def judge_picture(drawn: DrawnScene, detections: Sequence[Detection] | None, spec: DatasetSpec) -> Verdict:
-    """Decide which instances of a picture are as they were told.
+    """Decide which instances of a picture are as they were given.
 
     Detections are paired with instances so that the sum of their IoUs, plus `SAME_CLASS` where the class is right, is
     largest. An instance is kept if the box and the class of its detection agree.
 
     Args:
         drawn: what the picture was to show.
-        detections: what is seen; None = nobody looked, everything is kept.
+        detections: what is seen; None = not looked at, everything is kept.
         spec: its classes and its filter.
     """
     count = len(drawn.scene.instances)
@@ -134,7 +134,7 @@ def labelled(
     """Make the labelled picture of what is kept.
 
     Masks are the detector's where it gives them: what is seen, and all of it where hidden parts are guessed or nothing
-    nearer overlaps; else those that were told, less what is told to stand before them. What nobody knows is left out.
+    nearer overlaps; else those that were given, less what is given to stand before them. What is unknown is left out.
 
     Args:
         drawn: what the picture was to show.
@@ -160,7 +160,7 @@ def labelled(
 
 
 def _masks(drawn: DrawnScene, index: int, found: Detection | None) -> tuple[Bools | None, Bools | None]:
-    """(visible, whole) masks of an instance, (H, W) bool on the scene's canvas; None where nobody knows."""
+    """(visible, whole) masks of an instance, (H, W) bool on the scene's canvas; None where unknown."""
     size = (drawn.scene.height, drawn.scene.width)
     told = drawn.scene.instances[index].mask
     if found is not None and found.visible is not None:

@@ -36,7 +36,7 @@ class DrawnScene:
 
     Attributes:
         number: counts from 0.
-        scene: what the pipeline is told.
+        scene: what the pipeline is given.
         categories: the class of each instance.
         seed: of the picture's noise.
         background: the phrase, empty if there is none.

@@ -33,7 +33,7 @@ class ClassSpec:
 
     Attributes:
         name: of the category in the data set.
-        captions: what an instance is told as, one at random; `{name}` and the words of `attributes` are filled in.
+        captions: what an instance is given as, one at random; `{name}` and the words of `attributes` are filled in.
             Empty: the name with an article.
         attributes: placeholder -> words, such as `colour = ["red", "blue"]` for `"a {colour} {name}"`.
         labels: what the detector calls the class; empty: its name.
@@ -43,7 +43,7 @@ class ClassSpec:
         aspect: least and most width of its box against the height, both in pixels.
         place: x0, y0, x1, y1: where its boxes lie.
         shapes: pictures of silhouettes (PNG; set where not black and at least half opaque), one at random: instances
-            are then told by mask, and `aspect` is the shape's own. Paths are relative to the spec.
+            are then given by mask, and `aspect` is the shape's own. Paths are relative to the spec.
     """
 
     name: str
@@ -93,11 +93,11 @@ class FilterSpec:
 
     Attributes:
         score: least score of a detection that counts, 0..1.
-        box_iou: least IoU of the detected and the told box, 0..1; a detection that sees no hidden parts may agree with
+        box_iou: least IoU of the detected and the given box, 0..1; a detection that sees no hidden parts may agree with
             what nearer boxes leave of the told one instead.
         max_dropped: a picture is left out if more than this share of its instances is.
-        max_unasked: ... or if more objects of the classes are seen that nobody asked for.
-        boxes: `asked`: labels are the told boxes; `seen`: those of the detector.
+        max_unasked: ... or if more objects of the classes are seen that were not asked for.
+        boxes: `asked`: labels are the given boxes; `seen`: those of the detector.
     """
 
     score: float = 0.3

@@ -1,4 +1,4 @@
-"""One file holds all state of a training run: weights, their running mean, optimiser, step, and the recipe.
+"""One file holds all state of a training run: weights, EMA weights, optimiser, step, and the recipe.
 
 The random numbers of a step are made from the seed and the number of the step alone, so no generator has to be kept.
 The file is written under another name and renamed, so a kill at any moment leaves the last whole one; it is read with

@@ -57,7 +57,7 @@ class Recipe:
     `start` names a finished model (a card, or the folder of an export) whose weights and latents the run goes on from,
     with scenes of its own; its text model is kept as it is. A run from nothing has none.
 
-    `reached` tells what came of it (command, wall time, scores). Nothing depends on it: recipes that differ in nothing
+    `reached` tells the results (command, wall time, scores). Nothing depends on it: recipes that differ in nothing
     else are equal, and a run is continued whatever it says.
 
     Raises:
@@ -108,7 +108,7 @@ def read_as(kind: type[T], path: str | Path) -> T:
 
     A file may extend another: `base = "other.toml"` (sought beside it) gives all that the file does not state itself,
     table by table; lists are replaced whole. `without = ["text.words", ...]` names tables and settings of the base that
-    are left at their defaults. What came of the base (`reached`) is not taken over.
+    are left at their defaults. The results of the base (`reached`) are not taken over.
 
     Raises:
         SettingsError: a file is missing, is no TOML, extends itself, or names an unknown or unusable setting.

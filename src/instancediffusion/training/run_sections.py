@@ -20,15 +20,15 @@ class OptimiserConfig:
         weight_decay: for weights with two or more axes only.
         betas: AdamW's.
         grad_clip: largest norm of the gradient of all weights together.
-        ema_decay: of the running mean of the weights; see `Ema`.
+        ema_decay: of the EMA weights; see `Ema`.
         seed: of the initial weights and of every random draw.
         precision: "bf16" (autocast; weights stay float32) or "fp32".
         checkpoint_every: steps between checkpoints.
         checkpoint_minutes: besides, minutes after which there is one; 0 = never. For machines that are lent by the
-            minute, where nobody knows how many steps one takes.
+            minute, where it is unknown how many steps one takes.
         log_every: steps between lines of the log.
         preview_every: steps between pictures; 0 = never.
-        score_every: steps between scores, where whoever starts the run has a scorer; 0 = never.
+        score_every: steps between scores, where the caller has a scorer; 0 = never.
     """
 
     steps: int = 1000

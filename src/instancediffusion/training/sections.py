@@ -166,7 +166,7 @@ class UNetConfig:
         sample_size: side of the latent grid it is trained on.
         down_block_types: stock names of the encoder's blocks, largest map first; none means attention in all of them.
         up_block_types: stock names of the decoder's blocks, deepest first; none means attention in all of them.
-            Attention on the largest map is the dearest part of a step, and one block of it may be enough.
+            Attention on the largest map is the most expensive part of a step, and one block of it may be enough.
         transformer_layers: transformer blocks, and with them gated layers, in each attention block of a level; none
             means one.
     """

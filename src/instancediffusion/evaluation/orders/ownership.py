@@ -81,7 +81,7 @@ def owned_overlap(seen: Seen, first: int, second: int, shared: Bools) -> Overlap
 
 
 def told_extent(told: Instance, size: tuple[int, int]) -> Bools | None:
-    """Return where all of an instance is told to be, hidden parts too, on a canvas of (height, width).
+    """Return where all of an instance is, as given, hidden parts too, on a canvas of (height, width).
 
     It is the mask, else the box; points and strokes tell none.
     """

@@ -13,7 +13,7 @@ from ..truth import TrueInstance
 from .ownership import Overlap
 
 Row = dict[str, Any]
-"""Numbers of one picture of a pair, JSON-like; what nobody can tell is None or absent."""
+"""Numbers of one picture of a pair, JSON-like; what is undecided is None or absent."""
 
 
 def stated_front(first: Instance, second: Instance) -> int | None:
@@ -61,7 +61,7 @@ def pair_numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
         `pair_right`: both orders come out as asked. `flipped`: another one is in front when the order is turned
         round. `prior`: share in which the first is in front, whatever is asked, less a half: -.5 to .5, 0 is unbiased.
         `prior_lower`, `prior_larger`: the same of the one that stands lower, and of the larger one. None if these are
-        not one picture of either order, or nobody could tell.
+        not one picture of either order, or undecided.
     """
     if len(rows) != 2 or {row.get("front_asked") for row in rows} != {0, 1}:
         return None

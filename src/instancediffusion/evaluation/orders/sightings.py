@@ -2,7 +2,7 @@
 
 A detector looks for the noun phrase of each caption, a segmenter outlines each detected box, and both are functions
 that are handed in (`suites.phrase_models` has real ones). Where two outlines claim a pixel, it belongs to the one the
-segmenter is surer of; what nobody claims belongs to nobody.
+segmenter is surer of; what none claims belongs to none.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ class Sighting:
 
     @property
     def claims(self) -> Bools:
-        """(N, H, W): where each instance is, whoever else claims the pixel, too."""
+        """(N, H, W): where each instance is, whatever else claims the pixel, too."""
         return self.logits > 0
 
     @property
     def seen(self) -> Seen:
-        """Whose each pixel is, as `Seen.labels`: that of the claimant with the largest log odds, 0 if nobody's."""
+        """Whose each pixel is, as `Seen.labels`: that of the claimant with the largest log odds, 0 if none's."""
         if not len(self.logits):
             return Seen(np.zeros(self.size, np.uint8), ())
         owner = np.where(self.claims.any(0), self.logits.argmax(0) + 1, 0)

@@ -3,7 +3,7 @@
 The paper (section 4, Table 4) tells each instance one of eight colours or textures and asks CLIP which of the eight a
 crop of the picture shows. Its script crops the *told* boxes, whatever is there, leaves out crops that fail, and
 averages over the instances of a picture, then over pictures. The repaired measure crops what a detector found of the
-class in the told place, counts what it did not find as wrong, and weighs all instances alike.
+class in the given location, counts what it did not find as wrong, and weighs all instances alike.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from instancediffusion.errors import SettingsError
-from instancediffusion.geometry import box_iou, mask_box, points_box
-from instancediffusion.scene import Instance
+from instancediffusion.geometry import box_iou
 
 from ..assignment import assign
 from ..report import ScoreTable
+from ..truth import stated_box
 from .categories import label_of, plain
 from .models import Detection, Floats, Models
 from .suite import Case, Measure, NotScoredError, Published, Row, Scored, Suite, Values, known, register
@@ -33,7 +33,7 @@ SURE = 0.25
 """Confidence from which a detection counts."""
 
 FOUND = 0.5
-"""IoU of the told box and the detected one from which the instance is found."""
+"""IoU of the given box and the detected one from which the instance is found."""
 
 
 def _measures() -> dict[str, Measure]:
@@ -94,10 +94,10 @@ class AttributesSuite(Suite):
             )
 
     def score(self, case: Case, image: Image.Image, models: Models) -> Row:
-        """Ask CLIP of the told boxes and of the detected ones."""
+        """Ask CLIP of the given boxes and of the detected ones."""
         told = []
         for index, one in enumerate(case.example.scene.instances):
-            attribute, box = attribute_of(one.caption), told_box(one)
+            attribute, box = attribute_of(one.caption), stated_box(one)
             if attribute is not None and box is not None:
                 category = case.example.category(index)
                 told.append((attribute, _without(category, attribute[1]), box))
@@ -152,16 +152,6 @@ def attribute_of(caption: str) -> tuple[str, str] | None:
         words = words[1:]
     first = words[0] if len(words) > 1 else ""
     return next(((kind, first) for kind, known_words in ATTRIBUTES.items() if first in known_words), None)
-
-
-def told_box(one: Instance) -> Floats | None:
-    """Return the told place of an instance as a box (4,) in fractions; None for a point."""
-    if one.box is not None:
-        return np.array(one.box.xyxy)
-    box = mask_box(one.mask.array) if one.mask is not None else None
-    if box is None and one.scribble is not None:
-        box = points_box(one.scribble.points)
-    return None if box is None else np.array(box)
 
 
 def _without(category: str, word: str) -> str:

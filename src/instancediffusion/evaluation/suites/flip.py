@@ -1,8 +1,8 @@
 """`flip`: every overlapping pair of the scenes, asked for in both depth orders: who is in front, asked or not?
 
-A pair is two instances whose told extents overlap (`orders.overlapping_pairs`). It makes two requests, the scene with
-either of the two in front (`scene.ordered`); prompt, places and all other layers are the same. Whoever looks at the
-pictures is told what is to be where, and nothing of the order: a detector finds the instances by name and place, a
+A pair is two instances whose given extents overlap (`orders.overlapping_pairs`). It makes two requests, the scene with
+either of the two in front (`scene.ordered`); prompt, places and all other layers are the same. What looks at the
+pictures is given what is to be where, and nothing of the order: a detector finds the instances by name and place, a
 segmenter outlines them, and who is in front is read from whose pixels the overlap shows. Pictures of the drawn world
 may be looked at by its trained judge instead.
 
@@ -149,7 +149,7 @@ class FlipSuite(Suite):
         return found
 
     def score(self, case: Case, image: Image.Image, models: Models) -> Row:
-        """See who of the pair is in front; whoever looks is not told the order."""
+        """See who of the pair is in front; what looks is not given the order."""
         assert isinstance(case, Request), "the cases of this suite are its requests"
         scene, (first, second) = case.example.scene, case.pair
         truth = truth_of_scene(without_order(scene), classes_of(models.judge) if models.has("judge") else ())
@@ -249,7 +249,7 @@ def _look(case: Request, truth: Truth, image: Image.Image, models: Models) -> tu
 
 
 def _overlap(case: Request, seen: Seen, owners: Sequence[int | None]) -> Overlap | None:
-    """Whose the overlap of the pair is; None if nobody can tell. What shows a third instance does not count."""
+    """Whose the overlap of the pair is; None if undecided. What shows a third instance does not count."""
     hidden = np.zeros(_size(seen), bool)
     for index, owner in enumerate(owners):
         if index not in case.pair and owner is not None:

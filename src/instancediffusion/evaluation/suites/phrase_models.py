@@ -1,4 +1,4 @@
-"""Detectors that are told what to look for, and segmenters that are told where, by `transformers`.
+"""Detectors that are given what to look for, and segmenters that are given where, by `transformers`.
 
 Licences of the weights, as their repositories state them; nothing under a copyleft licence is used:
 

@@ -6,10 +6,10 @@ script pairs the masks that the annotations hold with detected ones and
 - ignores class and confidence, and takes any pair, even one whose masks share no pixel;
 - leaves out instances that have no partner, rather than counting them as missed;
 - scores the middle of the annotated mask and twenty newly drawn pixels of it, not the point and the stroke that the
-  model was told;
+  model was given;
 - averages over the instances of a picture, then over pictures.
 
-The repaired measure asks what was told: does the told point, and which share of the told stroke, lie on a detected
+The repaired measure asks what was given: does the given point, and which share of the told stroke, lie on a detected
 instance of the told class? One detection serves one instance; what nothing serves counts 0; all instances weigh alike.
 """
 

@@ -97,7 +97,7 @@ class Published:
 
 
 class Suite(ABC):
-    """A way to score pictures of scenes, whoever made them.
+    """A way to score pictures of scenes, from any source.
 
     Attributes:
         name: on the command line.
@@ -108,7 +108,7 @@ class Suite(ABC):
         published: figures to compare with.
         reads: what file of scenes it reads, for messages.
         reference: whether it cannot do without real pictures, which then need not be of the same scenes.
-        whole: whether pictures belong together, so that each that is missing is told by its name.
+        whole: whether pictures belong together, so that each that is missing is reported by its name.
         same_seed: whether the requests that are made of one scene start from the same noise; see `requests`.
     """
 

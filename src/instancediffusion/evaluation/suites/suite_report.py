@@ -32,7 +32,7 @@ class Failure:
 
 @dataclass
 class SuiteResult:
-    """What came of one suite.
+    """Results of one suite.
 
     Attributes:
         suite: the suite.

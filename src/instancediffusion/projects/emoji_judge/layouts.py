@@ -35,7 +35,7 @@ JUDGE_SEED = 40_000_000
 
 MIXED, PROMPT = "mixed", "prompt"
 GROUPS = (*KINDS, MIXED, PROMPT)
-"""What can be told: one kind of location for all instances, a kind for each of them, or the prompt alone."""
+"""What can be given: one kind of location for all instances, a kind for each of them, or the prompt alone."""
 
 COUNT = 500
 MIN_OBJECTS, MAX_OBJECTS = 1, 5
@@ -49,7 +49,7 @@ class Layout:
         number: counts from 0.
         group: one of `GROUPS`.
         sample: the world's own picture and its truth.
-        scene: what the model is told.
+        scene: what the model is given.
         truth: what it is scored against.
         seed: of the start noise.
     """

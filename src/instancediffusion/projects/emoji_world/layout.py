@@ -1,4 +1,4 @@
-"""Where objects go: fully on the canvas, about half of the pictures with overlap, nobody buried in any order.
+"""Where objects go: fully on the canvas, about half of the pictures with overlap, none buried in any order.
 
 Acceptance never looks at the depth order, so the order is independent of size, place and index.
 """
@@ -94,7 +94,7 @@ def _ious(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]
 def _all_visible(
     masks: Sequence[Mask], corners: Sequence[Corner], size: tuple[int, int], min_visible: float, *, touching: bool
 ) -> bool:
-    """Check the silhouettes: nobody mostly covered by all others; with `touching`, somebody does overlap."""
+    """Check the silhouettes: none mostly covered by all others; with `touching`, some do overlap."""
     if len(masks) < 2:
         return True
     placed = np.stack([paste(mask, corner, size) for mask, corner in zip(masks, corners, strict=True)])

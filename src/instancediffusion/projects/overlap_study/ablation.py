@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from instancediffusion.adapter import InstanceAdapter
+from instancediffusion.choices import MERGE_RULES
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import PictureJudge, Seen
 from instancediffusion.evaluation.orders import Row
@@ -101,7 +102,7 @@ ROWS: dict[str, Ablation] = {
     "order_guidance": Ablation("with order guidance 1.5", values={"order_guidance_scale": 1.5}),
     **{
         f"mis_{rule}": Ablation(f"Multi-instance Sampler, {rule} merge", values={"mis_merge": rule, **ALONE})
-        for rule in ("mean", "crop", "layered")
+        for rule in MERGE_RULES
     },
     "no_mis": Ablation("without the Multi-instance Sampler", values={"mis_fraction": 0.0}),
     "no_guidance": Ablation("without guidance", values={"guidance_scale": 1.0}),

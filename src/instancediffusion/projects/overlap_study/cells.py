@@ -23,7 +23,7 @@ class Cell:
         key: its name, unique in the study.
         suite: one of `SUITES`.
         section: the part of the report it counts in, such as "test2".
-        scene: what the model is told when the order is told, too.
+        scene: what the model is given when the order is given, too.
         truth: what the picture is measured against, in the depth order that is asked for. Its instances are the
             scene's first ones; the scene may hold more (boxes of parts).
         seed: of the start noise.
@@ -47,5 +47,5 @@ class Cell:
     targets: tuple[int, ...] = ()
 
     def asked(self, *, order: bool) -> Scene:
-        """Return the scene as a model is told it, with or without its depth order."""
+        """Return the scene as a model is given it, with or without its depth order."""
         return self.scene if order else without_order(self.scene)

@@ -21,7 +21,7 @@ class Compared:
         name: short, for commands and files.
         title: for people.
         values: fields of `GenerationSettings` in place of the model's own.
-        order: whether the depth order is told. Without it both orders of a layout are one and the same request, so
+        order: whether the depth order is given. Without it both orders of a layout are one and the same request, so
             that no pair can come out right: of such a row only prior bias, blend and what is visible say something.
     """
 

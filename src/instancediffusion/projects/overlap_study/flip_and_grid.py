@@ -55,7 +55,7 @@ def grid_cells(world: World, count: int, kinds: Sequence[str] = KINDS) -> Iterat
 def both_orders(
     world: World, items: Sequence[Item], key: str, suite: str, seed: int, factors: dict[str, str], kinds: Sequence[str]
 ) -> Iterator[Cell]:
-    """Yield a layout in both orders of its first two objects, told by each kind of location, or "box+mask" by both."""
+    """Yield a layout in both orders of its first two objects, given by each kind of location, or "box+mask" by both."""
     ground = world.backgrounds[seed % len(world.backgrounds)].name
     others = list(range(2, len(items)))
     samples = [compose(world, items, [*ranks, *others], ground, seed=seed) for ranks in ((1, 0), (0, 1))]

@@ -14,7 +14,7 @@ from .composites import Item, compose, placed_box
 TRIES = 200
 NEAR_ENOUGH = 0.02
 LEAST_FREE = 0.25
-"""Share of each object that no other one covers, in whatever order: nobody is buried."""
+"""Share of each object that no other one covers, in whatever order: none is buried."""
 
 
 def random_items(
@@ -90,7 +90,7 @@ def _slide(world: World, rng: np.random.Generator, first: Item, second: Item, io
 
 
 def _others(world: World, rng: np.random.Generator, items: list[Item], count: int) -> list[Item] | None:
-    """Add objects of other kinds that touch nobody."""
+    """Add objects of other kinds that touch no other."""
     for _ in range(count - len(items)):
         for _ in range(TRIES):
             new = _described(world, rng, float(rng.uniform(0.18, 0.26)))

@@ -34,7 +34,7 @@ class Request:
     """One picture to make.
 
     Attributes:
-        scene: what the model is told.
+        scene: what the model is given.
         truth: what it is scored against, with the world's own picture of it.
         seed: of the start noise.
         box: (4,) x0 y0 x1 y1 fractions, where the object is asked for.

@@ -1,4 +1,4 @@
-"""How a composed layout is told: the same in every depth order but for the order itself."""
+"""How a composed layout is given: the same in every depth order but for the order itself."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, T5GemmaConfig
 from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
 from instancediffusion.adapter import InstanceAdapter, graft, grounding
-from instancediffusion.adapter.backbones import backbone_of, core_network
+from instancediffusion.adapter.backbones import BACKBONES, backbone_of, core_network
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.errors import ModelError
 from instancediffusion.pipeline import InstanceDiffusionPipeline
@@ -266,7 +266,8 @@ def test_texts_and_time_of_a_transformer_are_those_of_its_pipeline(prx_pipeline)
         backbone.encode(prx_pipeline, ["cat"], clip_skip=1)
 
 
-def test_the_pipeline_says_what_it_does_not_draw_with(prx_pipeline):
+def test_the_pipeline_says_what_it_does_not_draw_with(prx_pipeline, monkeypatch):
+    monkeypatch.setattr(type(BACKBONES["prx"]), "in_pipeline", False)
     parts = {name: getattr(prx_pipeline, name) for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
     with pytest.raises(ModelError, match=r"unet: a PRXTransformer2DModel is of PRX: adapters go on it, and this pipe"):
         InstanceDiffusionPipeline(unet=prx_pipeline.transformer, adapter=None, **parts)

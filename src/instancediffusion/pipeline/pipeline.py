@@ -510,7 +510,7 @@ class InstanceDiffusionPipeline(
             channels, cell = latent_channels(self.unet), self.latent_px
             check_noise(given, [(channels, r.size[0] // cell, r.size[1] // cell) for r in requests])
         watch = Watch(self, callback_on_step_end, callback_on_step_end_tensor_inputs, preview, preview_every)
-        scheduler = scheduler_for(chosen, self.scheduler)
+        scheduler = scheduler_for(chosen, self.scheduler, flow=self.backbone.flow)
         self._warn(prompts.texts, [instance.caption for s in scenes for instance in s.instances])
         self._interrupt = False
         self._num_timesteps = chosen.num_inference_steps

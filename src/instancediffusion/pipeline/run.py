@@ -57,13 +57,13 @@ def steps_of(settings: GenerationSettings) -> Steps:
     return Steps(settings.num_inference_steps, settings.timesteps, settings.sigmas)
 
 
-def scheduler_for(settings: GenerationSettings, model_scheduler: Scheduler) -> Scheduler:
+def scheduler_for(settings: GenerationSettings, model_scheduler: Scheduler, *, flow: bool = False) -> Scheduler:
     """The scheduler of a run.
 
     Raises:
         SettingsError: it does not fit the model, has fewer steps than are asked for, or takes no such list of steps.
     """
-    scheduler = build_scheduler(settings.scheduler, model_scheduler)
+    scheduler = build_scheduler(settings.scheduler, model_scheduler, flow=flow)
     if settings.timesteps is not None or settings.sigmas is not None:
         steps_of(settings).set_on(copy.deepcopy(scheduler))
         return scheduler

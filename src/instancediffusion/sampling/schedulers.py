@@ -14,6 +14,7 @@ from torch import Tensor
 
 from instancediffusion.choices import SCHEDULERS, scheduler_name
 from instancediffusion.errors import SettingsError
+from instancediffusion.sampling.flow_matching import FlowMatching, flow_matching
 from instancediffusion.sampling.noise import copy_generator
 
 # A diffusers scheduler. The classes share an interface by custom, not by type.
@@ -72,12 +73,13 @@ class Steps:
         return int(scheduler.num_inference_steps or len(given[name]))
 
 
-def build_scheduler(name: str | None, model_scheduler: Scheduler) -> Scheduler:
+def build_scheduler(name: str | None, model_scheduler: Scheduler, *, flow: bool = False) -> Scheduler:
     """A scheduler of the named kind for the noise schedule the model was trained with.
 
     Args:
         name: one of `SCHEDULERS`, or None for a copy of the model's own.
         model_scheduler: the model's own scheduler; it is not changed.
+        flow: the model was trained by flow matching; see `flow_matching`.
 
     Returns:
         A new scheduler without history.
@@ -86,6 +88,8 @@ def build_scheduler(name: str | None, model_scheduler: Scheduler) -> Scheduler:
         SettingsError: the name is unknown (the message lists the names and the nearest one), its class needs a
             library that is not installed, or the model's own scheduler is not for models of this kind.
     """
+    if flow:
+        return flow_matching(name, model_scheduler)
     if name is None:
         check_scheduler(model_scheduler)
         return copy.deepcopy(model_scheduler)
@@ -149,7 +153,7 @@ def keep_latents(scheduler: Scheduler) -> None:
     Every other scheduler that is built `from_config` of this one then knows it, too, and so does a saved folder.
     """
     config = getattr(scheduler, "config", None)
-    if config is None or config.get("clip_sample") is False:
+    if config is None or config.get("clip_sample") is False or "Flow" in type(scheduler).__name__:
         return
     scheduler.register_to_config(clip_sample=False)
     # What stands there was the class's default is left out by `from_config`.
@@ -262,6 +266,8 @@ def clean_estimate(scheduler: Scheduler, model_input: Tensor, prediction: Tensor
         prediction: the (guided) output of the network, of the same shape.
         timestep: 0-dim; between two training steps the schedule is interpolated.
     """
+    if isinstance(scheduler, FlowMatching):
+        return scheduler.clean(model_input, prediction, timestep)
     # On the CPU: not every device has double precision.
     alphas = scheduler.alphas_cumprod.to("cpu", torch.float64)
     position = timestep.to("cpu", torch.float64).clamp(0, len(alphas) - 1)

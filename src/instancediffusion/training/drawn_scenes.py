@@ -42,7 +42,7 @@ def open_world(config: WorldConfig) -> World:
     if not _OPENERS:
         raise SettingsError(
             "world: nothing draws scenes here; give the stage a `world`, or name what opens one by "
-            "`training.scenes.register_world`"
+            "`training.drawn_scenes.register_world`"
         )
     return _OPENERS[-1](config.options)
 

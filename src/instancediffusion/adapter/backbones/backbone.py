@@ -39,6 +39,7 @@ class Backbone(ABC):
         text_encoders: the classes of text encoders, in the same way.
         stock: by the class that is put on a part of the network, the class that `remove` puts back.
         upcasts_vae: the autoencoder computes in float32 whatever its type, as half precision overflows.
+        flow: it was trained by flow matching, and predicts the velocity noise - x0.
         in_pipeline: `InstanceDiffusionPipeline` draws with it.
     """
 
@@ -48,6 +49,7 @@ class Backbone(ABC):
     text_encoders: ClassVar[tuple[str, ...]]
     stock: ClassVar[Mapping[type[nn.Module], type[nn.Module]]]
     upcasts_vae: ClassVar[bool] = False
+    flow: ClassVar[bool] = False
     in_pipeline: ClassVar[bool] = True
 
     @abstractmethod

@@ -29,6 +29,9 @@ from .backbone import Backbone
 TRAINING_STEPS = 1000
 """Timesteps of schedulers count to here; the network's go from 0 to 1."""
 
+NATIVE_SIDE = 64
+"""Side in latents of the pictures that diffusers' `PRXPipeline` makes where no size is given."""
+
 _ARGUMENTS = ("hidden_states", "timestep", "encoder_hidden_states", "attention_mask", "attention_kwargs", "return_dict")
 
 
@@ -91,7 +94,7 @@ class _Tell:
 class PRX(Backbone):
     """`PRXTransformer2DModel`; text is encoded by T5Gemma, and a caption by the mean of its tokens.
 
-    `InstanceDiffusionPipeline` does not draw with it: its schedulers are those of flow matching.
+    It is trained by flow matching: its scheduler is a `FlowMatchEulerDiscreteScheduler`.
     """
 
     name: ClassVar = "prx"
@@ -99,7 +102,7 @@ class PRX(Backbone):
     network: ClassVar = PRXTransformer2DModel.__name__
     text_encoders: ClassVar = ("T5GemmaEncoder",)
     stock: ClassVar = {GroundedPRXBlock: PRXBlock}
-    in_pipeline: ClassVar = False
+    flow: ClassVar = True
 
     def fits(self, network: nn.Module) -> bool:
         """Whether it is such a transformer."""
@@ -149,6 +152,10 @@ class PRX(Backbone):
         """The side of a patch."""
         return int(network.config.patch_size)
 
+    def native_side(self, network: Any) -> int:  # noqa: ARG002
+        """512 pixels; the network does not tell."""
+        return NATIVE_SIDE
+
     def encode(
         self,
         pipeline: Any,
@@ -158,14 +165,27 @@ class PRX(Backbone):
         clip_skip: int | None = None,
         device: torch.device | str | None = None,
     ) -> TextBank:
-        """By diffusers' `PRXPipeline`; what is beyond a text's end is left out, as its attention mask does.
+        """As diffusers' `PRXPipeline` does; what is beyond a text's end is left out, as its attention mask does.
 
         A caption's feature is the mean of its tokens' (the encoder has no pooled state).
+
+        Raises:
+            ModelError: a layer is to be skipped, or ftfy, which texts are cleaned with, is not installed.
         """
         if clip_skip:
             raise ModelError("clip_skip: PRX attends to the last layer of its text encoder; leave it out")
         distinct = list(dict.fromkeys(texts))
-        states, mask, _, _ = pipeline.encode_prompt(distinct, device, do_classifier_free_guidance=False)
+        read = pipeline.tokenizer(
+            _cleaned(pipeline, distinct),
+            padding="max_length",
+            max_length=pipeline.tokenizer.model_max_length,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        device = device or pipeline._execution_device
+        ids, mask = read["input_ids"].to(device), read["attention_mask"].bool().to(device)
+        states = pipeline.text_encoder(input_ids=ids, attention_mask=mask)["last_hidden_state"]
         kept = [own[there] for own, there in zip(states, mask, strict=True)]
         return TextBank(
             nn.utils.rnn.pad_sequence(kept, batch_first=True),
@@ -206,3 +226,14 @@ class PRX(Backbone):
             **(inputs or {}),
         )[0]
         return predicted
+
+
+def _cleaned(pipeline: Any, texts: Sequence[str]) -> list[str]:
+    """Texts as the network was trained on: `PRXPipeline` cleans them as DeepFloyd does."""
+    from diffusers.pipelines.prx.pipeline_prx import TextPreprocessor  # it loads the text encoder's code
+
+    clean = (getattr(pipeline, "text_preprocessor", None) or TextPreprocessor()).clean_text
+    try:
+        return [clean(text) for text in texts]
+    except NameError as error:  # the module does without ftfy until a text is cleaned
+        raise ModelError("prompt: PRX was trained on texts that ftfy cleans; pip install ftfy") from error

@@ -174,6 +174,7 @@ def main() -> None:
     print(f"| lines, all and of the median module | {sum(counts)}, {counts[len(counts) // 2]} |")
     print(f"| names that occur more than once, and files that have them | {len(repeated)}, {sum(repeated.values())} |")
     print(f"| modules under {TINY} lines, `__init__` aside | {len(tiny)} |")
+    print(f"| lines of the commands (`cli`) | {sum(n for path, n in lines.items() if path.startswith('cli/'))} |")
     print(f"| modules of {', '.join(WAY)} that read a `z_order` | {len(orders)} |")
     details += [
         ("names that occur more than once", [f"{name} x{repeated[name]}" for name in sorted(repeated)]),

@@ -5,6 +5,7 @@ The layers are import-linter's (`make imports`). This looks inside a layer, too,
 
 import ast
 import sys
+from collections import Counter
 from importlib import import_module
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -73,6 +74,22 @@ def test_deferred_imports_and_imports_of_types_count(tmp_path):
     assert circles(imports(tmp_path)) == {frozenset({"p.a", "p.b", "p.c"})}
     (tmp_path / "p" / "c.py").write_text("")
     assert not circles(imports(tmp_path))
+
+
+RECUR = {
+    # A format has the name of its file in each registry, a command that of what it runs.
+    *("coco", "labelme", "label_studio", "native"),
+    *("annotate", "evaluate", "judge", "world"),
+    # The protocol and what fills it; the value and its schedule.
+    *("denoiser", "grounding"),
+}
+"""Names that more than one module has, on purpose."""
+
+
+def test_a_name_occurs_once():
+    """Who looks for a file finds one."""
+    names = Counter(path.stem for path in SOURCE.rglob("*.py") if not path.stem.startswith("__"))
+    assert {name for name, count in names.items() if count > 1} <= RECUR
 
 
 OLD = [*moved.MODULES.items(), ("worlds.catalogue.food", "projects.emoji_world.catalogue.food")]

@@ -26,7 +26,6 @@ def scene_of(*instances):
 def stock(prx_pipeline):  # noqa: F811
     """diffusers' pipeline, whose latents are a quarter of the pictures' sides."""
     prx_pipeline.register_modules(vae=tiny_vae())
-    prx_pipeline.vae_scale_factor = 4
     return prx_pipeline
 
 

@@ -11,7 +11,9 @@ from instancediffusion.conditioning.attention_mask import AttentionBias
 
 
 class GatedSelfAttention(nn.Module):
-    """x <- x + s tanh(a) SelfAttn(LN[x; o])_x ; x <- x + s tanh(d) FF(LN x), with o = Linear(tokens).
+    """x <- x + s tanh(a) (SelfAttn(LN[x; o])_x + R r) ; x <- x + s tanh(d) FF(LN x), with o = Linear(tokens).
+
+    R r are box-relative values, ours; layers of published weights have no R.
 
     Only the rows of x are queried; the rows of the tokens would be thrown away. Layer normalisation is per
     row, so the keys and values of the tokens depend on neither x nor the time step: `keys_values` computes

@@ -7,6 +7,7 @@ whatever is stated beside it.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,13 +24,29 @@ class Preset:
         name: in small letters, for calls and commands.
         help: what it is for, one line.
         values: fields of `GenerationSettings` in place of the model's own.
+        shares: by field, how much of the model's own value it may be at most: models differ in how many steps they
+            need, and those that are drawn without instances alone need none of that.
+        whole: fields that stay as they are where the model's own value is 1. A model that is told its instances in all
+            steps was trained with them and draws worse without, where a base model that takes over draws as ever.
         few_step: with a LoRA file that was distilled to few steps, those of `FEW_STEP` come on top.
     """
 
     name: str
     help: str
     values: Mapping[str, Any] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    whole: tuple[str, ...] = ()
     few_step: bool = False
+
+    def on(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """What it replaces of a model's own settings, given by name."""
+        chosen = {name: value for name, value in self.values.items() if name not in self.whole or own[name] != 1}
+        for name, share in self.shares.items():
+            most = share * own[name]
+            if isinstance(chosen[name], int):
+                most = max(math.floor(most + 0.5), min(FEWEST_STEPS, own[name]))
+            chosen[name] = min(chosen[name], most)
+        return chosen
 
 
 PUBLISHED_INFERENCE: Mapping[str, Any] = {
@@ -47,6 +64,9 @@ values)."""
 _NO_LISTS = {"timesteps": None, "sigmas": None}
 """Lists of noise levels, which a model may state, would decide the number of steps."""
 _NO_SHORT_CUT = {"guidance_start": 0.0, "guidance_end": 1.0, "cache_interval": 1}
+
+FEWEST_STEPS = 4
+"""A share of a model's steps is no less than these, or all."""
 
 PRESETS: dict[str, Preset] = {}
 """The presets by name; `settings.register_preset` adds others."""
@@ -96,6 +116,8 @@ for _preset in (
             "guidance_end": 0.8,
             "cache_interval": 1,
         },
+        shares={"num_inference_steps": 0.8, "mis_fraction": 1.0},
+        whole=("grounding_fraction",),
         few_step=True,
     ),
     Preset(
@@ -113,6 +135,8 @@ for _preset in (
             "guidance_end": 0.6,
             "cache_interval": 2,
         },
+        shares={"num_inference_steps": 0.4, "mis_fraction": 1.0},
+        whole=("grounding_fraction",),
         few_step=True,
     ),
 ):

@@ -530,7 +530,8 @@ class GenerationSettings:
         """
         chosen = find_preset(name)
         few = few_step_settings(loras) if chosen.few_step else {}
-        return (base or cls()).replace(**{**chosen.values, **few})
+        own = base or cls()
+        return own.replace(**{**chosen.on(vars(own)), **few})
 
 
 def register_preset(preset: Preset) -> Preset:

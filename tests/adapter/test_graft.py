@@ -41,7 +41,8 @@ def test_new_adapter_changes_nothing(unet, x):
     before = call(unet, x)
     adapter = InstanceAdapter.for_unet(unet, token_dim=24, caption_dim=32, hidden_dim=40)
     adapter.graft(unet)
-    torch.testing.assert_close(call(unet, x, grounding_of(adapter)), before, atol=1e-6, rtol=0)
+    # Up to rounding: a grafted UNet's convolutions are computed in other ways.
+    torch.testing.assert_close(call(unet, x, grounding_of(adapter)), before, atol=1e-5, rtol=0)
 
 
 def test_trained_adapter_changes_the_picture(unet, x):

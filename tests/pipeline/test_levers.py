@@ -6,8 +6,9 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
+from torch._dynamo.testing import CompileCounter
 
 from instancediffusion.cli import cli
 from instancediffusion.errors import SettingsError
@@ -93,14 +94,59 @@ def test_deep_features_need_a_bare_unet(pipe):
         latents(own, cache_interval=2)
 
 
+def test_a_small_decoder_takes_the_place_of_the_autoencoder(pipe):
+    """A TAESD-class one: other pixels of the same latents and size."""
+    levels = len(pipe.vae.config.block_out_channels)
+    small = AutoencoderTiny(
+        encoder_block_out_channels=(8,) * levels,
+        decoder_block_out_channels=(8,) * levels,
+        num_encoder_blocks=(1,) * levels,
+        num_decoder_blocks=(1,) * levels,
+        latent_channels=pipe.vae.config.latent_channels,
+        scaling_factor=pipe.vae.config.scaling_factor,
+    ).eval()
+    own = copy.deepcopy(pipe)
+    own.vae = small
+    usual, other = pipe(scene_of(2), **CALL), own(scene_of(2), **CALL)
+    assert torch.equal(usual.latents, other.latents)
+    assert usual.images[0].size == other.images[0].size
+    assert usual.images[0].tobytes() != other.images[0].tobytes()
+
+
+@pytest.mark.slow
+def test_two_graphs_are_all_that_is_compiled(pipe):
+    """With instances and without: no break in either, and none anew in later steps."""
+    own, counter = copy.deepcopy(pipe), CompileCounter()
+    options = {"mis_fraction": 0.0, "grounding_fraction": 0.5}
+    torch._dynamo.reset()
+    own.unet.compile(backend=counter, fullgraph=True)
+    compiled = latents(own, **options)
+    assert counter.frame_count == 2
+    torch.testing.assert_close(compiled, latents(pipe, **options), rtol=0, atol=1e-5)
+    latents(own, scene_of(3), **options, num_inference_steps=8)
+    assert counter.frame_count == 2
+
+
 def test_explicit_settings_win_over_a_preset_and_that_over_the_model(pipe):
     out = pipe(scene_of(2), preset="fast", seed=0, num_inference_steps=2, output_type="latent")
     assert out.settings == GenerationSettings.preset("fast", pipe.default_settings).replace(num_inference_steps=2)
-    own = GenerationSettings(num_inference_steps=3, guidance_scale=3.0, timesteps=(900, 500, 100))
+    own = GenerationSettings(num_inference_steps=30, guidance_scale=3.0, timesteps=(900, 500, 100))
     chosen = GenerationSettings.preset("fast", own)
     assert (chosen.num_inference_steps, chosen.timesteps, chosen.guidance_scale) == (10, None, 3.0)
     with pytest.raises(SettingsError, match=r"preset: 'fats' is not one of exact.*did you mean 'fast'"):
         pipe(scene_of(2), preset="fats")
+
+
+@pytest.mark.parametrize(("own", "steps"), [(50, 10), (25, 10), (16, 6), (8, 4), (3, 3)])
+def test_presets_are_cheaper_than_the_model_they_are_for(own, steps):
+    """Whatever a model needs; and one that is told its instances throughout stays so."""
+    model = GenerationSettings(num_inference_steps=own, grounding_fraction=1.0, mis_fraction=0.0)
+    fast, balanced = (GenerationSettings.preset(name, model) for name in ("fast", "balanced"))
+    assert fast.num_inference_steps == steps <= balanced.num_inference_steps <= own
+    assert {each.grounding_fraction for each in (fast, balanced)} == {1.0}
+    assert {each.mis_fraction for each in (fast, balanced)} == {0.0}
+    other = GenerationSettings.preset("fast", model.replace(grounding_fraction=0.9, mis_fraction=0.1))
+    assert (other.grounding_fraction, other.mis_fraction) == (0.6, 0.1)
 
 
 def test_a_preset_of_ones_own(pipe):

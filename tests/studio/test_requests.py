@@ -73,7 +73,7 @@ def test_presets_are_settings_of_any_model(name, steps, mis, decay):
         num_inference_steps=steps, mis_fraction=mis, grounding_fraction=0.5, grounding_decay_fraction=decay
     )
     made = plan_of(scene_of(1), {"preset": name}, defaults, LIMITS).cells[0].settings
-    assert made == (defaults if name == controls.OWN else defaults.replace(**PRESETS[name].values))
+    assert made == (defaults if name == controls.OWN else defaults.replace(**PRESETS[name].on(vars(defaults))))
 
 
 def test_every_control_is_a_setting_whose_choices_it_takes():

@@ -7,6 +7,7 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional
 
+from instancediffusion.adapter.kernels import attention, takes_blocks
 from instancediffusion.conditioning.attention_mask import AttentionBias
 
 
@@ -125,8 +126,11 @@ def attend(
     """
     if bias is not None and _apart(query, bias):
         return _attend_apart(query, keys, values, token_keys, token_values, bias.tokens)
-    mask = None if bias is None else bias.to(query.dtype).joined(keys.shape[-2])
+    length = keys.shape[-2]
     keys, values = torch.cat([keys, token_keys], -2), torch.cat([values, token_values], -2)
+    if bias is None or bias.visual is None:
+        return attention(query, keys, values, None if bias is None else bias.tokens)
+    mask = bias.to(query.dtype).joined(length)
     attended: Tensor = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
     return attended
 
@@ -138,6 +142,7 @@ def _apart(query: Tensor, bias: AttentionBias) -> bool:
         and bias.visual is None
         and bias.tokens.shape[-2] > 1
         and query.shape[-2] >= LEAST_APART
+        and not takes_blocks(query)
         and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
     )
 

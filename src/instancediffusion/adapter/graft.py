@@ -65,7 +65,8 @@ class Graft:
         for module in self.unet.modules():
             if type(module) in self.backbone.stock:
                 module.__class__ = self.backbone.stock[type(module)]
-                module.__dict__.pop("grounding_layer", None)
+                for ours in ("grounding_layer", "_kept"):
+                    module.__dict__.pop(ours, None)
         self.unet.__dict__.pop(_RECORD, None)
         self.unet.__dict__.pop("_repeated_blocks", None)
         if self.blocks_repeated is not None:

@@ -44,6 +44,12 @@ def scale_low_frequencies(features: Tensor, scale: Tensor) -> Tensor:
         (B, C, H, W) of the type of `features`.
     """
     basis = _basis(features.shape[-2], features.shape[-1], features.device)
+    if features.stride(1) == 1:  # channels last: the same products the other way round, and no copies
+        rows = features.permute(0, 2, 3, 1).flatten(1, 2).float()
+        with torch.autocast(features.device.type, enabled=False):
+            change = basis.T @ (basis @ rows)
+        change = change * ((scale.float() - 1) / rows.shape[1])
+        return features + change.to(features.dtype).transpose(1, 2).unflatten(-1, features.shape[-2:])
     flat = features.flatten(2).float()
     with torch.autocast(features.device.type, enabled=False):  # sums over a whole map need float32
         change = (flat @ basis.T) @ basis

@@ -18,6 +18,7 @@ from instancediffusion.errors import InstanceDiffusionError, SceneError, Setting
 
 from .click_types import Group
 from .defaults import PREFIX, default_map, name_variables, read_defaults
+from .libraries import runs_one_command
 
 # Name -> what `--help` says. The command is the attribute of that name in the module of that name in this package.
 COMMANDS = {
@@ -141,6 +142,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         # A file name that the terminal's encoding lacks is shown by its numbers, rather than ending the work.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if args is None:
+        runs_one_command()
     cli.main(args=None if args is None else list(args), prog_name="instancediffusion")
     sys.exit(0)
 

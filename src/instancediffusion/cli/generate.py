@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from instancediffusion.errors import Problem, SettingsError
 
 from .additions_options import additions_options
 from .click_types import Output, SceneSource
-from .libraries import quieten_libraries, uncollected
+from .libraries import quieten_libraries, uncollected, unloaded
 from .model_options import engine_options, model_options
 from .progress import Reporter
 from .reading_options import reading_options
@@ -188,7 +189,7 @@ class _Run:
 
     def into(self, output: Path, outcome: Outcome, say: Reporter, *, batch_size: int, overwrite: bool) -> None:
         """Make what is missing in a folder. The model is opened before anything is written."""
-        with uncollected():
+        with uncollected(), unloaded() if self._is_plain else nullcontext():
             quieten_libraries(bars=say.watched)
             from instancediffusion.checkpoints import local_adapter, weights_sha256
             from instancediffusion.pipeline.loading import local_model, model_defaults
@@ -218,6 +219,13 @@ class _Run:
             job.folder.run.settle()
             if job.pending and total:
                 self._make(pipeline, job, outcome, say, batch_size=batch_size, record=record)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the model in the package draws new scenes with its own sampler, and nothing is added to it."""
+        own = self.model == "mini" and self.adapter is None and self.refiner is None and self.engine is None
+        told = any(item.model or item.settings for item in self.inputs) or self.options.get("scheduler") is not None
+        return own and not told and self.additions == Additions()
 
     @staticmethod
     def _tell(jobs: Sequence[Job], outcome: Outcome, say: Reporter) -> None:

@@ -87,7 +87,7 @@ def pictures(
     for name in presets:
         preset = find_preset(name)
         for lever, fields in LEVERS.items():
-            values = {field: value for field, value in preset.values.items() if field in fields}
+            values = {field: value for field, value in preset.on(vars(own)).items() if field in fields}
             cases.setdefault(f"{name}: {lever} alone", own.replace(**values))
         cases[name] = GenerationSettings.preset(name, own)
     reference: tuple[float, np.ndarray[Any, Any]] | None = None

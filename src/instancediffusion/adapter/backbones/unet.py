@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from instancediffusion.adapter.grounding import Grounding
+from instancediffusion.adapter.kernels import QuickConvolution, attention
 from instancediffusion.conditioning.text import TextBank, encode_texts
 from instancediffusion.errors import ModelError
 
@@ -41,6 +42,21 @@ class GroundedTransformer(Transformer2DModel):
             sized = grounding.on_map(len(hidden_states), height, width)
             kwargs["cross_attention_kwargs"] = {**given, "grounding": sized}
         return super().__call__(hidden_states, *args, **kwargs)
+
+    def _get_output_for_continuous_inputs(
+        self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
+    ) -> Tensor:
+        """As the stock transformer, which first brings what comes out of its blocks, channels last, to another order.
+
+        A processor's convolutions take it as it is.
+        """
+        if self.use_linear_projection or hidden_states.device.type != "cpu":
+            stock = super()._get_output_for_continuous_inputs
+            found: Tensor = stock(hidden_states, residual, batch_size, height, width, inner_dim)
+            return found
+        hidden_states = hidden_states.reshape(batch_size, height, width, inner_dim).permute(0, 3, 1, 2)
+        projected: Tensor = self.proj_out(hidden_states)
+        return projected + residual
 
 
 class GroundedBlock(BasicTransformerBlock):
@@ -84,7 +100,10 @@ class GroundedSelfAttention(Attention):
     ) -> Tensor:
         """As the stock attention; `gated` comes from `GroundedBlock`, and `prompt` is not for it."""
         del prompt
-        attended: Tensor = super().__call__(hidden_states, *args, **kwargs)
+        if hidden_states.dtype == torch.bfloat16 and hidden_states.device.type == "cpu" and self._is_own(args, kwargs):
+            attended = self._attend(hidden_states)
+        else:
+            attended = super().__call__(hidden_states, *args, **kwargs)
         if gated is None:
             return attended
         grounding, name, residual = gated
@@ -94,6 +113,20 @@ class GroundedSelfAttention(Attention):
                 "instances need all of them: take that patch off"
             )
         return attended + grounding.change(name, residual + attended)
+
+    def _is_own(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether nothing but the visual tokens has a say in it."""
+        return is_plain(self) and all(given is None for given in (*args, *kwargs.values()))
+
+    def _attend(self, hidden_states: Tensor) -> Tensor:
+        """As the stock processor, by our own attention; (B, L, C)."""
+        query, keys, values = (_split(part(hidden_states), self.heads) for part in (self.to_q, self.to_k, self.to_v))
+        attended = attention(query, keys, values).transpose(1, 2).flatten(2)
+        attended = self.to_out[1](self.to_out[0](attended))
+        if self.residual_connection:
+            attended = attended + hidden_states
+        scaled: Tensor = attended / self.rescale_output_factor
+        return scaled
 
 
 class UngroundedAttention(Attention):
@@ -114,22 +147,21 @@ class UngroundedAttention(Attention):
         if prompt is None or encoder_hidden_states is None or not is_plain(self):
             result: Tensor = super().__call__(hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
             return result
-        query, (keys, values) = self._split(self.to_q(hidden_states)), prompt
+        query, keys, values = (_split(rows, self.heads) for rows in (self.to_q(hidden_states), *prompt))
         if attention_mask is not None:
-            attention_mask = self.prepare_attention_mask(attention_mask, keys.shape[1], len(keys))
+            attention_mask = self.prepare_attention_mask(attention_mask, keys.shape[2], len(keys))
             attention_mask = attention_mask.view(len(keys), self.heads, -1, attention_mask.shape[-1])
-        attended = functional.scaled_dot_product_attention(
-            query, self._split(keys), self._split(values), attn_mask=attention_mask
-        )
+        attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=attention_mask)
         attended = self.to_out[1](self.to_out[0](attended.transpose(1, 2).flatten(2)))
         if self.residual_connection:
             attended = attended + hidden_states
         scaled: Tensor = attended / self.rescale_output_factor
         return scaled
 
-    def _split(self, rows: Tensor) -> Tensor:
-        """(B, S, C) -> (B, heads, S, C / heads)."""
-        return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+def _split(rows: Tensor, heads: int) -> Tensor:
+    """(B, S, C) -> (B, heads, S, C / heads)."""
+    return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def is_plain(attention: Attention) -> bool:
@@ -233,6 +265,7 @@ class UNetBackbone(Backbone):
         GroundedBlock: BasicTransformerBlock,
         GroundedSelfAttention: Attention,
         UngroundedAttention: Attention,
+        QuickConvolution: nn.Conv2d,
     }
 
     def fits(self, network: nn.Module) -> bool:
@@ -263,10 +296,12 @@ class UNetBackbone(Backbone):
             )
 
     def attach(self, network: nn.Module) -> Sequence[RemovableHandle]:
-        """Transformers tell the size of their map; cross-attention takes the keys of the texts."""
+        """Transformers tell the size of their map; cross-attention takes the keys of the texts; convolutions choose."""
         for module in network.modules():
             if type(module) is Transformer2DModel:
                 module.__class__ = GroundedTransformer
+            elif type(module) is nn.Conv2d and module.kernel_size == (3, 3):
+                module.__class__ = QuickConvolution
         for _, block in transformer_blocks(network):
             if block.attn2 is not None:
                 block.attn2.__class__ = UngroundedAttention
@@ -350,8 +385,11 @@ class UNetBackbone(Backbone):
     ) -> Tensor:
         """By `cross_attention_kwargs`, which UNet and transformers hand down to blocks."""
         told = {**(attention or {}), "grounding": grounding, "prompt_keys_values": dict(text_keys or {})}
+        sample = sample.to(context.dtype)
+        if sample.device.type == "cpu":  # its convolutions, and then all layers between them, keep that order
+            sample = sample.contiguous(memory_format=torch.channels_last)
         predicted: Tensor = network(
-            sample.to(context.dtype),
+            sample,
             timestep,
             encoder_hidden_states=context,
             cross_attention_kwargs=told,

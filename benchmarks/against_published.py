@@ -198,8 +198,10 @@ def main() -> None:
             for key, run in cases.items():
                 start = clock()
                 run()
+                seconds = clock() - start
+                print(f"turn {turn}: {', '.join(key)} {seconds:.3f} s", file=sys.stderr, flush=True)
                 if turn:
-                    took[key].append(clock() - start)
+                    took[key].append(seconds)
         rates = ", ".join(f"{rate(getattr(torch, n), clock):.0f} GFLOP/s in {n}" for n in ("float32", "bfloat16"))
     print(f"{options.threads} threads, {options.clock} clock, median of {options.repeats}; matrix product {rates}\n")
     report({key: statistics.median(values) for key, values in took.items()})

@@ -103,7 +103,7 @@ for _preset in (
     ),
     Preset(
         "balanced",
-        "A multistep solver and cheap layers: a fraction of the published cost.",
+        "A multistep solver, cheap layers, deep features in every other call: a fraction of the published cost.",
         {
             "scheduler": "dpm++_2m",
             "num_inference_steps": 20,
@@ -113,8 +113,8 @@ for _preset in (
             "mis_fraction": 0.2,
             "mis_merge": "layered",
             "guidance_start": 0.0,
-            "guidance_end": 0.8,
-            "cache_interval": 1,
+            "guidance_end": 1.0,
+            "cache_interval": 2,
         },
         shares={"num_inference_steps": 0.8, "mis_fraction": 1.0},
         whole=("grounding_fraction",),
@@ -122,7 +122,7 @@ for _preset in (
     ),
     Preset(
         "fast",
-        "Few steps with every short cut there is.",
+        "Few steps with every short cut that does not show.",
         {
             "scheduler": "dpm++_2m",
             "num_inference_steps": 10,
@@ -132,7 +132,7 @@ for _preset in (
             "mis_fraction": 0.2,
             "mis_merge": "layered",
             "guidance_start": 0.0,
-            "guidance_end": 0.6,
+            "guidance_end": 1.0,
             "cache_interval": 2,
         },
         shares={"num_inference_steps": 0.4, "mis_fraction": 1.0},

@@ -124,7 +124,7 @@ def test_maps_known_beforehand_are_those_of_the_unet(pipe, monkeypatch):
         assert seen == set(unets.map_sizes(pipe.unet, side[0] // 4, side[1] // 4))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
 def test_attention_apart_is_attention_together(dtype, tolerance):
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator).to(dtype)  # noqa: E731

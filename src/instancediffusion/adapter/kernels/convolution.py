@@ -47,7 +47,8 @@ class QuickConvolution(nn.Conv2d):
         """How it is computed: `winograd`, `gathered`, or nothing for the library's own way."""
         plain = (self.kernel_size, self.stride, self.padding) == ((3, 3), (1, 1), (1, 1))
         if (
-            not plain
+            torch.compiler.is_compiling()  # the compiler has ways of its own
+            or not plain
             or self.padding_mode != "zeros"
             or (self.dilation, self.groups) != ((1, 1), 1)
             or input.dim() != 4
@@ -67,8 +68,6 @@ class QuickConvolution(nn.Conv2d):
         return "winograd" if pixels >= LEAST_PIXELS and input.shape[2] % 2 == input.shape[3] % 2 == 0 else ""
 
     def _transformed(self, weight: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return winograd_weights(weight)
         if self._kept is not None:
             # What was transformed is held on to, so that its memory cannot have become that of other weights.
             own, version, found = self._kept

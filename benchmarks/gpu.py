@@ -95,7 +95,7 @@ def call_of(
     scenes = [bench_scene(instances)] * batch
     captions = torch.randn(batch, instances, adapter.config.caption_dim, device=device, dtype=dtype)
     grounding = adapter(adapter.locations(scenes), captions, instance_mask="visibility")
-    grounding = grounding.prepared(backbone.map_sizes(unet, side, side)).scaled(float(grounded))
+    grounding = grounding.on_maps(backbone.map_sizes(unet, side, side)).scaled(float(grounded))
     x = torch.randn(batch, unet.config.in_channels, side, side, device=device, dtype=dtype)
     context, timestep = torch.randn(batch, 77, width, device=device, dtype=dtype), torch.tensor(500, device=device)
     keys = backbone.text_keys(unet, context)

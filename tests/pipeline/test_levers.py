@@ -123,7 +123,7 @@ def test_few_graphs_are_all_that_is_compiled(pipe):
     compiled = latents(own, **options)
     graphs = counter.frame_count
     assert 2 <= graphs <= 3
-    torch.testing.assert_close(compiled, latents(pipe, **options), rtol=0, atol=1e-5)
+    torch.testing.assert_close(compiled, latents(pipe, **options), **TOLERANCE)
     latents(own, scene_of(3), **options, num_inference_steps=8)
     assert counter.frame_count == graphs
 

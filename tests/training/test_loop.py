@@ -133,15 +133,14 @@ def test_scores_are_taken_in_time_and_disturb_nothing(drawn, recipe, world, tmp_
 
 
 def test_a_judge_can_be_the_scorer(run, recipe, world, tmp_path):
-    evaluation = pytest.importorskip("instancediffusion.evaluation")
+    judges = pytest.importorskip("instancediffusion.projects.emoji_judge")
+    from instancediffusion.projects.emoji_judge.network import JudgeNetwork
     from instancediffusion.projects.emoji_judge.scorer import JudgeScorer
 
     words = {"kinds": ("disc", "gem"), "colours": ("red",), "side_px": 32}
     torch.manual_seed(0)
-    network = evaluation.judges.network.JudgeNetwork(
-        evaluation.JudgeConfig(**words, widths=(8, 8, 8, 8), depths=(0, 0, 0, 0), hidden=8)
-    )
-    evaluation.Judge(network).save(tmp_path / "judge")
+    network = JudgeNetwork(judges.JudgeConfig(**words, widths=(8, 8, 8, 8), depths=(0, 0, 0, 0), hidden=8))
+    judges.Judge(network).save(tmp_path / "judge")
     scorer = JudgeScorer(tmp_path / "judge", world, 5)
     stages.diffusion(changed(recipe, score_every=6), run, scorer=scorer)
     (scored,) = [line for line in lines(run) if "score/missed" in line]

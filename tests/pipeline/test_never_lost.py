@@ -157,7 +157,7 @@ def test_merged_tokens_are_refused(own):
     block = own.unet.down_blocks[0].attentions[0].transformer_blocks[0]
     inner = block.attn1.forward
     block.attn1.forward = lambda hidden_states, **options: inner(hidden_states[:, ::2], **options)
-    with pytest.raises(ModelError, match="128 of 256 cells, as token merging"):
+    with pytest.raises(ModelError, match="128 of 256 visual tokens, as token merging"):
         latents(own)
 
 

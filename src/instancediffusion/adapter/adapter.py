@@ -110,7 +110,7 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
 
     @classmethod
     def from_config(cls, config: Any = None, **options: Any) -> Any:
-        """Build an adapter of the architecture that a config tells.
+        """Build an adapter of the architecture that a config describes.
 
         Raises:
             ModelError: it is of an earlier version's adapter, which drew pictures of captions outside attention.
@@ -185,7 +185,7 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
             carried = graft_on(unet)
             named = "no adapter" if carried is None else "another adapter"
             raise ModelError(
-                f"unet: it carries {named}, so the places of instances would be ignored; call adapter.graft(unet)"
+                f"unet: it carries {named}, so the locations of instances would be ignored; call adapter.graft(unet)"
             )
         check_grafted(unet, self._layers_by_path)
 
@@ -225,7 +225,7 @@ class InstanceAdapter(PublishedWithCard, ModelMixin, ConfigMixin):
         instance_mask: InstanceMaskRule | None = None,
         kept: Tensor | None = None,
     ) -> Grounding:
-        """Everything the UNet needs of B scenes, computed once for all steps and both branches of guidance.
+        """Everything the UNet needs of B scenes, computed once for all steps and both branches of the guidance.
 
         Args:
             locations: B images of N slots.

@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 TAGS = ("instancediffusion", "layout-to-image", "diffusers")
-ADAPTER_SUMMARY = "An InstanceDiffusion adapter: a caption, a place and a layer for each object of a picture."
+ADAPTER_SUMMARY = "An InstanceDiffusion adapter: a caption, a location and a layer for each object of a picture."
 ADAPTER_USAGE = """
 from instancediffusion import InstanceDiffusionPipeline, load_scene
 
@@ -29,7 +29,7 @@ def model_card(
         summary: one sentence.
         usage: Python that loads it.
         facts: (name, value) rows of a table.
-        base: hub id of the model it was made from, if it is known.
+        base: hub id of the model it was made from, if there is one.
     """
     data = ModelCardData(
         library_name="instancediffusion", pipeline_tag="text-to-image", tags=list(TAGS), base_model=base or None

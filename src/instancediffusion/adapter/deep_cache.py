@@ -106,7 +106,7 @@ class OuterBlocks:
 
 
 class DeepCache:
-    """Calls of one UNet with the same rows: every so many-th is whole, the others are of the outer blocks.
+    """Calls of one UNet with the same batch: every so many-th is whole, the others are of the outer blocks.
 
     Args:
         blocks: of the UNet.

@@ -1,4 +1,4 @@
-"""Gated self-attention between the cells of a feature map and the grounding tokens (paper, section 3.2)."""
+"""Gated self-attention between the visual tokens of a feature map and the grounding tokens (paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class GatedSelfAttention(nn.Module):
 
     R r are box-relative values, ours; layers of published weights have no R.
 
-    Only the rows of x are queried; the rows of the tokens would be thrown away. Layer normalisation is per
-    row, so the keys and values of the tokens depend on neither x nor the time step: `keys_values` computes
-    them once per scene.
+    Only the visual tokens x are queries; what grounding tokens attend to would be thrown away. Layer normalisation is
+    per token, so the keys and values of the grounding tokens depend on neither x nor the time step: `keys_values`
+    computes them once per scene.
     """
 
     def __init__(self, channels: int, token_dim: int, heads: int, relative_values: int = 0) -> None:
@@ -66,7 +66,7 @@ class GatedSelfAttention(nn.Module):
         """What to add to x.
 
         Args:
-            x: (B, L, C) cells of the feature map.
+            x: (B, L, C) visual tokens of the feature map.
             token_keys: (B, T, C) from `keys_values`.
             token_values: (B, T, C) from `keys_values`.
             bias: what is added to the logits; None = nothing.
@@ -96,7 +96,7 @@ class GatedSelfAttention(nn.Module):
 
 
 LEAST_APART = 1024
-"""Fewest visual tokens of a map whose two kinds of keys are attended to apart; below, joining them costs less."""
+"""Fewest visual tokens of a map whose two kinds of keys are attended to separately; below, joining them costs less."""
 
 
 def attend(
@@ -110,8 +110,8 @@ def attend(
     """Attention of visual tokens to themselves and to grounding tokens, under one softmax.
 
     Where the bias is one for each pair of visual and grounding token, a joint one is L x (L + T) numbers, nearly all
-    of them 0. The two kinds of keys are then attended to apart, and joined by the logarithms of the sums that their
-    softmaxes divide by, which is exact. It takes a kernel that tells that logarithm, and has no gradient: CPUs only.
+    of them 0. The two kinds of keys are then attended to separately, and joined by the log-sum-exps of their softmaxes,
+    which is exact. It takes a kernel that returns the log-sum-exp, and has no gradient: CPUs only.
 
     Args:
         query: (B, heads, L, D).
@@ -124,8 +124,8 @@ def attend(
     Returns:
         (B, heads, L, D).
     """
-    if bias is not None and _apart(query, bias):
-        return _attend_apart(query, keys, values, token_keys, token_values, bias.tokens)
+    if bias is not None and _is_separate(query, bias):
+        return _attend_separately(query, keys, values, token_keys, token_values, bias.tokens)
     length = keys.shape[-2]
     keys, values = torch.cat([keys, token_keys], -2), torch.cat([values, token_values], -2)
     if bias is None or bias.visual is None:
@@ -135,7 +135,7 @@ def attend(
     return attended
 
 
-def _apart(query: Tensor, bias: AttentionBias) -> bool:
+def _is_separate(query: Tensor, bias: AttentionBias) -> bool:
     return (
         query.device.type == "cpu"
         and not torch.is_grad_enabled()
@@ -147,15 +147,15 @@ def _apart(query: Tensor, bias: AttentionBias) -> bool:
     )
 
 
-def _attend_apart(
+def _attend_separately(
     query: Tensor, keys: Tensor, values: Tensor, token_keys: Tensor, token_values: Tensor, bias: Tensor
 ) -> Tensor:
-    seen, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, keys, values)
+    visual, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, keys, values)
     # The shape of the log-sums is not documented: (B, heads, L), or (B, L, heads) in some versions.
     log_sum = log_sum if log_sum.shape == query.shape[:-1] else log_sum.transpose(1, 2)
-    # Where all tokens are hidden, a finite logarithm of nothing: their share is then 0, and no 0/0 beside it.
+    # Where all tokens are hidden, a finite logarithm of nothing: their weight is then 0, and no 0/0 beside it.
     hidden = bias.float().clamp(min=-1e4)
     logits = (query @ token_keys.transpose(-1, -2)).float() * query.shape[-1] ** -0.5 + hidden
-    told = logits.softmax(-1).to(query.dtype) @ token_values
-    share = torch.sigmoid(logits.logsumexp(-1) - log_sum.float())[..., None]
-    return torch.lerp(seen.float(), told.float(), share).to(query.dtype)
+    grounded = logits.softmax(-1).to(query.dtype) @ token_values
+    weight = torch.sigmoid(logits.logsumexp(-1) - log_sum.float())[..., None]
+    return torch.lerp(visual.float(), grounded.float(), weight).to(query.dtype)

@@ -5,7 +5,7 @@ place of their class, and ScaleU is a forward pre-hook on the decoder's steps. N
 processors and LoRA work as before, and taking the graft off restores the classes.
 
 All that is put on a network can be copied and pickled with it, and a copy has nothing in common with the original: the
-copy of a whole pipeline is grafted with the copy of its adapter, the copy of a UNet alone with a copy of the ScaleU.
+copy of a whole pipeline is grafted with the copy of its adapter, the copy of only a UNet with a copy of the ScaleU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RECORD = "_instance_graft"
 
 
 class GraftOwner:
-    """Whose graft a UNet carries: it stands for one adapter, here and in copies of both.
+    """The owner of the graft on a UNet: it stands for one adapter, here and in copies of both.
 
     A copy or pickle of an adapter together with its UNet keeps them together; of one alone, it belongs to nothing.
     """
@@ -125,8 +125,8 @@ def graft(
         handles.append(module.register_forward_pre_hook(_Rescale(own)))
     record = Graft(network, owner, handles, backbone)
     # `compile_repeated_blocks` finds blocks by the names of their classes.
-    known = getattr(network, "_repeated_blocks", None) or ()
-    network._repeated_blocks = [*known, *dict.fromkeys(names)]  # type: ignore[assignment]
+    stock = getattr(network, "_repeated_blocks", None) or ()
+    network._repeated_blocks = [*stock, *dict.fromkeys(names)]  # type: ignore[assignment]
     setattr(network, _RECORD, record)
 
 
@@ -144,7 +144,7 @@ def check_grafted(network: nn.Module, layers: Mapping[str, GatedSelfAttention]) 
             if found is not wanted:
                 raise ModelError(
                     f"unet: {found.__name__} of {found.__module__} stands in the place of {name}, and would leave out "
-                    "the places of instances; take that patch off (tomesd.remove_patch(pipe.unet), for one)"
+                    "the locations of instances; take that patch off (tomesd.remove_patch(pipe.unet), for one)"
                 )
 
 

@@ -21,7 +21,7 @@ class MapGrounding:
 
     Attributes:
         size: (height, width).
-        bias: who sees whom.
+        bias: which tokens attend to which.
         relative: (B, L, F) the box-relative features, for adapters that have them.
     """
 
@@ -37,7 +37,7 @@ class MapGrounding:
 
 @dataclass(frozen=True, eq=False)
 class Grounding:
-    """Keys and values of the grounding tokens for every layer, and who may see them: a plain value.
+    """Keys and values of the grounding tokens for every layer, and which visual tokens may attend to them: a value.
 
     Handed to the UNet as `cross_attention_kwargs={"grounding": grounding}`; nothing of it is stored on a module.
 
@@ -54,7 +54,7 @@ class Grounding:
         captions: (B, N, caption_dim) pooled caption features, kept for `relative` only.
         maps: what it says of the feature maps that `on_maps` was asked for; of others it is computed in each call.
         here: what it says of the feature map of the current layer; handed down by its transformer.
-        ran: takes the names of the gated layers as they run, for a caller who wants to know; None = nobody does.
+        ran: takes the names of the gated layers as they run, where a caller wants them; None = they are not recorded.
     """
 
     layers: Mapping[str, nn.Module]
@@ -99,22 +99,22 @@ class Grounding:
 
     def change(self, name: str, x: Tensor) -> Tensor:
         """What the gated layer of a name adds to visual tokens x (B, L, C) of the current map."""
-        told = self.here
-        if told is None:
+        current = self.here
+        if current is None:
             raise ModelError("grounding: the size of the feature map is unknown; graft the adapter on the UNet")
-        if told.size[0] * told.size[1] != x.shape[1]:
+        if current.size[0] * current.size[1] != x.shape[1]:
             raise ModelError(
-                f"grounding: a layer sees {x.shape[1]} cells of a map of {told.size}, as token merging makes it; "
-                "take that patch off"
+                f"grounding: a layer sees {x.shape[1]} visual tokens of a map of {current.size}, as token merging "
+                "makes it; take that patch off"
             )
         if self.ran is not None:
             self.ran.append(name)
         keys, values = self.keys_values[name]
-        change: Tensor = self.layers[name](x, keys, values, told.bias, self.scale, told.relative)
+        change: Tensor = self.layers[name](x, keys, values, current.bias, self.scale, current.relative)
         return change
 
     def select(self, rows: Sequence[int] | Tensor) -> Grounding:
-        """The images `rows`, in that order and as often as they stand there, with what is computed of their maps."""
+        """The images `rows`, in that order and as often as they stand there, with what is computed for their maps."""
         if not isinstance(rows, Tensor) and list(rows) == list(range(self.batch_size)):
             return self
         index = torch.as_tensor(rows, dtype=torch.long, device=self.log_weight.device)
@@ -126,7 +126,7 @@ class Grounding:
             kind=self.kind[index],
             locations=self.locations.select(index),
             captions=None if self.captions is None else self.captions[index],
-            maps=[known.select(index) for known in self.maps],
+            maps=[one.select(index) for one in self.maps],
         )
 
     def single(self, row: int) -> Grounding:

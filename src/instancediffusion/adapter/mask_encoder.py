@@ -44,8 +44,8 @@ class ConvNeXtBlock(nn.Module):
 class MaskEncoder(nn.Module):
     """Bitmaps of all instances of an image -> a fixed number of feature rows.
 
-    The rows come from a plain reshape of the (C, h, w) feature map to (C h w / T, T): a row mixes cells that are
-    `T` apart in memory and is no square patch. It looks unintended, but the published weights rely on it.
+    The rows come from a plain reshape of the (C, h, w) feature map to (C h w / T, T): a row mixes values of the map
+    that are `T` apart in memory and is no square patch. It looks unintended, but the published weights rely on it.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class MaskEncoder(nn.Module):
         self.position = nn.Parameter(torch.empty(1, tokens, self.features).normal_(std=0.02))
 
     def forward(self, locations: LocationTensors) -> Tensor:
-        """Feature rows (B, T, features); images without masks get the null feature and cost nothing."""
+        """Feature rows (B, T, features); images without masks get the null feature and are not encoded."""
         drawn = self._stack(locations)
         rows = self.null_feature.expand(locations.batch_size, self.tokens, -1)
         if drawn is not None:

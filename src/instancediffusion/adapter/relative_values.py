@@ -1,11 +1,11 @@
-"""Box-relative values: an instance says something else to each visual token (ours; not in the paper).
+"""Box-relative values: the value of an instance differs between visual tokens (ours; not in the paper).
 
 In the published layer (paper, section 3.2) the value of a grounding token is the same wherever it is attended from.
-Here each layer adds, to what visual token p attended to, W sum_i V_i(p) z_i(p) with z_i(p) = f(place of p as seen from
-i) * g(caption of i), elementwise. V_i(p) is how much of instance i the attention mask lets p see: its visibility, or
-its membership under rules that know no depth order. W starts at zero, so weights trained without it behave as before,
-and it acts under the gate of the attention: with the gate closed nothing of it is left. The sum depends on neither x
-nor the time step and is made once per scene and feature map.
+Here each layer adds, to what visual token p attended to, W sum_i V_i(p) z_i(p) with z_i(p) = f(position of p relative
+to i) * g(caption of i), elementwise. V_i(p) is the weight of instance i at p under the attention mask: its visibility,
+or its membership under rules that ignore the depth order. W starts at zero, so weights trained without it behave as
+before, and it acts under the gate of the attention: with the gate closed nothing of it is left. The sum depends on
+neither x nor the time step and is made once per scene and feature map.
 """
 
 from __future__ import annotations
@@ -54,32 +54,32 @@ class RelativeFeatures(nn.Module):
             (B, N, L, F); zeros for unused slots.
         """
         dtype = self.caption.weight.dtype
-        place = self.place(relative_coordinates(locations, size).to(dtype))
+        position = self.place(relative_coordinates(locations, size).to(dtype))
         caption = self.caption(captions.to(dtype)) * locations.used[..., None]
-        return place * caption[:, :, None]
+        return position * caption[:, :, None]
 
     def seen(
         self, locations: LocationTensors, captions: Tensor, size: tuple[int, int], rule: InstanceMaskRule
     ) -> Tensor:
-        """sum_i V_i(p) z_i(p), what each visual token sees of all instances.
+        """sum_i V_i(p) z_i(p), the weighted sum over all instances at each visual token.
 
         Args:
             locations: N slots of B images.
             captions: (B, N, caption_dim) pooled caption features.
             size: (height, width) of the feature map in visual tokens; L = height * width.
-            rule: the attention mask rule, whose `share` V is; of ours only that of `visibility` knows the depth order.
+            rule: the attention mask rule, whose `share` V is; of ours only `visibility` depends on the depth order.
 
         Returns:
             (B, L, F).
         """
-        share = mask_rule(rule).share(locations, size).flatten(2)
-        share = share * locations.used[..., None]
-        # Only what is seen is computed: most instances cover a small part of the map.
-        image, instance, token = share.nonzero(as_tuple=True)
+        weight = mask_rule(rule).share(locations, size).flatten(2)
+        weight = weight * locations.used[..., None]
+        # Only what has a weight is computed: most instances cover a small part of the map.
+        image, instance, token = weight.nonzero(as_tuple=True)
         dtype = self.caption.weight.dtype
-        place = self.place(relative_coordinates(locations, size)[image, instance, token].to(dtype))
-        each = place * self.caption(captions.to(dtype))[image, instance]
-        each = each * share[image, instance, token, None].to(each.dtype)
-        batch, _, length = share.shape
+        position = self.place(relative_coordinates(locations, size)[image, instance, token].to(dtype))
+        each = position * self.caption(captions.to(dtype))[image, instance]
+        each = each * weight[image, instance, token, None].to(each.dtype)
+        batch, _, length = weight.shape
         seen = each.new_zeros(batch * length, self.width).index_add(0, image * length + token, each)
         return seen.unflatten(0, (batch, length))

@@ -24,7 +24,7 @@ def fourier_features(coordinates: Tensor, frequencies: int) -> Tensor:
 
     Returns:
         (..., 2 K D) float32, ordered sin(f_0 c), cos(f_0 c), sin(f_1 c), ... with D values each. Always
-        computed in float32: at f = 75 half precision would lose the third digit of the place.
+        computed in float32: at f = 75 half precision would lose the third digit of the location.
     """
     exponents = torch.arange(frequencies, device=coordinates.device, dtype=torch.float32) / frequencies
     angles = coordinates.float()[..., None, :] * (TEMPERATURE**exponents)[:, None]
@@ -56,7 +56,7 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class UniFusion(nn.Module):
-    """One token per instance and kind of location, from its caption and its Fourier-embedded place.
+    """One token per instance and kind of location, from its caption and its Fourier-embedded location.
 
     The published model pads each kind to 30 tokens. All padding tokens of a kind are the same vector, so one
     of them with log(30 - n) added to its attention logit gives the same result; that is what is returned.
@@ -88,9 +88,9 @@ class UniFusion(nn.Module):
             scribble_points: points of a scribble.
             mask_points: points that sample a mask.
             mask_encoder: reads the segmentation input; None leaves its tokens out.
-            token_weight: weight of an instance's token against that of a cell before anything is learned. 1 as
-                published: a cell of a 16x16 map then gives its own instance little more than one hundredth of its
-                attention, which a model trained from nothing takes long to find.
+            token_weight: weight of an instance's token against that of a visual token before anything is learned. 1
+                as published: a visual token of a 16x16 map then gives its own instance little more than one hundredth
+                of its attention, which a model trained from nothing takes long to find.
             caption_shortcut: add a linear image of the caption to its tokens, past the hidden layers. False as
                 published.
         """

@@ -1,17 +1,17 @@
-"""Instance-masked attention: who may attend to whom (paper, section 3.2).
+"""Instance-masked attention: which tokens may attend to which (paper, section 3.2).
 
-Queries are the cells of a feature map ("visual"); keys are the same cells and the grounding tokens. Rules:
+Queries are the visual tokens of a feature map; keys are the same visual tokens and the grounding tokens. Rules:
 
-* `none`: everything is seen.
-* `grounding`: a cell sees the tokens of an instance only inside that instance's region. Cells see each
-  other freely, so a picture stays one picture.
-* `full`: as `grounding`, and two cells see each other only if they share an instance or both lie in none.
-* `visibility`: as `grounding`, but softly and by depth: the logits of an instance's tokens get the logarithm of how
-  much of it is to be seen in the cell, so that a nearer instance takes what both claim (`conditioning.visibility`).
-* `published`: the rule of the published code: boxes only, x and y exchanged, 64x64 maps only, background
-  cells see only themselves; point, scribble and segmentation tokens are seen everywhere.
+* `none`: nothing is masked.
+* `grounding`: a visual token attends to the tokens of an instance only inside that instance's region. Visual tokens
+  attend to each other freely, so a picture stays one picture.
+* `full`: as `grounding`, and two visual tokens attend to each other only if they share an instance or both lie in none.
+* `visibility`: as `grounding`, but softly and by depth: the logits of an instance's tokens get the logarithm of its
+  visibility at the visual token, so that a nearer instance takes what both claim (`conditioning.visibility`).
+* `published`: the rule of the published code: boxes only, x and y exchanged, 64x64 maps only, background tokens attend
+  only to themselves; point, scribble and segmentation tokens are not masked.
 
-Under `grounding` and `full` an instance without box and mask has no region: its tokens are seen everywhere.
+Under `grounding` and `full` an instance without box and mask has no region: its tokens are not masked.
 
 Each rule is one object, an `AttentionMaskRule`; `register_mask_rule` adds another.
 """
@@ -39,11 +39,11 @@ _PUBLISHED_MASKED_KINDS = (KINDS.index("box"), KINDS.index("mask"))
 class AttentionBias:
     """What is added to the logits of one feature map with L visual tokens and T grounding tokens, in its two parts.
 
-    Apart they are small: but for rules that keep visual tokens from each other there is nothing to say of L x L pairs.
+    Kept separate they are small: only rules that mask visual tokens from each other need L x L pairs.
 
     Attributes:
-        tokens: (B, 1, 1 or L, T) float, added to the logits of grounding tokens; -inf hides one.
-        visual: (B, 1, L, L) bool, which visual tokens see which; None = all see all.
+        tokens: (B, 1, 1 or L, T) float, added to the logits of grounding tokens; -inf masks one.
+        visual: (B, 1, L, L) bool, which visual tokens attend to which; None = all to all.
     """
 
     tokens: Tensor
@@ -57,23 +57,23 @@ class AttentionBias:
         """The images `rows`, int64, in that order."""
         return AttentionBias(self.tokens[rows], None if self.visual is None else self.visual[rows])
 
-    def joined(self, cells: int) -> Tensor:
-        """One additive bias for a map of L = `cells`: (B, 1, 1 or L, L + T) of the type of `tokens`."""
+    def joined(self, length: int) -> Tensor:
+        """One additive bias for a map of L = `length`: (B, 1, 1 or L, L + T) of the type of `tokens`."""
         tokens = self.tokens
         if self.visual is None:
-            return functional.pad(tokens, (cells, 0))
+            return functional.pad(tokens, (length, 0))
         visual = torch.zeros_like(self.visual, dtype=tokens.dtype).masked_fill_(~self.visual, -torch.inf)
-        return torch.cat([visual, tokens.expand(-1, -1, cells, -1)], -1)
+        return torch.cat([visual, tokens.expand(-1, -1, length, -1)], -1)
 
 
 @dataclass(frozen=True, eq=False)
 class MaskInputs:
-    """What a rule is asked about: one feature map of L visual tokens, and T grounding tokens, of B images.
+    """The inputs of a rule: one feature map of L visual tokens, and T grounding tokens, of B images.
 
     Attributes:
         locations: B images of N slots, N at least 1.
         size: (height, width) of the feature map in visual tokens; L = height * width.
-        log_weight: (B, T) added to the logits of each grounding token; -inf hides a token.
+        log_weight: (B, T) added to the logits of each grounding token; -inf masks a token.
         slot: (B, T) int64, the instance slot of a token, -1 for padding and segmentation tokens.
         kind: (B, T) int64, index into `KINDS`, `len(KINDS)` for segmentation tokens.
         dtype: type of the bias.
@@ -92,7 +92,7 @@ class MaskInputs:
         return self.size[0] * self.size[1]
 
     def image(self, row: int) -> MaskInputs:
-        """The inputs of one image alone."""
+        """The inputs of a single image."""
         rows = slice(row, row + 1)
         return MaskInputs(
             self.locations.select([row]),
@@ -104,28 +104,29 @@ class MaskInputs:
         )
 
     def unmasked(self) -> AttentionBias:
-        """Everything is seen by everyone: the bias of the rule `none`."""
+        """Nothing is masked: the bias of the rule `none`."""
         return AttentionBias(self.log_weight[:, None, None].to(self.dtype))
 
     def weighted(self, share: Tensor) -> AttentionBias:
-        """Every visual token sees of each instance the share (B, N, height, width) of it, 0..1; 0 hides it."""
-        seen = share.flatten(2).log()
+        """Each instance has the weight `share` (B, N, height, width), 0..1, at each visual token; 0 masks it."""
+        logs = share.flatten(2).log()
         # Last row: tokens of no instance.
-        seen = torch.cat([seen, torch.zeros_like(seen[:, :1])], 1)
-        own = self.slot.remainder(seen.shape[1])[..., None].expand(-1, -1, self.cells)
-        bias = (self.log_weight[..., None] + seen.gather(1, own)).transpose(1, 2)
+        logs = torch.cat([logs, torch.zeros_like(logs[:, :1])], 1)
+        own = self.slot.remainder(logs.shape[1])[..., None].expand(-1, -1, self.cells)
+        bias = (self.log_weight[..., None] + logs.gather(1, own)).transpose(1, 2)
         return AttentionBias(bias[:, None].to(self.dtype))
 
 
 @dataclass(frozen=True)
 class AttentionMaskRule:
-    """Who may attend to whom in the gated layers.
+    """Which tokens may attend to which in the gated layers.
 
     Attributes:
         name: the value of `instance_mask`.
         bias: what is added to the logits of one feature map.
-        share: of locations and the (height, width) of a map, how much (B, N, height, width) of each instance a visual
-            token has, 0..1; box-relative values are weighted by it. By default `memberships`, which know no depth.
+        share: from locations and the (height, width) of a map, the weight (B, N, height, width) of each instance at
+            each visual token, 0..1; box-relative values are weighted by it. By default `memberships`, which ignore
+            depth.
         reads_bitmaps: whether `bias` looks at segmentations; where nothing does they are not kept.
     """
 
@@ -178,44 +179,45 @@ def attention_bias(
         SettingsError: unknown rule.
     """
     inputs = MaskInputs(locations, size, log_weight, slot, kind, dtype)
-    known = mask_rule(rule)
-    return inputs.unmasked() if locations.slots == 0 else known.bias(inputs)
+    found = mask_rule(rule)
+    return inputs.unmasked() if locations.slots == 0 else found.bias(inputs)
 
 
 def _by_image(
     inputs: MaskInputs,
-    looks: Callable[[MaskInputs], tuple[Tensor, Tensor] | None],
+    mask: Callable[[MaskInputs], tuple[Tensor, Tensor] | None],
     visual_pairs: Callable[[Tensor], Tensor] | None = None,
 ) -> AttentionBias:
     """A boolean mask, image by image: the boolean intermediates stay those of one image.
 
     Args:
         inputs: of the map.
-        looks: membership (N, L) of one image and, for each token, the cells that see it (T, L); None masks nothing.
-        visual_pairs: from membership, which visual tokens (L, L) see which; None = all see all.
+        mask: membership (N, L) of one image and, for each grounding token, the visual tokens that attend to it (T, L);
+            None masks nothing.
+        visual_pairs: from membership, which visual tokens (L, L) attend to which; None = all to all.
     """
-    batch, cells = len(inputs.log_weight), inputs.cells
-    bias = inputs.log_weight[:, None, None].to(inputs.dtype).repeat(1, 1, cells, 1)
+    batch, length = len(inputs.log_weight), inputs.cells
+    bias = inputs.log_weight[:, None, None].to(inputs.dtype).repeat(1, 1, length, 1)
     visual = None
     if visual_pairs is not None:
-        visual = torch.ones(batch, 1, cells, cells, dtype=torch.bool, device=bias.device)
+        visual = torch.ones(batch, 1, length, length, dtype=torch.bool, device=bias.device)
     for row in range(batch):
-        found = looks(inputs.image(row))
+        found = mask(inputs.image(row))
         if found is None:
             continue
-        member, seen = found
-        bias[row, 0].masked_fill_(~seen.T, -torch.inf)
+        member, visible = found
+        bias[row, 0].masked_fill_(~visible.T, -torch.inf)
         if visual is not None and visual_pairs is not None:
             visual[row, 0] = visual_pairs(member)
     return AttentionBias(bias, visual)
 
 
-def _looks(image: MaskInputs) -> tuple[Tensor, Tensor]:
-    regions, known = instance_regions(image.locations, image.size)
+def _region_mask(image: MaskInputs) -> tuple[Tensor, Tensor]:
+    regions, bounded = instance_regions(image.locations, image.size)
     member = regions[0].flatten(1)
     free = torch.ones_like(member[:1])
-    # Last row: tokens that belong to no instance, and instances without a region, are seen everywhere.
-    lookup = torch.cat([torch.where(known[0, :, None], member, free), free])
+    # Last row: tokens that belong to no instance, and instances without a region, are not masked.
+    lookup = torch.cat([torch.where(bounded[0, :, None], member, free), free])
     return member, lookup[image.slot[0]]
 
 
@@ -226,7 +228,7 @@ def _sharing_or_background(member: Tensor) -> Tensor:
 
 def _published(inputs: MaskInputs) -> AttentionBias:
     applies = inputs.size == (PUBLISHED_SIDE, PUBLISHED_SIDE) and bool(_published_applies(inputs.locations).any())
-    return _by_image(inputs, _published_looks, _sharing_or_same) if applies else inputs.unmasked()
+    return _by_image(inputs, _published_mask, _sharing_or_same) if applies else inputs.unmasked()
 
 
 def _published_applies(locations: LocationTensors) -> Tensor:
@@ -234,7 +236,7 @@ def _published_applies(locations: LocationTensors) -> Tensor:
     return (locations.present["box"] | locations.present["mask"]).any(1)
 
 
-def _published_looks(image: MaskInputs) -> tuple[Tensor, Tensor] | None:
+def _published_mask(image: MaskInputs) -> tuple[Tensor, Tensor] | None:
     if not _published_applies(image.locations).all():
         return None
     member = published_regions(image.locations, PUBLISHED_SIDE)[0].flatten(1)
@@ -249,15 +251,15 @@ def _sharing_or_same(member: Tensor) -> Tensor:
 
 
 def _sharing(member: Tensor) -> Tensor:
-    """(L, L) bool: two cells lie in a common instance."""
+    """(L, L) bool: two visual tokens lie in a common instance."""
     weights = member.to(torch.float32)
     return (weights.T @ weights) > 0
 
 
 for _rule in (
     AttentionMaskRule("none", MaskInputs.unmasked, reads_bitmaps=False),
-    AttentionMaskRule("grounding", lambda inputs: _by_image(inputs, _looks)),
-    AttentionMaskRule("full", lambda inputs: _by_image(inputs, _looks, _sharing_or_background)),
+    AttentionMaskRule("grounding", lambda inputs: _by_image(inputs, _region_mask)),
+    AttentionMaskRule("full", lambda inputs: _by_image(inputs, _region_mask, _sharing_or_background)),
     AttentionMaskRule(
         "visibility", lambda inputs: inputs.weighted(visibility(inputs.locations, inputs.size)), visibility
     ),

@@ -50,7 +50,7 @@ class LocationTensors:
     segmentation_channel: Tensor
 
     def __post_init__(self) -> None:
-        """Check that all parts speak of the same B and N."""
+        """Check that all parts have the same B and N."""
         if set(self.present) != set(KINDS):
             raise ValueError(f"present: expected the kinds {KINDS}, got {tuple(self.present)}")
         expected = tuple(self.boxes.shape[:2])
@@ -95,7 +95,7 @@ class LocationTensors:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors live."""
+        """The device of the tensors."""
         return self.boxes.device
 
     def to(self, device: torch.device | str) -> LocationTensors:
@@ -103,7 +103,7 @@ class LocationTensors:
         return self if self.device == torch.device(device) else self._map(lambda value: value.to(device))
 
     def select(self, rows: Sequence[int] | Tensor) -> LocationTensors:
-        """The images `rows`, in that order; a row may be asked for several times."""
+        """The images `rows`, in that order; an image may be selected several times."""
         index = torch.as_tensor(rows, dtype=torch.long, device=self.device)
         return self._map(lambda value: value[index])
 

@@ -1,4 +1,4 @@
-"""Where instances are: how far each reaches, and which cells of a feature map it covers."""
+"""Where instances are: their extents, and which positions of a feature map each covers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from instancediffusion.conditioning.locations import LocationTensors
 
 
 def known_extents(locations: LocationTensors) -> tuple[Tensor, Tensor]:
-    """The bounding boxes of what is told of each instance.
+    """The bounding boxes of the given locations of each instance.
 
     Args:
         locations: B images of N slots.
 
     Returns:
         (B, N, 4) xyxy, fractions of the canvas: the box; else that of the mask; else that of stroke or point, which
-        tells only what the instance covers at least. And (B, N) bool: box or mask, so that the extent is known.
+        gives only what the instance covers at least. And (B, N) bool: box or mask, so that the extent is given.
     """
     present = locations.present
     # Whatever says least about the extent comes first and is overwritten by what says more.
@@ -30,59 +30,59 @@ def known_extents(locations: LocationTensors) -> tuple[Tensor, Tensor]:
 
 
 def box_regions(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cells that a box touches.
+    """Feature-map positions that a box touches.
 
     Args:
         boxes: (..., 4) xyxy, fractions of the canvas.
-        size: (height, width) of the feature map in cells.
+        size: (height, width) of the feature map.
 
     Returns:
-        (..., height, width) bool. A cell counts when it shares an area with the box; a box thinner than a
-        cell still has the cells it lies in.
+        (..., height, width) bool. A position counts when its area overlaps the box; a box thinner than one
+        position still has those it lies in.
     """
     height, width = size
     x0, y0, x1, y1 = boxes.float().unbind(-1)
 
-    def covered(low: Tensor, high: Tensor, cells: int) -> Tensor:
-        edges = torch.arange(cells, device=boxes.device, dtype=torch.float32)
-        # The tolerance keeps an edge that lies on a cell border, up to rounding, out of the next cell.
+    def covered(low: Tensor, high: Tensor, count: int) -> Tensor:
+        edges = torch.arange(count, device=boxes.device, dtype=torch.float32)
+        # The tolerance keeps an edge on the border of a position, up to rounding, out of the next one.
         tolerance = 1e-4
-        return (edges < high[..., None] * cells - tolerance) & (edges + 1 > low[..., None] * cells + tolerance)
+        return (edges < high[..., None] * count - tolerance) & (edges + 1 > low[..., None] * count + tolerance)
 
     return covered(y0, y1, height)[..., :, None] & covered(x0, x1, width)[..., None, :]
 
 
 def instance_regions(locations: LocationTensors, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The cells of every instance: those of its mask if it has one, else those of its box.
+    """The feature-map positions of every instance: those of its mask if it has one, else those of its box.
 
     Args:
         locations: B images of N slots.
-        size: (height, width) of the feature map in cells.
+        size: (height, width) of the feature map.
 
     Returns:
-        regions (B, N, height, width) bool, and known (B, N) bool: False for slots with neither mask nor box
-        (a point or a scribble does not say how far its object reaches), whose region is empty here.
+        regions (B, N, height, width) bool, and bounded (B, N) bool: False for slots with neither mask nor box
+        (a point or a scribble does not give the extent of its object), whose region is empty here.
     """
     with_box = locations.present["box"]
     regions = box_regions(locations.boxes, size) & with_box[..., None, None]
-    known = with_box
+    bounded = with_box
     if locations.segmentations is not None:
         with_mask = locations.present["mask"]
         bitmap = locations.segmentations.to(torch.float32)
-        # A cell counts when any of its pixels does, so that thin objects do not vanish at coarse levels.
-        cells = functional.adaptive_max_pool2d(bitmap, size) > 0 if bitmap.numel() else regions
-        drawn = with_mask & cells.any(-1).any(-1)  # a mask that left no trace in the bitmap: the box counts
-        regions = torch.where(drawn[..., None, None], cells, regions)
-        known = known | drawn
-    return regions, known
+        # A position counts when any of its pixels does, so that thin objects do not vanish at coarse levels.
+        covered = functional.adaptive_max_pool2d(bitmap, size) > 0 if bitmap.numel() else regions
+        drawn = with_mask & covered.any(-1).any(-1)  # a mask that left no trace in the bitmap: the box counts
+        regions = torch.where(drawn[..., None, None], covered, regions)
+        bounded = bounded | drawn
+    return regions, bounded
 
 
 def covered_cells(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
-    """How much of each cell the used slots of a scene cover, whatever kinds of location are told of them.
+    """How much of each feature-map position the used slots of a scene cover, whichever locations are given of them.
 
     Args:
         locations: B images of N slots, with the bitmaps of all their instances.
-        size: (height, width) of the feature map in cells.
+        size: (height, width) of the feature map.
 
     Returns:
         (B, height, width) float32, 0..1.
@@ -97,13 +97,13 @@ def covered_cells(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
 
 
 def published_regions(locations: LocationTensors, side: int = 64) -> Tensor:
-    """The published instance map: boxes rounded to cells and written with x and y exchanged.
+    """The published instance map: boxes rounded to feature-map positions and written with x and y exchanged.
 
     Kept for comparison with the published code only (it indexes rows by x). Returns (B, N, side, side) bool.
     """
     # On the CPU: not every device has the double precision that ties are rounded in.
-    cells = torch.round(locations.boxes.cpu().double() * side).to(locations.device, torch.float32)
-    x0, y0, x1, y1 = (cells[..., i, None] for i in range(4))
+    corners = torch.round(locations.boxes.cpu().double() * side).to(locations.device, torch.float32)
+    x0, y0, x1, y1 = (corners[..., i, None] for i in range(4))
     index = torch.arange(side, device=locations.device)
     rows = (index >= x0) & (index < x1)
     columns = (index >= y0) & (index < y1)

@@ -1,8 +1,9 @@
-"""Box-relative coordinates: where a visual token lies as seen from an instance.
+"""Box-relative coordinates: where a visual token lies relative to an instance.
 
-A stock UNet knows places only by the edges of its maps, and attention hands every visual token of an instance the same
-values. Which part of the object a token shows, each layer would have to find out by itself. These coordinates say it:
-relative position has the same use in detectors that attend to boxes (Hu et al., "Relation Networks", CVPR 2018, eq. 5).
+A stock UNet has positions only from the edges of its maps, and attention hands every visual token of an instance the
+same values. Which part of the object a token shows, each layer would have to find out by itself. These coordinates say
+it: relative position has the same use in detectors that attend to boxes (Hu et al., "Relation Networks", CVPR 2018,
+eq. 5).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LOOSE_HALF_SIDE = 0.15
 
 
 def relative_coordinates(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
-    """Features of the place of every visual token as seen from every instance.
+    """Features of the position of every visual token relative to every instance.
 
     The reference box of an instance is its box, else the extent of its mask, else that of its scribble or point with
     sides of at least `2 LOOSE_HALF_SIDE`.
@@ -37,17 +38,17 @@ def relative_coordinates(locations: LocationTensors, size: tuple[int, int]) -> T
         mask, scribble, point.
     """
     height, width = size
-    extents, known = known_extents(locations)
+    extents, given = known_extents(locations)
     low, high = extents.float().unflatten(-1, (2, 2)).unbind(-2)
     half = (high - low) / 2
-    half = torch.where(known[..., None], half.clamp(min=1e-3), half.clamp(min=LOOSE_HALF_SIDE))
+    half = torch.where(given[..., None], half.clamp(min=1e-3), half.clamp(min=LOOSE_HALF_SIDE))
     y = (torch.arange(height, device=extents.device) + 0.5) / height
     x = (torch.arange(width, device=extents.device) + 0.5) / width
     tokens = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).reshape(-1, 2)
     offset = tokens - ((low + high) / 2)[:, :, None]
     relative = (offset / half[:, :, None]).clamp(-2, 2)
-    scribble = locations.present["scribble"] & ~known
-    flags = torch.stack([known, scribble, ~known & ~scribble], -1).float()
+    scribble = locations.present["scribble"] & ~given
+    flags = torch.stack([given, scribble, ~given & ~scribble], -1).float()
     constant = torch.cat([half.log() / 2, flags], -1)[:, :, None].expand(-1, -1, len(tokens), -1)
     return torch.cat([_waves(relative), _waves(offset), constant], -1)
 

@@ -38,15 +38,15 @@ def locations_from_scenes(
             points and their region in the attention mask, but are not drawn into the segmentation input. With 0 the
             bitmaps serve as regions only, and are shrunk so that thin parts stay.
         segmentation_order: which mask gets which channel. `"area"`: in order of falling box area, as in the published
-            training; `"published"`: each that of its instance's place in the scene, as in the published inference.
+            training; `"published"`: each that of its instance's position in the scene, as in the published inference.
 
     Returns:
         `LocationTensors` on the CPU. What is random (the choice of interior mask points) is seeded by the mask
         itself, so the result does not depend on the order of instances or scenes.
     """
     slots = max((len(scene.instances) for scene in scenes), default=0)
-    ranks, known = depth_order(scenes, slots)
-    out = replace(LocationTensors.empty(len(scenes), slots), z_order=ranks, z_known=known)
+    ranks, ranked = depth_order(scenes, slots)
+    out = replace(LocationTensors.empty(len(scenes), slots), z_order=ranks, z_known=ranked)
     coordinates = {"box": out.boxes, "point": out.points, "scribble": out.scribbles, "mask": out.mask_points}
     bitmaps = None
     if segmentation_size is not None and any(i.mask is not None for s in scenes for i in s.instances):
@@ -83,7 +83,7 @@ def _derived(instance: Instance) -> Instance:
         box = Box(*instance.mask.extent)
     if instance.box is None and instance.mask is None and instance.scribble is not None:
         x0, y0, x1, y1 = instance.scribble.extent
-        # A straight stroke along an axis encloses no area, and so says nothing about the object's extent.
+        # A straight stroke along an axis encloses no area, and so does not give the object's extent.
         box = Box(x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
     if point is None and instance.kinds:
         x0, y0, x1, y1 = instance.extent
@@ -101,7 +101,7 @@ def _derived(instance: Instance) -> Instance:
 def _resized(array: np.ndarray, size: int, *, keep_thin: bool) -> torch.Tensor:
     """Resize to (size, size): by nearest neighbour, as the published model sees its segmentations.
 
-    With `keep_thin` a cell is set where any pixel of its area is.
+    With `keep_thin` a pixel is set where any of those it stands for is.
     """
     bitmap = torch.as_tensor(array)[None, None]
     if keep_thin:

@@ -46,17 +46,17 @@ class TextBank:
             more: the contexts.
             projected: (len(more), P) what goes beside the time step with each; None means zeros.
         """
-        first, known = len(self.lengths), self.projected
-        if known is not None:
-            known = functional.pad(known, (0, 0, 0, len(more)))
+        first, extended = len(self.lengths), self.projected
+        if extended is not None:
+            extended = functional.pad(extended, (0, 0, 0, len(more)))
             if projected is not None:
-                known[first:] = projected.to(known)
+                extended[first:] = projected.to(extended)
         return (
             replace(
                 self,
                 contexts=_padded([*self.contexts, *(context.to(self.contexts) for context in more)]),
                 lengths=(*self.lengths, *(len(context) for context in more)),
-                projected=known,
+                projected=extended,
             ),
             list(range(first, first + len(more))),
         )
@@ -69,7 +69,7 @@ class TextModel:
     Attributes:
         tokenizer: a CLIP tokenizer.
         encoder: a `CLIPTextModel`.
-        device: where to compute.
+        device: to compute on.
         expand: replaces words of a text before it is cut into tokens, as textual inversion needs; None = nothing.
     """
 
@@ -142,7 +142,7 @@ def encode_texts(
         texts: prompts, negative prompts and captions; repetitions are free.
         tokenizer: a CLIP tokenizer.
         text_encoder: a `CLIPTextModel`.
-        device: where to compute.
+        device: to compute on.
         captions: those of the texts whose `pooled` row is used, of which only the first window counts.
         expand: see `TextModel`.
         clip_skip: layers of the encoder to leave out of contexts, from the last on; the final norm stays. None = none.

@@ -1,7 +1,7 @@
 """Sampling: a loop over a denoiser and a diffusers scheduler; guidance round denoisers; the Multi-instance Sampler.
 
 `sample` is the loop; it knows neither scenes nor guidance. `ClassifierFreeGuidance` and `OrderGuidance` are denoisers
-round denoisers; `sample_multi_instance` runs the loop over whole scenes and instances alone.
+round denoisers; `sample_multi_instance` runs the loop over whole scenes and per-instance branches.
 """
 
 from instancediffusion.choices import SCHEDULERS, SchedulerKind, register_scheduler

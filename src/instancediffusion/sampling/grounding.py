@@ -9,7 +9,7 @@ from instancediffusion.errors import SettingsError
 
 
 def steps_in_fraction(fraction: float, num_steps: int, rounding: StepRounding = "nearest") -> int:
-    """Number of steps in a share of the run.
+    """Number of steps in a fraction of the run.
 
     Args:
         fraction: 0 to 1; larger values count as 1.
@@ -33,26 +33,26 @@ def grounding_schedule(
     decay_fraction: float = 0.0,
     rounding: StepRounding = "nearest",
 ) -> tuple[float, ...]:
-    """Grounding scale of every step: 1 for the first share of the steps, then 0.
+    """Grounding scale of every step: 1 for the first fraction of the steps, then 0.
 
     With a decay the scale falls in equal parts from just under 1 to 0 over the `decay_fraction` of the steps that
     follow. At 0 the gated attention layers are not computed at all.
 
     Args:
         num_steps: steps of the run, 1 or more.
-        grounding_fraction: share of the steps with full grounding, 0 to 1.
-        decay_fraction: share of the steps in which the scale falls, 0 to 1.
-        rounding: see `steps_in_fraction`; applied to both shares by itself, as published.
+        grounding_fraction: fraction of the steps with full grounding, 0 to 1.
+        decay_fraction: fraction of the steps in which the scale falls, 0 to 1.
+        rounding: see `steps_in_fraction`; applied to each fraction by itself, as published.
 
     Returns:
         `num_steps` values from 0 to 1, never rising.
 
     Raises:
-        SettingsError: a share is outside 0..1, or the two together exceed 1.
+        SettingsError: a fraction is outside 0..1, or the two together exceed 1.
     """
     for name, value in (("grounding_fraction", grounding_fraction), ("grounding_decay_fraction", decay_fraction)):
         if not 0 <= value <= 1:
-            raise SettingsError(f"{name}: {value} is outside 0..1; give a share of the steps, such as 0.8")
+            raise SettingsError(f"{name}: {value} is outside 0..1; give a fraction of the steps, such as 0.8")
     if grounding_fraction + decay_fraction > 1 + 1e-6:
         raise SettingsError(
             f"grounding_decay_fraction: {decay_fraction} and grounding_fraction: {grounding_fraction} "

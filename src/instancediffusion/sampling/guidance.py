@@ -34,7 +34,7 @@ def rescale_contrast(guided: Tensor, conditional: Tensor, share: float) -> Tenso
     Args:
         guided: (B, C, H, W).
         conditional: the same shape.
-        share: 0 (leaves all as it is) to 1; what is left over is the guided prediction as it was.
+        share: weight of the rescaled prediction, 0 (leaves all as it is) to 1; the rest is the guided one's.
     """
     axes = tuple(range(1, guided.dim()))
     contrast = conditional.float().std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp(min=1e-12)
@@ -42,10 +42,10 @@ def rescale_contrast(guided: Tensor, conditional: Tensor, share: float) -> Tenso
 
 
 def chunk_bounds(rows: int, max_rows: int) -> list[tuple[int, int]]:
-    """Cut `rows` rows into the fewest runs of at most `max_rows`, as equal as possible.
+    """Cut `rows` batch elements into the fewest chunks of at most `max_rows`, as equal as possible.
 
     Returns:
-        (start, stop) of each run.
+        (start, stop) of each chunk.
     """
     count = -(-rows // max_rows)
     edges = [rows * i // count for i in range(count + 1)] if count else [0]
@@ -53,7 +53,7 @@ def chunk_bounds(rows: int, max_rows: int) -> list[tuple[int, int]]:
 
 
 def bind_in_chunks(network: Network, branches: Sequence[Branch], max_rows: int) -> Denoiser:
-    """The denoiser of some rows that calls its network with at most `max_rows` of them at a time."""
+    """The denoiser of some branches that calls its network with at most `max_rows` of them at a time."""
     bound = [(network.bind(branches[i:j]), i, j) for i, j in chunk_bounds(len(branches), max_rows)]
 
     def denoise(sample: Tensor, timestep: Tensor, step: int) -> Tensor:
@@ -79,13 +79,13 @@ class Predictions:
     scale: float
 
     def plus(self, added: Tensor) -> Predictions:
-        """With something added (B, C, H, W) to the guided predictions of the first B rows."""
+        """With something added (B, C, H, W) to the guided predictions of the first B batch elements."""
         count = len(added)
         return replace(self, guided=torch.cat([self.guided[:count] + added, self.guided[count:]]))
 
 
 class GuidedDenoiser(ABC):
-    """A denoiser that also tells what its prediction is made of, for what goes round it."""
+    """A denoiser that also returns what its prediction is made of, for what goes round it."""
 
     @abstractmethod
     def predict(self, sample: Tensor, timestep: Tensor, step: int) -> Predictions:
@@ -99,17 +99,17 @@ class GuidedDenoiser(ABC):
 class ClassifierFreeGuidance(GuidedDenoiser):
     """u + s (c - u): away from what the network predicts without prompt and instances.
 
-    Both halves of all rows are calls of one network. They are bound when they are first needed, and again only where
-    guidance begins or ends.
+    Conditional and unconditional branches of all batch elements are calls of one network. They are bound when they are
+    first needed, and again only where guidance begins or ends.
 
     Args:
         network: the network.
-        branches: the rows; their `conditional` is ignored.
-        scale: s; 1 or less is none, and the unconditional half is not computed. A function is asked before each call,
+        branches: the batch elements; their `conditional` is ignored.
+        scale: s; 1 or less is none, and the unconditional branch is not computed. A function is asked before each call,
             so that a run may change it.
         interval: the steps in which it acts (Kynkäänniemi et al. 2024); None = all.
-        rescale: share of `rescale_contrast`.
-        max_rows: most rows in one network call, 1 or more.
+        rescale: weight of `rescale_contrast`.
+        max_rows: most batch elements in one network call, 1 or more.
     """
 
     def __init__(
@@ -124,21 +124,21 @@ class ClassifierFreeGuidance(GuidedDenoiser):
     ) -> None:
         self._network, self._branches, self._max_rows = network, branches, max_rows
         self._scale, self._interval, self._rescale = scale, interval, rescale
-        self._halves: tuple[bool, ...] = ()
+        self._conditions: tuple[bool, ...] = ()
         self._denoise: Denoiser | None = None
 
     def predict(self, sample: Tensor, timestep: Tensor, step: int) -> Predictions:
-        """Predict for every row; without guidance all three predictions are the same."""
+        """Predict for every batch element; without guidance all three predictions are the same."""
         acts = self._interval is None or step in self._interval
         scale = 1.0 if not acts else self._scale() if callable(self._scale) else self._scale
-        halves = (True, False) if is_guided(scale) else (True,)
-        if self._denoise is None or halves != self._halves:
-            # One half after the other, not row by row: rows of a kind carry tokens of about the same number, and a
-            # call pads all of its rows to the widest.
-            rows = [replace(branch, conditional=half) for half in halves for branch in self._branches]
-            self._denoise, self._halves = bind_in_chunks(self._network, rows, self._max_rows), halves
-        predicted = self._denoise(sample.repeat(len(halves), 1, 1, 1), timestep, step)
-        if len(halves) == 1:
+        conditions = (True, False) if is_guided(scale) else (True,)
+        if self._denoise is None or conditions != self._conditions:
+            # All conditional branches, then all unconditional ones: those of a kind have about as many tokens each, and
+            # a call pads its whole batch to the longest.
+            branches = [replace(branch, conditional=flag) for flag in conditions for branch in self._branches]
+            self._denoise, self._conditions = bind_in_chunks(self._network, branches, self._max_rows), conditions
+        predicted = self._denoise(sample.repeat(len(conditions), 1, 1, 1), timestep, step)
+        if len(conditions) == 1:
             only = predicted.float()
             return Predictions(only, only, only, scale)
         conditional, unconditional = predicted.chunk(2)
@@ -149,27 +149,27 @@ class ClassifierFreeGuidance(GuidedDenoiser):
 
 
 class NegativeCaptions(GuidedDenoiser):
-    """What each instance is not to look like, told to the unconditional half where the instance is to be seen.
+    """What each instance is not to look like, given to the unconditional branch where the instance is visible.
 
-    Guidance moves away from the unconditional prediction u; with weights w_i that sum to at most 1 in each cell it is
-    u + sum w_i (u_i - u), with u_i predicted from the negative caption of instance i. Where there is no guidance it
-    costs nothing.
+    Guidance moves away from the unconditional prediction u; with weights w_i that sum to at most 1 in each latent pixel
+    it is u + sum w_i (u_i - u), with u_i predicted from the negative caption of instance i. Where there is no guidance
+    it takes no network function evaluations.
 
     Args:
-        denoiser: of rows that begin with the whole scenes of B images, in their order.
+        denoiser: of a batch that begins with the whole scenes of B images, in their order.
         network: the network.
         where: for each image, by the instance (from 1) that has a negative caption, (H, W) weights 0..1; at least one.
-        max_rows: most rows in one network call.
+        max_rows: most batch elements in one network call.
     """
 
     def __init__(
         self, denoiser: GuidedDenoiser, network: Network, where: Sequence[Mapping[int, Tensor]], max_rows: int
     ) -> None:
         self._denoiser, self._images = denoiser, len(where)
-        places = [(image, number) for image, own in enumerate(where) for number in own]
-        self._rows = torch.tensor([image for image, _ in places])
-        self._where = torch.stack([where[image][number] for image, number in places])[:, None]
-        branches = [Branch(image, conditional=False, negative=number) for image, number in places]
+        captioned = [(image, number) for image, own in enumerate(where) for number in own]
+        self._rows = torch.tensor([image for image, _ in captioned])
+        self._where = torch.stack([where[image][number] for image, number in captioned])[:, None]
+        branches = [Branch(image, conditional=False, negative=number) for image, number in captioned]
         self._bind = partial(bind_in_chunks, network, branches, max_rows)
         self._denoise: Denoiser | None = None
 
@@ -188,18 +188,18 @@ class NegativeCaptions(GuidedDenoiser):
 class OrderGuidance(GuidedDenoiser):
     """Counterfactual order guidance: away from the picture in which the same instances stand the other way round.
 
-    `scale * where * (asked order - reversed order)`, of conditional halves, is added to the prediction. All but the
+    `scale * where * (asked order - reversed order)`, of conditional branches, is added to the prediction. All but the
     order is the same in the two, so their difference is what the order does. Late steps draw details, on which a
     reversed order has no say, so it acts in the early ones.
 
     Args:
-        denoiser: of rows that begin with the whole scenes of B images, in their order.
+        denoiser: of a batch that begins with the whole scenes of B images, in their order.
         network: the network.
         where: (B, H, W), 0..1: where instances of stated order overlap, on one image at least. Images where that is
-            nowhere cost nothing.
+            nowhere take no network function evaluations.
         scale: strength, above 0.
         steps: number of steps it acts in, from the start.
-        max_rows: most rows in one network call.
+        max_rows: most batch elements in one network call.
     """
 
     def __init__(

@@ -34,8 +34,8 @@ class Moment:
 
     Attributes:
         call: the call.
-        seen: (T, C, H, W) what the denoiser saw.
-        predicted: (T, C, H, W) what it said.
+        seen: (T, C, H, W) the input of the denoiser.
+        predicted: (T, C, H, W) its output.
         latents: (T, C, H, W) the latents that the scheduler made of it.
     """
 
@@ -69,8 +69,8 @@ def sample(
             history is made here.
         noise: (T, C, H, W) standard normal; with `calls`, the latents at the noise level of the first of them.
         calls: the calls to make; None = all of the scheduler's timesteps.
-        generator: for schedulers that draw noise, or one for each row.
-        callback: called after each call; a tensor it returns takes the place of the latents.
+        generator: for schedulers that sample noise, or one for each batch element.
+        callback: called after each call; a tensor it returns replaces the latents.
         should_stop: asked before each call; True ends the run there.
 
     Returns:

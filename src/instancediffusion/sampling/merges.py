@@ -61,7 +61,7 @@ class MeanMerge(_OnWholeCanvas):
 
 @dataclass(frozen=True)
 class LastMerge(_OnWholeCanvas):
-    """The last instance's latent alone: what the published code returns when its share of steps is 1 or more."""
+    """The last instance's latent only: what the published code returns when its fraction of steps is 1 or more."""
 
     instances: tuple[int, ...]
 
@@ -72,7 +72,7 @@ class LastMerge(_OnWholeCanvas):
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of latent cells: rows `top` to `bottom`, columns `left` to `right`, ends not included."""
+    """A rectangle of latent pixels: rows `top` to `bottom`, columns `left` to `right`, ends not included."""
 
     top: int
     left: int
@@ -81,15 +81,15 @@ class Window:
 
     @classmethod
     def from_box(cls, box_unit: Sequence[float], size: tuple[int, int]) -> Window:
-        """The cells that a box touches, at least one.
+        """The latent pixels that a box touches, at least one.
 
         Args:
             box_unit: x0, y0, x1, y1 as fractions of the canvas.
-            size: (height, width) of the latent in cells.
+            size: (height, width) of the latent.
         """
         height, width = size
-        left, right = _cells(box_unit[0], box_unit[2], width)
-        top, bottom = _cells(box_unit[1], box_unit[3], height)
+        left, right = _span(box_unit[0], box_unit[2], width)
+        top, bottom = _span(box_unit[1], box_unit[3], height)
         return cls(top, left, bottom, right)
 
     @classmethod
@@ -98,9 +98,9 @@ class Window:
 
         Args:
             box_unit: x0, y0, x1, y1 as fractions of the canvas.
-            size: (height, width) of the latent in cells.
+            size: (height, width) of the latent.
             factor: the sides are multiples of it, unless the canvas is smaller.
-            least_share: least side as a share of the canvas's.
+            least_share: least side as a fraction of the canvas's.
         """
         x0, y0, x1, y1 = box_unit
         top, bottom = _aligned(y0, y1, size[0], factor, least_share)
@@ -108,13 +108,13 @@ class Window:
         return cls(top, left, bottom, right)
 
     def unit(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Return x0, y0, x1, y1 as fractions of a canvas of (height, width) cells."""
+        """Return x0, y0, x1, y1 as fractions of a canvas of (height, width) latent pixels."""
         height, width = size
         return (self.left / width, self.top / height, self.right / width, self.bottom / height)
 
     @classmethod
     def published(cls, box_unit: Sequence[float], size: tuple[int, int]) -> Window:
-        """The published window: corners truncated to cells, x taken for the row and y for the column."""
+        """The published window: corners truncated to latent pixels, x taken for the row and y for the column."""
         height, width = size
         x0, y0, x1, y1 = box_unit
         return cls(int(x0 * width), int(y0 * height), int(x1 * width), int(y1 * height))
@@ -122,11 +122,12 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """The part of the canvas that one instance is computed on, and how it is anchored in the scene.
+    """The part of the canvas that one instance is computed on, and how it is blended into the scene.
 
     Attributes:
-        window: the cells.
-        hold: (h, w) of the window, 0..1: 1 where the instance's own prediction counts, 0 where the scene's does.
+        window: its latent pixels.
+        hold: feathered blend mask (h, w) of the window, 0..1: 1 where the instance's own prediction counts, 0 where the
+            scene's does.
     """
 
     window: Window
@@ -138,14 +139,14 @@ class Crop:
         return latent[..., w.top : w.bottom, w.left : w.right]
 
     def put(self, scene: Tensor, own: Tensor) -> Tensor:
-        """Return the scene's prediction (..., H, W) with the instance's own (..., h, w) where that one holds."""
+        """Return the scene's prediction (..., H, W) with the instance's own (..., h, w) blended in."""
         joined = scene.clone()
         inner = self.cut(joined)
         inner += self.hold.to(inner) * (own - inner)
         return joined
 
     def share(self, size: tuple[int, int]) -> float:
-        """Return the window's area as a share of a canvas of (height, width) cells."""
+        """Return the window's area as a fraction of a canvas of (height, width) latent pixels."""
         return self.hold.numel() / (size[0] * size[1])
 
 
@@ -153,15 +154,15 @@ class CropBatch:
     """Crops of one size, each of a canvas of its own, cut out and put back as one batch.
 
     Args:
-        crops: one for each of K rows.
-        size: (H, W) of the canvas in cells.
-        device: where the latents are.
+        crops: one for each of K batch elements.
+        size: (H, W) of the canvas in latent pixels.
+        device: that of the latents.
     """
 
     def __init__(self, crops: Sequence[Crop], size: tuple[int, int], device: torch.device) -> None:
         self._shape = tuple(crops[0].hold.shape)
-        cells = torch.arange(size[0] * size[1]).view(size)
-        self._index = torch.stack([crop.cut(cells).flatten() for crop in crops])[:, None].to(device)
+        pixels = torch.arange(size[0] * size[1]).view(size)
+        self._index = torch.stack([crop.cut(pixels).flatten() for crop in crops])[:, None].to(device)
         self._hold = torch.stack([crop.hold.flatten() for crop in crops])[:, None].to(device)
 
     def cut(self, latents: Tensor) -> Tensor:
@@ -169,7 +170,7 @@ class CropBatch:
         return self._cut(latents).unflatten(-1, self._shape)
 
     def put(self, scenes: Tensor, own: Tensor) -> Tensor:
-        """Return predictions (K, C, H, W) of the scenes with the crops' own (K, C, h, w) where those hold."""
+        """Return predictions (K, C, H, W) of the scenes with the crops' own (K, C, h, w) blended in."""
         inner = self._cut(scenes)
         inner = inner + self._hold.to(inner) * (own.flatten(2) - inner)
         return scenes.flatten(2).scatter(-1, self._index.expand_as(inner), inner).view_as(scenes)
@@ -180,7 +181,7 @@ class CropBatch:
 
 @dataclass(frozen=True, eq=False)
 class LayeredMerge:
-    """Each instance's latent where it is to be seen: a composite of layers in place of a mean.
+    """Each instance's latent where it is visible: a composite of layers in place of a mean.
 
     The trajectories are computed on crops. Outside its crop a trajectory is the scene's own, so what is composited is
     anchored in the scene, shares its noise, and costs no more than the area of the crop.
@@ -188,7 +189,7 @@ class LayeredMerge:
     Attributes:
         instances: the layers.
         crops: of each.
-        weights: (1 + n, H, W) of the whole scene and of each layer; they sum to 1 in each cell.
+        weights: (1 + n, H, W) of the whole scene and of each layer; they sum to 1 in each latent pixel.
     """
 
     instances: tuple[int, ...]
@@ -227,18 +228,18 @@ class CropMerge(_OnWholeCanvas):
         return merged
 
 
-def _cells(low: float, high: float, count: int) -> tuple[int, int]:
-    """First and one past the last cell of an interval, of `count` cells in all."""
-    tolerance = 1e-5  # an edge on a cell border, up to rounding, stays out of the next cell
+def _span(low: float, high: float, count: int) -> tuple[int, int]:
+    """First and one past the last latent pixel of an interval, of `count` in all."""
+    tolerance = 1e-5  # an edge on the border of a pixel, up to rounding, stays out of the next pixel
     first = min(max(math.floor(low * count + tolerance), 0), count - 1)
     last = min(max(math.ceil(high * count - tolerance), first + 1), count)
     return first, last
 
 
 def _aligned(low: float, high: float, count: int, factor: int, least_share: float) -> tuple[int, int]:
-    """First and one past the last cell of an interval whose length is a multiple of `factor`, if it fits."""
+    """First and one past the last latent pixel of an interval whose length is a multiple of `factor`, if it fits."""
     length = max((high - low) * count, least_share * count)
-    cells = min(math.ceil(length / factor - 1e-5) * factor, count)
+    side = min(math.ceil(length / factor - 1e-5) * factor, count)
     # The nearest such interval round the same middle that stays on the canvas.
-    first = min(max(round((low + high) / 2 * count - cells / 2), 0), count - cells)
-    return first, first + cells
+    first = min(max(round((low + high) / 2 * count - side / 2), 0), count - side)
+    return first, first + side

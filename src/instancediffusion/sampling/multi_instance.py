@@ -1,7 +1,7 @@
-"""Multi-instance Sampler: the sampling loop over whole scenes and instances alone, and the merge between two stages.
+"""Multi-instance Sampler: the sampling loop over whole scenes and per-instance branches, and the merge of the two.
 
-For the first steps each instance is denoised alone, with its caption as the prompt, beside the whole scene; then the
-latents are merged and the whole scene goes on (InstanceDiffusion, Wang et al. 2024, section 3.4).
+For the first steps each instance is denoised in a branch of its own, with its caption as the prompt, beside the whole
+scene; then the latents are merged and the whole scene goes on (InstanceDiffusion, Wang et al. 2024, section 3.4).
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ def sample_multi_instance(
     """Denoise a batch of images, with the Multi-instance Sampler if asked for.
 
     For the first `merge_after` steps `sample` runs every image's whole scene and, from the same noise, the instances
-    that its merge rule names, each alone and with a scheduler history of its own. Then each image's latents are merged,
-    and `sample` goes on with the whole scenes *with their own histories*, which stem from before the merge (as
+    that its merge rule names, each in a branch with a scheduler history of its own. Then each image's latents are
+    merged, and `sample` goes on with the whole scenes *with their own histories*, which stem from before the merge (as
     published).
 
     Nothing is shared between images but the network calls they are batched in: an image in a batch differs from the
-    same image alone only by the rounding of those.
+    same image by itself only by the rounding of those.
 
     Args:
         denoiser: makes the denoiser of the trajectories of a stage, such as `Guidance.denoiser` of a network.
@@ -103,7 +103,7 @@ def sample_multi_instance(
         noise: (B, C, H, W) standard normal start noise, on the device to sample on.
         steps: the steps of the schedule.
         merges: the merge rule of each image; empty = none.
-        merge_after: number of steps before the merge; 0 = no instance is run alone.
+        merge_after: number of steps before the merge; 0 = no per-instance branches are run.
         keep_parts: the instances run on to the end, each on its crop, after the merge from the merged scene round it.
         start: pictures to go on from; the first `start.step` steps of the schedule are then left out.
         generators: see `Trajectories`.
@@ -119,15 +119,15 @@ def sample_multi_instance(
     num_steps = steps.set_on(template) - first
     calls = calls_of(*begin_at(template, num_steps + first, first))
     merge_call = sum(call.step < merge_after for call in calls) if merges else 0
-    apart = len(calls) if keep_parts and merges else merge_call
+    branched = len(calls) if keep_parts and merges else merge_call
     noise = noise.float()
-    trajectories = Trajectories(template, len(noise), merges if apart else (), generators, eta)
+    trajectories = Trajectories(template, len(noise), merges if branched else (), generators, eta)
     noisy = noise * float(template.init_noise_sigma)
     if start is not None:
         noisy = start.noisy(template, noise, calls[0].timestep)
     run = _Run(template, noise, calls, num_steps, merges, merge_call, keep_parts, start, observe, should_stop)
-    latents = run.stage(denoiser, trajectories, noisy[trajectories.images], calls[:apart])
-    latents = run.stage(denoiser, trajectories.scenes(), latents, calls[apart:])
+    latents = run.stage(denoiser, trajectories, noisy[trajectories.images], calls[:branched])
+    latents = run.stage(denoiser, trajectories.scenes(), latents, calls[branched:])
     scenes = latents[: len(noise)]
     if run.stopped:
         return SampleResult(scenes, run.estimate(run.last) if run.last else scenes, calls[run.made].step, True)
@@ -198,10 +198,10 @@ class _Run:
         if self.observe is None:
             return latents
         call, scenes = moment.call, latents[: len(self.noise)]
-        told = self.observe(
+        replaced = self.observe(
             StepReport(call.step, self.num_steps, call.timestep, scenes, partial(self.estimate, moment))
         )
-        return latents if told is None else _changed(own, latents, told.to(latents))
+        return latents if replaced is None else _changed(own, latents, replaced.to(latents))
 
     def estimate(self, moment: Moment) -> Tensor:
         """The clean latents that a call's predictions for the whole scenes stand for."""
@@ -211,11 +211,11 @@ class _Run:
 
 def _merged(own: Trajectories, latents: Tensor, merges: Sequence[Merge], follow: bool) -> Tensor:
     """Put the instances' latents into their scenes'; each then goes on as it was by itself, if they `follow`."""
-    alone: dict[int, dict[int, Tensor]] = {}
+    by_image: dict[int, dict[int, Tensor]] = {}
     for branch, latent in zip(own.branches, latents, strict=True):
         if branch.trajectory:
-            alone.setdefault(branch.image, {})[branch.trajectory] = latent
-    moved = {image: merges[image](latents[image], parts) for image, parts in alone.items()}
+            by_image.setdefault(branch.image, {})[branch.trajectory] = latent
+    moved = {image: merges[image](latents[image], parts) for image, parts in by_image.items()}
     for row, (image, crop) in enumerate(zip(own.images, own.crops, strict=True)):
         if follow and own.branches[row].trajectory:
             moved[row] = latents[row] if crop is None else crop.put(moved[image], crop.cut(latents[row]))
@@ -231,12 +231,12 @@ def _changed(own: Trajectories, latents: Tensor, scenes: Tensor) -> Tensor:
 
 
 class OnCrops(GuidedDenoiser):
-    """Rows of which some are computed on a part of the canvas, and are their scene's everywhere else.
+    """A batch some elements of which are computed on a part of the canvas, and are their scene's everywhere else.
 
     Args:
-        guided: makes the denoiser of some branches that calls its network with so many rows at most.
-        trajectories: the rows.
-        max_rows: most rows in one network call; a row on a crop counts as its share of the canvas.
+        guided: makes the denoiser of some branches that calls its network with at most so many of them.
+        trajectories: the batch.
+        max_rows: most batch elements in one network call; one on a crop counts as its fraction of the canvas.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class OnCrops(GuidedDenoiser):
     def _by_size(
         self, size: tuple[int, int], device: torch.device
     ) -> list[tuple[Tensor, Tensor, CropBatch, GuidedDenoiser]]:
-        """Of the crops of each size: their rows, their scenes' rows, what cuts them out, and their denoiser."""
+        """Of the crops of each size: their batch indices, those of their scenes, what cuts them, and their denoiser."""
         cropped: dict[tuple[int, ...], list[tuple[int, Crop]]] = {}
         for row, crop in enumerate(self._crops):
             if crop is not None:
@@ -259,7 +259,7 @@ class OnCrops(GuidedDenoiser):
         groups = []
         for own in cropped.values():
             branches = [self._branches[row] for row, _ in own]
-            # What the bound on rows bounds is memory: a crop takes its share of a canvas.
+            # The bound on the batch is one on memory: a crop takes its fraction of a canvas.
             denoiser = self._guided(branches, int(self._max_rows / own[0][1].share(size)))
             rows = torch.tensor([row for row, _ in own], device=device)
             scenes = torch.tensor([branch.image for branch in branches], device=device)
@@ -267,7 +267,7 @@ class OnCrops(GuidedDenoiser):
         return groups
 
     def predict(self, sample: Tensor, timestep: Tensor, step: int) -> Predictions:
-        """Predict on the whole canvas; of the two halves, those of rows that are computed on all of it."""
+        """Predict on the whole canvas; both branches of the guidance are those of elements computed on all of it."""
         if self._groups is None:
             self._groups = self._by_size((sample.shape[-2], sample.shape[-1]), sample.device)
             self._rows = self._rows.to(sample.device)
@@ -287,13 +287,13 @@ class Guidance:
     Attributes:
         scale: see `ClassifierFreeGuidance`, as for the next two.
         interval: the steps of it.
-        rescale: share of the contrast.
-        negatives: see `NegativeCaptions`; none for instances alone, which have theirs by their branch.
+        rescale: weight of the rescaled contrast.
+        negatives: see `NegativeCaptions`; none for per-instance branches, which have their own.
         order: see `OrderGuidance`, as for the next two: (B, H, W) where it acts; None = nowhere.
         order_scale: strength.
         order_steps: steps it acts in.
-        max_rows: most rows in one network call, guidance halves and trajectories counted; a row on a crop counts as its
-            share of the canvas.
+        max_rows: most batch elements in one network call, branches of the guidance and trajectories counted; one on a
+            crop counts as its fraction of the canvas.
     """
 
     scale: float | Callable[[], float] = 1.0
@@ -342,15 +342,15 @@ def count_rows(
     keep_parts: bool = False,
     guided_steps: range | None = None,
 ) -> float:
-    """Network rows of a run, which its cost is proportional to.
+    """Network function evaluations (NFE) of a run, counted by batch element.
 
     Args:
         scheduler: any stock scheduler; it is not changed.
         steps: the steps of the run, or how many.
         merge_after: steps before the merge.
-        shares: for each image, the summed shares of the canvas that its instances run on alone; an instance on the
-            whole canvas counts 1.
-        guidance_scale: 1 or less = off, which halves the rows.
+        shares: for each image, the summed fractions of the canvas that its per-instance branches run on; a branch on
+            the whole canvas counts 1.
+        guidance_scale: 1 or less = off, which halves the NFE.
         ordered: images with order guidance.
         order_steps: steps in which it acts.
         first: the first step that is made.
@@ -361,9 +361,9 @@ def count_rows(
     template = copy.deepcopy(scheduler)
     plan = Steps(steps) if isinstance(steps, int) else steps
     _, step_of_call = begin_at(template, plan.set_on(template), first)
-    rows: float = 0
+    evaluations: float = 0
     for step in step_of_call:
         guided = is_guided(guidance_scale) and (guided_steps is None or step in guided_steps)
         trajectories = len(shares) + sum(shares) * (keep_parts or step < merge_after)
-        rows += (1 + guided) * trajectories + ordered * (step < order_steps) + negatives * guided
-    return rows
+        evaluations += (1 + guided) * trajectories + ordered * (step < order_steps) + negatives * guided
+    return evaluations

@@ -16,7 +16,7 @@ def generators_for(seeds: Sequence[int]) -> list[torch.Generator]:
 def start_noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
     """Standard normal noise of each image, (B, C, H, W) float32 on the CPU.
 
-    Row k depends on generator k alone, so an image is the same in a batch as by itself. `shape` is (C, H, W).
+    Batch element k depends on generator k only, so an image is the same in a batch as by itself. `shape` is (C, H, W).
     """
     return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 

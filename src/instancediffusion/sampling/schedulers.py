@@ -104,7 +104,7 @@ def build_scheduler(name: str | None, model_scheduler: Scheduler, *, flow: bool 
         )
     config = dict(model_scheduler.config)
     if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in inspect.signature(cls).parameters:
-        # The class cannot rescale by itself. It also divides by the signal's share, which is 0 at the last training
+        # The class cannot rescale by itself. It also divides by the signal's weight, which is 0 at the last training
         # step: "leading" spacing never visits that one.
         config |= {"trained_betas": zero_snr_betas(model_scheduler.betas).tolist(), "timestep_spacing": "leading"}
     scheduler = cls.from_config(config, **kind.options)
@@ -196,9 +196,9 @@ def step_options(scheduler: Scheduler, eta: float) -> dict[str, float]:
 
 
 def order_option(scheduler: Scheduler) -> dict[str, int]:
-    """The order of the next step, for a scheduler (LMS) that takes it from its place in the schedule.
+    """The order of the next step, for a scheduler (LMS) that takes it from its position in the schedule.
 
-    A run that begins later in the schedule has fewer predictions behind it than that place would mean.
+    A run that begins later in the schedule has fewer predictions behind it than that position would mean.
     """
     if "order" not in inspect.signature(scheduler.step).parameters:
         return {}
@@ -210,8 +210,8 @@ def seed_noise(scheduler: Scheduler, generators: Sequence[torch.Generator], offs
 
     Args:
         scheduler: of a batch of trajectories.
-        generators: one for each row decides its seed; they are not advanced.
-        offsets: one for each row tells images that share a generator apart.
+        generators: one for each batch element decides its seed; they are not advanced.
+        offsets: one for each batch element, different for images that share a generator.
     """
     if not hasattr(scheduler, "noise_sampler_seed"):
         return
@@ -224,7 +224,7 @@ def seed_noise(scheduler: Scheduler, generators: Sequence[torch.Generator], offs
 
 
 def steps_by_row(scheduler: Scheduler) -> bool:
-    """Whether a batch is stepped row by row, so that each row is what it would be by itself: true of all of diffusers'.
+    """Whether a batch is stepped so that each element is what it would be by itself: true of all of diffusers'.
 
     What a scheduler from elsewhere does with a batch, and with a list of generators, is not known.
     """

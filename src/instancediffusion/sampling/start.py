@@ -20,7 +20,7 @@ class Start:
         latents: (B, C, H, W) clean latents of the pictures.
         step: the first step that is made; the pictures get the noise of that step. 0 = all steps are made.
         redrawn: (B, 1, H, W), 0..1: 0 = the latent is put back to the picture's, with noise of the moment, after each
-            step; 1 = it is drawn anew. None = all of the picture may change.
+            step; 1 = it is sampled anew. None = all of the picture may change.
         channels: (B, E, H, W) what the network sees beside the latents (an inpainting UNet: mask and masked picture).
     """
 
@@ -30,13 +30,13 @@ class Start:
     channels: Tensor | None = None
 
     def noisy(self, scheduler: Scheduler, noise: Tensor, timestep: Tensor) -> Tensor:
-        """The latents that the first step is made from; with a mask and all steps, noise alone, as in diffusers."""
+        """The latents that the first step is made from; with a mask and all steps, pure noise, as in diffusers."""
         if self.redrawn is not None and self.step == 0:
             return noise * float(scheduler.init_noise_sigma)
         return with_noise(scheduler, self.latents.to(noise), noise, timestep)
 
     def seen_by(self, denoiser: Denoiser, images: Sequence[int]) -> Denoiser:
-        """The denoiser of rows that sees, (T, C + E, H, W), the latents (T, C, H, W) and their images' channels."""
+        """The denoiser of a batch that sees, (T, C + E, H, W), the latents (T, C, H, W) and their images' channels."""
         beside, rows = self.channels, list(images)
         if beside is None:
             return denoiser
@@ -49,8 +49,8 @@ class Start:
 
         Args:
             latents: at the noise level of `timestep`.
-            images: the image of each row.
-            scheduler: of the rows.
+            images: the image of each batch element.
+            scheduler: of the batch.
             noise: (B, C, H, W) the start noise.
             timestep: of the next network call; None after the last.
         """

@@ -1,4 +1,4 @@
-"""Trajectories of images as one scheduler: whole scenes, and instances alone, each with a history of its own."""
+"""Trajectories of images as one scheduler: whole scenes, and per-instance branches, each with a history of its own."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class _Pack:
     branches: Sequence[Branch]
     crops: Sequence[Crop | None]
     scheduler: Scheduler
-    generators: Sequence[torch.Generator]  # one for each row; empty = no noise is drawn
+    generators: Sequence[torch.Generator]  # one for each batch element; empty = no noise is sampled
 
 
 class Trajectories:
-    """A scheduler, as `sample` takes one, whose rows are stepped each as it would be by itself.
+    """A scheduler, as `sample` takes one, that steps each batch element as it would be stepped by itself.
 
-    Rows are the whole scenes of all images, in their order, then the instances alone, image by image. All trajectories
-    of an image draw the same noise, because merging would average independent noise away.
+    The batch is the whole scenes of all images, in their order, then the per-instance branches, image by image. All
+    trajectories of an image sample the same noise, because merging would average independent noise away.
 
     Args:
         template: a scheduler without history whose timesteps are set; copies of it are used.
         images: B.
         merges: the merge rule of each image, which names its instances; empty = whole scenes only.
-        generators: one for each image, for schedulers that draw noise. Images may share one; then they draw from it in
+        generators: one for each image, for schedulers that sample noise. Images may share one; then they use it in
             turn.
         eta: how much noise a scheduler that asks for it adds (Song et al. 2021, equation 16).
     """
@@ -62,9 +62,9 @@ class Trajectories:
         whole = [(image, 0) for image in range(images)]
         parts = [(image, index) for image, merge in enumerate(merges) for index in merge.instances]
         by_row = steps_by_row(template)
-        # Images that share a generator draw from it in turn. And what a scheduler forgets, it forgets for all its rows.
-        apart = not by_row or remembers_samples(template) or len({id(g) for g in generators}) < len(generators)
-        self._whole = [self._pack([row], merges) for row in whole] if apart else [self._pack(whole, merges)]
+        # Images that share a generator draw from it in turn. And what a scheduler forgets it forgets for its batch.
+        separate = not by_row or remembers_samples(template) or len({id(g) for g in generators}) < len(generators)
+        self._whole = [self._pack([row], merges) for row in whole] if separate else [self._pack(whole, merges)]
         in_packs = [parts] if by_row and parts else [[row] for row in parts]
         self._parts = [self._pack(rows, merges) for rows in in_packs]
 
@@ -85,21 +85,21 @@ class Trajectories:
 
     @property
     def branches(self) -> list[Branch]:
-        """Which image and instance each row is."""
+        """Which image and instance each batch element is."""
         return [branch for pack in self._packs for branch in pack.branches]
 
     @property
     def images(self) -> list[int]:
-        """The image of each row."""
+        """The image of each batch element."""
         return [branch.image for branch in self.branches]
 
     @property
     def crops(self) -> list[Crop | None]:
-        """The part of the canvas that each row is computed on; None = all of it."""
+        """The part of the canvas that each batch element is computed on; None = all of it."""
         return [crop for pack in self._packs for crop in pack.crops]
 
     def scenes(self) -> Trajectories:
-        """The whole scenes alone, which go on with the history they have."""
+        """Only the whole scenes, which go on with the history they have."""
         found = copy.copy(self)
         found._parts = []
         return found
@@ -110,10 +110,10 @@ class Trajectories:
         return torch.cat([pack.scheduler.scale_model_input(own, timestep) for pack, own in pairs])
 
     def step(self, predicted: Tensor, timestep: Tensor, latents: Tensor) -> SchedulerOutput:
-        """Make one step of each row, from predictions and latents (T, C, H, W)."""
+        """Make one step of each batch element, from predictions and latents (T, C, H, W)."""
         states: dict[int, Tensor] = {}  # of each image's generator, before its whole scene draws from it
         found = []
-        for pack, own, said in zip(self._packs, self._split(latents), self._split(predicted), strict=True):
+        for pack, own, output in zip(self._packs, self._split(latents), self._split(predicted), strict=True):
             options: dict[str, object] = {**self._options, **order_option(pack.scheduler)}
             for branch, generator in zip(pack.branches, pack.generators, strict=False):
                 if branch.trajectory == 0:
@@ -122,7 +122,7 @@ class Trajectories:
                     generator.set_state(states[branch.image])
             if pack.generators:
                 options["generator"] = list(pack.generators)
-            found.append(pack.scheduler.step(said, timestep, own, **options).prev_sample)
+            found.append(pack.scheduler.step(output, timestep, own, **options).prev_sample)
         return SchedulerOutput(prev_sample=torch.cat(found))
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class Trajectories:
         return torch.cat([pack.scheduler.add_noise(own, drawn, timesteps) for pack, own, drawn in pairs])
 
     def forget(self, rows: Collection[int]) -> None:
-        """Go on from other latents in some rows, which no step has made, with the history as it is."""
+        """Go on from other latents in some batch elements, which no step has made, with the history as it is."""
         first = 0
         for pack in self._packs:
             after = first + len(pack.branches)

@@ -34,13 +34,13 @@ class Backbone(ABC):
 
     Attributes:
         name: in the registry.
-        title: for people.
+        title: its display name.
         network: the class of the network, as `model_index.json` writes it.
         text_encoders: the classes of text encoders, in the same way.
         stock: by the class that is put on a part of the network, the class that `remove` puts back.
         upcasts_vae: the autoencoder computes in float32 whatever its type, as half precision overflows.
         flow: it was trained by flow matching, and predicts the velocity noise - x0.
-        in_pipeline: `InstanceDiffusionPipeline` draws with it.
+        in_pipeline: `InstanceDiffusionPipeline` samples with it.
     """
 
     name: ClassVar[str]
@@ -74,7 +74,7 @@ class Backbone(ABC):
         """Raise `ModelError` if a block is not as the library made it."""
 
     def attach(self, network: nn.Module) -> Sequence[RemovableHandle]:  # noqa: ARG002
-        """Do what else the blocks need to be told of a grounding; the handles undo hooks, `stock` undoes classes."""
+        """Hand the blocks what else they need of a grounding; the handles undo hooks, `stock` undoes classes."""
         return ()
 
     def decoder_steps(self, network: nn.Module) -> list[tuple[nn.Module, int]]:  # noqa: ARG002
@@ -88,7 +88,7 @@ class Backbone(ABC):
     def map_sizes(self, network: nn.Module, height: int, width: int) -> list[tuple[int, int]]:
         """(height, width) in visual tokens of the feature maps that have gated layers, for latents of that size."""
 
-    # What it takes; the network may have something around it that tells its `config`.
+    # What it takes; the network may have something around it that has its `config`.
 
     @abstractmethod
     def context_dim(self, network: Any) -> int:
@@ -138,7 +138,7 @@ class Backbone(ABC):
             texts: prompts, negative prompts and captions.
             captions: those of them that are captions of instances.
             clip_skip: layers of the text encoder to leave out of contexts, from the last on.
-            device: where to compute; None means where the pipeline is.
+            device: to compute on; None means that of the pipeline.
         """
 
     # How it is called.

@@ -2,8 +2,8 @@
 
 A transformer has no skip connections, so there is no ScaleU. Its one attention is self- and cross-attention at once:
 the gated layer runs at the input of each block, so that, as in the paper (section 3.2), visual tokens have met the
-grounding tokens when they meet the text. Where a token is it is told by rotary embeddings only, inside that attention,
-and so not in the gated layers: `default_instance_mask` should be a rule that tells it, such as "visibility".
+grounding tokens when they meet the text. The position of a token is given by rotary embeddings only, inside that
+attention, and so not in the gated layers: `default_instance_mask` should be a rule that gives it, such as "visibility".
 
 The network's `forward` hands its attention mask down to the blocks and looks into it nowhere: the grounding travels in
 it, as part of the call, and nothing of a step is kept on a module.
@@ -153,7 +153,7 @@ class PRX(Backbone):
         return int(network.config.patch_size)
 
     def native_side(self, network: Any) -> int:  # noqa: ARG002
-        """512 pixels; the network does not tell."""
+        """512 pixels; the network's config does not say."""
         return NATIVE_SIDE
 
     def encode(

@@ -63,7 +63,7 @@ class StableDiffusionXL(UNetBackbone):
         """By both encoders.
 
         Contexts are the hidden states of both before their last layers, side by side. `projected` is the projected text
-        of the second. `pooled`, which captions are given by, is what the adapter was trained with, known by its width:
+        of the second. `pooled`, which captions are given by, is what the adapter was trained with, as its width shows:
         the first encoder's pooled state (as in the published adapter), the second's projected one, or both.
         """
         first, second = (

@@ -31,7 +31,7 @@ _POSITION_OF_KWARGS = 4  # of `cross_attention_kwargs` after `hidden_states` whe
 
 
 class GroundedTransformer(Transformer2DModel):
-    """A transformer that tells the grounding the size of its feature map, which its blocks cannot see."""
+    """A transformer that gives the grounding the size of its feature map, which its blocks cannot see."""
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the stock transformer, of a map (B, C, H, W)."""
@@ -109,8 +109,8 @@ class GroundedSelfAttention(Attention):
         grounding, name, residual = gated
         if attended.shape != residual.shape:
             raise ModelError(
-                f"unet: {name} attends to {attended.shape[1]} of {residual.shape[1]} cells, as token merging makes it; "
-                "instances need all of them: take that patch off"
+                f"unet: {name} attends to {attended.shape[1]} of {residual.shape[1]} visual tokens, as token merging "
+                "makes it; instances need all of them: take that patch off"
             )
         return attended + grounding.change(name, residual + attended)
 
@@ -296,7 +296,7 @@ class UNetBackbone(Backbone):
             )
 
     def attach(self, network: nn.Module) -> Sequence[RemovableHandle]:
-        """Transformers tell the size of their map; cross-attention takes the keys of the texts; convolutions choose."""
+        """Transformers give the size of their map; cross-attention takes the keys of the texts; convolutions choose."""
         for module in network.modules():
             if type(module) is Transformer2DModel:
                 module.__class__ = GroundedTransformer
@@ -384,7 +384,7 @@ class UNetBackbone(Backbone):
         inputs: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """By `cross_attention_kwargs`, which UNet and transformers hand down to blocks."""
-        told = {**(attention or {}), "grounding": grounding, "prompt_keys_values": dict(text_keys or {})}
+        handed = {**(attention or {}), "grounding": grounding, "prompt_keys_values": dict(text_keys or {})}
         sample = sample.to(context.dtype)
         if sample.device.type == "cpu":  # its convolutions, and then all layers between them, keep that order
             sample = sample.contiguous(memory_format=torch.channels_last)
@@ -392,7 +392,7 @@ class UNetBackbone(Backbone):
             sample,
             timestep,
             encoder_hidden_states=context,
-            cross_attention_kwargs=told,
+            cross_attention_kwargs=handed,
             return_dict=False,
             **(inputs or {}),
         )[0]
@@ -406,5 +406,5 @@ def text_width_problems(network: Any, encoders: Sequence[Any]) -> Iterator[str]:
     if encoders[0] is None or not isinstance(width, int) or network.config.get("encoder_hid_dim_type") is not None:
         return
     if sum(widths) != width:
-        told = " and ".join(map(str, widths))
-        yield f"text_encoder: its texts have {told} channels and the UNet takes {width}; take the model's own"
+        listed = " and ".join(map(str, widths))
+        yield f"text_encoder: its texts have {listed} channels and the UNet takes {width}; take the model's own"

@@ -19,7 +19,7 @@ BLOCK = 256
 _LEAST = 1024
 """Fewest tokens for which it is asked what is quicker."""
 _GAIN = 0.9
-"""The share of the fused kernel's time below which blocks are taken: timings scatter."""
+"""The fraction of the fused kernel's time below which blocks are taken: timings scatter."""
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -59,13 +59,13 @@ def in_blocks(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None =
     across = keys.transpose(-1, -2) * width**-0.5
     attended = torch.empty_like(query, memory_format=torch.contiguous_format)
     for image in range(batch):
-        told = None if bias is None else bias[image, 0].to(query.dtype)
+        added = None if bias is None else bias[image, 0].to(query.dtype)
         for head in range(heads):
             for start in range(0, length, BLOCK):
                 rows = slice(start, start + BLOCK)
                 logits = query[image, head, rows] @ across[image, head]
-                if told is not None:
-                    logits[:, -told.shape[-1] :] += told if len(told) == 1 else told[rows]
+                if added is not None:
+                    logits[:, -added.shape[-1] :] += added if len(added) == 1 else added[rows]
                 torch.mm(logits.softmax(-1), values[image, head], out=attended[image, head, rows])
     return attended
 

@@ -1,4 +1,4 @@
-"""Does an adapter that was trained on photograph-like pictures follow boxes? Its pictures of layouts it has not seen.
+"""Does an adapter that was trained on photograph-like pictures follow boxes? Its pictures of held-out layouts.
 
     python benchmarks/photo_composites.py photos
     instancediffusion data split photos parts --part train=0.9 --part val=0.1
@@ -7,8 +7,8 @@
 
 Rows: the set's own pictures (the ceiling), the base with the trained adapter, the same with its gates shut (which is
 also the base with an untrained adapter, whose gates are zero), the base with the adapter that `mini` ships with. Boxes
-and order are told. Two lookers, neither of which is told anything: a small RT-DETR trained on `parts/train`
-(labels_for_free.py), and the judge of the drawn world, which has seen no such picture. Box AP of COCO.
+and order are given. Two detectors, which get the pictures only: a small RT-DETR trained on `parts/train`
+(labels_for_free.py), and that of the drawn world (judge), which was trained on no such picture. Box AP of COCO.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from labels_for_free import SIDE_PX, Labelled, entry, looked, read, scored, train
+from labels_for_free import SIDE_PX, Labelled, detected, entry, read, scored, train
 from photo_composites import OBJECTS
 from PIL import Image
 
@@ -72,13 +72,13 @@ def tensors(images: Sequence[Image.Image], labels: Labelled) -> Labelled:
 
 
 def judged(judge: Path, images: Sequence[Image.Image], labels: Labelled) -> dict[str, float]:
-    """Box AP of what the judge finds."""
+    """Box AP of the judge's detections."""
     detector = load_detector(str(judge))
     found = []
     for start in range(0, len(images), 8):
-        for seen in detector.detect(list(images[start : start + 8]), list(OBJECTS)):
+        for detections in detector.detect(list(images[start : start + 8]), list(OBJECTS)):
             rows = []
-            for one in seen:
+            for one in detections:
                 if one.label in OBJECTS:
                     x0, y0, x1, y1 = (float(v) for v in one.box)
                     box = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0])
@@ -88,7 +88,7 @@ def judged(judge: Path, images: Sequence[Image.Image], labels: Labelled) -> dict
 
 
 def main() -> None:
-    """Draw, look, write the table and a sheet."""
+    """Sample, detect, write the table and a contact sheet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", type=Path)
     parser.add_argument("adapter", type=Path)
@@ -109,24 +109,27 @@ def main() -> None:
         "its gates shut, or untrained": draw(options.output / "shut", scenes, trained, steps, grounding_fraction=0.0),
         "the adapter of `mini`": draw(options.output / "shipped", scenes, None, steps),
     }
-    sheet = [image for k in range(min(12, len(scenes))) for image in (rows[name][k] for name in rows)]
-    contact_sheet(sheet, len(rows), [name for _ in range(len(sheet) // len(rows)) for name in rows]).save(
+    grid = [image for k in range(min(12, len(scenes))) for image in (rows[name][k] for name in rows)]
+    contact_sheet(grid, len(rows), [name for _ in range(len(grid) // len(rows)) for name in rows]).save(
         options.output / "sheet.png"
     )
     detector = train(read(options.parts / "train"), options.steps, 0)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, images in rows.items():
         data = tensors(images, labels)
-        found[name] = {"RT-DETR": scored(looked(detector, data[0]), data[1])}
+        found[name] = {"RT-DETR": scored(detected(detector, data[0]), data[1])}
         if options.judge:
             found[name]["judge"] = judged(options.judge, images, labels)
         print(name, found[name], flush=True)
     write_json(options.output / "scores.json", found)
-    lookers = list(next(iter(found.values())))
-    lines = ["| | " + " | ".join(f"{one}: AP | AP50" for one in lookers) + " |", "|---" * (1 + 2 * len(lookers)) + "|"]
+    detectors = list(next(iter(found.values())))
+    lines = [
+        "| | " + " | ".join(f"{one}: AP | AP50" for one in detectors) + " |",
+        "|---" * (1 + 2 * len(detectors)) + "|",
+    ]
     for name, values in found.items():
-        cells = [f"{values[one][kind]:.3f}" for one in lookers for kind in ("ap", "ap50")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        numbers = [f"{values[one][kind]:.3f}" for one in detectors for kind in ("ap", "ap50")]
+        lines.append(f"| {name} | {' | '.join(numbers)} |")
     write_atomic(options.output / "scores.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -35,8 +35,8 @@ from instancediffusion.conditioning import LocationTensors
 from instancediffusion.pipeline.random_weights import PUBLISHED_SEGMENTATION
 from instancediffusion.pipeline.timing import bench_scene
 
-SLOTS, STEPS, GROUNDED, ALONE = 30, 50, 40, 18
-"""Of the published code: instances that it pads to, steps, those with grounding at .8, and before the merge at .36."""
+SLOTS, STEPS, GROUNDED, PER_INSTANCE = 30, 50, 40, 18
+"""Of the published code: slots, steps, those with grounding (.8), and those with per-instance branches (.36)."""
 
 
 def fill(module: nn.Module) -> nn.Module:
@@ -128,14 +128,14 @@ def ours(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
     backbone = backbone_of(unet)
     scene = bench_scene(4)
     x, context = torch.randn(1, 4, 64, 64).to(dtype), torch.randn(1, 77, 768).to(dtype)
-    told = adapter(adapter.locations([scene]), torch.randn(1, 4, 768).to(dtype), instance_mask="none")
+    given = adapter(adapter.locations([scene]), torch.randn(1, 4, 768).to(dtype), instance_mask="none")
     null = adapter(LocationTensors.empty(1), torch.zeros(1, 0, 768).to(dtype), instance_mask="none")
     keys = backbone.text_keys(unet, context)
 
     def call(grounding: Any, network: Any = unet) -> Tensor:
         timestep = torch.tensor(500)
-        known = None if keys is None else keys.of([0], 77)
-        answer: Tensor = backbone.call(network, x, timestep, context, grounding, text_keys=known)
+        text_keys = None if keys is None else keys.of([0], 77)
+        answer: Tensor = backbone.call(network, x, timestep, context, grounding, text_keys=text_keys)
         return answer
 
     blocks, features = OuterBlocks(unet), []
@@ -143,14 +143,14 @@ def ours(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
     def outer() -> Tensor:
         if not features:
             keep = []
-            call(told, lambda *a, **k: keep.append(blocks.whole(unet, *a, **k)) or keep[0][0])
+            call(given, lambda *a, **k: keep.append(blocks.whole(unet, *a, **k)) or keep[0][0])
             features.append(keep[0][1])
-        return call(told, lambda *a, **k: blocks.outer(features[0], *a, **k))
+        return call(given, lambda *a, **k: blocks.outer(features[0], *a, **k))
 
     return {
-        "conditional": lambda: call(told),
+        "conditional": lambda: call(given),
         "unconditional": lambda: call(null),
-        "without grounding": lambda: call(told.scaled(0)),
+        "without grounding": lambda: call(given.scaled(0)),
         "outer blocks alone": outer,
     }
 
@@ -168,7 +168,7 @@ def rate(dtype: torch.dtype, clock: Callable[[], float]) -> float:
 
 def calls(instances: int) -> int:
     """Network calls of the published picture with its Multi-instance Sampler."""
-    return 2 * ((instances + 1) * (ALONE + 1) + STEPS - ALONE)
+    return 2 * ((instances + 1) * (PER_INSTANCE + 1) + STEPS - PER_INSTANCE)
 
 
 def main() -> None:

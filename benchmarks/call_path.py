@@ -5,7 +5,7 @@
     python benchmarks/call_path.py --functions      # and which functions the numbers count
 
 A tiny model of random weights draws a scene of two overlapping instances, one step, with everything on that makes calls
-deeper: guidance, an instance alone before the merge, order guidance.
+deeper: guidance, per-instance branches before the merge, order guidance.
 
 - The call path: the functions of the package that are on the stack when the UNet is called, from `pipe(scene)` on.
 - A hop of `z_order`: a function of the package, from `load_scene` to the first gated attention, that passes the order
@@ -37,9 +37,9 @@ BOXES = ([4, 4, 40, 44], [20, 16, 60, 60])
 DEEP = 9
 """Levels of a value that are looked into."""
 
-Place = tuple[str, str, int]
+Function = tuple[str, str, int]
 """A function: file below the package, name, line."""
-Noted = defaultdict[Place, Counter[object]]
+Noted = defaultdict[Function, Counter[object]]
 
 
 def digest(value: object, depth: int = DEEP) -> object:
@@ -73,7 +73,7 @@ class Recorder:
         self.returned: Noted = defaultdict(Counter)
         self.done = False
 
-    def place(self, code: CodeType) -> Place | None:
+    def function(self, code: CodeType) -> Function | None:
         """Where a function is; None for code from elsewhere."""
         if not code.co_filename.startswith(self.folder) or code.co_name.startswith("<"):
             return None
@@ -83,27 +83,27 @@ class Recorder:
         """Take note of one call or return; see `sys.setprofile`."""
         if self.done or event not in ("call", "return"):
             return
-        place = self.place(frame.f_code)
-        if place is None:
+        function = self.function(frame.f_code)
+        if function is None:
             return
-        if place[:2] == self.stop:
+        if function[:2] == self.stop:
             self.done = True
             return
         code = frame.f_code
         if event == "return":
-            self.returned[place][digest(returned)] += 1
+            self.returned[function][digest(returned)] += 1
             return
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         handed = {name: frame.f_locals[name] for name in names if name in frame.f_locals}
         owner = handed.get("self")
         if owner is not None and not (dataclasses.is_dataclass(owner) and owner.__dataclass_params__.frozen):  # type: ignore[attr-defined]
             del handed["self"]
-        self.handed[place][digest(handed)] += 1
+        self.handed[function][digest(handed)] += 1
 
 
-def differing(again: Noted, once: Noted, other: Noted) -> list[Place]:
+def differing(again: Noted, once: Noted, other: Noted) -> list[Function]:
     """The functions of which the run that differs notes something else, and the one that does not notes the same."""
-    return [place for place in {**once, **other} if once[place] != other[place] and once[place] == again[place]]
+    return [key for key in {**once, **other} if once[key] != other[key] and once[key] == again[key]]
 
 
 def write_scene(path: Path, orders: tuple[int, int]) -> Path:

@@ -116,7 +116,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 for work in options.work:
                     seconds, before, most = measured(WORK[work], Path(folder), name, count, options.side)
-                    told = [
+                    columns = [
                         name,
                         f"{count:,}",
                         work,
@@ -124,7 +124,7 @@ def main() -> None:
                         f"{before:.0f}",
                         f"{most:.0f}",
                     ]
-                    print(f"| {' | '.join(told)} |", flush=True)
+                    print(f"| {' | '.join(columns)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/gpu.py                              # CUDA, less than five minutes
     python benchmarks/gpu.py --device cpu --size tiny     # does it run at all
 
-Random weights. Three tables: calls by type, compiled or not, and batch, with the share of the roofline (their
+Random weights. Three tables: calls by type, compiled or not, and batch, with the fraction of the roofline (their
 multiplications at the rate of a large matrix product of the type) and the peak memory; the same by number of instances;
 pictures of four objects by preset, and of a stock `StableDiffusionPipeline` at the same steps. What does not fit into
 `--minutes` is left out, and said so.
@@ -28,7 +28,7 @@ from instancediffusion.pipeline.timing import bench_scene
 
 
 class Machine:
-    """A device with a clock, a memory meter and a time by which all has to be over."""
+    """A device with a clock, its peak memory, and a time by which all has to be over."""
 
     def __init__(self, device: str, minutes: float) -> None:
         self.device = torch.device(device)
@@ -99,8 +99,8 @@ def call_of(
     x = torch.randn(batch, unet.config.in_channels, side, side, device=device, dtype=dtype)
     context, timestep = torch.randn(batch, 77, width, device=device, dtype=dtype), torch.tensor(500, device=device)
     keys = backbone.text_keys(unet, context)
-    known = None if keys is None else keys.of(range(batch), 77)
-    return lambda: backbone.call(network, x, timestep, context, grounding, text_keys=known)
+    text_keys = None if keys is None else keys.of(range(batch), 77)
+    return lambda: backbone.call(network, x, timestep, context, grounding, text_keys=text_keys)
 
 
 def calls(machine: Machine, options: argparse.Namespace, dtype: torch.dtype) -> Iterator[str]:
@@ -118,10 +118,10 @@ def calls(machine: Machine, options: argparse.Namespace, dtype: torch.dtype) -> 
             with FlopCounterMode(display=False) as counter:
                 call_of(unet, unet, adapter, batch, instances)()
             took = machine.seconds(run, options.repeats)
-            share = counter.get_total_flops() / rate / took
+            fraction = counter.get_total_flops() / rate / took
             how = "compiled" if compiled else "eager"
             yield (
-                f"| {name}, {how} | {batch} | {instances} | {1e3 * took:.1f} | {share:.2f} | "
+                f"| {name}, {how} | {batch} | {instances} | {1e3 * took:.1f} | {fraction:.2f} | "
                 f"{machine.peak_gib(run):.2f} |"
             )
     adapter.remove()
@@ -144,11 +144,11 @@ def pictures(machine: Machine, options: argparse.Namespace, dtype: torch.dtype) 
             if machine.over():
                 yield "| out of time | | | |"
                 return
-            scene, rows = bench_scene(number), []
+            scene, nfe = bench_scene(number), []
             took = machine.seconds(
-                lambda scene=scene, preset=preset, rows=rows: rows.append(pipe(scene, preset=preset).network_rows), 1
+                lambda scene=scene, preset=preset, nfe=nfe: nfe.append(pipe(scene, preset=preset).network_rows), 1
             )
-            yield f"| {preset} | {number} | {took:.2f} | {rows[-1]:.1f} |"
+            yield f"| {preset} | {number} | {took:.2f} | {nfe[-1]:.1f} |"
         if preset == "balanced":
             steps = pipe(bench_scene(4), preset=preset).settings.num_inference_steps
             took = stock_seconds(pipe, steps, lambda run: machine.seconds(run, 1))
@@ -186,7 +186,7 @@ def main() -> None:
         for kind in options.dtypes:
             for row in calls(machine, options, getattr(torch, kind)):
                 print(row, flush=True)
-    print("\n| picture | objects | seconds | network rows |\n|---|---|---|---|")
+    print("\n| picture | objects | seconds | NFE |\n|---|---|---|---|")
     for row in pictures(machine, options, getattr(torch, options.dtypes[0])):
         print(row, flush=True)
 

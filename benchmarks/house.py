@@ -29,7 +29,7 @@ TINY = 40
 
 @dataclass(frozen=True)
 class Extension:
-    """Something that people add.
+    """Something that contributors add.
 
     A file in whose code all of `siblings` occur lists what there is, so it needs an entry for one more.
 

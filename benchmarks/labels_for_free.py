@@ -1,4 +1,4 @@
-"""What are made labels worth? A small detector trained on composites of the world, on pictures by a model, and on both.
+"""What are generated labels worth? A small detector trained on composites of the world, a model's pictures, or both.
 
     instancediffusion judge train recipes/judge.toml --run runs/judge       # the filter; see docs/evaluation.md
     python benchmarks/labels_for_free.py --judge runs/judge/judge -o labels-for-free
@@ -47,7 +47,7 @@ Labelled = tuple[Tensor, list[tuple[Tensor, Tensor]]]
 
 
 def world(grounds: Sequence[str], size: int = 128) -> World:
-    """One or two large objects of ten kinds that `mini` draws well, in one drawing each."""
+    """One or two large objects of ten classes that `mini` draws well, with one sprite each."""
     spec = WorldSpec(
         size=size, min_objects=1, max_objects=2, min_scale=0.4, max_scale=0.9,
         objects=OBJECTS, backgrounds=tuple(grounds), art_sets=("noto",), part_share=0.0, native_share=1.0,
@@ -56,7 +56,7 @@ def world(grounds: Sequence[str], size: int = 128) -> World:
 
 
 def spec_of(pictures: int) -> dict[str, object]:
-    """What the model is asked for: the same kinds, sizes and backgrounds."""
+    """What the model is asked for: the same classes, sizes and backgrounds."""
     phrases = [world(GROUNDS).backgrounds[k].phrases[0] for k in range(len(GROUNDS))]
     one = {"size": [0.38, 0.75], "aspect": [0.85, 1.2]}
     return {
@@ -141,9 +141,9 @@ def train(data: Labelled, steps: int, seed: int) -> RTDetrForObjectDetection:
         pictures, labels = [], []
         for number in torch.randint(len(data[0]), (BATCH,), generator=generator).tolist():
             classes, boxes = data[1][number]
-            luck = torch.rand(2, generator=generator)
-            picture, boxes = data[0][number] * (0.8 + 0.4 * luck[1]), boxes.clone()
-            if luck[0] < 0.5:
+            u = torch.rand(2, generator=generator)
+            picture, boxes = data[0][number] * (0.8 + 0.4 * u[1]), boxes.clone()
+            if u[0] < 0.5:
                 picture, boxes[:, 0] = picture.flip(-1), 1 - boxes[:, 0]
             pictures.append(picture)
             labels.append({"class_labels": classes, "boxes": boxes})
@@ -157,12 +157,12 @@ def train(data: Labelled, steps: int, seed: int) -> RTDetrForObjectDetection:
 
 
 @torch.no_grad()
-def looked(model: RTDetrForObjectDetection, pictures: Tensor) -> list[list[dict[str, object]]]:
-    """What a detector finds in pictures: label, box and score, the surest first."""
+def detected(model: RTDetrForObjectDetection, pictures: Tensor) -> list[list[dict[str, object]]]:
+    """The detections in pictures: label, box and score, the highest score first."""
     found = []
     for start in range(0, len(pictures), 50):
-        seen = model(pixel_values=pictures[start : start + 50])
-        for logits, boxes in zip(seen.logits.sigmoid(), seen.pred_boxes, strict=True):
+        output = model(pixel_values=pictures[start : start + 50])
+        for logits, boxes in zip(output.logits.sigmoid(), output.pred_boxes, strict=True):
             all_ = [
                 {**entry(label, box), "score": float(score)}
                 for box, one in zip(boxes, logits, strict=True)
@@ -175,11 +175,11 @@ def looked(model: RTDetrForObjectDetection, pictures: Tensor) -> list[list[dict[
 def scored(
     found: Sequence[Sequence[Mapping[str, object]]], labels: Sequence[tuple[Tensor, Tensor]]
 ) -> dict[str, float]:
-    """Box AP and AP50 of what was found."""
+    """Box AP and AP50 of detections."""
     rows = []
-    for number, (seen, (classes, boxes)) in enumerate(zip(found, labels, strict=True)):
+    for number, (detections, (classes, boxes)) in enumerate(zip(found, labels, strict=True)):
         truth = [entry(label, box) for label, box in zip(classes, boxes, strict=True)]
-        rows.append(Scored(number, "", {"size": [SIDE_PX, SIDE_PX], "truth": truth, "found": list(seen)}))
+        rows.append(Scored(number, "", {"size": [SIDE_PX, SIDE_PX], "truth": truth, "found": list(detections)}))
     values = average_precision(rows, "bbox", 0)[0]
     return {"ap": values["ap"], "ap50": values["ap50"]}
 
@@ -193,10 +193,10 @@ def entry(label: int | Tensor, box: Tensor) -> dict[str, object]:
 def main() -> None:
     """Make the sets, train, score, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--judge", type=Path, required=True, help="What filters: the folder of a judge.")
+    parser.add_argument("--judge", type=Path, required=True, help="The filter: the folder of a detector (judge).")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=360, help="By the model, before the filter.")
-    parser.add_argument("--few", type=int, default=60, help="Composites that somebody labelled by hand, say.")
+    parser.add_argument("--few", type=int, default=60, help="Composites, which stand for hand-labelled pictures.")
     parser.add_argument("--unseen", type=int, default=300)
     parser.add_argument("--draw-steps", type=int, default=12)
     parser.add_argument("--steps", type=int, default=400)
@@ -225,7 +225,7 @@ def main() -> None:
             path = output / "runs" / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}-{options.steps}.json"
             if not path.exists():
                 start = time.process_time()
-                done = scored(looked(train(data, options.steps, seed), unseen[0]), unseen[1])
+                done = scored(detected(train(data, options.steps, seed), unseen[0]), unseen[1])
                 seconds = time.process_time() - start
                 write_json(path, {"row": name, "seed": seed, "pictures": len(data[0]), "seconds": seconds, **done})
                 print(path.name, done, flush=True)
@@ -240,11 +240,11 @@ def table(done: Sequence[Mapping[str, object]]) -> str:
     lines = ["| trained on | pictures | seeds | AP | AP50 |", "|---|---|---|---|---|"]
     for name in dict.fromkeys(str(one["row"]) for one in done):
         runs = [one for one in done if one["row"] == name]
-        cells = [
+        numbers = [
             f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
             for values in ([float(str(one[kind])) for one in runs] for kind in ("ap", "ap50"))
         ]
-        lines.append(f"| {name} | {runs[0]['pictures']} | {len(runs)} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {runs[0]['pictures']} | {len(runs)} | {' | '.join(numbers)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -3,9 +3,9 @@
     python benchmarks/merge_cost.py                        # mini
     python benchmarks/merge_cost.py --size sd15 --steps 2  # Stable Diffusion 1.5's size with random weights
 
-For each rule and number: the median seconds of sampling, the same as a multiple of one instance's, and the network rows
-that the law counts: 2 (S + M * sum of shares), with S steps, M of them before the merge, and the share of the canvas
-that each instance is run on (1 under `mean`).
+For each rule and number: the median seconds of sampling, the same as a multiple of one instance's, and the NFE
+(network function evaluations): 2 (S + M * sum of fractions), with S steps, M of them before the merge, and the fraction
+of the canvas that each per-instance branch is run on (1 under `mean`).
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def main() -> None:
                 seconds.append(time.perf_counter() - start)
             median = statistics.median(seconds)
             first = first or median
-            rows = out.network_rows if out is not None else 0
-            print(f"{rule:8s} N = {number}: {median:7.2f} s, {median / first:.2f} of one, {rows:.1f} rows", flush=True)
+            nfe = out.network_rows if out is not None else 0
+            print(f"{rule:8s} N = {number}: {median:7.2f} s, {median / first:.2f} of one, {nfe:.1f} NFE", flush=True)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 

@@ -3,10 +3,10 @@
     python benchmarks/photo_composites.py photos                    # 2,400 pictures as COCO, with masks and depth order
     instancediffusion data split photos parts --part train=0.9 --part val=0.1
 
-What it is: cut-outs of the world's drawings (Noto Emoji) on crops of seven photographs that scikit-image ships (public
-domain or CC0), shaded by one light for each picture, seen through a small perspective, with blur, vignette, white
-balance, sensor noise and JPEG. What it is not: photographs of things. It has the grounds, the light and the faults of
-photographs, so that an adapter cannot learn it from the world's own pictures, and exact boxes, masks and orders.
+What it is: the world's sprites (Noto Emoji) on crops of seven photographs that scikit-image ships (public domain or
+CC0), shaded by one light for each picture, seen through a small perspective, with blur, vignette, white balance, sensor
+noise and JPEG. What it is not: photographs of objects. It has the backgrounds, the light and the faults of photographs,
+so that an adapter cannot learn it from the world's own pictures, and exact boxes, masks and orders.
 
 Needs `instancediffusion world build` once, and `scikit-image`.
 """
@@ -45,7 +45,7 @@ PHOTOGRAPHS = {
     "rocket": ("in the evening", "at sunset"),
     "hubble_deep_field": ("in space", "in outer space"),
 }
-LEAST_SEEN_PX = 40
+LEAST_VISIBLE_PX = 40
 """Pixels that have to be left of an object after the picture was warped, else it is not annotated."""
 
 
@@ -80,8 +80,8 @@ class PhotoWorld(World):
         ranks = sorted(item.z_order for item in instances)
         kept = tuple(replace(item, z_order=ranks.index(item.z_order)) for item in instances)
         picture = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
-        seen = picture.transform(picture.size, Image.Transform.PERSPECTIVE, warp, Image.Resampling.BICUBIC)
-        return replace(made, image=photographed(seen, rng), instances=kept)
+        warped = picture.transform(picture.size, Image.Transform.PERSPECTIVE, warp, Image.Resampling.BICUBIC)
+        return replace(made, image=photographed(warped, rng), instances=kept)
 
 
 def shaded(image: Floats, instances: tuple[WorldInstance, ...], rng: np.random.Generator) -> Floats:
@@ -117,7 +117,7 @@ def _warped(item: WorldInstance, warp: tuple[float, ...]) -> WorldInstance | Non
         return np.asarray(image.transform(image.size, Image.Transform.PERSPECTIVE, warp)) > 127
 
     amodal, visible = moved(item.amodal), moved(item.visible)
-    if visible.sum() < LEAST_SEEN_PX:
+    if visible.sum() < LEAST_VISIBLE_PX:
         return None
     return replace(item, amodal=amodal, visible=visible, box=np.asarray(mask_box(amodal), np.float32), parts={})
 
@@ -135,7 +135,7 @@ def photographed(picture: Image.Image, rng: np.random.Generator) -> npt.NDArray[
 
 
 def photo_world(size: int = 160, objects: tuple[str, ...] = OBJECTS) -> PhotoWorld:
-    """One or two large objects of ten kinds on a photograph."""
+    """One or two large objects of ten classes on a photograph."""
     spec = WorldSpec(
         size=size, min_objects=1, max_objects=2, min_scale=0.4, max_scale=0.9,
         objects=objects, art_sets=("noto",), part_share=0.0, native_share=1.0,

@@ -37,11 +37,11 @@ SCENE = Scene("a cat", (Instance("a cat", box=Box(0.2, 0.2, 0.8, 0.8)),), SIDE, 
 
 
 def drawn(scenes: Sequence[Scene], seeds: Sequence[int]) -> GenerationOutput:
-    """Stands where a pipeline does."""
+    """Stands in for a pipeline."""
     images = [BLANK] * (len(scenes) * len(seeds))
-    rows = tuple(scene for scene in scenes for _ in seeds)
+    repeated = tuple(scene for scene in scenes for _ in seeds)
     return GenerationOutput(
-        images, None, torch.zeros(len(rows), 1), tuple(seeds) * len(scenes), rows, SETTINGS, {}, 0.0
+        images, None, torch.zeros(len(repeated), 1), tuple(seeds) * len(scenes), repeated, SETTINGS, {}, 0.0
     )
 
 
@@ -111,8 +111,8 @@ WORK: dict[str, Callable[[Path, int, int], int]] = {
 }
 
 
-def told(what: str, work: Callable[[Path, int, int], int], *arguments: Any) -> None:
-    """Do some work and say what it cost."""
+def timed(what: str, work: Callable[[Path, int, int], int], *arguments: Any) -> None:
+    """Do some work and print the time it took."""
     start, busy = time.perf_counter(), time.process_time()
     count = work(*arguments)
     print(
@@ -136,11 +136,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as text:
             folder = Path(text)
             (folder / "empty").mkdir()
-            told(f"{few} into an empty folder", work, folder / "empty", 0, few)
+            timed(f"{few} into an empty folder", work, folder / "empty", 0, few)
             (folder / "full").mkdir()
-            told(f"{count:,} into an empty folder", work, folder / "full", 0, count)
-            told("again, nothing to do", work, folder / "full", 0, count)
-            told(f"{few} more", work, folder / "full", count if name == "generate" else 0, count + few)
+            timed(f"{count:,} into an empty folder", work, folder / "full", 0, count)
+            timed("again, nothing to do", work, folder / "full", 0, count)
+            timed(f"{few} more", work, folder / "full", count if name == "generate" else 0, count + few)
     print("two writers of 200 items each, side by side")
     with tempfile.TemporaryDirectory() as text:
         both = [multiprocessing.get_context("fork").Process(target=put, args=(text, w)) for w in range(2)]

@@ -3,9 +3,9 @@
     python benchmarks/stock.py --preset balanced --steps 5                     # Stable Diffusion 1.5's size
     python benchmarks/stock.py --size mini --preset balanced
 
-`StableDiffusionPipeline` of diffusers draws the prompt alone, with guidance in all steps, with the same parts and
-without the adapter; ours draws the scene with a preset. They take turns. Both are told the same number of steps, and a
-few show the ratio: shares of the steps stay shares. Weights of Stable Diffusion 1.5's size are random.
+`StableDiffusionPipeline` of diffusers draws the prompt only, with guidance in all steps, with the same parts and
+without the adapter; ours draws the scene with a preset. They take turns. Both make the same number of steps, and a few
+show the ratio: settings that are fractions of the steps scale along. Weights of Stable Diffusion 1.5's size are random.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
         else InstanceDiffusionPipeline.from_pretrained(torch_dtype=dtype)
     )
     pipe.set_progress_bar_config(disable=True)
-    scene, rows = bench_scene(options.instances), 0.0
+    scene, nfe = bench_scene(options.instances), 0.0
 
     def clocked(run: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -49,16 +49,16 @@ def main() -> None:
         return time.perf_counter() - start
 
     def ours() -> None:
-        nonlocal rows
+        nonlocal nfe
         out = pipe(scene, preset=options.preset, num_inference_steps=options.steps, seed=0, output_type="latent")
-        rows = out.network_rows
+        nfe = out.network_rows
 
     stock_seconds(pipe, 1, clocked)
     pipe(scene, preset=options.preset, num_inference_steps=1, output_type="latent")
     pairs = [(stock_seconds(pipe, options.steps, clocked), clocked(ours)) for _ in range(options.repeats)]
     theirs, own = (statistics.median(values) for values in zip(*pairs, strict=True))
     print(f"{options}, {torch.get_num_threads()} threads")
-    print(f"stock {theirs:.2f} s ({2 * options.steps} rows), ours {own:.2f} s ({rows:.1f} rows): {own / theirs:.2f}")
+    print(f"stock {theirs:.2f} s ({2 * options.steps} NFE), ours {own:.2f} s ({nfe:.1f} NFE): {own / theirs:.2f}")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 

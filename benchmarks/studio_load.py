@@ -1,4 +1,4 @@
-"""Many people at one studio: clients that queue pictures, check what they get, and watch the server's memory.
+"""Many users of one studio: clients that queue pictures, check what they get, and watch the server's memory.
 
     python benchmarks/studio_load.py --clients 20 --minutes 3
 
@@ -31,7 +31,7 @@ ANIMALS = ("dog", "cat", "panda", "fox", "horse", "cow", "pig", "rabbit", "lion"
 
 
 class Client:
-    """One person: asks, waits, checks, asks again."""
+    """One user: asks, waits, checks, asks again."""
 
     def __init__(self, number: int, url: str, steps: int, report: Report) -> None:
         self.number, self.url, self.steps, self.report = number, url, steps, report
@@ -206,8 +206,8 @@ def memory_mib(process: int) -> float:
     return int(Path(f"/proc/{process}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
 
 
-def _at(values: list[float], share: float) -> float | None:
-    return round(values[min(len(values) - 1, int(share * len(values)))], 2) if values else None
+def _at(values: list[float], fraction: float) -> float | None:
+    return round(values[min(len(values) - 1, int(fraction * len(values)))], 2) if values else None
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Scenes with their truth as training data: records, shards on disk, batches with locations left out at random."""
+"""Scenes with ground truth as training data: records, shards on disk, batches with locations left out at random."""
 
 from instancediffusion.data.collate import Batch, collate, locations
 from instancediffusion.data.location_dropout import SUBSETS, LocationDropout, dense_ranks, drop_locations

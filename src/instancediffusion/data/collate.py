@@ -15,10 +15,10 @@ from instancediffusion.data.shards import SceneCache
 
 @dataclass(frozen=True)
 class Batch:
-    """B scenes of up to N instances, with all that is known of them.
+    """B scenes of up to N instances, with all their annotations.
 
     Attributes:
-        locations: the kinds of location, z-order, and bitmaps of every instance.
+        locations: the kinds of location, z-order and mask bitmaps of every instance.
         prompts: B texts.
         captions: for each scene, a caption for each of its instances.
     """
@@ -45,7 +45,7 @@ def collate(cache: SceneCache, indices: Sequence[int], generator: torch.Generato
 
 
 def locations(cache: SceneCache, indices: Sequence[int]) -> LocationTensors:
-    """All that is known of where the instances of some scenes are, with as many slots as the fullest of them needs."""
+    """All annotated locations of the instances of some scenes, with as many slots as the fullest of them needs."""
     count = torch.from_numpy(cache.rows("count", indices)).long()
     slots = int(count.max())
 

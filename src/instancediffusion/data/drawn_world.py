@@ -1,6 +1,6 @@
-"""What a world is to those who train on it or score by it: pictures of known objects, with exact truth.
+"""What training and evaluation need of a world: pictures of objects of its classes, with exact ground truth.
 
-Protocols only: `instancediffusion.projects.emoji_world` is one such world, and this package knows no other thing of it.
+Protocols only: `instancediffusion.projects.emoji_world` is one such world, of which this package uses nothing else.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from instancediffusion.scene import Scene
 
 
 class ObjectDrawing(Protocol):
-    """One way in which an object of a class looks."""
+    """One sprite of a class."""
 
     @property
     def parts(self) -> Mapping[str, tuple[float, float, float, float]]:
-        """Name of a part -> its box in the drawing, fractions."""
+        """Name of a part -> its box in the sprite, fractions."""
 
     @property
     def style(self) -> str:
@@ -31,7 +31,7 @@ class ObjectClass(Protocol):
 
     @property
     def name(self) -> str:
-        """The name that counts as truth."""
+        """The name that counts as ground truth."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -51,11 +51,11 @@ class ObjectClass(Protocol):
 
     @property
     def facings(self) -> Sequence[str]:
-        """The sides it can look to; none if it has no side."""
+        """The orientations it can have; none if it has no side view."""
 
     @property
     def drawings(self) -> Sequence[ObjectDrawing]:
-        """How it may look."""
+        """Its sprites."""
 
 
 class Background(Protocol):
@@ -91,7 +91,7 @@ class DrawnObject(Protocol):
 
     @property
     def facing(self) -> str | None:
-        """The side it looks to, if it has one."""
+        """Its orientation, if it has one."""
 
     @property
     def z_order(self) -> int:
@@ -111,7 +111,7 @@ class DrawnObject(Protocol):
 
 
 class DrawnSample(Protocol):
-    """A picture and its truth."""
+    """A picture and its ground truth."""
 
     @property
     def image(self) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """Leaving locations out at random, so that a model learns to work with whatever kinds a user gives.
 
 The published training draws one set of kinds per call, shared by all pictures and instances, and practically never
-shows box, scribble or mask alone. Here every instance has its own draw, every subset of kinds occurs, and the order
+gives box, scribble or mask by itself. Here every instance has its own draw, every subset of kinds occurs, and the order
 may be unstated.
 """
 
@@ -47,11 +47,12 @@ class LocationDropout:
     subset: float = 0.12
 
     def __post_init__(self) -> None:
-        """Check that the probabilities are some."""
+        """Check the probabilities."""
         singles = (self.box_only, self.mask_only, self.point_only, self.scribble_only)
         if min(singles) < 0 or sum(singles) > 1:
             raise SettingsError(
-                f"box_only, mask_only, point_only, scribble_only = {singles}: expected shares that sum to at most 1"
+                f"box_only, mask_only, point_only, scribble_only = {singles}: expected probabilities that sum to at "
+                "most 1"
             )
         if min(self.no_order, self.some_order) < 0 or self.no_order + self.some_order > 1:
             raise SettingsError("no_order, some_order: expected probabilities that sum to at most 1")
@@ -65,22 +66,22 @@ class LocationDropout:
             "mask": self.mask_only,
         }
         rest = max(0.0, 1 - sum(singles.values())) / len(SUBSETS)
-        shares = [rest + (singles[s[0]] if len(s) == 1 else 0.0) for s in SUBSETS]
-        return torch.tensor(shares, dtype=torch.float64)
+        probabilities = [rest + (singles[s[0]] if len(s) == 1 else 0.0) for s in SUBSETS]
+        return torch.tensor(probabilities, dtype=torch.float64)
 
 
 def drop_locations(full: LocationTensors, dropout: LocationDropout, generator: torch.Generator) -> LocationTensors:
     """Leave out instances, kinds of location and orders.
 
     Args:
-        full: B scenes with all that is known of them.
+        full: B scenes with all their annotations.
         dropout: the probabilities.
-        generator: the only source of chance; the number of draws depends on B and N alone.
+        generator: the only source of randomness; the number of draws depends on B and N alone.
 
     Returns:
-        The same places with fewer `used`, `present` and `z_known` flags. Every used instance keeps a kind, of one that
-        has none of the drawn kinds all that it has; a scene keeps an instance; the ranks of the order are dense among
-        the instances that state one.
+        The same locations with fewer `used`, `present` and `z_known` flags. Every used instance keeps a kind (one that
+        has none of the drawn kinds keeps all it has), and every scene an instance; the ranks of the order are dense
+        among the instances that state one.
     """
     shape = full.used.shape
     used = _some_instances(full.used, dropout.subset, generator)
@@ -91,12 +92,12 @@ def drop_locations(full: LocationTensors, dropout: LocationDropout, generator: t
     drawn = torch.where(alike, shared, each)
     member = torch.tensor([[kind in subset for kind in KINDS] for subset in SUBSETS])[drawn]
     has = torch.stack([full.present[kind] for kind in KINDS], -1) & used[..., None]
-    told = torch.where((member & has).any(-1, keepdim=True), member & has, has)
-    present = {kind: told[..., k] for k, kind in enumerate(KINDS)}
+    given = torch.where((member & has).any(-1, keepdim=True), member & has, has)
+    present = {kind: given[..., k] for k, kind in enumerate(KINDS)}
 
-    luck = torch.rand(shape[0], 1, generator=generator)
+    u = torch.rand(shape[0], 1, generator=generator)
     half = torch.rand(shape, generator=generator) < 0.5
-    stated = (luck >= dropout.no_order) & ((luck >= dropout.no_order + dropout.some_order) | half)
+    stated = (u >= dropout.no_order) & ((u >= dropout.no_order + dropout.some_order) | half)
     known = full.z_known & used & stated
     return replace(
         full,
@@ -120,8 +121,8 @@ def channels_by_area(boxes: Tensor, masked: Tensor) -> Tensor:
     """
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     area = torch.where(masked, area, -1.0)
-    place = area.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return torch.where(masked, place, -1)
+    rank = area.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return torch.where(masked, rank, -1)
 
 
 def dense_ranks(order: Tensor, known: Tensor) -> Tensor:

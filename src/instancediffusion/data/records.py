@@ -1,4 +1,4 @@
-"""What is learned from: a picture and what is known of every instance, as plain arrays.
+"""Training data: a picture and the annotations of every instance, as plain arrays.
 
 `SceneRecord` is the one exchange type between what makes pictures (the synthetic world, a user's annotations) and
 training.
@@ -23,7 +23,7 @@ MASK_POINTS = 256
 
 @dataclass(frozen=True)
 class InstanceRecord:
-    """One instance; coordinates are fractions of the canvas, (x, y). A kind of location may be unknown: None.
+    """One instance; coordinates are fractions of the canvas, (x, y). A kind of location that is not annotated is None.
 
     Attributes:
         captions: ways to name it, from bare to full; at least one.
@@ -31,8 +31,8 @@ class InstanceRecord:
         point: (2,), on its visible part.
         scribble: (20, 2), inside it.
         mask_points: (256, 2), samples of its whole mask; an instance with a mask has a box, too.
-        region: (S, S) bool, its whole mask, indexed [y, x]; of one without a mask, the cells of its box if it has one.
-        z_order: rank from the back, 0 = farthest, among the instances whose rank is known.
+        region: (S, S) bool, its whole mask, indexed [y, x]; without a mask, its box, if it has one.
+        z_order: rank from the back, 0 = farthest, among the instances whose rank is annotated.
     """
 
     captions: tuple[str, ...]
@@ -65,8 +65,8 @@ def pack(records: Sequence[SceneRecord], slots: int) -> dict[str, npt.NDArray[np
     Returns:
         images (K, H, W, 3) uint8, count (K,) uint8, boxes (K, slots, 4), points (K, slots, 2), scribbles (K, slots,
         20, 2) and mask_points (K, slots, 256, 2) float16 (whose step is 1/16 of a pixel at 128 pixels), regions (K,
-        slots, S*S/8) uint8, z_order (K, slots) int16. If anything is unknown of any instance, also present (K, slots,
-        4) bool, in the order of the fields above, and z_known (K, slots) bool.
+        slots, S*S/8) uint8, z_order (K, slots) int16. If anything is not annotated of any instance, also present (K,
+        slots, 4) bool, in the order of the fields above, and z_known (K, slots) bool.
 
     Raises:
         ValueError: a scene has more instances than slots.
@@ -89,7 +89,7 @@ def pack(records: Sequence[SceneRecord], slots: int) -> dict[str, npt.NDArray[np
     }
     for row, record in enumerate(records):
         for slot, instance in enumerate(record.instances):
-            for name, value in _places(instance).items():
+            for name, value in _locations(instance).items():
                 if value is not None:
                     arrays[name][row, slot] = value
             arrays["regions"][row, slot] = np.packbits(instance.region)
@@ -99,12 +99,12 @@ def pack(records: Sequence[SceneRecord], slots: int) -> dict[str, npt.NDArray[np
     present, z_known = np.zeros((total, slots, 4), np.bool_), np.zeros((total, slots), np.bool_)
     for row, record in enumerate(records):
         for slot, instance in enumerate(record.instances):
-            present[row, slot] = [value is not None for value in _places(instance).values()]
+            present[row, slot] = [value is not None for value in _locations(instance).values()]
             z_known[row, slot] = instance.z_order is not None
     return {**arrays, "present": present, "z_known": z_known}
 
 
-def _places(instance: InstanceRecord) -> dict[str, Floats | None]:
+def _locations(instance: InstanceRecord) -> dict[str, Floats | None]:
     """The kinds of location by the names of their arrays, in the order of `KINDS`."""
     return {
         "boxes": instance.box,
@@ -115,4 +115,4 @@ def _places(instance: InstanceRecord) -> dict[str, Floats | None]:
 
 
 def _complete(instance: InstanceRecord) -> bool:
-    return instance.z_order is not None and all(value is not None for value in _places(instance).values())
+    return instance.z_order is not None and all(value is not None for value in _locations(instance).values())

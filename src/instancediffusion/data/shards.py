@@ -1,8 +1,8 @@
 """Scenes on disk: folders of a few hundred, each written whole, read through memory maps.
 
     scenes/00000/  images.npy boxes.npy ... texts.jsonl        one shard; a folder that can be seen is complete
-    scenes/00000/  present.npy z_known.npy                     only where not everything is known of every instance
-    scenes/00000/  latents.npy                                 added once the code of the latents is known
+    scenes/00000/  present.npy z_known.npy                     only where not everything is annotated of every instance
+    scenes/00000/  latents.npy                                 added once the scenes are encoded
     scenes/00000/  latents-008.npy ...                         those of smaller pictures, by the side of their grid
 
 Shards may be added while a training run reads. All pictures of a shard have one size; shards may differ.
@@ -74,7 +74,7 @@ class SceneCache:
             raise SettingsError(f"{folder}: no {missing}")
 
     def refresh(self) -> None:
-        """Take in shards that were added; known ones keep their places."""
+        """Take in shards that were added; the others keep their positions."""
         for path in self.paths(self.folder)[len(self._shards) :]:
             if not all((path / f"{name}.npy").exists() for name in self._needed):
                 break  # in order, without gaps: the number of a scene never changes
@@ -155,7 +155,7 @@ class _Shard:
     def array(self, name: str) -> Array:
         if name not in self._arrays:
             path = self.path / f"{name}.npy"
-            if name in ("present", "z_known") and not path.exists():  # all is known
+            if name in ("present", "z_known") and not path.exists():  # all is annotated
                 slots = self.array("z_order").shape
                 self._arrays[name] = np.broadcast_to(True, (*slots, 4) if name == "present" else slots)
             else:

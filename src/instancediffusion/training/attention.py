@@ -1,7 +1,7 @@
 """Attention written out as matrix products.
 
 The fused kernel's backward pass is slow on CPUs at the small heads and short sequences of a small model: written out,
-attention takes half of the time at 256 cells and a quarter at 64.
+attention takes half of the time at 256 visual tokens and a quarter at 64.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 The loss is an L1 distance of values, of their differences at several scales (the pictures have clean edges) and of
 colours, and three terms on the latents. A small KL divergence; a variance of 1 over all, which keeps the noise that the
-decoder is taught to forgive from being outgrown; and the squared correlations of channels, without which half of them
-were seen to say the same. (Variance and correlations are those of a process's share of a batch.) The decoder also reads
-latents of half the resolution as the picture of half the resolution: large forms then survive in what is coarse in the
+decoder learns to tolerate from being outgrown; and the squared correlations of channels, without which half of them
+became redundant. (Variance and correlations are those of one process's part of a batch.) The decoder also decodes
+latents of half the resolution to the picture of half the resolution: large forms then survive in what is coarse in the
 latents, which a diffusion model settles first (Skorokhodov et al. 2025, "Improving the diffusability of autoencoders").
 
 Sharpness is taught afterwards, with an adversary, to the decoder alone (`sharpening`): the latents stay as they are.
@@ -149,15 +149,15 @@ def channel_correlation(latents: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Crops:
-    """Square cuts of the pictures, of several sizes, so that the norms' statistics fit large and small pictures alike.
+    """Square crops of the pictures, of several sizes, so that the norms' statistics fit large and small pictures alike.
 
-    Each size takes about the same share of a run's work: the chance of a size falls with its area.
+    Each size takes about the same fraction of a run's time: the probability of a size falls with its area.
 
     Attributes:
         cache: the pictures.
         sides: in pixels; an empty tuple takes whole pictures.
         multiple: what sides have to be a multiple of.
-        recolour: probability that the three colours of a cut are permuted.
+        recolour: probability that the three colour channels of a crop are permuted.
 
     Raises:
         SettingsError: a side is no multiple, or larger than the pictures.
@@ -177,15 +177,15 @@ class Crops:
                 )
 
     def cut(self, rows: Sequence[int], generator: torch.Generator, share: slice) -> Tensor:
-        """Cut a share of one square out of each picture, mirrored half of the time: (B, 3, side, side) in -1..1."""
+        """Crop one square out of each picture of a part, mirrored half of the time: (B, 3, side, side) in -1..1."""
         sides = self.sides or (self.cache.image_px,)
-        chances = torch.tensor([side**-2.0 for side in sides])
-        side = sides[int(torch.multinomial(chances, 1, generator=generator))]
-        places = torch.rand((len(rows), 4), generator=generator).tolist()
+        weights = torch.tensor([side**-2.0 for side in sides])
+        side = sides[int(torch.multinomial(weights, 1, generator=generator))]
+        u = torch.rand((len(rows), 4), generator=generator).tolist()
         orders = [torch.randperm(3, generator=generator) for _ in rows]
         room = self.cache.image_px - side + 1
         cuts = []
-        for row, (y, x, turn, paint), order in list(zip(rows, places, orders, strict=True))[share]:
+        for row, (y, x, turn, paint), order in list(zip(rows, u, orders, strict=True))[share]:
             top, left = int(y * room), int(x * room)
             cut = torch.from_numpy(self.cache.image(row)[top : top + side, left : left + side].copy())
             cut = cut.flip(1) if turn < 0.5 else cut
@@ -218,7 +218,7 @@ class AutoencoderTask(SceneTask):
         return (self.model,)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Distance of pictures to what is read of their noisy latents, and the terms on the latents."""
+        """Reconstruction error from noisy latents, and the terms on the latents."""
         config, size = self.config, self.config.optimiser.batch_size
         rows, generator = self.draw(step, size)
         share, device = self.where.share(size), self.where.device
@@ -233,7 +233,7 @@ class AutoencoderTask(SceneTask):
         with self.where.autocast(config.optimiser.precision):
             posterior = self.model.encode(x).latent_dist
             mean, variance = posterior.mean.float(), posterior.var.float()
-            # Noise of some latents is up to twice the usual: what is read later is not always equally good.
+            # Noise of some latents is up to twice the usual: what is decoded later is not always equally good.
             z = mean + (variance + (2 * config.latent_noise * level) ** 2).sqrt() * drawn
             y = self._decode(z)
             coarse = self._decode(functional.avg_pool2d(z, 2)) if config.coarse_weight else None
@@ -249,15 +249,15 @@ class AutoencoderTask(SceneTask):
         return self.model.decode(z.contiguous(memory_format=torch.channels_last)).sample.float()
 
     def _regular(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """What is asked of the latents: near the prior, of variance 1 over all, channels not alike."""
+        """Regularisation of the latents: near the prior, of variance 1 over all, channels uncorrelated."""
         kl = 0.5 * (mean.square() + variance - 1 - variance.log()).mean()
         power = (mean.square().mean() - 1).square()
-        alike = _off_diagonal(channel_correlation(mean)).square().mean()
+        correlation = _off_diagonal(channel_correlation(mean)).square().mean()
         config = self.config
-        return config.kl_weight * kl + config.power_weight * power + config.correlation_weight * alike
+        return config.kl_weight * kl + config.power_weight * power + config.correlation_weight * correlation
 
     def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
-        """Pictures above; below, what is read of their latents."""
+        """Pictures above; below, their reconstructions."""
         x = pictures(self.cache, range(min(8, len(self.cache)))).to(self.where.device)
         save_sheet(path, x, self.model.decode(self.model.encode(x).latent_dist.mode()).sample)
 
@@ -272,9 +272,9 @@ def pictures(cache: SceneCache, rows: Sequence[int]) -> Tensor:
 
 
 def save_sheet(path: Path, *rows: Tensor) -> None:
-    """Write rows of (B, 3, H, W) pictures, one under another."""
-    sheet = torch.cat([torch.cat(list(row.detach().float().cpu().clamp(-1, 1)), 2) for row in rows], 1)
-    Image.fromarray(((sheet.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()).save(path)
+    """Write pictures as a grid: rows (B, 3, H, W), one under another."""
+    grid = torch.cat([torch.cat(list(row.detach().float().cpu().clamp(-1, 1)), 2) for row in rows], 1)
+    Image.fromarray(((grid.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()).save(path)
 
 
 @torch.no_grad()
@@ -284,15 +284,15 @@ def normalise_latents(model: AutoencoderKL, images: Tensor, batch: int = 16) -> 
     Channels become uncorrelated, of mean 0, the widest first, and all together of variance 1 once they are scaled.
     Shift and rotation move into the 1x1 convolutions beside the latents, which changes no picture (stock pipelines for
     Stable Diffusion 1 know no shift); the scale becomes `scaling_factor`. The posterior's variances stay where they
-    were: they are narrow, and here only its middle is used.
+    were: they are narrow, and here only its mode is used.
 
     Args:
         model: changed in place.
         images: (B, 3, H, W) in -1..1, many.
         batch: encoded together.
     """
-    middles = [model.encode(part).latent_dist.mode() for part in images.split(batch)]
-    rows = torch.cat(middles).transpose(0, 1).flatten(1).double()
+    modes = [model.encode(part).latent_dist.mode() for part in images.split(batch)]
+    rows = torch.cat(modes).transpose(0, 1).flatten(1).double()
     centre, count = rows.mean(1), len(rows)
     _, axes = torch.linalg.eigh(torch.cov(rows))
     turn = axes.T.flip(0)

@@ -109,7 +109,7 @@ def check_same_recipe(state: dict[str, Any], asked: dict[str, Any], path: Path) 
     """Refuse to continue with other settings, except for those that may change under way.
 
     Args:
-        state: the checkpoint; what its recipe tells beyond `asked` is of no concern.
+        state: the checkpoint; settings that its recipe has beyond `asked` are ignored.
         asked: settings the stage depends on.
         path: of the checkpoint, for the message.
 

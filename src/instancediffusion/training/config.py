@@ -55,9 +55,9 @@ class Recipe:
     """A whole model: its name, its world or data set, its parts, its runs.
 
     `start` names a finished model (a card, or the folder of an export) whose weights and latents the run goes on from,
-    with scenes of its own; its text model is kept as it is. A run from nothing has none.
+    with scenes of its own; its text model is kept as it is. A run from random weights has none.
 
-    `reached` tells the results (command, wall time, scores). Nothing depends on it: recipes that differ in nothing
+    `reached` holds the results (command, wall time, scores). Nothing depends on it: recipes that differ in nothing
     else are equal, and a run is continued whatever it says.
 
     Raises:

@@ -1,11 +1,11 @@
 """Stage "scenes" of labelled pictures: read a data set once, so that later stages only read what they need.
 
 A picture is scaled and cut to one of the recipe's sizes, its locations along with it. Entries that cannot be used (no
-picture, a broken file, nothing left in the cut) are told and left out.
+picture, a broken file, nothing left in the crop) are logged and left out.
 
     scenes/dataset.json              what the scenes are made of; other settings are refused
     scenes/00000/ ...                one shard for each chunk of entries and size of picture
-    scenes/entries-00000.json        what became of the chunk's entries; where it stands, the chunk is done
+    scenes/entries-00000.json        the chunk's entries that were left out or mended; where it is, the chunk is done
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Size = tuple[int, int]
 
 SOURCE = "dataset.json"
 LEAST_KEPT = 0.25
-"""Share of an instance's box that has to be left in the cut; the caption of a scrap would say what cannot be seen."""
+"""Fraction of an instance's box that has to be left in the crop; a scrap does not show what its caption says."""
 SHAPE_TOLERANCE = 0.02
 """By how much the shapes (width / height) of a picture and of its annotations' canvas may differ."""
 
@@ -81,9 +81,9 @@ def read_scenes(config: DatasetConfig, folder: Path) -> None:
 
 
 def record(example: Example, config: DatasetConfig, seed: int = 0) -> SceneRecord:
-    """Scale and cut an example to the size that suits it, and write down what is known of its instances.
+    """Scale and crop an example to the size that suits it, and write down the annotations of its instances.
 
-    A mask also tells a box, a point and a scribble where these are not given, the latter two on its visible part.
+    A mask also gives a box, a point and a scribble where these are not given, the latter two on its visible part.
     Nothing is made up for an instance with a box alone.
 
     Args:
@@ -97,17 +97,17 @@ def record(example: Example, config: DatasetConfig, seed: int = 0) -> SceneRecor
     scene, image = example.scene, example.pixels()
     height, width = image.shape[:2]
     if abs(math.log(width * scene.height / (height * scene.width))) > SHAPE_TOLERANCE:
-        told = f"the picture is {width} x {height} pixels, its annotations are for {scene.width} x {scene.height}"
-        raise _refusal(example, told, "replace one of the two")
+        problem = f"the picture is {width} x {height} pixels, its annotations are for {scene.width} x {scene.height}"
+        raise _refusal(example, problem, "replace one of the two")
     size, window = _cut((width, height), config.sizes)
     x0, y0, x1, y1 = window * (width, height, width, height)
     picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, box=(x0, y0, x1, y1))
     rng = np.random.Generator(np.random.PCG64([19, seed]))
-    visible = example.visible or (None,) * len(scene.instances)
+    visible_masks = example.visible or (None,) * len(scene.instances)
     found = []
-    for index, (instance, seen) in enumerate(zip(scene.instances, visible, strict=True)):
+    for index, (instance, visible) in enumerate(zip(scene.instances, visible_masks, strict=True)):
         captions = tuple(dict.fromkeys(text for text in (example.category(index), instance.caption) if text.strip()))
-        made = _instance(instance, captions, seen, window, size, config.region_px, rng)
+        made = _instance(instance, captions, visible, window, size, config.region_px, rng)
         found += [] if made is None else [made]
     if not found:
         raise _refusal(example, "no instance is left in the cut", "annotate it, or leave it out")
@@ -127,9 +127,9 @@ def _instance(
     side: int,
     rng: np.random.Generator,
 ) -> InstanceRecord | None:
-    """What is left of an instance in the cut; None if it is cut away."""
-    mask, seen = _crop(given.mask, window, size), _crop(visible, window, size)
-    if visible is not None and seen is None:
+    """What is left of an instance in the crop; None if it is cut away."""
+    mask, shown = _crop(given.mask, window, size), _crop(visible, window, size)
+    if visible is not None and shown is None:
         return None
     whole = given.box.xyxy if given.box else mask_box(given.mask.array) if given.mask else None
     box = point = stroke = None
@@ -144,7 +144,7 @@ def _instance(
         point = _inside(np.array([[given.point.x, given.point.y]]), window)
     if given.scribble is not None:
         stroke = _inside(resample_scribble(given.scribble.points), window)
-    surface = mask if seen is None else seen
+    surface = mask if shown is None else shown
     if surface is not None and (point is None or not len(point)):
         point = np.asarray(point_inside(surface, rng)[None], float)
     if surface is not None and (stroke is None or len(stroke) < 2):
@@ -205,8 +205,8 @@ def _cells(box: Floats | None, side: int) -> Mask:
     return cells
 
 
-def _refusal(example: Example, told: str, fix: str) -> SceneError:
-    return SceneError([Problem("$", told, fix)], example.file_name or str(example.image_id))
+def _refusal(example: Example, problem: str, fix: str) -> SceneError:
+    return SceneError([Problem("$", problem, fix)], example.file_name or str(example.image_id))
 
 
 def _open(config: DatasetConfig) -> SceneDataset:
@@ -220,7 +220,7 @@ def _open(config: DatasetConfig) -> SceneDataset:
 
 
 class _Reader(Dataset[Any]):
-    """Records by the number of their entry; in a process that does not share this one's memory it opens it anew."""
+    """Records by the number of their entry; a process that does not share this one's memory opens the data set anew."""
 
     def __init__(self, config: DatasetConfig, dataset: SceneDataset) -> None:
         self.config = config
@@ -230,13 +230,13 @@ class _Reader(Dataset[Any]):
         return {"config": self.config, "dataset": None}
 
     def __getitem__(self, number: int) -> tuple[SceneRecord | None, list[str]]:
-        """The record, or None, and what is to be told of it."""
+        """The record, or None, and messages about it."""
         if self.dataset is None:
             self.dataset = _open(self.config)
         with warnings.catch_warnings(record=True) as mended:
             warnings.simplefilter("always")
             try:
-                return record(self.dataset[number], self.config, number), [str(told.message) for told in mended]
+                return record(self.dataset[number], self.config, number), [str(warning.message) for warning in mended]
             except SceneError as error:
                 return None, [str(error)]
             except Exception as error:  # noqa: BLE001 - a broken file makes decoders raise anything
@@ -258,14 +258,14 @@ def _write_chunk(
     records: dict[Size, list[SceneRecord]] = {(width, height): [] for width, height in config.sizes}
     left_out, mended = {}, {}
     for entry in entries:
-        made, told = next(read)
+        made, messages = next(read)
         if made is None:
-            left_out[entry] = told[0]
-            log.warning("entry %d left out: %s", entry, told[0])
+            left_out[entry] = messages[0]
+            log.warning("entry %d left out: %s", entry, messages[0])
             continue
         records[made.image.shape[1], made.image.shape[0]].append(made)
-        if told:
-            mended[entry] = told
+        if messages:
+            mended[entry] = messages
     for k, group in enumerate(records.values()):
         shard = number * len(config.sizes) + k
         if group and not (folder / f"{shard:05d}").exists():
@@ -283,8 +283,8 @@ def _report(folder: Path, number: int) -> Path:
 def _check_folder(config: DatasetConfig, folder: Path, entries: int) -> None:
     """Note what the scenes are made of; `SettingsError` if those that are there were made of something else."""
     path = folder / SOURCE
-    told = {name: value for name, value in asdict(config).items() if name != "workers"}
-    asked = json.loads(json.dumps({**told, "entries": entries}))
+    settings = {name: value for name, value in asdict(config).items() if name != "workers"}
+    asked = json.loads(json.dumps({**settings, "entries": entries}))
     if path.exists():
         was = json.loads(path.read_text(encoding="utf-8"))
         if differ := [f"dataset.{name}" for name in asked if was.get(name) != asked[name]]:

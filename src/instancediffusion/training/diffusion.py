@@ -34,7 +34,7 @@ class DiffusionTask(SceneTask):
         recipe: objective and probabilities.
         cache: scenes, with the latents of all sizes that the recipe's stages learn at if it has them kept.
         parts: networks and objective.
-        scorer: scores the pictures that can be drawn by now; None scores nothing.
+        scorer: validation callback that scores pictures sampled during training; None scores nothing.
 
     Raises:
         SettingsError: a stage's size does not divide that of the pictures.
@@ -60,7 +60,7 @@ class DiffusionTask(SceneTask):
                 )
 
     def place(self, place: Place) -> None:
-        """Compute there, and that share of every batch."""
+        """Compute on that device, and that part of every batch."""
         self.where = place
         self.schedule.check_shares(place.count, self.config.noise_draws)
         encoder = () if self.encode is None else (self.parts.latents.vae,)
@@ -72,18 +72,18 @@ class DiffusionTask(SceneTask):
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Denoise a batch, with prompts, instances and kinds of location left out at random.
 
-        All that is random is drawn for the whole batch, whatever the share that is computed.
+        All that is random is drawn for the whole batch, whatever part of it this process computes.
         """
         config, draws = self.config, self.config.noise_draws
         size = self.schedule.batch_size(step)
         rows, generator = self.draw(step, size // draws)
         batch = collate(self.cache, rows, generator)
-        told = drop_locations(batch.locations, self.recipe.locations, generator)
+        given = drop_locations(batch.locations, self.recipe.locations, generator)
         no_prompt, no_instances = self._dropped(len(rows), generator)
-        told = _without(told, no_instances)
+        given = _without(given, no_instances)
         hard = bool(torch.rand((), generator=generator) < config.hard_mask) if config.hard_mask else False
-        prompts = ["" if gone else prompt for prompt, gone in zip(batch.prompts, no_prompt.tolist(), strict=True)]
-        # This process's share; scene k of a batch has the noises k * draws and following.
+        prompts = ["" if dropped else prompt for prompt, dropped in zip(batch.prompts, no_prompt.tolist(), strict=True)]
+        # This process's part; scene k of a batch has the noises k * draws and following.
         mine, own, device = self.where.share(len(rows)), self.where.share(size), self.where.device
         stage = self.schedule.stage(step)
         side = self._full if stage is None else stage.sample_size
@@ -97,9 +97,9 @@ class DiffusionTask(SceneTask):
                 contexts.enter_context(WrittenOutAttention())
             contexts.enter_context(self.where.autocast(config.optimiser.precision))
             context = self.text.context(prompts[mine])
-            told = told.select(torch.arange(len(rows))[mine]).to(device)
+            given = given.select(torch.arange(len(rows))[mine]).to(device)
             rule = "grounding" if hard else config.instance_mask
-            grounding = self.ground(told, batch.captions[mine], rule)
+            grounding = self.ground(given, batch.captions[mine], rule)
             if draws > 1:
                 each = torch.arange(len(x_t), device=device) // draws
                 context, grounding = context[each], grounding.select(each)
@@ -125,7 +125,7 @@ class DiffusionTask(SceneTask):
         return grounding
 
     def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
-        """What the objective asks for, (B, C, h, w)."""
+        """The network's prediction, of what the objective asks for, (B, C, h, w)."""
         if not grounding.maps:  # once for all layers, and outside of what gradient checkpointing computes again
             height, width = x.shape[-2:]
             grounding = grounding.on_maps(backbone_of(self.unet).map_sizes(self.unet, height, width))
@@ -138,11 +138,11 @@ class DiffusionTask(SceneTask):
         write_preview(self, path)
 
     def scores(self) -> Mapping[str, float]:
-        """What the scorer says of pictures drawn now."""
+        """The scorer's numbers for pictures sampled now."""
         return {} if self.scorer is None else score(self, self.scorer)
 
     def state(self) -> dict[str, Any]:
-        """Return the number of scenes, and which base this is about."""
+        """Return the number of scenes, and which base this is for."""
         return {**super().state(), **self.parts.identity}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -159,14 +159,14 @@ class DiffusionTask(SceneTask):
         super().load_state(state)
 
     def _dropped(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        luck = torch.rand(3, size, generator=generator)
-        both = luck[0] < self.config.drop_both
-        return both | (luck[1] < self.config.drop_prompt), both | (luck[2] < self.config.drop_grounding)
+        u = torch.rand(3, size, generator=generator)
+        both = u[0] < self.config.drop_both
+        return both | (u[1] < self.config.drop_prompt), both | (u[2] < self.config.drop_grounding)
 
     def _gates(self) -> dict[str, float]:
         with torch.no_grad():
             gates = torch.tensor(list(self.adapter.gates().values()))
-        # Of their size: a gate that starts at zero opens to either side.
+        # Absolute values: a gate that starts at zero may open with either sign.
         sizes = gates.abs().mean(0)
         return {"gate_attention": float(sizes[0]), "gate_dense": float(sizes[1])}
 
@@ -178,8 +178,8 @@ def _recomputed(module: nn.Module, *args: Any) -> Any:
     return checkpoint(module, *args, use_reentrant=False, **contexts)
 
 
-def _without(told: LocationTensors, gone: Tensor) -> LocationTensors:
-    """Take all instances from the scenes where `gone` (B,) is true."""
-    kept = ~gone[:, None]
-    present = {kind: flags & kept for kind, flags in told.present.items()}
-    return replace(told, used=told.used & kept, present=present, z_known=told.z_known & kept)
+def _without(given: LocationTensors, dropped: Tensor) -> LocationTensors:
+    """Take all instances from the scenes where `dropped` (B,) is true."""
+    kept = ~dropped[:, None]
+    present = {kind: flags & kept for kind, flags in given.present.items()}
+    return replace(given, used=given.used & kept, present=present, z_known=given.z_known & kept)

@@ -1,4 +1,4 @@
-"""Running mean of weights: what is shown, scored and shipped instead of the last step's."""
+"""EMA weights: what is previewed, scored and exported instead of the last step's weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Ema:
 
     Args:
         modules: names -> modules; their order and their parameters must not change.
-        decay: share of the old mean that is kept by an update.
+        decay: weight of the old average in an update.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
@@ -30,10 +30,10 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the mean towards the present weights."""
+        """Move the EMA weights towards the present ones."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        if any(isinstance(p, DTensor) for p in self._live):  # some are shared out among processes, and some are not
+        if any(isinstance(p, DTensor) for p in self._live):  # some are sharded over the processes, and some are not
             for mean, p in zip(self._mean, self._live, strict=True):
                 mean.lerp_(p.detach(), 1 - decay)
             return
@@ -41,7 +41,7 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the mean into the modules for the time of a block."""
+        """Put the EMA weights into the modules for the time of a block."""
         kept = [p.detach().clone() for p in self._live]
         self._copy(self._mean)
         try:
@@ -50,7 +50,7 @@ class Ema:
             self._copy(kept)
 
     def apply(self) -> None:
-        """Put the mean into the modules for good."""
+        """Put the EMA weights into the modules for good."""
         self._copy(self._mean)
 
     @torch.no_grad()
@@ -63,7 +63,7 @@ class Ema:
         return {"updates": self.updates, "mean": self._mean}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Continue a mean."""
+        """Continue an average."""
         mean = state["mean"]
         assert isinstance(mean, list) and isinstance(state["updates"], int)
         self.updates = state["updates"]

@@ -1,4 +1,4 @@
-"""Stage "export": the running means of all stages as one folder that the pipeline opens."""
+"""Stage "export": the EMA weights of all stages as one folder that the pipeline opens."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def make_scheduler(recipe: Recipe) -> Any:
 
 
 def known_to(recipe: Recipe, world: World) -> dict[str, Any]:
-    """What tells a user that a caption is beyond the model: its words, or with a teacher the things it can draw."""
+    """What shows that a caption is beyond the model: its vocabulary, or with a teacher the classes it can draw."""
     if not recipe.text.teacher:
         return {"vocabulary": list(world.vocabulary())}
     captions = [with_article(kind.name) for kind in world.kinds]
@@ -144,14 +144,14 @@ def known_to(recipe: Recipe, world: World) -> dict[str, Any]:
 
 
 def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World, side_px: int) -> dict[str, Any]:
-    """What a person wants to know of a model before using it; its pictures have sides of `side_px`."""
+    """What a user wants to know of a model before using it; its pictures have sides of `side_px`."""
     before = json.loads((start_folder(recipe.start) / "card.json").read_text("utf-8")) if recipe.start else {}
     schedules = {
         "autoencoder": Schedule(recipe.autoencoder.optimiser),
         "decoder": Schedule(recipe.autoencoder.decoder),
         "diffusion": Schedule(recipe.diffusion.optimiser, recipe.diffusion.stages),
     }
-    seen = {stage: schedules[stage].pictures(steps) for stage, steps in trained.items()}
+    pictures = {stage: schedules[stage].pictures(steps) for stage, steps in trained.items()}
     return {
         "name": recipe.name,
         "licence": recipe.export.licence,
@@ -159,7 +159,7 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World, s
         "side_px": side_px,
         **({"started_from_sha256": before.get("weights_sha256")} if recipe.start else {}),
         "steps": _added(before.get("steps", {}), trained),
-        "pictures_seen": _added(before.get("pictures_seen", {}), seen),
+        "pictures_seen": _added(before.get("pictures_seen", {}), pictures),
         "scenes": recipe.world.scenes,
         "world": recipe.to_dict()["world"]["options"],
         "objects": [kind.name for kind in world.kinds],
@@ -170,7 +170,7 @@ def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World, s
 
 
 def _added(before: dict[str, int], more: dict[str, int]) -> dict[str, int]:
-    """What the start had behind it, and this run."""
+    """The counts of the start and of this run, added."""
     return {stage: before.get(stage, 0) + more.get(stage, 0) for stage in {**before, **more}}
 
 

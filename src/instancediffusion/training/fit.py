@@ -60,11 +60,11 @@ def fit(
         schedule: of a run in stages; None makes that of `config`.
 
     Returns:
-        The running mean of the weights; the modules hold the last step's.
+        The EMA weights; the modules hold the last step's.
 
     Raises:
         CheckpointError: the folder's checkpoint is unreadable or belongs to another recipe.
-        SettingsError: the processes cannot have equal shares of a batch.
+        SettingsError: a batch cannot be divided equally among the processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     schedule = schedule or Schedule(config)
@@ -117,7 +117,7 @@ def _due(config: OptimiserConfig, kept: float, accelerator: Accelerator) -> bool
 
 
 def _look(task: Task, config: OptimiserConfig, ema: Ema, folder: Path, done: int, book: Logbook) -> None:
-    """Show what the running mean can do, when it is due."""
+    """Preview and score the EMA weights, when it is due."""
 
     def due(every: int) -> bool:
         return bool(every) and (done % every == 0 or done == config.steps)
@@ -157,17 +157,17 @@ def _keep(
     }
     if accelerator.is_main_process:
         save_checkpoint(folder / CHECKPOINT, kept)
-    accelerator.wait_for_everyone()  # nobody goes on to a stage that reads what is not written yet
+    accelerator.wait_for_everyone()  # no process goes on to a stage that reads what is not written yet
 
 
 def _agree(task: Task, accelerator: Accelerator) -> dict[str, Any]:
     """Give all processes the first one's state: they may have looked at growing data at different times."""
     if accelerator.num_processes == 1:
         return {}
-    told: list[Any] = [task.state() if accelerator.is_main_process else None]
-    broadcast_object_list(told)
-    task.load_state(told[0])
-    return dict(told[0])
+    states: list[Any] = [task.state() if accelerator.is_main_process else None]
+    broadcast_object_list(states)
+    task.load_state(states[0])
+    return dict(states[0])
 
 
 def _restore(task: Task, adam: Optimiser, ema: Ema, folder: Path, recipe: dict[str, Any]) -> int:

@@ -21,11 +21,11 @@ from instancediffusion.training.drawn_scenes import missing_latents
 log = logging.getLogger("instancediffusion.training")
 
 ENCODED_TOGETHER = 16
-"""Pictures that are encoded at once; the maps of an autoencoder are large."""
+"""Pictures that are encoded at once; the feature maps of an autoencoder are large."""
 
 
 class Latents:
-    """The middle of an autoencoder's posterior, shifted and scaled as it says; p x p of its cells in one of the UNet's.
+    """The mode of an autoencoder's posterior, shifted and scaled; p x p of its latent pixels make one of the UNet's.
 
     Args:
         vae: the autoencoder; it is not trained here.
@@ -40,20 +40,20 @@ class Latents:
 
     @property
     def side(self) -> int:
-        """Pixels along a cell of the UNet's grid."""
+        """Image pixels along one latent pixel of the UNet."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1)) * self.patch
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in -1..1 -> (B, C p^2, H / side, W / side); computed where the autoencoder is."""
+        """(B, 3, H, W) in -1..1 -> (B, C p^2, H / side, W / side); computed on the autoencoder's device."""
         coded = self.vae.encode(images.to(self.vae.device)).latent_dist.mode()
         return functional.pixel_unshuffle((coded - self._shift) * self._scale, self.patch).to(images.device)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """The way back."""
-        cells = functional.pixel_shuffle(latents.to(self.vae.device), self.patch)
-        images: Tensor = self.vae.decode(cells / self._scale + self._shift).sample
+        """The inverse of `encode`."""
+        coded = functional.pixel_shuffle(latents.to(self.vae.device), self.patch)
+        images: Tensor = self.vae.decode(coded / self._scale + self._shift).sample
         return images.to(latents.device)
 
     def of_pictures(self, images: npt.NDArray[np.uint8], shrink: int = 1, batch: int = ENCODED_TOGETHER) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run says of itself: lines in the log and in metrics.jsonl, and curves and pictures for TensorBoard."""
+"""The log of a run: lines on the console and in metrics.jsonl, and curves and pictures for TensorBoard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Logbook:
         schedule: of the run.
         folder: where metrics.jsonl and, if TensorBoard is installed, the folder tensorboard go.
         accelerator: of the run; holds the tracker.
-        first: step the run starts or continues at. What was written of later steps is forgotten: they come again.
+        first: step the run starts or continues at. What was written of later steps is dropped: they come again.
     """
 
     def __init__(self, schedule: Schedule, folder: Path, accelerator: Accelerator, first: int) -> None:

@@ -1,6 +1,6 @@
-"""The text stage: before it guides pictures, the text model learns to tell texts apart.
+"""The text stage: before it conditions a denoiser, the text model learns to distinguish texts.
 
-Trained along with the UNet from nothing, the text model was seen to collapse onto one axis (reddish or not): the
+Trained along with the UNet from nothing, the text model collapsed onto one axis (reddish or not): the
 gradient that reaches it early speaks of colour only. Here it learns by itself, in minutes, that the one pooled feature
 of a text must let a linear reader name every word in it. The denoiser then reads these features as they are.
 """
@@ -50,10 +50,10 @@ class NamingTask(OnDevice):
         words = words.to(self.where.device)
         with self.where.autocast(optimiser.precision):
             pooled = self.text.model(words).pooler_output
-        told = torch.zeros(len(rows), self.reader.out_features, device=words.device).scatter_(1, words, 1.0)
+        present = torch.zeros(len(rows), self.reader.out_features, device=words.device).scatter_(1, words, 1.0)
         read = self.reader(pooled.float())
-        loss = functional.binary_cross_entropy_with_logits(read, told, reduction="sum") / len(rows)
-        found = ((read > 0) == (told > 0)).all(1).float().mean()
+        loss = functional.binary_cross_entropy_with_logits(read, present, reduction="sum") / len(rows)
+        found = ((read > 0) == (present > 0)).all(1).float().mean()
         return loss, {"texts_read_without_error": float(found)}
 
     def preview(self, step: int, path: Path) -> None:

@@ -41,7 +41,7 @@ class Parts:
 
 
 def build_parts(recipe: Recipe, text: TextSide, latents: Latents) -> Parts:
-    """Make UNet and adapter from nothing, to go with a text model; it learns on only if the recipe says so."""
+    """Make UNet and adapter with random weights, to go with a text model; it learns on only if the recipe says so."""
     config = recipe.diffusion
     torch.manual_seed(config.optimiser.seed)
     unet = build_unet(recipe.unet, recipe.autoencoder.latent_channels * recipe.autoencoder.patch**2, recipe.text.width)

@@ -6,8 +6,8 @@ where noise prediction says nothing about the picture at the noisy end.
 
 The schedule is Stable Diffusion's "scaled_linear" with a larger end: beta 0.00085 .. 0.02 leaves a_999 = 0.015 where
 0.012 leaves 0.068. The small pictures of this model would be readable through the latter (sampling starts from pure
-noise, training then never does); an exact zero (Lin et al. 2023) would need every scheduler to be told, and some
-stock ones cannot be.
+noise, training then never does); an exact zero (Lin et al. 2023) would need a setting in every scheduler, and some
+stock ones have none.
 
 An adapter for a base has no choice: it learns the base's own target, v or the noise e, on the base's schedule.
 """
@@ -77,22 +77,22 @@ class Objective:
         return alpha * x0 + sigma * noise, target
 
     def weights(self, covered: Tensor) -> Tensor:
-        """What the error in each cell counts, 1 on average of the batch: full pictures count more than empty ones.
+        """Weights of the error by latent pixel, 1 on average of the batch: full pictures count more than empty ones.
 
         Args:
-            covered: (B, h, w) share of each cell that objects cover.
+            covered: (B, h, w) fraction of each latent pixel that objects cover.
         """
         weight = 1 + self.config.object_weight * covered
         return weight / weight.mean()
 
     def loss(self, predicted: Tensor, target: Tensor, t: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Mean squared error, each picture weighted by its step if `min_snr_gamma` is on, each cell by `weights`.
+        """Mean squared error, weighted by timestep if `min_snr_gamma` is on, and by latent pixel with `weights`.
 
         Args:
             predicted: (B, C, h, w).
             target: (B, C, h, w), what it is to be.
             t: (B,) steps.
-            weights: (B, h, w) on the same device; None weighs all cells alike.
+            weights: (B, h, w) on the same device; None weighs all latent pixels alike.
         """
         error = (predicted.float() - target).square().mean(1)
         error = (error if weights is None else error * weights).flatten(1).mean(1)

@@ -1,4 +1,4 @@
-"""Pictures during training, to look at and to score: the same scenes and noise each time, through a stock scheduler."""
+"""Validation pictures during training: the same scenes and noise each time, sampled with a stock scheduler."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ class Denoising(Protocol):
         ...
 
     def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
-        """What the objective asks for, (B, C, h, w)."""
+        """The network's prediction, of what the objective asks for, (B, C, h, w)."""
         ...
 
 
 class Scorer(Protocol):
-    """Knows what some scenes are to look like and says how far pictures of them do.
+    """Validation callback: scores pictures of scenes of its own against what the scenes ask for.
 
-    Training knows nothing of judges; the command line hands one in.
+    Training depends on no evaluator (judge); the command line hands one in.
     """
 
     scenes: Sequence[Scene]
-    """What is drawn, the same each time; unseen in training if the scores are to mean anything."""
+    """What is sampled, the same each time; held out of training if the scores are to mean anything."""
 
     def __call__(self, images: Sequence[npt.NDArray[np.uint8]]) -> Mapping[str, float]:
         """Score one picture (H, W, 3) for each scene, in their order."""
@@ -82,54 +82,54 @@ class Scorer(Protocol):
 
 
 def write_preview(task: Denoising, path: Path) -> None:
-    """Write a sheet: truth with boxes; pictures made from boxes and order; the same pictures without frames."""
+    """Write a contact sheet: ground truth with boxes; pictures sampled from boxes and order; the same without boxes."""
     rows = task.cache.same_size(0, len(task.cache))[:SCENES].tolist()
     generator = torch.Generator().manual_seed(0)
     batch = collate(task.cache, rows, generator)
-    told = batch.locations.drop("point", "scribble", "mask")
+    given = batch.locations.drop("point", "scribble", "mask")
     noise = torch.randn((len(rows), *task.latents(rows[:1]).shape[1:]), generator=generator)
-    made = draw(task, batch.prompts, batch.captions, told, noise)
+    made = draw(task, batch.prompts, batch.captions, given, noise)
     truth = np.stack([task.cache.image(row) for row in rows])
-    framed = [np.concatenate([_framed(sheet[i], told, i) for i in range(len(rows))], axis=1) for sheet in (truth, made)]
-    Image.fromarray(np.concatenate([*framed, np.concatenate(list(made), axis=1)])).save(path)
+    boxed = [np.concatenate([_with_boxes(row[i], given, i) for i in range(len(rows))], axis=1) for row in (truth, made)]
+    Image.fromarray(np.concatenate([*boxed, np.concatenate(list(made), axis=1)])).save(path)
 
 
 def score(task: Denoising, scorer: Scorer) -> Mapping[str, float]:
-    """Draw the scorer's scenes with the preview's sampler, each with the same start noise each time."""
+    """Sample the scorer's scenes as the preview does, each from the same noise each time."""
     shape = task.latents([0]).shape[1:]
     images: list[npt.NDArray[np.uint8]] = []
     for first in range(0, len(scorer.scenes), SCORED_AT_ONCE):
         scenes = scorer.scenes[first : first + SCORED_AT_ONCE]
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(first + k)) for k in range(len(scenes))]
         captions = [[instance.caption for instance in scene.instances] for scene in scenes]
-        told = task.parts.adapter.locations(scenes)
-        images += list(draw(task, [scene.prompt for scene in scenes], captions, told, torch.stack(noise)))
+        given = task.parts.adapter.locations(scenes)
+        images += list(draw(task, [scene.prompt for scene in scenes], captions, given, torch.stack(noise)))
     return scorer(images)
 
 
 def draw(
-    task: Denoising, prompts: list[str], captions: list[list[str]], told: LocationTensors, noise: Tensor
+    task: Denoising, prompts: list[str], captions: list[list[str]], given: LocationTensors, noise: Tensor
 ) -> npt.NDArray[np.uint8]:
     """Pictures (B, H, W, 3) uint8 of some scenes; see `sample_latents`."""
     with torch.no_grad(), task.where.autocast(task.config.optimiser.precision):
-        latents = sample_latents(task, prompts, captions, told.to(task.where.device), noise.to(task.where.device))
+        latents = sample_latents(task, prompts, captions, given.to(task.where.device), noise.to(task.where.device))
         images = task.parts.latents.decode(latents.cpu()).float()
     made: npt.NDArray[np.uint8] = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return made
 
 
 def sample_latents(
-    task: Denoising, prompts: list[str], captions: list[list[str]], told: LocationTensors, noise: Tensor
+    task: Denoising, prompts: list[str], captions: list[list[str]], given: LocationTensors, noise: Tensor
 ) -> Tensor:
     """Latents (B, C, h, w) of some scenes after `STEPS` steps of DDIM with classifier-free guidance.
 
-    The unconditional half has neither prompt nor instances.
+    The unconditional branch has neither prompt nor instances.
     """
     scheduler = DDIMScheduler.from_config(
         {**task.parts.objective.schedule, "timestep_spacing": "trailing"}, clip_sample=False, set_alpha_to_one=False
     )
     scheduler.set_timesteps(STEPS)
-    network = _Network(task, prompts, captions, told, (noise.shape[-2], noise.shape[-1]))
+    network = _Network(task, prompts, captions, given, (noise.shape[-2], noise.shape[-1]))
     branches = [Branch(image) for image in range(len(prompts))]
     denoiser = ClassifierFreeGuidance(network, branches, GUIDANCE, max_rows=2 * len(prompts))
     return sample(denoiser, scheduler, noise)
@@ -137,31 +137,31 @@ def sample_latents(
 
 @dataclass(frozen=True)
 class _Network:
-    """Networks in training, and what some scenes tell them: a `sampling.Network`."""
+    """Networks in training, conditioned on some scenes: a `sampling.Network`."""
 
     task: Denoising
     prompts: list[str]
     captions: list[list[str]]
-    told: LocationTensors
+    given: LocationTensors
     size: tuple[int, int]  # (h, w) of the latents
 
     def bind(self, branches: Sequence[Branch]) -> Denoiser:
-        """The denoiser of some rows; an unconditional one is told of no instance, and has an empty prompt."""
-        task, nothing = self.task, LocationTensors.empty(1, self.told.slots).to(self.told.device)
-        places = [self.told.select([b.image]) if b.conditional else nothing for b in branches]
+        """The denoiser of some batch elements; an unconditional one has no instance and an empty prompt."""
+        task, nothing = self.task, LocationTensors.empty(1, self.given.slots).to(self.given.device)
+        locations = [self.given.select([b.image]) if b.conditional else nothing for b in branches]
         grounding = task.ground(
-            LocationTensors.cat(places), [self.captions[b.image] if b.conditional else [] for b in branches]
+            LocationTensors.cat(locations), [self.captions[b.image] if b.conditional else [] for b in branches]
         )
         grounding = grounding.on_maps(backbone_of(task.parts.unet).map_sizes(task.parts.unet, *self.size))
         context = task.parts.text.context([self.prompts[b.image] if b.conditional else "" for b in branches])
         return lambda x, t, step: task.predict(x, t, context, grounding)  # noqa: ARG005 - the same in all steps
 
 
-def _framed(image: np.ndarray, told: LocationTensors, row: int) -> np.ndarray:
+def _with_boxes(image: np.ndarray, given: LocationTensors, row: int) -> np.ndarray:
     picture = Image.fromarray(image.copy())
     draw = ImageDraw.Draw(picture)
-    for slot in range(told.slots):
-        if told.present["box"][row, slot]:
-            box = (told.boxes[row, slot] * torch.tensor([picture.width, picture.height] * 2)).tolist()
+    for slot in range(given.slots):
+        if given.present["box"][row, slot]:
+            box = (given.boxes[row, slot] * torch.tensor([picture.width, picture.height] * 2)).tolist()
             draw.rectangle(box, outline=COLOURS[slot % len(COLOURS)])
     return np.asarray(picture)

@@ -1,13 +1,13 @@
 """The processes of a run: how they find one another, and how their gradients become one.
 
-Every process draws the same batch from the step's seed, computes the loss of its own share, and the gradients are
-averaged. All shares being equal, that is the gradient of the whole batch, and the losses are those of one process up
+Every process draws the same batch from the step's seed, computes the loss of its own part, and the gradients are
+averaged. All parts being equal, that is the gradient of the whole batch, and the losses are those of one process up
 to rounding.
 
 What Accelerate prepares is the whole loss of a step as the forward of one module, `LossOfStep`: an adapter acts from
-inside a network that is no part of it, and is called for its keys and values apart, so that no module of a task has a
-forward that everything it learns goes through. Accelerate's configuration then says what becomes of it: DDP, or FSDP 2,
-which shares weights, their running mean and the optimiser's state out among the processes between the steps.
+inside a network that is no part of it, and is called separately for its keys and values, so that no module of a task
+has a forward that everything it learns goes through. Accelerate's configuration then says what becomes of it: DDP, or
+FSDP 2, which shards weights, EMA weights and the optimiser's state over the processes between the steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.training.optimisers import Optimiser
 from instancediffusion.training.task import Task
 
-# Others wait while the first process draws scenes or looks at pictures; the default of half an hour can be too short.
+# Others wait while the first process draws scenes or samples previews; the default of half an hour can be too short.
 _PATIENCE = timedelta(days=1)
 # Which parameters take part differs from step to step; buffers never change.
 _DDP = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
@@ -94,7 +94,7 @@ def prepare(accelerator: Accelerator, task: Task, optimiser: Optimiser) -> LossO
         SettingsError: the configuration asks for what cannot be done with this task.
     """
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise SettingsError("DeepSpeed: it is not supported; FSDP (fsdp_version: 2) shares weights and optimiser out")
+        raise SettingsError("DeepSpeed: it is not supported; FSDP (fsdp_version: 2) shards weights and optimiser")
     loss = LossOfStep(task)
     if accelerator.distributed_type == DistributedType.FSDP:
         if not accelerator.is_fsdp2:
@@ -104,11 +104,11 @@ def prepare(accelerator: Accelerator, task: Task, optimiser: Optimiser) -> LossO
         loss.whole = False
         for parameter in loss.parameters():
             parameter.data = parameter.data.contiguous()  # FSDP takes no channels_last
-        # FSDP shares no single numbers out: the gates. Their gradients are averaged by `average_small`.
+        # FSDP does not shard single numbers: the gates. Their gradients are averaged by `average_small`.
         single = nn.ParameterList([p for p in loss.parameters() if not p.dim()])
         accelerator.state.fsdp_plugin.ignored_modules = [single]
         accelerator.prepare(loss, optimiser)
-        for group in optimiser.param_groups:  # at once they are updated where all are shared out, or none
+        for group in optimiser.param_groups:  # at once they are updated where all are sharded, or none
             group["fused"] = group["foreach"] = False
         return loss
     prepared: LossOfStep = accelerator.prepare_model(loss)
@@ -127,7 +127,7 @@ def average_small(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) 
 
 
 def whole_here(parameters: Sequence[nn.Parameter]) -> bool:
-    """Whether a process has all weights by itself, so that it can look at what they draw while others wait."""
+    """Whether a process has all weights by itself, so that it can sample with them while others wait."""
     return not any(isinstance(p, DTensor) for p in parameters)
 
 
@@ -141,14 +141,14 @@ def gathered(value: Any) -> Any:
 
 
 def shared_out(value: Tensor, like: Tensor) -> Tensor:
-    """Return this process's part of a whole tensor, if `like` is a part of one."""
+    """Return this process's shard of a whole tensor, if `like` is a shard of one."""
     if not isinstance(like, DTensor) or isinstance(value, DTensor):
         return value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def load_module(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load whole tensors into a module whose own may be shared out."""
+    """Load whole tensors into a module whose own may be sharded."""
     own = module.state_dict()
     module.load_state_dict(
         {name: shared_out(value, own[name]) if name in own else value for name, value in state.items()}
@@ -156,7 +156,7 @@ def load_module(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def load_optimiser(optimiser: Optimiser, state: dict[str, Any]) -> None:
-    """Load a state of whole tensors into an optimiser whose parameters may be shared out."""
+    """Load a state of whole tensors into an optimiser whose parameters may be sharded."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     if isinstance(optimiser, torch.optim.Optimizer) and any(isinstance(p, DTensor) for p in parameters):
         kept = {

@@ -24,7 +24,7 @@ class OptimiserConfig:
         seed: of the initial weights and of every random draw.
         precision: "bf16" (autocast; weights stay float32) or "fp32".
         checkpoint_every: steps between checkpoints.
-        checkpoint_minutes: besides, minutes after which there is one; 0 = never. For machines that are lent by the
+        checkpoint_minutes: besides, minutes after which there is one; 0 = never. For machines that are rented by the
             minute, where it is unknown how many steps one takes.
         log_every: steps between lines of the log.
         preview_every: steps between pictures; 0 = never.
@@ -89,10 +89,10 @@ class DiffusionConfig:
 
     Attributes:
         base: a pipeline's folder, or the name of a card, whose networks the adapter learns for; "" = no base, all
-            networks start from nothing. With a base the noise schedule and what is predicted are the base's.
+            networks start from random weights. With a base the noise schedule and what is predicted are the base's.
         train: "all", or with a base "adapter": nothing else learns.
         beta_start, beta_end: ends of the "scaled_linear" schedule of 1,000 steps; not read with a base.
-        timesteps: "logit-normal" or "uniform": how the steps of noise are drawn.
+        timesteps: "logit-normal" or "uniform": how the timesteps are drawn.
         logit_mean, logit_std: t = 1000 sigmoid(n), n normal: most steps on the middle of the schedule.
         min_snr_gamma: weight of the loss min(snr, gamma) / (snr + 1) instead of 1 (Hang et al. 2023, for
             v-prediction; min(snr, gamma) / snr for noise prediction); 0 = off.
@@ -102,15 +102,16 @@ class DiffusionConfig:
         drop_grounding: probability that a picture has no instances, drawn independently.
         drop_both: probability that both are taken away together, besides.
         attention_gate, dense_gate: initial tanh gates of the fusers; zero gates (as published) would leave the
-            instances unheard for the first thousands of steps of a model that has to learn everything. Not read with
-            a base, which is to stay undisturbed: the gates then start at zero.
-        train_text: whether the text model learns on. At the rate of the rest it was seen to forget most of what sets
-            captions apart.
-        instance_mask: rule of the attention between cells and instances, from the first step.
-        hard_mask: share of the steps in which the instance mask is "grounding", whatever `instance_mask`: no visibility
-            then says who is in front, so the order has to be learned from the order embedding of the tokens.
-        object_weight: by how much more the error counts in a cell that objects cover than in bare background, which
-            fills most of a picture and is learned first; 0 = all alike.
+            instances without effect for the first thousands of steps of a model that has to learn everything. Not read
+            with a base, which is to stay undisturbed: the gates then start at zero.
+        train_text: whether the text model learns on. At the rate of the rest it forgot most of what distinguishes
+            captions.
+        instance_mask: rule of the attention between visual tokens and instances, from the first step.
+        hard_mask: fraction of the steps in which the instance mask is "grounding", whatever `instance_mask`: no
+            visibility then says which instance is in front, so the order has to be learned from the order embedding of
+            the tokens.
+        object_weight: by how much more the error counts at a latent pixel that objects cover than on bare background,
+            which fills most of a picture and is learned first; 0 = all alike.
         cache_latents: whether latents are made once, by the stage "latents", and kept; else the pictures of each step
             are encoded in that step, which costs time and spares the disk.
         gradient_checkpointing: compute the activations of the UNet's blocks again in the backward pass instead of

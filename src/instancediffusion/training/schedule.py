@@ -33,7 +33,7 @@ class Schedule:
         return stage.batch_size if stage is not None and stage.batch_size else self.config.batch_size
 
     def pictures(self, steps: int) -> int:
-        """Pictures seen in the first `steps` steps."""
+        """Pictures trained on in the first `steps` steps."""
         starts = [stage.from_step for stage in self.stages] or [0]
         ends = [*starts[1:], steps]
         return sum(
@@ -50,7 +50,7 @@ class Schedule:
         return (peak or config.learning_rate) * warm * (config.final_rate + (1 - config.final_rate) * cosine)
 
     def check_shares(self, processes: int, draws: int = 1) -> None:
-        """Check that every process gets the same share of every batch: gradients are averaged over processes.
+        """Check that every process gets an equal part of every batch: gradients are averaged over processes.
 
         Raises:
             SettingsError: a batch cannot be divided.

@@ -17,8 +17,8 @@ class WorldConfig:
         scenes: how many scenes to draw.
         shard: scenes per folder; the unit that is written at once.
         first_seed: seed of scene 0; scene k has seed `first_seed + k`.
-        reversed_scenes: how many of the first scenes are drawn in the reversed depth order, too, so that the overlaps
-            alone tell the two apart.
+        reversed_scenes: how many of the first scenes are drawn in the reversed depth order, too, so that only
+            the overlaps distinguish the two.
         max_instances: slots stored for each scene.
         region_px: side of the stored mask bitmaps; also what the adapter's attention regions are made from.
         options: passed to `World.load`.
@@ -84,20 +84,20 @@ class AutoencoderConfig:
         norm_num_groups: groups of the group norms. Few: narrow groups lose a picture's overall colour.
         gradient_weight: of the L1 distance of finite differences at several scales, beside that of values: keeps edges.
         latent_noise: standard deviation of what is added to the scaled latents that the decoder learns from, so that
-            it forgives a denoiser's small errors: the mean over pictures, drawn up to twice.
+            it tolerates a denoiser's small errors: the mean over pictures, drawn up to twice.
         crops: sides of the squares that are cut out of pictures to learn from; empty = whole pictures.
         chroma_weight: of the L1 distance of colour differences, coarse and fine. Outlines pay sooner than colours, and
-            a colour axis that is missing from the latents at first was seen to be found late or never.
+            a colour axis that is missing from the latents at first was found late or never.
         kl_weight, power_weight, correlation_weight: of the terms on the latents, see `training.autoencoder`.
-        coarse_weight: of reading latents of half the resolution as pictures of half the resolution.
-        recolour: probability that a picture's three colours are permuted: the drawings' favourite ones are not all.
+        coarse_weight: of decoding latents of half the resolution to pictures of half the resolution.
+        recolour: probability that a picture's three colours are permuted: the sprites' frequent ones are not all.
         discriminator_channels: of the patch discriminator's maps.
-        feature_weight: of the distance of its inner maps.
-        adversary_weight: of its opinion; too much of it draws rims around everything.
+        feature_weight: of the distance of its inner feature maps.
+        adversary_weight: of its score; too much of it draws rims around everything.
         adversary_warmup: steps over which both weights grow from 0.
         optimiser: the run of encoder and decoder together.
         decoder: the run of the decoder.
-        patch: neighbouring latents on each axis that the UNet sees as one cell with patch^2 times the channels.
+        patch: neighbouring latents on each axis that the UNet sees as one latent pixel with patch^2 times the channels.
     """
 
     block_out_channels: tuple[int, ...] = (16, 32, 64, 160)
@@ -133,10 +133,10 @@ class TextConfig:
         layers: transformer layers.
         heads: attention heads.
         teacher: the sentence encoder whose sense of words is taken over, see `language.teacher_folder`; "" = none, the
-            model then knows the words of the world alone.
+            model then knows only the words of the world.
         wordnet: folder of WordNet's database; "" looks in the usual places.
         nouns: how many of the most frequent nouns are distilled.
-        likeness: to the nearest thing of the world, -1..1, under which a caption gives a warning, see
+        likeness: to the nearest class of the world, -1..1, under which a caption gives a warning, see
             `pipeline.familiar`; with a teacher.
         words: the run of the stage "words"; not read without a teacher.
         optimiser: the run of the stage "text".

@@ -97,17 +97,17 @@ class SharpeningTask(SceneTask):
             real, real_maps = self.discriminator(x)
             fake, _ = self.discriminator(y.detach())
             fixed = {name: value.detach() for name, value in self.discriminator.named_parameters()}
-            asked, maps = functional_call(self.discriminator, fixed, (y,))
+            wanted, maps = functional_call(self.discriminator, fixed, (y,))
         distance, numbers = picture_distance(config, y, x)
         pairs = zip(maps, real_maps, strict=True)
         matched = torch.stack([(a.float() - b.float().detach()).abs().mean() for a, b in pairs]).mean()
         hinge = functional.relu(1 - real.float()).mean() + functional.relu(1 + fake.float()).mean()
-        # A discriminator that knows nothing yet would only do harm.
-        trust = min(1.0, step / max(config.adversary_warmup, 1))
-        opinion = config.feature_weight * matched - config.adversary_weight * asked.float().mean()
-        return distance + trust * opinion + hinge, {**numbers, "features": matched.item(), "hinge": hinge.item()}
+        # A discriminator that has learned nothing yet would only do harm.
+        ramp = min(1.0, step / max(config.adversary_warmup, 1))
+        adversarial = config.feature_weight * matched - config.adversary_weight * wanted.float().mean()
+        return distance + ramp * adversarial + hinge, {**numbers, "features": matched.item(), "hinge": hinge.item()}
 
     def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
-        """Pictures above; below, what is read of their latents."""
+        """Pictures above; below, their reconstructions."""
         x = pictures(self.cache, range(min(8, len(self.cache)))).to(self.where.device)
         save_sheet(path, x, self.model.decode(self.model.encode(x).latent_dist.mode()).sample)

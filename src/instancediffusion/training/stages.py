@@ -1,4 +1,4 @@
-"""The stages of a run, in order, and where each keeps its things.
+"""The stages of a run, in order, and the files of each.
 
 RUN/scenes/00000/ ...       drawn, or read from a data set, once, then encoded
 RUN/autoencoder/            checkpoint, metrics, previews; vae/: what the latents are made with, fixed from then on
@@ -102,7 +102,7 @@ def autoencoder_task(recipe: Recipe, run: Path) -> AutoencoderTask:
 
 
 def fixed_autoencoder(recipe: Recipe, run: Path) -> AutoencoderKL:
-    """Fix the autoencoder of a run (once): the running mean of its weights, its latents scaled; or the start's.
+    """Fix the autoencoder of a run (once): its EMA weights, its latents scaled; or the start's.
 
     Returns:
         What is fixed; a decoder that learned on since is not in it.
@@ -133,7 +133,7 @@ def _check_sizes(recipe: Recipe, cache: SceneCache, code: Latents) -> None:
     for width, height in cache.sizes:
         if width % code.side or height % code.side:
             name = f"dataset.sizes = {width} x {height}" if recipe.dataset.path else f"world.options.size = {width}"
-            raise SettingsError(f"{name}: expected a multiple of {code.side}, the side of a cell of latents")
+            raise SettingsError(f"{name}: expected a multiple of {code.side}, the pixels along one latent")
 
 
 def latents_of(recipe: Recipe, run: Path) -> Latents:
@@ -168,7 +168,7 @@ def words_task(recipe: Recipe, run: Path) -> WordsTask:
 
 
 def text(recipe: Recipe, run: Path, *, stop_after: int | None = None, world: World | None = None) -> None:
-    """Train the text model by itself: with a teacher on from the stage "words", else from nothing."""
+    """Train the text model by itself: with a teacher on from the stage "words", else from random weights."""
     if recipe.text.teacher:
         with open_accelerator().main_process_first():
             prepare_grammar(recipe.text, lambda: world or open_world(recipe.world), run / "text")

@@ -1,4 +1,4 @@
-"""What the tasks that learn from drawn scenes have in common: which scenes a step takes, and where it is computed."""
+"""What the tasks that learn from drawn scenes have in common: which scenes a step takes, and on which device."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process computes, and which part of every batch is its own.
+    """The device of a process, and the part of every batch that is its own.
 
     Attributes:
         device: holds the modules.
@@ -61,23 +61,23 @@ class Place:
 
 @runtime_checkable
 class Placed(Protocol):
-    """A task that can compute a share of a batch, on any device.
+    """A task that can compute a part of a batch, on any device.
 
     A task that cannot computes every batch whole, on the CPU; on several processes that is right, and no faster.
     """
 
     def place(self, place: Place) -> None:
-        """Move everything there, and from now on take that share of every batch."""
+        """Move everything to that device, and from now on take that part of every batch."""
         ...
 
 
 class OnDevice:
-    """A task that computes where it was placed last, all that `_placed` names with it."""
+    """A task that computes on the device it was moved to last, with all modules that `_placed` names."""
 
     where = Place()
 
     def place(self, place: Place) -> None:
-        """Compute there, and that share of every batch."""
+        """Compute on that device, and that part of every batch."""
         self.where = place
         for module in self._placed():
             module.to(place.device)
@@ -93,7 +93,7 @@ class Scored(Protocol):
     """A task that can say how good its modules are."""
 
     def scores(self) -> Mapping[str, float]:
-        """Return numbers by name, none if there is nobody to score."""
+        """Return numbers by name, none without a scorer."""
         ...
 
 

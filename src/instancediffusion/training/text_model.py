@@ -47,10 +47,10 @@ class TextSide:
         return features
 
     def captions(self, captions: list[list[str]], slots: int) -> Tensor:
-        """(B, slots, width) pooled features; rows without a caption are zero.
+        """(B, slots, width) pooled features; slots without a caption are zero.
 
-        Attention is causal and the pooled row is that of the first end mark, so padding to the longest caption only,
-        instead of to the full length, changes nothing.
+        Attention is causal and the pooled feature is that of the first end mark, so padding to the longest caption
+        only, instead of to the full length, changes nothing.
         """
         distinct = sorted({caption for group in captions for caption in group})
         out = torch.zeros(len(captions), slots, self.model.config.hidden_size, device=self.model.device)
@@ -71,9 +71,9 @@ class TextSide:
             self.model(self._padded([ids[i] for i in order[start : start + size]])).pooler_output
             for start in range(0, len(order), size)
         ]
-        place = torch.empty(len(order), dtype=torch.long)
-        place[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(found)[place.to(self.model.device)]
+        inverse = torch.empty(len(order), dtype=torch.long)
+        inverse[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(found)[inverse.to(self.model.device)]
 
     def _padded(self, ids: list[list[int]]) -> Tensor:
         tokens: Tensor = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt")["input_ids"]

@@ -1,4 +1,4 @@
-"""What is distilled: everyday things and what they are like, each text with the teacher's opinion of its meaning.
+"""What is distilled: texts about everyday objects and their attributes, each with the teacher's feature.
 
 A phrase is distilled without the filler that the student sees around it, so the student learns what changes nothing.
 """
@@ -75,7 +75,7 @@ def build_corpus(
     rng = np.random.Generator(np.random.PCG64(seed))
     common, adjectives = common_nouns(wordnet, teacher, nouns), common_adjectives(wordnet, teacher)
     own = sorted({word for words in more.values() for word in words})
-    alone = list(dict.fromkeys([*own, *common]))
+    single = list(dict.fromkeys([*own, *common]))
     # Frequent words are combined more often, as in a text.
     often = common[: nouns // 4] + own
 
@@ -94,4 +94,4 @@ def build_corpus(
         sentences.add(listed(["two " + plural(noun), with_article(pick(often))]))
     glosses = {wordnet.senses[wordnet.of_word[noun][0]].gloss for noun in common[: nouns // 2]}
     sentences |= {gloss for gloss in glosses if 2 < len(gloss.split()) < 13 and "(" not in gloss}
-    return Corpus(tuple(alone), tuple(sorted(paired - set(alone))), tuple(sorted(sentences)))
+    return Corpus(tuple(single), tuple(sorted(paired - set(single))), tuple(sorted(sentences)))

@@ -1,4 +1,4 @@
-"""The first weights of a text model that is distilled: what its pieces mean to the teacher.
+"""The initial weights of a text model that is distilled: the teacher's features of its vocabulary.
 
 Every entry of the vocabulary is read by the teacher as a text of its own, and the principal components of these
 features are the embeddings (as in static distillation, Tulkens and van Dongen 2024). The first layer adds to every
@@ -25,7 +25,7 @@ _FAINT = 0.002
 
 
 def start_from_teacher(model: CLIPTextModel, head: nn.Linear, pieces: Tensor, marks: Iterable[int]) -> None:
-    """Write the first weights of text model and head.
+    """Write the initial weights of text model and head.
 
     Args:
         model: of any width.
@@ -54,7 +54,7 @@ def start_from_teacher(model: CLIPTextModel, head: nn.Linear, pieces: Tensor, ma
 
 
 def read_pieces(tokenizer: CLIPTokenizer, teacher: Teacher) -> Tensor:
-    """Return (V, D), what the teacher makes of every entry of a vocabulary, read as a text of its own."""
+    """Return (V, D), the teacher's feature of every entry of a vocabulary, read as a text of its own."""
     entries = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return teacher.encode([_written(tokenizer, entry) for entry, _ in entries])
 

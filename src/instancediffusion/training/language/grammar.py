@@ -1,6 +1,6 @@
-"""Texts about things of the world, with what each says: the second thing a text model learns from.
+"""Texts about objects of the world, labelled with what each says: what a text model learns from after its teacher.
 
-An instance's caption speaks of one thing; what it says is read at its end. A prompt speaks of several; what it says of
+An instance's caption speaks of one object; what it says is read at its end. A prompt speaks of several; what it says of
 each is read where the phrase about it ends, and what it names in all at the prompt's end.
 """
 
@@ -16,7 +16,7 @@ from instancediffusion.data.drawn_world import Background, ObjectClass
 from instancediffusion.scene.english import PART_WORDS, part_word, plural, with_article
 from instancediffusion.training.language.filler import ADJECTIVES, TAILS, dressed, gibberish
 
-UNTOLD = 0
+UNSTATED = 0
 """A value that the text leaves open."""
 
 SIDES = ("left", "right")
@@ -46,21 +46,21 @@ COLOUR_WORDS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a phrase says: numbers into the tables of `Grammar`, 0 where it leaves something open.
+class PhraseLabels:
+    """Labels of what a phrase says: numbers into the tables of `Grammar`, 0 where it leaves something open.
 
     Attributes:
-        kind: 1 + number of the class; past them all: nothing that is known.
+        kind: 1 + number of the class; past them all: none of them.
         colour, side, part, style: 1 + number.
         number: 1 + number in `NUMBERS`.
     """
 
-    kind: int = UNTOLD
-    colour: int = UNTOLD
-    side: int = UNTOLD
-    number: int = UNTOLD
-    part: int = UNTOLD
-    style: int = UNTOLD
+    kind: int = UNSTATED
+    colour: int = UNSTATED
+    side: int = UNSTATED
+    number: int = UNSTATED
+    part: int = UNSTATED
+    style: int = UNSTATED
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ class Reading:
     Attributes:
         text: the text.
         ends: position past the last character of each phrase; of a caption, its length.
-        told: what each phrase says.
-        ground: 1 + number of the background; prompts alone.
+        told: the labels of each phrase.
+        ground: 1 + number of the background; prompts only.
     """
 
     text: str
     ends: tuple[int, ...]
-    told: tuple[Told, ...]
-    ground: int = UNTOLD
+    told: tuple[PhraseLabels, ...]
+    ground: int = UNSTATED
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Thing:
 
     Attributes:
         words: its names, the one that counts first.
-        narrower: words for kinds of it.
+        narrower: its hyponyms.
         traits: adjectives that may stand before it, no colours.
         colours: those it is drawn in, if its colour can be chosen.
         parts: parts of it that may be spoken of.
@@ -101,7 +101,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Grammar:
-    """The world's things and places, and their words.
+    """The world's classes and backgrounds, and their words.
 
     Attributes:
         things: the classes.
@@ -121,12 +121,12 @@ class Grammar:
     def of(
         cls, kinds: Sequence[ObjectClass], narrower: Mapping[str, Sequence[str]], backgrounds: Sequence[Background]
     ) -> Grammar:
-        """Make the grammar of a world's kinds and backgrounds.
+        """Make the grammar of a world's classes and backgrounds.
 
         Args:
             kinds: the classes.
             narrower: hyponyms by the name of the class.
-            backgrounds: where things are.
+            backgrounds: what may be behind the objects.
         """
         things = tuple(
             Thing(
@@ -151,9 +151,9 @@ class Grammar:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Grammar:
         """Take back what `dataclasses.asdict` made, lists instead of tuples or not."""
-        told = {name: _tuples(value) for name, value in values.items()}
+        fields = {name: _tuples(value) for name, value in values.items()}
         things = tuple(Thing(**{name: _tuples(value) for name, value in each.items()}) for each in values["things"])
-        return cls(**{**told, "things": things})
+        return cls(**{**fields, "things": things})
 
     def words(self) -> list[str]:
         """Every text fragment that its texts are made of."""
@@ -165,38 +165,38 @@ class Grammar:
     def caption_pair(self, rng: np.random.Generator) -> tuple[Reading, Reading]:
         """Write two captions that say the same."""
         if rng.random() < 0.04:
-            nothing = Told(kind=len(self.things) + 1)
+            nothing = PhraseLabels(kind=len(self.things) + 1)
             return _whole(gibberish(rng), nothing), _whole(gibberish(rng), nothing)
         said = self._draw(rng)
         return _whole(self._caption(rng, said), said), _whole(self._caption(rng, said), said)
 
     def prompt(self, rng: np.random.Generator) -> Reading:
-        """Write a prompt about one to five things."""
+        """Write a prompt about one to five objects."""
         count = int(rng.integers(1, 6))
-        told, ends, text = [], [], ""
+        labels, ends, text = [], [], ""
         if rng.random() < 0.2:
             text = _one(rng, _TITLES) + " "
         for i in range(count):
             if i:
                 relation = i == 1 and rng.random() < 0.3
                 text += f" {_one(rng, _RELATIONS)} " if relation else (" and " if i == count - 1 else ", ")
-            said = replace(self._draw(rng, sides=0.1, numbers=0.08), part=UNTOLD)
+            said = replace(self._draw(rng, sides=0.1, numbers=0.08), part=UNSTATED)
             text += self._phrase(rng, said, fillers=0.08)
             if not said.side and rng.random() < 0.15:
                 text += f" {_one(rng, TAILS)}"
             ends.append(len(text))
-            told.append(said)
-        ground = UNTOLD
+            labels.append(said)
+        ground = UNSTATED
         if rng.random() < 0.75:
             ground = 1 + int(rng.integers(len(self.grounds)))
             text += f" {_one(rng, self.grounds[ground - 1])}"
-        return Reading(text, tuple(ends), tuple(told), ground)
+        return Reading(text, tuple(ends), tuple(labels), ground)
 
-    def _draw(self, rng: np.random.Generator, sides: float = 0.4, numbers: float = 0.05) -> Told:
+    def _draw(self, rng: np.random.Generator, sides: float = 0.4, numbers: float = 0.05) -> PhraseLabels:
         number = int(rng.integers(len(self.things)))
         thing = self.things[number]
         colour, side, count, part, style = rng.random(5)
-        said = Told(kind=1 + number)
+        said = PhraseLabels(kind=1 + number)
         if thing.parts and part < 0.12:
             plain = _one(rng, thing.parts)
             said = replace(said, part=1 + next(i for i, called in enumerate(self.parts) if plain in called[:1]))
@@ -211,7 +211,7 @@ class Grammar:
             return replace(said, side=1 + int(rng.integers(2)))
         return replace(said, number=1 + int(rng.integers(1, len(NUMBERS)))) if count < numbers else said
 
-    def _caption(self, rng: np.random.Generator, said: Told) -> str:
+    def _caption(self, rng: np.random.Generator, said: PhraseLabels) -> str:
         if said.part:
             text = self._part(rng, said)
         elif said.side:
@@ -224,7 +224,7 @@ class Grammar:
         tail = f" {_one(rng, TAILS)}" if rng.random() < 0.1 else ""
         return f"{text}{tail} {facing}" if rng.random() < 0.5 else f"{text} {facing}{tail}"
 
-    def _phrase(self, rng: np.random.Generator, said: Told, fillers: float) -> str:
+    def _phrase(self, rng: np.random.Generator, said: PhraseLabels, fillers: float) -> str:
         noun = self._noun(rng, said)
         if rng.random() < fillers:
             noun = f"{_one(rng, ADJECTIVES)} {noun}"
@@ -234,7 +234,7 @@ class Grammar:
         text = with_article(noun) if rng.random() < 0.9 else noun
         return f"{text} {_one(rng, _FACING[:3]).format(SIDES[said.side - 1])}" if said.side else text
 
-    def _noun(self, rng: np.random.Generator, said: Told) -> str:
+    def _noun(self, rng: np.random.Generator, said: PhraseLabels) -> str:
         thing = self.things[said.kind - 1]
         share = rng.random()
         if share < 0.4 or (share >= 0.75 and not thing.narrower):
@@ -251,7 +251,7 @@ class Grammar:
             noun = f"{style} {noun}" if before else f"{style} drawing of {with_article(noun)}"
         return noun
 
-    def _part(self, rng: np.random.Generator, said: Told) -> str:
+    def _part(self, rng: np.random.Generator, said: PhraseLabels) -> str:
         noun, part = self._noun(rng, said), _one(rng, self.parts[said.part - 1])
         how = rng.random()
         if how < 0.45:
@@ -261,15 +261,15 @@ class Grammar:
             return f"{article} of {with_article(noun) if rng.random() < 0.6 else 'the ' + noun}"
         return f"{noun} {part}" if rng.random() < 0.5 else f"the {noun} {part}"
 
-    def _number(self, rng: np.random.Generator, said: Told) -> str:
+    def _number(self, rng: np.random.Generator, said: PhraseLabels) -> str:
         if said.number < 2:
             return ""
         name = NUMBERS[said.number - 1]
         return name if name in _COUNTED else _one(rng, _UNCOUNTED)
 
 
-def _whole(text: str, told: Told) -> Reading:
-    return Reading(text, (len(text),), (told,))
+def _whole(text: str, labels: PhraseLabels) -> Reading:
+    return Reading(text, (len(text),), (labels,))
 
 
 def _tuples(value: Any) -> Any:

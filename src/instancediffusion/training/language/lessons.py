@@ -1,4 +1,4 @@
-"""What the teacher taught, in a file."""
+"""The teacher's features of a corpus, in a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from instancediffusion.training.language.filler import COUNTS, dressed
 
 @dataclass(frozen=True)
 class Lessons:
-    """Texts and what the teacher makes of them; kept in a file, so that the teacher is asked once.
+    """Texts and the teacher's features of them; kept in a file, so that the teacher runs once.
 
     Attributes:
         corpus: the texts.
@@ -47,23 +47,23 @@ class Lessons:
         return cls(corpus, held["features"].float(), held["pieces"].float())
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[list[str], Tensor]:
-        """Draw texts as a person might write them, and (count, D) what they mean.
+        """Draw texts as a user might write them, and the teacher's features of them (count, D).
 
         Of five texts three are about a noun, and the first nouns come most often.
         """
         nouns, pairs, sentences = self.corpus.nouns, self.corpus.pairs, self.corpus.sentences
         texts, rows = [], []
-        for share, place in rng.random((count, 2)):
-            if share < 0.6 or not (pairs and sentences):
-                row = int(len(nouns) * place**2.5)
+        for choice, u in rng.random((count, 2)):
+            if choice < 0.6 or not (pairs and sentences):
+                row = int(len(nouns) * u**2.5)
                 number = COUNTS[int(rng.integers(len(COUNTS)))] if rng.random() < 0.06 else ""
                 texts.append(dressed(rng, nouns[row], number=number))
-            elif share < 0.8:
-                row = int(len(pairs) * place)
+            elif choice < 0.8:
+                row = int(len(pairs) * u)
                 texts.append(dressed(rng, pairs[row]))
                 row += len(nouns)
             else:
-                row = int(len(sentences) * place)
+                row = int(len(sentences) * u)
                 texts.append(sentences[row])
                 row += len(nouns) + len(pairs)
             rows.append(row)

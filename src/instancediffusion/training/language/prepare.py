@@ -26,7 +26,7 @@ TOKENIZER, LESSONS, GRAMMAR = "tokenizer", "lessons.safetensors", "grammar.json"
 
 
 def prepare_grammar(config: TextConfig, open_world: Callable[[], World], folder: Path) -> None:
-    """Write down how the world's things may be spoken of, hyponyms included, unless it was done before.
+    """Write down how texts may name the world's classes, hyponyms included, unless it was done before.
 
     Raises:
         SettingsError: WordNet is missing.
@@ -52,7 +52,7 @@ def load_grammar(folder: Path) -> Grammar:
 
 
 def prepare_lessons(config: TextConfig, open_world: Callable[[], World], folder: Path) -> None:
-    """Make the vocabulary and ask the teacher about everything, unless it was done before.
+    """Make the vocabulary and run the teacher on all texts, unless it was done before.
 
     Raises:
         SettingsError: WordNet or the teacher is missing.
@@ -97,12 +97,12 @@ _COMMON, _FUNCTION_WORDS = 5_000, 200
 def word_counts(known: Iterable[str], own: Iterable[str], rank: dict[str, int]) -> dict[str, int]:
     """How often the tokenizer should think words occur.
 
-    As in a text, but flatter, and the words of the world and of the filler first: what can be drawn is to be whole.
+    As in a text, but flatter, and the words of the world and of the filler first: these are to be single tokens.
 
     Args:
         known: nouns and adjectives.
         own: phrases of the world.
-        rank: place of words in the order of their frequency.
+        rank: of words by their frequency.
     """
     single = {word for word in known if word.isalpha()}
     common = sorted((word for word in single if word in rank), key=rank.__getitem__)[:_COMMON]

@@ -1,9 +1,9 @@
-"""Stage "text": the text model learns what the world's texts say of its things, and keeps its sense of other words.
+"""Stage "text": the text model learns what the world's texts say of its classes, and keeps its sense of other words.
 
-Linear readers must find, in the one feature of a caption, which thing it names, in which colour, to which side, how
-many and whether only a part; in a prompt they must find the same where the phrase about a thing ends. Two captions that
-say the same in other words are to have the same feature. Distillation goes on beside, so that words that the world's
-texts never use keep their meaning.
+Linear readers must find, in the one feature of a caption, which class it names, in which colour and orientation, how
+many and whether only a part; in a prompt they must find the same where the phrase about an object ends. Two captions
+that say the same in other words are to have the same feature. Distillation goes on beside, so that words that the
+world's texts never use keep their meaning.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from instancediffusion.training.config import TextConfig
-from instancediffusion.training.language.grammar import NUMBERS, SIDES, Grammar, Reading, Told
+from instancediffusion.training.language.grammar import NUMBERS, SIDES, Grammar, PhraseLabels, Reading
 from instancediffusion.training.language.lessons import Lessons
-from instancediffusion.training.language.words_task import WordsTask, apart
+from instancediffusion.training.language.words_task import WordsTask, cosine_distance
 from instancediffusion.training.task import OnDevice, step_seed
 from instancediffusion.training.text_model import TextSide, build_text_model
 
@@ -40,7 +40,7 @@ class Readers(nn.Module):
     def __init__(self, width: int, grammar: Grammar) -> None:
         super().__init__()
         sizes = {
-            # Past the classes: a text that names nothing known.
+            # Past the classes: a text that names none of them.
             "kind": len(grammar.things) + 1,
             "colour": len(grammar.colours) + 1,
             "side": len(SIDES) + 1,
@@ -57,10 +57,10 @@ class Readers(nn.Module):
         return {name: reader(features) for name, reader in self.of.items()}
 
 
-def wanted(told: Sequence[Told]) -> dict[str, Tensor]:
+def wanted(labels: Sequence[PhraseLabels]) -> dict[str, Tensor]:
     """What the readers should find, by name, each (N,)."""
-    values = {name: torch.tensor([getattr(each, name) for each in told]) for name in _WEIGHTS}
-    return {**values, "kind": values["kind"] - 1}  # every phrase names something, or nothing known
+    values = {name: torch.tensor([getattr(each, name) for each in labels]) for name in _WEIGHTS}
+    return {**values, "kind": values["kind"] - 1}  # every phrase names a class, or none of them
 
 
 class ReadingTask(OnDevice):
@@ -93,11 +93,11 @@ class ReadingTask(OnDevice):
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropies of the readers, distance of paraphrases, distance to the teacher.
 
-        Several processes need batches of eight rows for each of them.
+        Several processes need batches of eight texts for each of them.
         """
         run = self.config.optimiser
         rng = np.random.Generator(np.random.PCG64(step_seed(run.seed, step)))
-        # Of eight rows four are captions, in pairs; one is a prompt, three are distilled.
+        # Of eight texts four are captions, in pairs; one is a prompt, three are distilled.
         pairs = [self.grammar.caption_pair(rng) for _ in range(max(1, run.batch_size // 4))]
         prompts = [self.grammar.prompt(rng) for _ in range(max(1, run.batch_size // 8))]
         total, numbers = self._captions(pairs[self.where.share(len(pairs))])
@@ -105,7 +105,7 @@ class ReadingTask(OnDevice):
         count = max(1, 3 * run.batch_size // 8)
         texts, target = self.lessons.draw(rng, count)
         share = self.where.share(count)
-        distance = apart(self.head(self._pooled(texts[share])), target[share].to(self.where.device))
+        distance = cosine_distance(self.head(self._pooled(texts[share])), target[share].to(self.where.device))
         numbers["distance_to_teacher"] = float(distance.detach())
         return total + _DISTILLED * distance, numbers
 
@@ -116,7 +116,7 @@ class ReadingTask(OnDevice):
         target = {name: value.to(features.device) for name, value in target.items()}
         first, second = features[::2], features[1::2]
         right = (logits["kind"].argmax(1) == target["kind"]).float().mean()
-        total = self._cross_entropy(logits, target) + _PAIRED * apart(first, second)
+        total = self._cross_entropy(logits, target) + _PAIRED * cosine_distance(first, second)
         return total, {"kinds_right": float(right)}
 
     def _prompts(self, prompts: Sequence[Reading]) -> Tensor:
@@ -130,21 +130,21 @@ class ReadingTask(OnDevice):
         )
         with self.where.autocast(self.config.optimiser.precision):
             out = self.text.model(read.input_ids.to(self.where.device))
-        rows, columns, told = [], [], []
+        rows, columns, labels = [], [], []
         for row, (prompt, offsets) in enumerate(zip(prompts, read.offset_mapping.tolist(), strict=True)):
             ends = [end for _, end in offsets]
             for end, said in zip(prompt.ends, prompt.told, strict=True):
                 if end in ends:  # else it was cut
                     rows.append(row)
                     columns.append(ends.index(end))
-                    told.append(said)
+                    labels.append(said)
         features = out.last_hidden_state.float()[rows, columns]
         total = features.sum() * 0.0
-        if told:
-            target = {name: value.to(features.device) for name, value in wanted(told).items()}
+        if labels:
+            target = {name: value.to(features.device) for name, value in wanted(labels).items()}
             total = self._cross_entropy(self.readers.read(features), target)
         named = torch.zeros(len(prompts), len(self.grammar.things))
-        for row, said in zip(rows, told, strict=True):
+        for row, said in zip(rows, labels, strict=True):
             named[row, said.kind - 1] = 1.0
         whole = out.pooler_output.float()
         ground = torch.tensor([prompt.ground for prompt in prompts], device=whole.device)

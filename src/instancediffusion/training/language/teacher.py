@@ -69,6 +69,6 @@ class Teacher:
                     [texts[i] for i in rows], padding=True, truncation=True, max_length=length, return_tensors="pt"
                 )
                 features = self.model(**read).last_hidden_state.float()
-                seen = read["attention_mask"][..., None].float()
-                out[rows] = functional.normalize((features * seen).sum(1) / seen.sum(1), dim=1)
+                mask = read["attention_mask"][..., None].float()
+                out[rows] = functional.normalize((features * mask).sum(1) / mask.sum(1), dim=1)
         return out

@@ -87,9 +87,9 @@ class WordNet:
         """
         keys = [key for key in self.of_word.get(word, ()) if self.senses[key].domain]
         domains = [self.senses[key].domain for key in keys]
-        told = _MEANT.get(word)
-        if told in domains:
-            return keys[domains.index(told)]
+        meant = _MEANT.get(word)
+        if meant in domains:
+            return keys[domains.index(meant)]
         clear = [i for i, domain in enumerate(domains) if domain not in ("person", "body", "substance")]
         first = clear[0] if clear else 0
         if clear and domains[first] in ("food", "plant"):
@@ -102,14 +102,14 @@ class WordNet:
         Yields:
             Depth below `key` and key of the sense, each sense once.
         """
-        seen, level, depth = {key, *stop}, [key], 0
+        visited, level, depth = {key, *stop}, [key], 0
         while level:
             yield from ((depth, each) for each in level)
             following = []
             for each in level:
                 for narrower in self.senses[each].narrower:
-                    if narrower not in seen:
-                        seen.add(narrower)
+                    if narrower not in visited:
+                        visited.add(narrower)
                         following.append(narrower)
             level, depth = following, depth + 1
 
@@ -148,7 +148,7 @@ def hyponyms(wordnet: WordNet, classes: Mapping[str, Iterable[str]]) -> dict[str
 
 
 def narrower_words(wordnet: WordNet, classes: Mapping[str, Sequence[str]], most: int = 60) -> dict[str, list[str]]:
-    """The hyponyms of each class that people know: those that WordNet's own texts have, and those nearest to it.
+    """The familiar hyponyms of each class: those that WordNet's own texts have, and those nearest to it.
 
     Args:
         wordnet: the hierarchy.
@@ -157,8 +157,8 @@ def narrower_words(wordnet: WordNet, classes: Mapping[str, Sequence[str]], most:
     """
     found = hyponyms(wordnet, classes)
     for words in found.values():
-        place = {word: number for number, word in enumerate(words)}
-        words.sort(key=lambda word: (-min(wordnet.counts.get(word, 0), 1), word.count(" "), place[word]))
+        rank = {word: number for number, word in enumerate(words)}
+        words.sort(key=lambda word: (-min(wordnet.counts.get(word, 0), 1), word.count(" "), rank[word]))
         del words[most:]
     return found
 

@@ -37,14 +37,14 @@ class WordsTask(OnDevice):
         self.modules: Mapping[str, nn.Module] = {"text_encoder": self.text.model, "head": self.head}
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """One minus the cosine to the teacher's feature."""
+        """Cosine distance to the teacher's feature."""
         run = self.config.words
         rng = np.random.Generator(np.random.PCG64(step_seed(run.seed, step)))
         texts, target = self.lessons.draw(rng, run.batch_size)
         share = self.where.share(run.batch_size)
         with self.where.autocast(run.precision):
             pooled = self.text.pooled(texts[share])
-        loss = apart(self.head(pooled.float()), target[share].to(pooled.device))
+        loss = cosine_distance(self.head(pooled.float()), target[share].to(pooled.device))
         return loss, {}
 
     def preview(self, step: int, path: Path) -> None:
@@ -58,6 +58,6 @@ class WordsTask(OnDevice):
         """The texts are fixed."""
 
 
-def apart(found: Tensor, target: Tensor) -> Tensor:
-    """Mean of one minus the cosine of rows."""
+def cosine_distance(found: Tensor, target: Tensor) -> Tensor:
+    """Mean cosine distance of rows, one minus the cosine."""
     return (1.0 - functional.cosine_similarity(found, target, dim=1)).mean()

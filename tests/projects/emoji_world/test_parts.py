@@ -98,7 +98,7 @@ def test_what_a_kind_cannot_be_is_refused(art):
     book = SpriteBook([ObjectKind("box", "box")], art)
     with pytest.raises(SettingsError, match="no other colour"):
         book.stamp("box", "red", None, 20)
-    with pytest.raises(SettingsError, match="no side"):
+    with pytest.raises(SettingsError, match="no orientation"):
         book.stamp("box", None, "left", 20)
     with pytest.raises(SettingsError, match="mauve"):
         ObjectKind("box", "box", colour="mauve", colours=("mauve",), tint=(0, 10))

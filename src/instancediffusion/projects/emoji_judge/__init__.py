@@ -1,6 +1,6 @@
-"""The judge: a small network of ours that says what stands where in a world's picture.
+"""The evaluator (judge): a small detector of our own for the pictures of a world.
 
-It learns from composites only, which are drawn from the world while it trains; it never sees a generated picture.
+It is trained on composites only, which are sampled from the world during training, never on generated pictures.
 """
 
 from instancediffusion.evaluation import register_judge

@@ -1,4 +1,4 @@
-"""What the judge's networks are made of."""
+"""Building blocks of the judge's networks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch.nn import functional
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the channels of each cell.
+    """Layer norm over the channels of each feature-map position.
 
-    What is said of one object then depends on no other object's contrast, as it would with norms over the picture.
+    The prediction for one object then depends on no other object's contrast, as it would with norms over the picture.
     """
 
     def __init__(self, channels: int) -> None:

@@ -47,7 +47,7 @@ UNTRAINED = (
 
 
 def layout_world(max_objects: int, side_px: int = SIDE_PX) -> World:
-    """Open the world whose layouts are drawn: core objects in all their drawings, none of their parts."""
+    """Open the world whose layouts are sampled: objects of the core classes in all their sprites, without parts."""
     return World.load(
         spec=WorldSpec(
             size=side_px, min_objects=MIN_OBJECTS, max_objects=max_objects, objects=FIRST_CORE, part_share=0.0
@@ -89,11 +89,11 @@ class EvaluationRun:
 
     Attributes:
         gallery: the pictures.
-        world: draws the layouts.
-        judge: judges.
+        world: the layouts are sampled from it.
+        judge: the evaluator.
         settings: the `GenerationSettings` of the pictures.
         count: layouts of each group.
-        order: tell the depth order.
+        order: state the depth order.
         facts: what the report says of the model.
         open_pipeline: loads the model; called only if a picture is missing.
         batch_size: pictures made together.
@@ -139,7 +139,7 @@ class EvaluationRun:
             return
         chunks = [(group, chunk) for group in groups for chunk in self.gallery.missing(group, self.count)]
         counter = self.progress("pictures", sum(len(chunk) for _, chunk in chunks))
-        asked = [[_told(self._layout(group, number)) for number in chunk] for group, chunk in chunks]
+        asked = [[_job(self._layout(group, number)) for number in chunk] for group, chunk in chunks]
         make = partial(_make_chunk, self.settings, self.batch_size)
         for index, made in ray_map(self.open_pipeline, make, asked, self.engine):
             self.gallery.put(*chunks[index], made)
@@ -170,7 +170,7 @@ class EvaluationRun:
         return evaluator.group(group, pairs, judged)
 
     def _layout(self, group: str, number: int) -> Layout:
-        """Return a layout; its sample, which all groups share, is drawn once."""
+        """Return a layout; its sample, which all groups share, is made once."""
         if number not in self._samples:
             self._samples[number] = self.world.sample(FIRST_SEED + number)
         return layout_of(self.world, self._samples[number], group, number, order=self.order)
@@ -181,9 +181,10 @@ class EvaluationRun:
         counter = self.progress("reference composites", self.count)
         for start in range(0, self.count, BATCH):
             numbers = range(start, min(start + BATCH, self.count))
-            for seen in self.judge.look([self.world.sample(REFERENCE_SEED + number).image for number in numbers]):
-                if seen.features is not None:
-                    statistics.update(seen.features)
+            images = [self.world.sample(REFERENCE_SEED + number).image for number in numbers]
+            for detections in self.judge.look(images):
+                if detections.features is not None:
+                    statistics.update(detections.features)
             counter.add(len(numbers))
         return statistics
 
@@ -211,15 +212,15 @@ class EvaluationRun:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Job:
     scene: Scene
     seed: int
 
 
-def _told(layout: Layout) -> _Told:
-    """What a machine of a cluster has to know of a layout."""
-    return _Told(layout.scene, layout.seed)
+def _job(layout: Layout) -> _Job:
+    """Return what a worker of a cluster needs of a layout."""
+    return _Job(layout.scene, layout.seed)
 
 
-def _make_chunk(settings: Any, batch_size: int, pipeline: Any, asked: Sequence[_Told]) -> Made:
+def _make_chunk(settings: Any, batch_size: int, pipeline: Any, asked: Sequence[_Job]) -> Made:
     return make_pictures(pipeline, asked, settings, batch_size, lambda _: None)

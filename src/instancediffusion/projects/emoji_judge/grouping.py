@@ -1,11 +1,11 @@
-"""From what is said of each cell to objects.
+"""From the predictions at each feature-map position to object proposals.
 
-The rule. Every cell that more likely than not shows an object names the box of the object it belongs to. The most
-trusted cell (probability of an object times the predicted quality of its box) proposes its box; cells whose boxes
-overlap it by IoU >= `ALIKE` are that object, and the next most trusted cell of the rest proposes the next. An object
-of fewer than `LEAST_CELLS` cells, or whose mean box is like that of an earlier one, is none. Then every cell goes to
-the object whose mean box is most like its own, if IoU >= `BELONGS`, and boxes are averaged anew. The reader
-says what each object is.
+A position takes part if it shows an object with a probability above one half; it predicts the box of that object. The
+position with the highest confidence (probability of an object times predicted box quality) proposes its box; positions
+whose boxes overlap it by IoU >= `ALIKE` join the proposal, and the most confident of the rest proposes the next. A
+proposal of fewer than `LEAST_CELLS` positions, or whose mean box is like that of an earlier one, is dropped. Then every
+position is assigned to the proposal whose mean box overlaps its own most, if IoU >= `BELONGS`, and the boxes are
+averaged again. The reader classifies each object.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ MOST_OBJECTS = 32
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Cells that are one object.
+    """Feature-map positions that belong to one object.
 
     Attributes:
-        cells: (M,) indices into the cells that were grouped.
+        cells: (M,) indices into the positions that were grouped.
         box: (4,) weighted mean of their boxes.
-        trust: mean trust of its cells, 0..1.
+        trust: their mean confidence, 0..1.
     """
 
     cells: npt.NDArray[np.int64]
@@ -40,14 +40,14 @@ class Group:
 
 
 def group_cells(boxes: Floats, trust: Floats) -> list[Group]:
-    """Group cells by the boxes they name; see the module.
+    """Group feature-map positions by the boxes they predict; see the module.
 
     Args:
-        boxes: (M, 4) of the cells that show an object.
-        trust: (M,) positive.
+        boxes: (M, 4) predicted at the positions that show an object.
+        trust: (M,) confidence, positive.
 
     Returns:
-        The objects, the most trusted proposal first; some cells may belong to none.
+        The objects, the most confident proposal first; some positions may belong to none.
     """
     means = _proposals(boxes, trust)
     for _ in range(2):
@@ -74,13 +74,14 @@ def _proposals(boxes: Floats, trust: Floats) -> Floats:
         free[alike] = False
         free[seed] = False
         mean = _group(alike, boxes, trust).box
-        known = bool(found) and box_iou(mean, np.array(found)).max() >= ALIKE
-        if len(alike) >= LEAST_CELLS and not known:
+        duplicate = bool(found) and box_iou(mean, np.array(found)).max() >= ALIKE
+        if len(alike) >= LEAST_CELLS and not duplicate:
             found.append(mean)
     return np.array(found).reshape(-1, 4)
 
 
-def _group(cells: npt.NDArray[np.int64], boxes: Floats, trust: Floats) -> Group:
-    if not len(cells):
-        return Group(cells, np.zeros(4), 0.0)
-    return Group(cells, np.average(boxes[cells], axis=0, weights=trust[cells]), float(trust[cells].mean()))
+def _group(positions: npt.NDArray[np.int64], boxes: Floats, trust: Floats) -> Group:
+    if not len(positions):
+        return Group(positions, np.zeros(4), 0.0)
+    mean = np.average(boxes[positions], axis=0, weights=trust[positions])
+    return Group(positions, mean, float(trust[positions].mean()))

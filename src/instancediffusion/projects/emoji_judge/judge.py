@@ -1,4 +1,4 @@
-"""A trained judge: looks at pictures, is kept in a folder."""
+"""A trained evaluator (judge): detects objects in pictures; saved in and loaded from a folder."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ CERTAIN = 0.5
 
 
 class Judge:
-    """Says which objects a picture shows, where, in which colour and facing which side.
+    """Detects the objects of a picture, with their location, colour and orientation.
 
     Args:
         network: the trained networks.
-        card: what is known of it (training, own accuracy), JSON-like values.
+        card: facts about it (training, accuracy), JSON-like values.
         sha256: hash of its weights' file, if it has one.
     """
 
@@ -49,7 +49,7 @@ class Judge:
 
     @property
     def kinds(self) -> tuple[ObjectKind, ...]:
-        """The classes whose words it reads in captions: the world's, whether it has learned to see them or not."""
+        """The classes whose words it reads in captions: the world's, whether it has learned to detect them or not."""
         return CATALOGUE
 
     @classmethod
@@ -83,12 +83,12 @@ class Judge:
     def describe(self) -> dict[str, Any]:
         """Return JSON-like facts: parameters, hash, number of words, and its card."""
         parameters = sum(p.numel() for p in self.network.parameters())
-        known = {"kinds": len(self.config.kinds), "colours": len(self.config.colours)}
-        return {"parameters": parameters, "sha256": self.sha256, **known, **self.card}
+        words = {"kinds": len(self.config.kinds), "colours": len(self.config.colours)}
+        return {"parameters": parameters, "sha256": self.sha256, **words, **self.card}
 
     @torch.inference_mode()
     def look(self, images: Sequence[Picture]) -> list[Seen]:
-        """Judge pictures of any sizes: PIL pictures or (H, W, 3) uint8; a picture is judged as it would be alone."""
+        """Detect the objects of pictures, PIL or (H, W, 3) uint8, of any sizes; batching changes no result."""
         found: list[Seen] = []
         for start in range(0, len(images), BATCH):
             batch = [as_rgb(image) for image in images[start : start + BATCH]]
@@ -101,27 +101,27 @@ class Judge:
 
     @torch.inference_mode()
     def read(self, images: Sequence[Picture], boxes: Sequence[Floats]) -> list[Seen]:
-        """Say what is in told boxes of pictures, and whose the pixels are where these overlap.
+        """Classify and segment the objects in given boxes of pictures, also where the boxes overlap.
 
-        The judge is told where to look, and nothing of what was asked for there. What it finds in no box it cannot see.
+        The judge is given the boxes only, nothing of what was asked for there. Objects outside all boxes are missed.
 
         Args:
             images: PIL pictures or (H, W, 3) uint8, of any sizes.
             boxes: of each, (M, 4) x0 y0 x1 y1 fractions.
 
         Returns:
-            Of each picture what the boxes hold, in their order; boxes that hold no object are left out.
+            Of each picture the objects in the boxes, in their order; boxes that hold no object are left out.
         """
         found: list[Seen] = []
         for image, some in zip(images, boxes, strict=True):
-            told = [(np.asarray(box, np.float64), 1.0) for box in some]
+            given = [(np.asarray(box, np.float64), 1.0) for box in some]
             found.append(
-                read_objects(self.network.reader, self.config, [as_rgb(image)], [told], told=True)[0].seen(None)
+                read_objects(self.network.reader, self.config, [as_rgb(image)], [given], told=True)[0].seen(None)
             )
         return found
 
     def _proposed(self, answer: Answer, row: int) -> list[tuple[Floats, float]]:
-        """Return the box and trust of each object that the cells of a picture speak of."""
+        """Return box and confidence of each proposed object of a picture (a batch element)."""
         there = answer.there[row].softmax(0)[1]
         on = (there > CERTAIN).flatten()
         boxes = answer.box[row].flatten(1).T[on].double().clamp(0, 1).numpy()
@@ -130,24 +130,24 @@ class Judge:
 
 
 def check_judge(judge: Judge, world: World, count: int, first_seed: int) -> Scores:
-    """Measure a judge on composites: every colour and side counts as told, every location, too."""
+    """Measure a judge on composites: every colour, orientation and location counts as given."""
     metrics = InstanceMetrics()
     for start in range(0, count, BATCH):
         samples = [world.sample(first_seed + k) for k in range(start, min(count, start + BATCH))]
-        for sample, seen in zip(samples, judge.look([sample.image for sample in samples]), strict=True):
-            metrics.update(seen, truth_of_sample(sample, sample.to_scene(KINDS), everything=True))
+        for sample, detections in zip(samples, judge.look([sample.image for sample in samples]), strict=True):
+            metrics.update(detections, truth_of_sample(sample, sample.to_scene(KINDS), everything=True))
     return metrics.compute()
 
 
 def cells_input(image: Image.Image, side_px: int) -> Tensor:
-    """Bring a picture to (3, S, S), -1..1."""
+    """Resize a picture for the detector: (3, S, S), -1..1."""
     if image.size != (side_px, side_px):
         image = image.resize((side_px, side_px), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def colours_of(world: World) -> tuple[str, ...]:
-    """Return the named colours of a world's drawings, each once."""
+    """Return the named colours of a world's sprites, each once."""
     drawings = [drawing for kind in world.kinds for drawing in kind.drawings]
     named = (colour for one in drawings for colour in (one.colour, *one.colours) if colour is not None)
     return tuple(dict.fromkeys(named))

@@ -1,4 +1,4 @@
-"""What a judge is, and what it learns from. No torch."""
+"""Configuration of a judge's networks and of its training data. No torch."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 from instancediffusion.errors import SettingsError
 
 CELL_PX = 4
-"""Side of a cell of the judge's map, in pixels of the picture it looks at."""
+"""Stride of the detector's feature map, in pixels of its input."""
 
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """The networks, and the words they answer in.
+    """The networks, and the classes and attributes they predict.
 
-    A judge has two. One looks at the whole picture, made small, and says of each of its cells whether it shows an
-    object and how far that object reaches. The other, the reader, looks at a window around each object that was found
-    so, cut out of the picture itself, and says what the object is and which pixels are its own.
+    A judge has two networks. The detector takes the whole picture, downsampled, and predicts at each position of its
+    feature map whether there is an object, and the box of that object. The reader takes a window around each detected
+    object, cropped from the full-size picture, and predicts the object's class, attributes and masks.
 
     Attributes:
-        kinds: names of the objects it tells apart.
+        kinds: names of the object classes.
         colours: names of colours.
-        facings: names of sides.
-        side_px: side the picture is made small to. A multiple of 32.
-        widths: the first network's channels at 1/4, 1/8, 1/16 and 1/32 of the picture's side.
-        depths: residual blocks on the way down, at each of these.
-        hidden: channels of its last layer, whose mean over the picture are the picture's features.
+        facings: names of orientations.
+        side_px: side the picture is downsampled to. A multiple of 32.
+        widths: the detector's channels at 1/4, 1/8, 1/16 and 1/32 of the picture's side.
+        depths: residual blocks of the encoder, at each of these.
+        hidden: channels of its last layer, whose mean over all positions is the picture's feature vector.
         crop_px: side of the reader's windows. A multiple of 16.
         crop_widths: the reader's channels at 1/4, 1/8 and 1/16 of the window's side.
     """
@@ -55,12 +55,12 @@ class JudgeConfig:
 
     @property
     def words(self) -> tuple[int, int, int]:
-        """How many answers there are to each question: kinds and "no object", colours, sides."""
+        """Number of classes (with "no object"), of colours and of orientations."""
         return len(self.kinds) + 1, len(self.colours), len(self.facings)
 
     @property
     def grid(self) -> int:
-        """Cells in a row of the small picture."""
+        """Side of the detector's feature map, in positions."""
         return self.side_px // CELL_PX
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,21 +83,22 @@ class JudgeConfig:
 
 @dataclass(frozen=True)
 class JudgeLessons:
-    """The pictures a judge learns from.
+    """The pictures a judge is trained on.
 
     Attributes:
         options: fields of the `WorldSpec`; the size is `side_px`.
         side_px: side of the pictures.
         first_seed: world seed of the first picture.
         pool: pictures to choose from at any step; the window moves on as the steps go.
-        fresh: pictures by which it moves in a step. Each is then learned from `batch_size / fresh` times or so.
-        coarse: share of pictures that are brought to half their size and back first, as small models' pictures are.
-        blur: share of pictures that are blurred.
+        fresh: pictures by which it moves in a step. Each is then used about `batch_size / fresh` times.
+        coarse: fraction of pictures that are first resized to half their size and back, as small models' pictures are.
+        blur: fraction of pictures that are blurred.
         noise: largest standard deviation of added noise, fine and coarse, where pixels are -1..1.
         shade: largest change of brightness and contrast, per channel a third of it.
         crops: windows a step.
-        empty: share of these that show no object.
-        jitter: standard deviation of what the reader is told of a box, in its sides, as the cells will err.
+        empty: fraction of these that show no object.
+        jitter: standard deviation of the error of the boxes given to the reader, in fractions of their sides, to match
+            the errors of predicted boxes.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -119,6 +120,6 @@ class JudgeLessons:
             raise SettingsError(f"pool, fresh = {self.pool}, {self.fresh}: expected at least 1 and 0")
         if self.crops < 1 or not 0 <= self.empty < 1 or self.jitter < 0:
             raise SettingsError(
-                f"crops, empty, jitter = {self.crops}, {self.empty}, {self.jitter}: expected at least 1, a share below "
-                "1, and at least 0"
+                f"crops, empty, jitter = {self.crops}, {self.empty}, {self.jitter}: expected at least 1, a fraction "
+                "below 1, and at least 0"
             )

@@ -1,7 +1,7 @@
-"""A judge in training: what a loop of steps asks of it.
+"""Training of a judge, as the training loop calls it.
 
-The class has the shape of a training stage (`modules`, `loss`, `preview`, `state`, `load_state`) without knowing the
-loop; `instancediffusion judge train` brings the two together.
+The class has the interface of a training stage (`modules`, `loss`, `preview`, `state`, `load_state`) and does not
+depend on the loop; `instancediffusion judge train` combines the two.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class JudgeTask:
     Args:
         config: the network; its words are taken from the world, so they may be left out.
         lessons: the pictures.
-        world: draws them; the side of its pictures is that of the lessons.
+        world: they are sampled from it; the side of its pictures is that of the lessons.
         batch_size: pictures in a step.
-        seed: of the first weights and of every random draw.
+        seed: of the initial weights and of every random draw.
         half: compute in bfloat16 where it is safe.
 
     Raises:
@@ -85,20 +85,20 @@ class JudgeTask:
         return loss + more, numbers | others
 
     def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
-        """Draw pictures that are in no lesson yet and what is seen in them."""
+        """Draw pictures that are in no lesson yet, with the detections in them."""
         lessons = [self._pool.lesson(self.lessons.first_seed + UNSEEN + k) for k in range(PREVIEWS)]
-        found = Judge(self.network).look([lesson.image for lesson in lessons])
-        maps = [Image.fromarray(seen.labels * 37) for seen in found]
-        texts = [", ".join(f"{item.colour} {item.name}" for item in seen.instances) for seen in found]
+        detections = Judge(self.network).look([lesson.image for lesson in lessons])
+        maps = [Image.fromarray(one.labels * 37) for one in detections]
+        texts = [", ".join(f"{item.colour} {item.name}" for item in one.instances) for one in detections]
         pictures = [Image.fromarray(lesson.image) for lesson in lessons]
         contact_sheet([*pictures, *maps], PREVIEWS, [""] * PREVIEWS + texts).save(path)
 
     def state(self) -> dict[str, Any]:
-        """Return nothing: all a step depends on follows from its number."""
+        """Return an empty state: a step depends on its number only."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take nothing back."""
+        """Restore nothing; the state is empty."""
 
 
 def _pictures(x: Tensor) -> list[Image.Image]:

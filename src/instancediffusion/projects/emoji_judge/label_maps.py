@@ -1,4 +1,4 @@
-"""Composites as what a judge learns from: label maps, drawn from the world when they are first needed."""
+"""Composites as training targets of a judge: label maps, sampled from the world when they are first needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from instancediffusion.projects.emoji_world import World, WorldSample
 from .judge_config import JudgeConfig, JudgeLessons
 
 UNKNOWN = -1
-"""Label of what is not learned from, such as the colour of an object that has none."""
+"""Label that the loss ignores, such as the colour of an object that has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +26,9 @@ class Lesson:
     Attributes:
         image: (S, S, 3) uint8.
         ids: (S, S) uint8: 0 no object, k + 1 instance k.
-        traits: (n, 3) int64, kind, colour and facing of each instance, as numbers of the judge's words.
+        traits: (n, 3) int64, class, colour and orientation of each instance, as indices into the judge's words.
         boxes: (n, 4) float32, x0 y0 x1 y1 fractions.
-        wholes: (n, S, S) bool, each instance with what nearer ones hide of it.
+        wholes: (n, S, S) bool, amodal mask of each instance.
     """
 
     image: npt.NDArray[np.uint8]
@@ -58,13 +58,13 @@ def lesson_of(sample: WorldSample, config: JudgeConfig) -> Lesson:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the first network should have said of B pictures.
+    """Targets of the detector for B pictures.
 
     Attributes:
         there: (B, g, g) int64: 1 where there is an object.
         box: (B, 4, g, g), fractions; meaningless where there is no object.
         weight: (B, g, g): 0 without object, else 1/sqrt(visible area) so that small objects count, mean 1 over objects.
-        object: (B, 1, 2g, 2g), share of the half cell that objects cover.
+        object: (B, 1, 2g, 2g), fraction that objects cover, at twice the resolution of the feature map.
     """
 
     there: Tensor
@@ -74,22 +74,22 @@ class Targets:
 
 
 def targets_of(lessons: Sequence[Lesson], config: JudgeConfig) -> Targets:
-    """Stack the label maps of some lessons; a cell belongs to what its middle pixel shows."""
+    """Stack the targets of some lessons; each feature-map position has the label of its centre pixel."""
     ids = torch.from_numpy(np.stack([lesson.ids for lesson in lessons])).long()
     middles = ((torch.arange(config.grid) + 0.5) * (ids.shape[-1] / config.grid)).long()
-    cells = ids[:, middles[:, None], middles]
+    labels = ids[:, middles[:, None], middles]
     fine = functional.adaptive_avg_pool2d((ids > 0).float()[:, None], 2 * config.grid)
     most = max(len(lesson.boxes) for lesson in lessons) + 1
     boxes, weights = torch.zeros(len(lessons), most, 4), torch.zeros(len(lessons), most)
     for row, lesson in enumerate(lessons):
         count = len(lesson.boxes)
         boxes[row, 1 : count + 1] = torch.from_numpy(lesson.boxes)
-        area = torch.bincount(cells[row].flatten(), minlength=most)[1 : count + 1]
+        area = torch.bincount(labels[row].flatten(), minlength=most)[1 : count + 1]
         weights[row, 1 : count + 1] = area.clamp(min=1).rsqrt()
-    rows = torch.arange(len(lessons))[:, None, None]
-    weight = weights[rows, cells]
-    weight = weight * ((cells > 0).sum().clamp(min=1) / weight.sum().clamp(min=1e-6))
-    return Targets((cells > 0).long(), boxes[rows, cells].permute(0, 3, 1, 2), weight, fine)
+    batch = torch.arange(len(lessons))[:, None, None]
+    weight = weights[batch, labels]
+    weight = weight * ((labels > 0).sum().clamp(min=1) / weight.sum().clamp(min=1e-6))
+    return Targets((labels > 0).long(), boxes[batch, labels].permute(0, 3, 1, 2), weight, fine)
 
 
 def pixels_of(images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
@@ -98,16 +98,16 @@ def pixels_of(images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
 
 
 def worsened(x: Tensor, lessons: JudgeLessons, generator: torch.Generator) -> Tensor:
-    """Make pictures a little worse, so that the judge does not hang on the exactness of composites.
+    """Degrade pictures a little (augmentation), so that the judge does not depend on the exactness of composites.
 
     Args:
         x: (B, 3, S, S), -1..1.
         lessons: how much.
-        generator: the only source of chance.
+        generator: the only source of randomness.
     """
 
-    def chance(share: float) -> Tensor:
-        return torch.rand(len(x), 1, 1, 1, generator=generator) < share
+    def chance(probability: float) -> Tensor:
+        return torch.rand(len(x), 1, 1, 1, generator=generator) < probability
 
     def normal(channels: int, side: int) -> Tensor:
         return torch.randn(len(x), channels, side, side, generator=generator)
@@ -119,10 +119,10 @@ def worsened(x: Tensor, lessons: JudgeLessons, generator: torch.Generator) -> Te
     x[some] = functional.avg_pool2d(x[some], 3, 1, 1, count_include_pad=False)
     gain, offset = (lessons.shade * (normal(1, 1) + normal(3, 1) / 3).clamp(-1.5, 1.5) / 1.5 for _ in range(2))
     x = x * (1 + gain) + offset
-    for cells in (side, 16):
+    for resolution in (side, 16):
         strength = lessons.noise * torch.rand(len(x), 1, 1, 1, generator=generator) ** 2
-        grain = normal(3, cells)
-        if cells != side:
+        grain = normal(3, resolution)
+        if resolution != side:
             grain = functional.interpolate(grain, size=(side, side), mode="bilinear", align_corners=False)
         x = x + strength * grain
     return x.clamp(-1, 1)
@@ -131,12 +131,12 @@ def worsened(x: Tensor, lessons: JudgeLessons, generator: torch.Generator) -> Te
 class LessonPool:
     """The lessons of any step, as a function of the step alone.
 
-    At step k the pictures of seeds first + k fresh ... + pool can be chosen; a picture is drawn when it is chosen for
-    the first time and forgotten when the window has passed it. A run that is continued therefore draws what is chosen
-    of the window anew, and sees the same pictures.
+    At step k the pictures of seeds first + k fresh ... + pool can be chosen; a picture is made when it is chosen for
+    the first time and dropped when the window has passed it. A resumed run therefore makes the chosen pictures of the
+    window again, and they are the same.
 
     Args:
-        world: draws the pictures.
+        world: the pictures are sampled from it.
         config: the judge's words.
         lessons: the window.
     """

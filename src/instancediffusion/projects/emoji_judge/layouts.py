@@ -1,4 +1,4 @@
-"""The layouts that models are scored on: the same for everyone, and in no training set.
+"""The layouts that models are evaluated on: the same for every model, and in no training set.
 
 World seeds from `FIRST_SEED` on belong to these layouts; training takes its seeds from 0 up. One layout serves every
 kind of location, so that scores of two kinds, or of two settings, are of the same objects.
@@ -31,11 +31,11 @@ CHECK_SEED = 30_000_000
 """Seed of the first composite a judge is checked on."""
 
 JUDGE_SEED = 40_000_000
-"""Seed of the first composite a judge learns from."""
+"""Seed of the first composite a judge is trained on."""
 
 MIXED, PROMPT = "mixed", "prompt"
 GROUPS = (*KINDS, MIXED, PROMPT)
-"""What can be given: one kind of location for all instances, a kind for each of them, or the prompt alone."""
+"""What the model can be given: one kind of location for all instances, a kind for each of them, or the prompt alone."""
 
 COUNT = 500
 MIN_OBJECTS, MAX_OBJECTS = 1, 5
@@ -51,7 +51,7 @@ class Layout:
         sample: the world's own picture and its truth.
         scene: what the model is given.
         truth: what it is scored against.
-        seed: of the start noise.
+        seed: of the initial noise.
     """
 
     number: int
@@ -72,7 +72,7 @@ def layouts(
         group: one of `GROUPS`.
         count: how many.
         first: number of the first one.
-        order: tell the depth order.
+        order: state the depth order.
         first_seed: world seed of layout 0.
 
     Raises:

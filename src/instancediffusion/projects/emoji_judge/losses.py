@@ -1,4 +1,4 @@
-"""How wrong an answer is."""
+"""The losses of the detector and of the reader."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ WEIGHTS = {
     "object": 1.0,
 }
 GROUND = 0.3
-"""Weight of a cell without object, where one of an object has 1 on average."""
+"""Weight of a feature-map position without object; one of an object has 1 on average."""
 
 
 def judge_loss(answer: Answer, targets: Targets) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss of the cells, and numbers to log: its parts and the share of objects' cells that are found."""
+    """Return the detector's loss, and numbers to log: its parts, the recall at object positions, the box IoU."""
     weight = torch.where(targets.there > 0, targets.weight, GROUND)
     iou, generalised = box_overlap(answer.box, targets.box)
     parts = {
@@ -47,7 +47,7 @@ def judge_loss(answer: Answer, targets: Targets) -> tuple[Tensor, dict[str, floa
 
 
 def reading_loss(reading: Reading, targets: WindowTargets) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss of a reading, and numbers to log; windows without object count for kind and mask only."""
+    """Return the loss of a reading, and numbers to log; windows without object count for class and mask only."""
     on = (targets.kind > 0).float()
     iou, generalised = box_overlap(reading.box, targets.box)
     parts = {
@@ -70,17 +70,17 @@ def box_overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Return IoU and generalised IoU (Rezatofighi et al. 2019) of boxes (B, 4, ...), each (B, ...)."""
     ax0, ay0, ax1, ay1 = first.unbind(1)
     bx0, by0, bx1, by1 = second.unbind(1)
-    shared = (torch.minimum(ax1, bx1) - torch.maximum(ax0, bx0)).clamp(min=0) * (
+    intersection = (torch.minimum(ax1, bx1) - torch.maximum(ax0, bx0)).clamp(min=0) * (
         torch.minimum(ay1, by1) - torch.maximum(ay0, by0)
     ).clamp(min=0)
-    union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
+    union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - intersection
     hull = (torch.maximum(ax1, bx1) - torch.minimum(ax0, bx0)) * (torch.maximum(ay1, by1) - torch.minimum(ay0, by0))
-    iou = shared / union.clamp(min=1e-6)
+    iou = intersection / union.clamp(min=1e-6)
     return iou, iou - (hull - union) / hull.clamp(min=1e-6)
 
 
 def _entropy(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean cross entropy over cells whose label is known; 0 where there are none."""
+    """Return the weighted mean cross entropy over the elements that have a label; 0 where there are none."""
     if logits.shape[1] == 0:
         return logits.sum()
     each = functional.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="none")

@@ -1,4 +1,4 @@
-"""The judge's networks: a small U-net over cells of 4x4 pixels that finds objects, and the reader of each of them."""
+"""The judge's networks: a detector, a small U-Net over patches of 4x4 pixels, and the reader of each detection."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .judge_config import CELL_PX, JudgeConfig
 from .reader import ReaderNetwork
 
 START_SIDE = 0.15
-"""Distance from a cell to the sides of its object's box that an untrained network guesses, share of the picture."""
+"""Initial prediction of the distance from a position to the sides of its object's box, fraction of the picture."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the first network says of B pictures, for each cell of the (g, g) map.
+    """Predictions of the detector for B pictures, at each position of the (g, g) feature map.
 
     Attributes:
         there: (B, 2, g, g) logits: no object, an object.
-        box: (B, 4, g, g) x0 y0 x1 y1, fractions of the picture: the box of the whole object a cell belongs to.
-        quality: (B, g, g) logit: how well that box will fit.
+        box: (B, 4, g, g) x0 y0 x1 y1, fractions of the picture: the amodal box of the object at the position.
+        quality: (B, g, g) logit: the predicted IoU of that box.
         object: (B, 1, 2g, 2g) logits: there is an object, at twice the resolution.
-        hidden: (B, D, g, g) the last layer.
+        hidden: (B, D, g, g) features of the last layer.
     """
 
     there: Tensor
@@ -56,7 +56,7 @@ class JudgeNetwork(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.back = nn.ModuleList(Residual(width) for width in widths[:2])
         self.norm = ChannelNorm(widths[0])
-        # The cell's own colour is told beside what was made of it.
+        # The mean colour of the patch is appended to its features.
         self.last = nn.Conv2d(widths[0] + 3, config.hidden, 1)
         self.parts = (2, 4, 1, 4)
         self.head = nn.Conv2d(config.hidden, sum(self.parts), 1)
@@ -68,9 +68,8 @@ class JudgeNetwork(nn.Module):
         self.reader = ReaderNetwork(config)
 
     def forward(self, images: Tensor) -> Answer:
-        """Answer for pictures (B, 3, S, S), -1..1; S is a multiple of 32."""
-        cells = functional.pixel_unshuffle(images, CELL_PX)
-        x = self.stem(cells)
+        """Predict for pictures (B, 3, S, S), -1..1; S is a multiple of 32."""
+        x = self.stem(functional.pixel_unshuffle(images, CELL_PX))
         steps = []
         for number, level in enumerate(self.levels):
             x = level(x if number == 0 else self.down[number - 1](x))
@@ -86,7 +85,7 @@ class JudgeNetwork(nn.Module):
 
 
 def boxes_of(sides: Tensor) -> Tensor:
-    """Turn distances to left, top, right, bottom before softplus (B, 4, g, g) into boxes around the cells' centres."""
+    """Turn distances to left, top, right, bottom before softplus (B, 4, g, g) into boxes around patch centres."""
     grid = sides.shape[-1]
     at = (torch.arange(grid, dtype=sides.dtype, device=sides.device) + 0.5) / grid
     x, y = at[None, None, :].expand(len(sides), grid, grid), at[None, :, None].expand(len(sides), grid, grid)

@@ -1,4 +1,4 @@
-"""From proposed boxes to objects: the reader looks at the proposed window, then at that of the box it found there."""
+"""From proposed boxes to objects: the reader is run on the proposed window, then on that of the box it predicted."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .reader import ReaderNetwork, Reading, crops_of
 
 LOOKS = 2
 SAME = 0.6
-"""IoU of boxes from which two readings are of one object; the world's objects overlap by .5 at most."""
+"""IoU threshold of non-maximum suppression; the world's objects overlap by .5 at most."""
 LEAST_SHARE = 0.05
-"""Share of its box that an object shows at least."""
+"""Smallest fraction of its box that a detected object covers with visible pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class PictureObjects:
     Attributes:
         instances: the objects.
         logits: (n, H, W) float32 log odds that a pixel shows each.
-        wholes: (n, H, W) bool, all of each, what nearer ones hide of it guessed.
+        wholes: (n, H, W) bool, predicted amodal masks.
     """
 
     instances: tuple[SeenInstance, ...]
@@ -39,7 +39,7 @@ class PictureObjects:
     wholes: npt.NDArray[np.bool_]
 
     def seen(self, features: npt.NDArray[np.float32] | None) -> Seen:
-        """Give each pixel to whom it most likely shows."""
+        """Assign each pixel to the object it most likely shows."""
         if not len(self.instances):
             return Seen(np.zeros(self.logits.shape[1:], np.uint8), (), features, self.wholes)
         owner = np.where(self.logits.max(0) > 0, self.logits.argmax(0) + 1, 0)
@@ -58,10 +58,10 @@ def read_objects(
 
     Args:
         reader: the network.
-        config: its words and sizes.
+        config: its classes, attributes and sizes.
         images: RGB.
-        proposed: of each picture, boxes (4,), fractions, with their trust 0..1.
-        told: the boxes are exact, and of one object each: they are looked at once, in their order.
+        proposed: of each picture, boxes (4,), fractions, with their confidence 0..1.
+        told: the boxes are given, exact and of one object each: each is read once, in their order.
     """
     boxes = [np.array([box for box, _ in some], np.float64).reshape(-1, 4) for some in proposed]
     if not sum(map(len, boxes)):
@@ -74,10 +74,10 @@ def read_objects(
         whole = np.split(reading.box.double().numpy(), np.cumsum([len(some) for some in boxes])[:-1])
         boxes = [_in_picture(some, window, image) for some, window, image in zip(whole, windows, images, strict=True)]
     found, start = [], 0
-    for image, some, window, given in zip(images, boxes, windows, proposed, strict=True):
+    for image, some, window, proposals in zip(images, boxes, windows, proposed, strict=True):
         part = slice(start, start + len(some))
         start += len(some)
-        found.append(_objects(config, image, some, window, [trust for _, trust in given], reading, part, told))
+        found.append(_objects(config, image, some, window, [trust for _, trust in proposals], reading, part, told))
     return found
 
 
@@ -98,21 +98,21 @@ def _objects(
     trust: Sequence[float],
     reading: Reading,
     part: slice,
-    told: bool,
+    given: bool,
 ) -> PictureObjects:
-    """Keep the readings that are of an object, each object once."""
+    """Keep the readings that are of an object, without duplicates; given boxes are not compared."""
     kinds = reading.kind[part].softmax(1).double().numpy()
     colours, facings = reading.colour[part].numpy(), reading.facing[part].numpy()
     kept: list[int] = []
     surest = np.argsort(-np.asarray(trust) * (1 - kinds[:, 0]), kind="stable")
-    for index in range(len(boxes)) if told else surest:
-        known = not told and any(box_iou(boxes[index], boxes[other])[0, 0] >= SAME for other in kept)
-        if known or kinds[index, 0] >= 0.5:
+    for index in range(len(boxes)) if given else surest:
+        duplicate = not given and any(box_iou(boxes[index], boxes[other])[0, 0] >= SAME for other in kept)
+        if duplicate or kinds[index, 0] >= 0.5:
             continue
         kept.append(int(index))
     logits = np.full((2, len(kept), image.height, image.width), -np.inf, np.float32)
-    for row, index in enumerate(kept):
-        _paste(logits[:, row], reading.mask[part][index : index + 1], windows[index])
+    for number, index in enumerate(kept):
+        _paste(logits[:, number], reading.mask[part][index : index + 1], windows[index])
     instances = tuple(
         SeenInstance(
             config.kinds[int(kinds[index, 1:].argmax())],

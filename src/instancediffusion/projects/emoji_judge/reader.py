@@ -1,4 +1,4 @@
-"""The reader: what an object is, from a window around its box; it is told nothing else."""
+"""The reader: classifies and segments an object in a window around its box, from the pixels and the box alone."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ ROOM = 1.3
 """Side of the square window around a box, in longer sides of the box."""
 
 PLACED = 32
-"""Channels of the lowest level that are read place by place; of the others the mean is."""
+"""Channels of the lowest level that are read with their positions; the others are averaged over the window."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the reader says of M windows of P pixels.
+    """Predictions of the reader for M windows of side P pixels.
 
     Attributes:
         kind: (M, K + 1) logits; 0 is "no object".
         colour: (M, C) logits.
         facing: (M, F) logits.
-        box: (M, 4) x0 y0 x1 y1 of the whole object, fractions of the window.
-        mask: (M, 2, P / 2, P / 2) logits: the pixel shows the object; the pixel is of the object, whoever hides it.
+        box: (M, 4) x0 y0 x1 y1 of the whole object (amodal), fractions of the window.
+        mask: (M, 2, P / 2, P / 2) logits of the visible mask and of the amodal mask.
     """
 
     kind: Tensor
@@ -42,10 +42,10 @@ class Reading:
 
 
 class ReaderNetwork(nn.Module):
-    """Windows to a `Reading`: a small U-net of three levels whose lowest level is read as a whole.
+    """Windows to a `Reading`: a small U-Net of three levels whose lowest level predicts class, attributes and box.
 
     Args:
-        config: sizes and words.
+        config: sizes, classes and attributes.
     """
 
     def __init__(self, config: JudgeConfig) -> None:
@@ -57,10 +57,10 @@ class ReaderNetwork(nn.Module):
         self.middle = nn.Sequential(Residual(second), Residual(second))
         self.lower = nn.Conv2d(second, third, 3, stride=2, padding=1)
         self.coarse = nn.Sequential(Residual(third), ChannelNorm(third))
-        cells = config.crop_px // (4 * CELL_PX)
-        # Few channels know where in the window something is; a layer over all of them would have far too many inputs.
+        grid = config.crop_px // (4 * CELL_PX)
+        # Only a few channels keep their positions: a linear layer over all of them would have far too many inputs.
         self.squeeze = nn.Conv2d(third, PLACED, 1)
-        self.whole = nn.Linear(third + PLACED * cells**2, config.hidden * 2)
+        self.whole = nn.Linear(third + PLACED * grid**2, config.hidden * 2)
         self.parts = (len(config.kinds) + 1, len(config.colours), len(config.facings), 4)
         self.head = nn.Linear(config.hidden * 2, sum(self.parts))
         self.from_coarse = nn.Conv2d(third, second, 1)
@@ -71,12 +71,12 @@ class ReaderNetwork(nn.Module):
             self.head.weight.mul_(0.1)
 
     def forward(self, windows: Tensor) -> Reading:
-        """Read windows (M, 4, P, P): colours -1..1, and 1 in the told box, 0 around it."""
+        """Read windows (M, 4, P, P): colours -1..1, and 1 in the given box, 0 around it."""
         fine = self.fine(self.stem(functional.pixel_unshuffle(windows, CELL_PX)))
         middle = self.middle(self.down(fine))
         coarse = self.coarse(self.lower(middle))
-        told = torch.cat([coarse.mean((2, 3)), self.squeeze(coarse).flatten(1)], 1)
-        whole = functional.silu(self.whole(told))
+        pooled = torch.cat([coarse.mean((2, 3)), self.squeeze(coarse).flatten(1)], 1)
+        whole = functional.silu(self.whole(pooled))
         kind, colour, facing, sides = self.head(whole).float().split(self.parts, 1)
         middle = middle + functional.interpolate(self.from_coarse(coarse), scale_factor=2.0, mode="nearest")
         fine = fine + functional.interpolate(self.from_middle(middle), scale_factor=2.0, mode="nearest")
@@ -85,7 +85,7 @@ class ReaderNetwork(nn.Module):
 
 
 def told_corners(inside: Tensor) -> Tensor:
-    """Return the box (M, 4), fractions, of the ones in (M, P, P), which lie around the middle."""
+    """Return the given box (M, 4), fractions, from its channel (M, P, P); it is centred on the window."""
     side = inside.shape[-1]
     half = torch.stack([inside.amax(1).sum(-1), inside.amax(2).sum(-1)], 1) / (2 * side)
     return torch.cat([0.5 - half, 0.5 + half], 1)
@@ -101,10 +101,10 @@ def windows_around(boxes: Floats, size: tuple[int, int]) -> Floats:
 
 
 def crops_of(image: Image.Image, boxes: Floats, side_px: int) -> tuple[Tensor, Floats]:
-    """Cut the windows around boxes out of a picture.
+    """Crop the windows around boxes from a picture.
 
     Args:
-        image: RGB. What a window holds beside it is grey.
+        image: RGB. Outside of it a window is grey.
         boxes: (M, 4), x0 y0 x1 y1 fractions of the picture.
         side_px: P.
 

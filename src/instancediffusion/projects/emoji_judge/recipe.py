@@ -1,4 +1,4 @@
-"""Recipes of judges, and the run that follows one: the evaluation's task in the training's loop."""
+"""Recipes of judges, and the training run of one: the judge's task in the training loop."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def train_judge(
     checks: int = 300,
     stop_after: int | None = None,
 ) -> Judge:
-    """Train a judge, or go on with one; write the running mean of its weights, and its accuracy.
+    """Train a judge, or resume its run; save its EMA weights and its accuracy.
 
     Args:
         recipe: what to train.
         run: folder of the run.
         output: folder to write the judge to.
         world: another world than the built-in one; its pictures have the lessons' side.
-        checks: unseen composites to measure it on.
+        checks: held-out composites to measure it on.
         stop_after: end after this many steps of this call.
     """
     world = world or lesson_world(recipe)
@@ -57,11 +57,11 @@ def train_judge(
         seed=settings.seed,
         half=settings.precision == "bf16",
     )
-    # The words are part of what must not change under a run.
+    # The classes and colours are part of what must not change during a run.
     depends = {**dataclasses.asdict(recipe), "network": task.config.to_dict()}
-    mean = fit(task, settings, run, depends, stop_after=stop_after)
-    mean.apply()
-    judge = Judge(task.network, {"name": recipe.name, **_history(mean.updates, settings)})
+    ema = fit(task, settings, run, depends, stop_after=stop_after)
+    ema.apply()
+    judge = Judge(task.network, {"name": recipe.name, **_history(ema.updates, settings)})
     judge.card["accuracy"] = accuracy(judge, world, checks)
     judge.save(output)
     log.info("%s: %s", output, judge.card["accuracy"])
@@ -69,13 +69,13 @@ def train_judge(
 
 
 def lesson_world(recipe: JudgeRecipe) -> World:
-    """Open the built-in world that a judge learns from: objects in all their drawings, none of their parts."""
+    """Open the built-in world that a judge is trained on: objects in all their sprites, without parts."""
     options = {"objects": FIRST_CORE, "part_share": 0.0, **recipe.lessons.options}
     return World.load(spec=WorldSpec.from_options(options, size=recipe.lessons.side_px))
 
 
 def accuracy(judge: Judge, world: World, count: int) -> dict[str, Any]:
-    """Measure a judge on composites it has not seen; rounded, for its card."""
+    """Measure a judge on held-out composites; rounded, for its card."""
     scores = check_judge(judge, world, count, CHECK_SEED)
     return {"composites": count, **{name: round(score.value, 4) for name, score in scores.items()}}
 

@@ -1,4 +1,4 @@
-"""A judge of pictures, as what training calls a scorer."""
+"""A judge of pictures in the form of a scorer, as training calls it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class JudgeScorer:
 
     Args:
         folder: of the judge.
-        world: draws the layouts.
+        world: the layouts are sampled from it.
         count: how many.
 
     Raises:
@@ -36,7 +36,7 @@ class JudgeScorer:
         self.scenes: Sequence[Scene] = [layout.scene for layout in self._layouts]
 
     def __call__(self, images: Sequence[npt.NDArray[np.uint8]]) -> Mapping[str, float]:
-        """Return each measure over all instances; one that no instance has a say in is left out."""
+        """Return each metric over all instances; a metric that applies to no instance is left out."""
         pairs = ((image, layout.truth) for image, layout in zip(images, self._layouts, strict=True))
         scores = self._evaluator.group(MIXED, pairs).generated.scores
         return {name: score.value for name, score in scores.items() if not math.isnan(score.value)}

@@ -1,4 +1,4 @@
-"""Windows that the reader learns from: objects of lessons, with boxes as inexact as those the cells will tell."""
+"""Windows that the reader is trained on: objects of lessons, with boxes as inexact as those the detector predicts."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .label_maps import UNKNOWN, Lesson
 from .reader import crops_of
 
 APART = 0.15
-"""IoU with every object below which a window shows none."""
+"""IoU with every object below which a window counts as showing none."""
 
 
 @dataclass(frozen=True)
 class WindowTargets:
-    """What the reader should have said of M windows.
+    """Targets of the reader for M windows.
 
     Attributes:
         kind: (M,) int64; 0 is "no object".
         colour: (M,) int64, or `UNKNOWN`.
         facing: (M,) int64, or `UNKNOWN`.
         box: (M, 4), fractions of the window; meaningless without object.
-        mask: (M, 2, P / 2, P / 2), share of each pixel that shows the object, and that all of it covers.
+        mask: (M, 2, P / 2, P / 2), fractions of each pixel that the visible and the amodal mask cover.
     """
 
     kind: Tensor
@@ -45,29 +45,29 @@ def windows_of(
     lessons: Sequence[Lesson],
     images: Sequence[Image.Image],
     config: JudgeConfig,
-    told: JudgeLessons,
+    settings: JudgeLessons,
     rng: np.random.Generator,
 ) -> tuple[Tensor, WindowTargets]:
-    """Choose `told.crops` windows of some lessons.
+    """Choose `settings.crops` windows of some lessons.
 
     Args:
-        lessons: the pictures' truth.
-        images: the pictures, RGB, worsened or not.
+        lessons: the ground truth of the pictures.
+        images: the pictures, RGB, degraded or not.
         config: the judge's sizes.
-        told: how many, and how inexact.
-        rng: the only source of chance.
+        settings: how many, and how inexact.
+        rng: the only source of randomness.
     """
-    known = [(row, number) for row, lesson in enumerate(lessons) for number in range(len(lesson.boxes))]
+    instances = [(row, number) for row, lesson in enumerate(lessons) for number in range(len(lesson.boxes))]
     crops, traits, boxes, masks = [], [], [], []
-    for index in rng.integers(len(known), size=told.crops):
-        row, number = known[int(index)]
+    for index in rng.integers(len(instances), size=settings.crops):
+        row, number = instances[int(index)]
         lesson, box = lessons[row], None
-        if rng.random() < told.empty:
+        if rng.random() < settings.empty:
             box = _elsewhere(lesson, rng)
         empty = box is not None
         whole = lesson.boxes[number].astype(np.float64)
         if box is None:
-            box = _inexact(whole, told.jitter, rng)
+            box = _inexact(whole, settings.jitter, rng)
         crop, windows = crops_of(images[row], box[None], config.crop_px)
         size = np.array([images[row].width, images[row].height] * 2)
         crops.append(crop)
@@ -75,8 +75,8 @@ def windows_of(
         boxes.append((whole * size - np.tile(windows[0, :2], 2)) / side)
         traits.append([UNKNOWN] * 3 if empty else list(lesson.traits[number]))
         shown = [lesson.ids == number + 1, lesson.wholes[number]]
-        shares = [share_in(mask, windows[0], config.crop_px // 2) for mask in shown]
-        masks.append(torch.stack(shares) * (not empty))
+        covered = [share_in(mask, windows[0], config.crop_px // 2) for mask in shown]
+        masks.append(torch.stack(covered) * (not empty))
     kind, colour, facing = torch.tensor(np.array(traits, np.int64)).unbind(1)
     return torch.cat(crops), WindowTargets(
         kind + 1, colour, facing, torch.tensor(np.array(boxes), dtype=torch.float32), torch.stack(masks)
@@ -84,7 +84,7 @@ def windows_of(
 
 
 def share_in(mask: npt.NDArray[np.bool_], window: Floats, side_px: int) -> Tensor:
-    """Return the share (side, side) of each part of a window that a bitmap (H, W) covers; beside it, none."""
+    """Return the fraction of each pixel (side, side) of a window that a bitmap (H, W) covers; 0 outside the bitmap."""
     height, width = mask.shape
     margin = int(np.ceil(max(0.0, -window.min(), window[2] - width, window[3] - height))) + 1
     wide = Image.fromarray(np.pad(mask, margin).astype(np.uint8) * 255)
@@ -102,7 +102,7 @@ def _inexact(box: Floats, jitter: float, rng: np.random.Generator) -> Floats:
 
 
 def _elsewhere(lesson: Lesson, rng: np.random.Generator) -> Floats | None:
-    """Return a box that holds next to nothing of any object; None if there is no room."""
+    """Return a box that hardly overlaps any object; None if there is no room."""
     for _ in range(8):
         sides = rng.uniform(0.12, 0.5, 2)
         corner = rng.random(2) * (1 - sides)

@@ -1,6 +1,6 @@
-"""Synthetic worlds: pictures composed of sprites in depth order, with exact truth about every object. No torch.
+"""Synthetic worlds: pictures composed of sprites in depth order, with exact ground truth for every object. No torch.
 
-`World.load().sample(seed)` is the way in; `instancediffusion world build` fetches and draws the sprites first.
+`World.load().sample(seed)` is the way in; `instancediffusion world build` fetches and renders the sprites first.
 """
 
 from .art import ArtError, build_art, load_art

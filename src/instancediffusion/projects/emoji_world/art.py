@@ -1,4 +1,4 @@
-"""The drawings of the built-in world: fetched once, checked, rendered, cached.
+"""The sprites (assets) of the built-in world: fetched once, checked, rendered, cached.
 
 The art comes from the sets of `ART_SETS`, as npm packages hold them. It is never part of this package; `build_art`
 fetches it with the user's own `npm`, or reads packed files that are already there.
@@ -39,7 +39,7 @@ class ArtError(InstanceDiffusionError):
 
 
 def art_file(kinds: Iterable[ObjectKind], cache: str | Path | None = None) -> Path:
-    """Return where the sprites of these kinds are, or will be, cached. The name changes with whatever shapes them."""
+    """Return where the sprites of these classes are, or will be, cached. The name is a hash of all that shapes them."""
     drawings = _drawings(kinds)
     wanted = sorted((one.icon, one.specks, DRAWINGS.get(one.icon.removeprefix("own:"))) for one in drawings)
     pinned = sorted((name, ART_SETS[name].sha256) for name in {one.art_set for one in drawings})
@@ -48,10 +48,10 @@ def art_file(kinds: Iterable[ObjectKind], cache: str | Path | None = None) -> Pa
 
 
 def build_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None, art: Sequence[str | Path] = ()) -> Path:
-    """Fetch the art, draw every drawing of every kind, and write the sprites.
+    """Fetch the art, render every sprite of every class, and write them.
 
     Args:
-        kinds: the kinds to draw.
+        kinds: the object classes to render.
         cache: folder to write into; see `cache_folder`.
         art: packed art sets (`.tgz` of their npm packages) that are already there; the pinned versions of all others
             are fetched with `npm pack`.
@@ -60,7 +60,7 @@ def build_art(kinds: Iterable[ObjectKind], cache: str | Path | None = None, art:
         The file written. An existing one is replaced atomically.
 
     Raises:
-        ArtError: no npm, no network, another file than a pinned one, a missing drawing, or no `resvg-py`.
+        ArtError: no npm, no network, another file than a pinned one, a missing icon, or no `resvg-py`.
     """
     kinds = tuple(kinds)
     drawings = _drawings(kinds)
@@ -88,9 +88,9 @@ def load_art(
     """Read the cached sprites: icon -> (H, W, 4) uint8 with straight alpha, tightly cropped.
 
     Args:
-        kinds: the kinds the cache was built for.
+        kinds: the object classes the cache was built for.
         cache: the folder they were built into.
-        only: those of them to read, perhaps with fewer drawings; None reads all.
+        only: those of them to read, perhaps with fewer sprites; None reads all.
 
     Raises:
         ArtError: they are not there, or the file is damaged.
@@ -111,7 +111,7 @@ def _drawings(kinds: Iterable[ObjectKind]) -> list[Drawing]:
 
 
 def draw_icon(icons: dict[str, Any], name: str, *, specks: bool = True, side: int = SPRITE_SIDE) -> Sprite:
-    """Draw one icon of an icon set, crop it to what is there, and bring its longer side to `side` pixels.
+    """Render one icon of an icon set, crop it to its content, and scale its longer side to `side` pixels.
 
     Args:
         icons: an icon set in Iconify's JSON form (`icons`, `aliases`, `width`, `height`).
@@ -125,15 +125,15 @@ def draw_icon(icons: dict[str, Any], name: str, *, specks: bool = True, side: in
     try:
         import resvg_py
     except ImportError as error:
-        raise ArtError("drawing the world needs resvg-py; run `pip install 'instancediffusion[world]'`") from error
+        raise ArtError("rendering the sprites needs resvg-py; run `pip install 'instancediffusion[world]'`") from error
     name = icons.get("aliases", {}).get(name, {}).get("parent", name)
     icon = icons["icons"].get(name)
     if icon is None:
-        raise ArtError(f"the art has no drawing named {name!r}; build the world from the pinned art sets")
+        raise ArtError(f"the art has no icon named {name!r}; build the world from the pinned art sets")
     width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
     body = icon["body"]
     if len(body) > _MAX_SVG:
-        raise ArtError(f"the drawing {name!r} is larger than {_MAX_SVG} characters; it should be a small icon")
+        raise ArtError(f"the icon {name!r} is larger than {_MAX_SVG} characters; it should be a small one")
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">{body}</svg>'
@@ -144,7 +144,7 @@ def draw_icon(icons: dict[str, Any], name: str, *, specks: bool = True, side: in
         pixels[~_main_parts(pixels[..., 3] > 64)] = 0
     ys, xs = np.nonzero(pixels[..., 3] > 24)
     if not len(ys):
-        raise ArtError(f"the drawing {name!r} is empty")
+        raise ArtError(f"the icon {name!r} is empty")
     cropped = Image.fromarray(pixels[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
     scale = side / max(cropped.size)
     size = (max(1, round(cropped.width * scale)), max(1, round(cropped.height * scale)))
@@ -183,8 +183,8 @@ def _recognised(path: Path) -> tuple[str, bytes]:
     for name, art_set in fetched.items():
         if digest == art_set.sha256:
             return name, packed
-    known = ", ".join(one.pinned for one in fetched.values())
-    raise ArtError(f"{path}: its sha256 {digest[:16]}... is that of none of {known}; fetch one of them with `npm pack`")
+    names = ", ".join(one.pinned for one in fetched.values())
+    raise ArtError(f"{path}: its sha256 {digest[:16]}... is that of none of {names}; fetch one of them with `npm pack`")
 
 
 def _read_icons(packed: bytes) -> dict[str, Any]:
@@ -197,8 +197,8 @@ def _read_icons(packed: bytes) -> dict[str, Any]:
     return icons
 
 
-def _main_parts(filled: NDArray[np.bool_], share: float = 0.03) -> NDArray[np.bool_]:
-    """Keep the connected parts that hold at least `share` of the largest one, found on a coarse grid."""
+def _main_parts(filled: NDArray[np.bool_], fraction: float = 0.03) -> NDArray[np.bool_]:
+    """Keep the connected components of at least `fraction` of the largest one's area, found on a coarse grid."""
     step = 4
     height, width = (-(-n // step) for n in filled.shape)
     padded: NDArray[np.bool_] = np.zeros((height * step, width * step), bool)
@@ -216,6 +216,6 @@ def _main_parts(filled: NDArray[np.bool_], share: float = 0.03) -> NDArray[np.bo
                 stack += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
     counts = np.bincount(labels.ravel())
     counts[0] = 0
-    large = np.flatnonzero(counts >= share * counts.max())
+    large = np.flatnonzero(counts >= fraction * counts.max())
     kept = np.isin(labels, large).repeat(step, 0).repeat(step, 1)
     return kept[: filled.shape[0], : filled.shape[1]]

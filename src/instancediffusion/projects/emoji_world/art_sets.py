@@ -1,18 +1,18 @@
-"""The sets of drawings the built-in world takes its art from, each pinned to one packed file."""
+"""The icon sets that the built-in world takes its sprites from, each pinned to one packed file."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ArtSet:
-    """One set of drawings, as an npm package of the Iconify project packs it.
+    """One icon set, as an npm package of the Iconify project packs it.
 
     Attributes:
-        name: the set's name in a drawing's key, "name:icon".
-        package: the npm package; empty for our own drawings, which are part of this one.
+        name: the set's name in a sprite's key, "name:icon".
+        package: the npm package; empty for our own icons, which are part of this one.
         version: the one version of it that is used.
         sha256: of the packed file.
-        style: the word that captions may use of its drawings ("a flat drawing of a dog").
+        style: the word that captions may use for its sprites ("a flat drawing of a dog").
         credit: whose work it is, and its licence.
     """
 
@@ -37,10 +37,10 @@ NOTO = ArtSet(
     "cartoon",
     "Noto Emoji, Copyright Google LLC and contributors, Apache License 2.0",
 )
-"""The set of every drawing whose key names none; our own first drawings, made to look like it, count among it."""
+"""The set of every sprite whose key names none; our own first icons, made to look like it, belong to it."""
 
 OWN = ArtSet("own", "", "", "", "flat", "this project, Apache License 2.0")
-"""Further drawings of our own."""
+"""Further icons of our own."""
 
 ART_SETS: dict[str, ArtSet] = {
     one.name: one

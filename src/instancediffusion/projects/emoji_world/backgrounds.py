@@ -1,4 +1,4 @@
-"""The backgrounds of the built-in world: a name, what a prompt says of it, and who paints it.
+"""The backgrounds of the built-in world: a name, the phrases of a prompt, and the function that paints it.
 
 The horizon and the exact colours vary from picture to picture.
 """
@@ -15,7 +15,7 @@ class Background:
     """A named background.
 
     Attributes:
-        name: the name that counts as truth.
+        name: the name in the ground truth.
         phrases: how a prompt says that something is in front of it ("in a meadow").
         draw: paints it.
     """

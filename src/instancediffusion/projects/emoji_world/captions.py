@@ -1,7 +1,7 @@
 """Captions that are true of their picture: one for each instance, one for the whole.
 
 Instance captions run from bare ("a pear") to full ("a ripe yellow pear facing left"). Prompts name the objects in any
-order, with counts, colours, places on the picture, the background, and "in front of" or "behind" where two objects
+order, with counts, colours, locations in the picture, the background, and "in front of" or "behind" where two objects
 really overlap.
 """
 
@@ -48,7 +48,7 @@ _RELATIONS = {
 
 @dataclass(frozen=True)
 class Named:
-    """What a caption may tell of an instance; without `drawing` it is the kind's first one."""
+    """What a caption may state of an instance; without `drawing` it is the first sprite of the class."""
 
     kind: ObjectKind
     colour: str | None
@@ -57,7 +57,7 @@ class Named:
 
     @property
     def look(self) -> Drawing:
-        """The drawing."""
+        """The sprite."""
         return self.drawing or self.kind.drawings[0]
 
 
@@ -84,7 +84,7 @@ def prompt_caption(
         z_order: rank of each; larger is nearer.
         overlapping: pairs of indices whose silhouettes overlap.
         background: what is behind.
-        boxes: (4,) each, where the objects are; without them no place is told.
+        boxes: (4,) each, of the objects; without them no location is stated.
         everyday: use everyday words for the objects and for the picture, too.
 
     Returns:
@@ -92,9 +92,9 @@ def prompt_caption(
     """
     phrases = [_noun_phrase(rng, named, trait=0.1, colour=0.7, everyday=everyday) for named in objects]
     sides = [_side(rng, named, 0.12) for named in objects]
-    where = [_place(rng, box, 0.25) for box in boxes] or [""] * len(objects)
+    where = [_location(rng, box, 0.25) for box in boxes] or [""] * len(objects)
     # One thing about each at most: "a cat facing left on the right" would be hard to read.
-    asides = [side or place for side, place in zip(sides, where, strict=True)]
+    asides = [side or location for side, location in zip(sides, where, strict=True)]
     style, tell, keep_ground, ground_first, skip = rng.random(5)
     ground = background.phrases[int(rng.integers(len(background.phrases)))]
     titles = (*_TITLES, *EVERYDAY_TITLES) if everyday else _TITLES
@@ -124,7 +124,7 @@ def prompt_caption(
 
 
 def vocabulary(kinds: Iterable[ObjectKind], backgrounds: Iterable[Background]) -> tuple[str, ...]:
-    """List every word a caption or a prompt of these kinds and backgrounds can hold, sorted."""
+    """List every word that captions and prompts of these classes and backgrounds can contain, sorted."""
     phrases = ["a an one the and with facing left right looking to drawing of", *NUMBERS[2:], "many", *PLACES, *STYLES]
     phrases += [phrase for options in _RELATIONS.values() for phrase in options]
     phrases += [*_TITLES, *EVERYDAY_TITLES, *OPENINGS, *PRAISE, *ANIMAL_PRAISE, *POSES, *LARGE, *SMALL]
@@ -141,7 +141,7 @@ def vocabulary(kinds: Iterable[ObjectKind], backgrounds: Iterable[Background]) -
 
 
 def _noun_phrase(rng: np.random.Generator, named: Named, *, trait: float, colour: float, everyday: bool = False) -> str:
-    """Write adjectives and a noun, without article. A colour that is not the kind's own is told more often."""
+    """Write adjectives and a noun, without article. A colour that is not the class's own is stated more often."""
     kind, traits = named.kind, named.look.traits
     use_trait, use_colour, use_synonym, which = rng.random(4)
     words = []
@@ -149,26 +149,26 @@ def _noun_phrase(rng: np.random.Generator, named: Named, *, trait: float, colour
         words.append(traits[int(which * len(traits))])
     if named.colour and use_colour < (colour if named.colour == kind.colour else 0.5 + 0.5 * colour):
         words.append(named.colour)
-    synonyms, share = (kind.nouns[1:], 0.6) if everyday else (kind.synonyms, 0.25)
-    words.append(synonyms[int(which * len(synonyms))] if synonyms and use_synonym < share else kind.name)
+    synonyms, probability = (kind.nouns[1:], 0.6) if everyday else (kind.synonyms, 0.25)
+    words.append(synonyms[int(which * len(synonyms))] if synonyms and use_synonym < probability else kind.name)
     return " ".join(words)
 
 
-def _side(rng: np.random.Generator, named: Named, share: float) -> str:
+def _side(rng: np.random.Generator, named: Named, probability: float) -> str:
     use, how = rng.random(2)
-    if named.facing is None or use >= share:
+    if named.facing is None or use >= probability:
         return ""
     return f" facing {named.facing}" if how < 0.7 else f" looking to the {named.facing}"
 
 
-def _place(rng: np.random.Generator, box: NDArray[np.float32], share: float) -> str:
+def _location(rng: np.random.Generator, box: NDArray[np.float32], probability: float) -> str:
     use, which = rng.random(2)
     found = places(box)
-    return f" {found[int(which * len(found))]}" if found and use < share else ""
+    return f" {found[int(which * len(found))]}" if found and use < probability else ""
 
 
 def _grouped(phrases: Sequence[str], asides: Sequence[str]) -> list[str]:
-    """Count equal phrases together ("two red balloons"); one that stands alone may tell its side or place."""
+    """Count equal phrases together ("two red balloons"); a single one may state its orientation or location."""
     return [
         counted(phrase, phrases.count(phrase)) + (asides[i] if phrases.count(phrase) == 1 else "")
         for i, phrase in enumerate(phrases)

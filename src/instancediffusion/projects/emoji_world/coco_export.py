@@ -22,17 +22,17 @@ def export_coco(
 ) -> tuple[Path, Path]:
     """Write the samples of successive seeds as a data set, which `read_coco` reads back as what `to_scene` gives.
 
-    A category is the name of a kind; its number depends on the world's kinds alone. An annotation holds the amodal box
+    A category is an object class; its id depends on the classes of the world alone. An annotation holds the amodal box
     and mask; under keys of ours, which other readers skip, its `caption`, `z_order`, `colour`, `facing`, the `visible`
     mask as a run-length code, and `parts`, name -> [x, y, width, height] in pixels. Images also hold the `seed` and the
     `background`. The JSON files are written last: where they are, everything is.
 
     Args:
-        world: draws the samples.
+        world: the samples are drawn from it.
         folder: gets `images/`, `instances.json` and `instances.captions.json`.
         count: number of pictures, at least 1.
         first_seed: seed of the first.
-        kinds: the kinds of location that a scene read back states.
+        kinds: the types of location that a scene read back states.
 
     Returns:
         The instances file and the captions file.
@@ -68,18 +68,18 @@ def export_coco(
 
 
 def _names(world: World) -> list[str]:
-    """Name every kind, then, where parts stand as instances, every part of one."""
+    """Name every class, then, where parts are instances, every part of one."""
     parts = {f"{kind.name} {part_word(part)}" for kind in world.kinds for look in kind.drawings for part in look.parts}
     return [kind.name for kind in world.kinds] + (sorted(parts) if world.spec.part_share else [])
 
 
 def _truth(item: WorldInstance, sample: WorldSample) -> dict[str, Any]:
-    """Return what is known of an instance beyond its scene, as JSON data."""
+    """Return the ground truth of an instance beyond its scene, as JSON data."""
     height, width = sample.image.shape[:2]
     parts = {
         name: [round(float(v), 2) for v in (x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height)]
         for name, (x0, y0, x1, y1) in item.parts.items()
     }
     visible = {"size": [height, width], "counts": rle_encode(item.visible)}
-    told = {"z_order": item.z_order, "colour": item.colour, "facing": item.facing, "parts": parts, "visible": visible}
-    return {key: value for key, value in told.items() if value is not None and value != {}}
+    truth = {"z_order": item.z_order, "colour": item.colour, "facing": item.facing, "parts": parts, "visible": visible}
+    return {key: value for key, value in truth.items() if value is not None and value != {}}

@@ -1,4 +1,4 @@
-"""Named colours, and recolouring that keeps the light and shade of a drawing."""
+"""Named colours, and recolouring that keeps the shading of a sprite."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 """Colour name -> sRGB, 0..255: what a lit, unshaded part of a recoloured object looks like."""
 
 PAINT = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "black")
-"""Names that kinds of objects share: what can be painted."""
+"""Names shared by the object classes that can be recoloured freely."""
 
 MANY = tuple(colour for colour in PAINT if colour != "brown")
 
@@ -54,7 +54,7 @@ def hue_saturation(rgb: Floats) -> tuple[Floats, Floats]:
 
 
 def tint_weight(rgb: Floats, tint: tuple[float, float]) -> Floats:
-    """Say how much each pixel belongs to the part that takes the colour.
+    """Return how much each pixel belongs to the part that is recoloured.
 
     Args:
         rgb: (H, W, 3), 0..1.
@@ -73,7 +73,7 @@ def tint_weight(rgb: Floats, tint: tuple[float, float]) -> Floats:
 
 
 def recolour(rgba: NDArray[np.uint8], tint: tuple[float, float], colour: str) -> NDArray[np.uint8]:
-    """Give the tinted part of a drawing a named colour.
+    """Give the tinted part of a sprite a named colour.
 
     The luma of a pixel, relative to the part's usual luma, is its shading: darker pixels scale the new colour down (the
     hue stays exact), lighter ones move it towards white.

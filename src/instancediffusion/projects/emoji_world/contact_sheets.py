@@ -1,4 +1,4 @@
-"""Contact sheets of a world, for a person to look at before a model is trained on it."""
+"""Contact sheets of a world, for visual inspection before a model is trained on it."""
 
 from itertools import cycle
 
@@ -20,10 +20,10 @@ _READABLE = 224
 
 
 def all_sheets(world: World, count: int, seed: int) -> dict[str, Image.Image]:
-    """Draw every sheet there is, by the name of its file.
+    """Draw every contact sheet, by the name of its file.
 
     Args:
-        world: what is shown.
+        world: the world to show.
         count: samples.
         seed: of the first.
     """
@@ -34,37 +34,37 @@ def all_sheets(world: World, count: int, seed: int) -> dict[str, Image.Image]:
 
 
 def object_sheet(world: World, cell: int = 96, columns: int = 12) -> Image.Image:
-    """Draw every drawing in its own colour, named, `<` marking those that have a side (shown facing left)."""
-    cells, labels = [], []
+    """Draw every sprite in its own colour, named; `<` marks those with an orientation (shown facing left)."""
+    tiles, labels = [], []
     for kind, look in _drawn(world):
         side: Facing | None = "left" if look.facing else None
-        cells.append(_cell(world.sprites.picture(kind.name, look.colour, side, drawing=look), cell))
+        tiles.append(_tile(world.sprites.picture(kind.name, look.colour, side, drawing=look), cell))
         labels.append(f"{'< ' if look.facing else ''}{kind.name}")
-    return contact_sheet(cells, columns, labels)
+    return contact_sheet(tiles, columns, labels)
 
 
 def colour_sheet(world: World, cell: int = 96) -> Image.Image:
-    """Draw every drawing that can be recoloured, in each of its colours, one drawing a row."""
+    """Draw every sprite that can be recoloured, in each of its colours, one sprite a row."""
     drawn = [(kind, look) for kind, look in _drawn(world) if look.colours]
     columns = max((len(look.colours) for _, look in drawn), default=1)
-    cells, labels = [], []
+    tiles, labels = [], []
     for kind, look in drawn:
         for colour in look.colours:
-            cells.append(_cell(world.sprites.picture(kind.name, colour, look.facing, drawing=look), cell))
+            tiles.append(_tile(world.sprites.picture(kind.name, colour, look.facing, drawing=look), cell))
             labels.append(f"{colour} {kind.name}")
         for _ in range(columns - len(look.colours)):
-            cells.append(_empty(cell))
+            tiles.append(_empty(cell))
             labels.append("")
-    return contact_sheet(cells or [_empty(cell)], columns, labels or [""])
+    return contact_sheet(tiles or [_empty(cell)], columns, labels or [""])
 
 
 def part_sheet(world: World, cell: int = 160, columns: int = 8) -> Image.Image:
-    """Draw every drawing with known parts, their boxes over it: those with a side once facing each side."""
-    cells, labels = [], []
+    """Draw every sprite with annotated parts and their boxes, in each orientation it has."""
+    tiles, labels = [], []
     for kind, look in _drawn(world):
         for side in (look.facings or (None,)) if look.parts else ():
             sprite = world.sprites.picture(kind.name, look.colour, side, drawing=look)
-            picture = _cell(sprite, cell)
+            picture = _tile(sprite, cell)
             scale = cell / max(sprite.size)
             wide, tall = sprite.width * scale, sprite.height * scale
             left, top = (cell - wide) / 2.0, (cell - tall) / 2.0
@@ -73,29 +73,29 @@ def part_sheet(world: World, cell: int = 160, columns: int = 8) -> Image.Image:
             for ink, (x0, y0, x1, y1) in zip(cycle(_INKS), boxes.values(), strict=False):
                 corners = (left + x0 * wide, top + y0 * tall, left + x1 * wide - 1, top + y1 * tall - 1)
                 draw.rectangle(corners, outline=ink, width=2)
-            cells.append(picture)
+            tiles.append(picture)
             labels.append(f"{kind.name}: {', '.join(boxes)}")
-    return contact_sheet(cells or [_empty(cell)], columns, labels or [""])
+    return contact_sheet(tiles or [_empty(cell)], columns, labels or [""])
 
 
 def facing_sheet(world: World, cell: int = 96, columns: int = 12) -> Image.Image:
-    """Draw every drawing that has a side, facing left, then facing right."""
+    """Draw every sprite that has an orientation, facing left, then facing right."""
     sides = [(kind, look, side) for kind, look in _drawn(world) for side in look.facings]
-    cells = [
-        _cell(world.sprites.picture(kind.name, look.colour, side, drawing=look), cell) for kind, look, side in sides
+    tiles = [
+        _tile(world.sprites.picture(kind.name, look.colour, side, drawing=look), cell) for kind, look, side in sides
     ]
     labels = [f"{kind.name} {side}" for kind, _, side in sides]
-    return contact_sheet(cells or [_empty(cell)], columns, labels or [""])
+    return contact_sheet(tiles or [_empty(cell)], columns, labels or [""])
 
 
 def background_sheet(world: World, columns: int = 6) -> Image.Image:
     """Draw every background once, named."""
     size = world.spec.size
-    cells = []
+    tiles = []
     for number, background in enumerate(world.backgrounds):
         pixels = background.draw(np.random.Generator(np.random.PCG64(number)), size, size)
-        cells.append(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
-    return contact_sheet(cells, columns, [background.name for background in world.backgrounds])
+        tiles.append(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
+    return contact_sheet(tiles, columns, [background.name for background in world.backgrounds])
 
 
 def sample_sheet(world: World, count: int = 24, columns: int = 6, seed: int = 0) -> Image.Image:
@@ -128,10 +128,10 @@ def _empty(side: int) -> Image.Image:
     return Image.new("RGB", (side, side), _PAPER)
 
 
-def _cell(sprite: Image.Image, side: int) -> Image.Image:
-    """Put a sprite in the middle of a square."""
+def _tile(sprite: Image.Image, side: int) -> Image.Image:
+    """Centre a sprite on a square tile."""
     small = sprite.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    cell = Image.new("RGB", (side, side), _PAPER)
-    cell.paste(small, ((side - small.width) // 2, (side - small.height) // 2), small)
-    return cell
+    tile = Image.new("RGB", (side, side), _PAPER)
+    tile.paste(small, ((side - small.width) // 2, (side - small.height) // 2), small)
+    return tile

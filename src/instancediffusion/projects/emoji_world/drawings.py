@@ -1,4 +1,4 @@
-"""Drawings of our own, for what the art lacks: flat shapes with a lit and a shaded side, as the art has."""
+"""Icons of our own, for what the art sets lack: flat shapes with a lit and a shaded side, in the style of the sets."""
 
 from typing import Any
 
@@ -93,4 +93,4 @@ DRAWINGS: dict[str, dict[str, Any]] = {
         '<path fill="#58a9d8" d="M2 92h124c-4 12-14 16-24 12-10 8-22 8-32 1-10 8-24 7-32-1-14 5-30 2-36-12z"/>',
     },
 }
-"""Name -> an icon in Iconify's JSON form, to be drawn where the art has none of that name."""
+"""Name -> an icon in Iconify's JSON form, to be used where the art set has none of that name."""

@@ -21,18 +21,18 @@ def ramp(stops: Sequence[tuple[float, Colour]], rows: Floats) -> Floats:
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cells: tuple[int, int]) -> Floats:
-    """Draw smooth noise of about unit range around 0, (H, W): random values on `cells` (down, across), interpolated."""
+    """Draw smooth noise of about unit range around 0, (H, W): random values on a `cells` grid, interpolated."""
     grid = rng.random(cells, dtype=np.float32) * 2.0 - 1.0
     return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def centres(count: int) -> Floats:
-    """Return the middles of `count` pixels in a row, as shares of the whole."""
+    """Return the middles of `count` pixels in a row, as fractions of the whole."""
     return ((np.arange(count) + 0.5) / count).astype(np.float32)
 
 
 def cover(picture: Floats, below: Floats, edge: Floats) -> None:
-    """Paint the ground (H, 1, 3) below a line (W,), in shares of the height, in place; the line is a pixel soft."""
+    """Paint the ground (H, 1, 3) below a line (W,), fractions of the height, in place; the edge is a pixel soft."""
     height = picture.shape[0]
     start = max(0, int(float(edge.min()) * height) - 2)
     covered = np.clip((centres(height)[start:, None] - edge[None, :]) * np.float32(height / 1.5) + 0.5, 0.0, 1.0)
@@ -63,7 +63,7 @@ def land(
     relief: float = 0.03,
     clouds: float = 0.0,
 ) -> Draw:
-    """A sky above a ground, with a softly rolling horizon (`relief`, share of the height) and grain on the ground."""
+    """A sky above a ground with grain, and a softly rolling horizon between them (`relief`, fraction of the height)."""
 
     def draw(rng: np.random.Generator, height: int, width: int) -> Floats:
         line = rng.uniform(*horizon)
@@ -73,9 +73,9 @@ def land(
         picture = np.empty((height, width, 3), np.float32)
         picture[:] = above
         if clouds:
-            seen = min(height, int((line + relief) * height) + 2)
-            white = np.clip(noise(rng, seen, width, (5, 4)) - 0.15, 0.0, 1.0)[..., None] * np.float32(clouds)
-            picture[:seen] += (255.0 - above[:seen]) * white
+            sky_rows = min(height, int((line + relief) * height) + 2)
+            white = np.clip(noise(rng, sky_rows, width, (5, 4)) - 0.15, 0.0, 1.0)[..., None] * np.float32(clouds)
+            picture[:sky_rows] += (255.0 - above[:sky_rows]) * white
         cover(picture, below, line + relief * noise(rng, 1, width, (1, 5))[0])
         if grain:
             start = min(height - 1, int((line + relief) * height))

@@ -1,4 +1,4 @@
-"""What one kind of object in a world is: its words, and its drawings, each with its own colours, side and parts."""
+"""The object classes of a world: their words, and their sprites with colours, orientation and parts."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,12 +12,12 @@ from .colours import COLOURS
 Facing = Literal["left", "right"]
 
 Corners = tuple[float, float, float, float]
-"""A box x0, y0, x1, y1, in fractions of a drawing."""
+"""A box x0, y0, x1, y1, in fractions of a sprite."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One drawing of a kind of object.
+    """One sprite of an object class.
 
     Attributes:
         icon: its key in the art: "set:icon", or the icon alone for the set `NOTO`.
@@ -25,11 +25,11 @@ class Drawing:
         colour: its named colour as it is, if a caption may name one; else None.
         colours: the named colours it can truthfully be given, `colour` among them; empty where it keeps its own.
         tint: the hues, in degrees (from, to; `from > to` wraps through 0), of the part that takes the colour.
-        facing: the side it looks to, if it has a side; then half of the instances are mirrored.
-        specks: whether small parts that hang loose in the drawing belong to it (the rays of the sun do, the stars
-            around a mountain do not).
-        parts: name of a part ("head", "beak", "left ear") -> its box in the drawing as it is in the art.
-        repaint: whether to recolour it to `colour` too, where the drawing's own shade is not quite of that name.
+        facing: its orientation, if it has one; then half of the instances are mirrored.
+        specks: whether small disconnected components belong to it (the rays of the sun do, the stars around a mountain
+            do not).
+        parts: name of a part ("head", "beak", "left ear") -> its box in the sprite as it is in the art set.
+        repaint: whether to recolour it to `colour` too, where its original shade is not quite of that name.
     """
 
     icon: str
@@ -67,11 +67,11 @@ class Drawing:
 
     @property
     def facings(self) -> tuple[Facing, ...]:
-        """The sides an instance can look to: both, or none at all."""
+        """The orientations of an instance: both, or none at all."""
         return ("left", "right") if self.facing else ()
 
     def parts_facing(self, facing: Facing | None) -> dict[str, Corners]:
-        """Return the boxes of the parts for one side; in a mirrored drawing a left ear is a right one."""
+        """Return the boxes of the parts in one orientation; in a mirrored sprite a left ear is a right one."""
         if facing is None or facing == self.facing:
             return dict(self.parts)
         return {_other_side(name): (1.0 - x1, y0, 1.0 - x0, y1) for name, (x0, y0, x1, y1) in self.parts.items()}
@@ -79,18 +79,18 @@ class Drawing:
 
 @dataclass(frozen=True)
 class ObjectKind:
-    """One nameable kind of object.
+    """One object class.
 
-    Its first drawing is written into the kind itself: `icon`, `traits`, `colour`, `colours`, `tint`, `facing`,
+    Its first sprite is written into the class itself: `icon`, `traits`, `colour`, `colours`, `tint`, `facing`,
     `specks`, `parts` and `repaint` are those of `Drawing`.
 
     Attributes:
-        name: the one name that counts as truth ("dog").
-        icon: the key of its first drawing in the art.
+        name: the class name in the ground truth ("dog").
+        icon: the key of its first sprite in the art.
         synonyms: other words a caption may use instead of the name ("puppy").
         stands: whether it throws a shadow on the ground (a star does not).
-        core: whether it is among the kinds a `WorldSpec` uses when it names none.
-        others: its further drawings.
+        core: whether it is among the classes a `WorldSpec` uses when it names none.
+        others: its further sprites.
         everyday: further words for it, narrower ones among them ("corgi"); see `WorldInstance.captions`.
         animal: whether it is one, or looks like one (a teddy bear); what sits or stands, and what is cute.
     """
@@ -115,11 +115,11 @@ class ObjectKind:
     def __post_init__(self) -> None:
         icons = [drawing.icon for drawing in self.drawings]
         if len(set(icons)) < len(icons):
-            raise SettingsError(f"{self.name}: a drawing is given twice among {icons}; drop one of them")
+            raise SettingsError(f"{self.name}: a sprite is given twice among {icons}; drop one of them")
 
     @property
     def drawings(self) -> tuple[Drawing, ...]:
-        """All drawings, the first one first."""
+        """All sprites, the first one first."""
         own = {name: getattr(self, name) for name in Drawing.__dataclass_fields__}
         return (Drawing(**own), *self.others)
 
@@ -135,19 +135,19 @@ class ObjectKind:
 
     @property
     def facings(self) -> tuple[Facing, ...]:
-        """The sides the first drawing can look to: both, or none at all."""
+        """The orientations of the first sprite: both, or none at all."""
         return ("left", "right") if self.facing else ()
 
     def outside_core(self) -> "ObjectKind":
-        """Return the same kind, out of the core."""
+        """Return the same class, outside the core."""
         return replace(self, core=False)
 
     def parts_facing(self, facing: Facing | None) -> dict[str, Corners]:
-        """Return the boxes of the first drawing's parts; see `Drawing.parts_facing`."""
+        """Return the boxes of the first sprite's parts; see `Drawing.parts_facing`."""
         return self.drawings[0].parts_facing(facing)
 
     def drawn_from(self, art_sets: Collection[str]) -> "ObjectKind | None":
-        """Return the kind with only those drawings that are from some art sets; None if it has none from them."""
+        """Return the class with only the sprites from some art sets; None if it has none from them."""
         kept = [drawing for drawing in self.drawings if drawing.art_set in art_sets]
         if not kept:
             return None
@@ -161,7 +161,7 @@ def _other_side(part: str) -> str:
 
 
 def check_kinds(kinds: Iterable[ObjectKind]) -> tuple[ObjectKind, ...]:
-    """Return the kinds as a tuple, or raise `SettingsError` where a word would name two of them."""
+    """Return the classes as a tuple, or raise `SettingsError` where a word would name two of them."""
     owner: dict[str, str] = {}
     result = tuple(kinds)
     for kind in result:

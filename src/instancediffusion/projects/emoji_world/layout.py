@@ -1,6 +1,6 @@
-"""Where objects go: fully on the canvas, about half of the pictures with overlap, none buried in any order.
+"""Object placement: fully on the canvas, about half of the pictures with overlap, none mostly hidden in any order.
 
-Acceptance never looks at the depth order, so the order is independent of size, place and index.
+Acceptance never depends on the depth order, so the order is independent of size, location and index.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ Mask = NDArray[np.bool_]
 Corner = tuple[int, int]
 
 _TRIES = 48
-_APART = 0.005
-"""Largest box IoU of two objects that are placed apart."""
+_NO_OVERLAP_IOU = 0.005
+"""Largest box IoU of two objects that count as not overlapping."""
 
 
 def place(
@@ -25,15 +25,15 @@ def place(
     iou: tuple[float, float],
     min_visible: float,
 ) -> list[Corner] | None:
-    """Find places for objects of given silhouettes.
+    """Find locations for objects of given silhouettes.
 
     Args:
         rng: generator.
         masks: (h, w) each, tight, no larger than the canvas.
         size: canvas, (height, width), pixels.
-        overlap: whether the second object must overlap the first (later ones may overlap any); else all stay apart.
+        overlap: whether the second object must overlap the first (later ones may overlap any); else none overlap.
         iou: range of the box IoU of an overlapping pair.
-        min_visible: share of each object that must stay free of all others together, whatever the order.
+        min_visible: fraction of each object that must stay free of all others together, whatever the order.
 
     Returns:
         The top-left corners (y, x) in pixels, or None if a few dozen tries found no arrangement.
@@ -49,7 +49,7 @@ def place(
         tried = np.stack([x, y, x + width, y + height], 1).astype(float)
         found = _ious(tried, boxes)
         if anchor is None:
-            good = (found <= _APART).all(1)
+            good = (found <= _NO_OVERLAP_IOU).all(1)
         else:
             good = (found[:, anchor] >= iou[0]) & (found <= iou[1]).all(1)
         picks = np.flatnonzero(good)

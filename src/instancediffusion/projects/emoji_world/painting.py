@@ -30,7 +30,7 @@ class Placed:
         )
 
     def parts(self, box: NDArray[np.float32], size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
-        """Return the boxes of the parts in the same frame, each cut to the object's own `box`."""
+        """Return the boxes of the parts in the same coordinates, each clipped to the object's own `box`."""
         (top, left), (tall, wide), (height, width) = self.corner, self.stamp.mask.shape, size
         scale, shift = np.array([wide, tall] * 2), np.array([left, top] * 2)
         found = {}
@@ -82,7 +82,7 @@ def paint_layers(
         ranks: of each, 0 is the farthest.
 
     Returns:
-        Of each object (H, W) bool: all of it, and what no nearer one covers.
+        Of each object (H, W) bool: its amodal mask, and its visible mask.
     """
     size = (image.shape[0], image.shape[1])
     cast_shadows(image, placed)

@@ -17,7 +17,7 @@ MOST_PARTS = 2
 """In one picture."""
 
 _SMALLEST = 0.035
-"""Smallest longer side of a part, as a share of the canvas."""
+"""Smallest longer side of a part, as a fraction of the canvas."""
 
 
 class Part(NamedTuple):
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
     Attributes:
         of: index of its object.
-        name: which part, as the drawing calls it ("left ear").
+        name: which part, as the sprite calls it ("left ear").
         box: (4,) x0 y0 x1 y1 fractions of the canvas.
         region: (H, W) bool, the pixels inside of its box.
     """
@@ -45,15 +45,15 @@ def choose_parts(
     share: float,
     min_visible: float,
 ) -> list[Part]:
-    """Choose which parts stand as instances, whatever the depth order.
+    """Choose which parts become instances, independently of the depth order.
 
     Args:
         rng: generator.
         placed: the objects.
         boxes: (4,) each, theirs.
         amodal: (H, W) each, their silhouettes.
-        share: of the objects with known parts that show one (a third of them two, if there is room for both).
-        min_visible: least share of a part that no other object covers.
+        share: fraction of the objects with annotated parts that show one (a third of them two, if both fit).
+        min_visible: least fraction of a part that no other object covers.
 
     Returns:
         At most `MOST_PARTS`.
@@ -89,7 +89,7 @@ def part_captions(rng: np.random.Generator, named: Named, part: str) -> tuple[st
     Args:
         rng: generator; the same one gives the same captions.
         named: the object.
-        part: its name in the drawing ("left ear").
+        part: its name in the sprite ("left ear").
 
     Returns:
         Lower case, no full stop.

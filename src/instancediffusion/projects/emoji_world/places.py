@@ -1,4 +1,4 @@
-"""Where something is on a picture, in words that are surely true: close calls have none."""
+"""Locations in a picture as phrases that are certainly true: borderline cases have none."""
 
 from collections.abc import Sequence
 
@@ -20,15 +20,15 @@ PLACES: tuple[str, ...] = (*_SIDES.values(), *_CORNERS.values(), _MIDDLE)
 
 
 def places(box: Placed) -> tuple[str, ...]:
-    """Say where a box is.
+    """Describe the location of a box.
 
     Args:
         box: x0 y0 x1 y1, fractions of the canvas.
 
     Returns:
-        The phrases out of `PLACES` that hold, the most telling last. "On the left" asks that the box's middle lies in
-        the left 36 % and its right edge in the left 60 %; a corner asks for two sides at once; "in the middle" that
-        the box's middle is no further than 10 % of the canvas from the canvas's own. Most boxes get one or none.
+        The phrases out of `PLACES` that hold, the most specific last. "On the left" requires the box's centre in the
+        left 36 % and its right edge in the left 60 %; a corner requires two sides at once; "in the middle" that the
+        box's centre is no further than 10 % of the canvas from the canvas's own. Most boxes get one or none.
     """
     x0, y0, x1, y1 = (float(v) for v in box)
     across, down = _end(x0, x1), _end(y0, y1)

@@ -1,4 +1,4 @@
-"""What one draw from a world holds: the picture and the exact truth about every object in it."""
+"""A sample of a world: the picture and the exact ground truth for every object in it."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from .kinds import Facing
 
 @dataclass(frozen=True, eq=False)
 class WorldInstance:
-    """One object of a picture, or a part of one that stands as an instance of its own.
+    """One object of a picture, or a part of one that is an instance of its own.
 
     A part ("the head of the dog") has a rank right in front of its object's, in every depth order, so that ranks are a
     permutation over all instances; it is painted with its object, hides nothing of it, and its masks are its object's
@@ -23,18 +23,18 @@ class WorldInstance:
 
     Attributes:
         caption: one of many true captions.
-        name: the kind's name; for a part the kind's name and the part's ("dog head").
-        colour: its named colour, for drawings that have one; else None.
-        facing: the side it looks to, for drawings that have one; else None.
+        name: the class name; for a part the class name and the part's ("dog head").
+        colour: its named colour, for sprites that have one; else None.
+        facing: its orientation, for sprites that have one; else None.
         z_order: 0 for the one painted first (the farthest), then 1, 2, ...
         box: (4,) float32, x0 y0 x1 y1 as fractions of the canvas, tight around the amodal mask.
         amodal: (H, W) bool, the whole silhouette, hidden parts included.
         visible: (H, W) bool, what no nearer object covers.
-        parts: name of a part -> its box like `box`, hidden or not, for drawings whose parts are known.
-        drawing: the key of the drawing it was made from, see `Drawing.icon`.
-        style: the word for the drawing's style, see `ArtSet.style`.
-        captions: several true captions: `caption`, three from bare to full in everyday words, three that tell style,
-            colour and side; of a part, fewer.
+        parts: name of a part -> its box like `box`, hidden or not, for sprites whose parts are annotated.
+        drawing: the key of the sprite it was made from, see `Drawing.icon`.
+        style: the word for the sprite's style, see `ArtSet.style`.
+        captions: several true captions: `caption`, three from bare to full in everyday words, three that state style,
+            colour and orientation; of a part, fewer.
         part_of: index of its object among the instances, for a part; else None.
     """
 
@@ -55,7 +55,7 @@ class WorldInstance:
 
 @dataclass(frozen=True, eq=False)
 class WorldSample:
-    """A picture and its truth.
+    """A picture and its ground truth.
 
     Attributes:
         image: (H, W, 3) uint8, sRGB.
@@ -77,12 +77,12 @@ class WorldSample:
         """Write the sample as a scene that asks for this picture.
 
         Args:
-            kinds: which locations each instance states, out of "box", "point", "scribble", "mask".
+            kinds: the types of location each instance states, out of "box", "point", "scribble", "mask".
                 Points and scribbles lie inside the visible silhouette; boxes and masks are amodal.
             order: state the depth order.
 
         Raises:
-            SettingsError: an unknown kind, or none.
+            SettingsError: an unknown type of location, or none.
         """
         if not kinds or set(kinds) - set(KINDS):
             raise SettingsError(f"kinds is {tuple(kinds)!r}; name one or more of {', '.join(KINDS)}")

@@ -1,4 +1,4 @@
-"""Sprites ready to be pasted: recoloured, mirrored and brought to size, each step done once where it can be."""
+"""Sprites ready to be composited: recoloured, mirrored and resized, with the results cached where possible."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Stamp:
     """A sprite at its final size.
 
     Attributes:
-        paint: (h, w, 3) float32, 0..255, colours already multiplied by alpha.
-        clear: (h, w, 1) float32, 0..1: one minus alpha, the share of what lies behind that shows through.
+        paint: (h, w, 3) float32, 0..255, premultiplied colours.
+        clear: (h, w, 1) float32, 0..1: one minus alpha, the weight of what is behind.
         mask: (h, w) bool: where alpha is at least a half.
     """
 
@@ -32,7 +32,7 @@ class SpriteBook:
     """All sprites of a world, in every colour, as a pyramid of halved sizes that is built on first use.
 
     Args:
-        kinds: the kinds of objects.
+        kinds: the object classes.
         art: icon -> (H, W, 4) uint8 with straight alpha, tightly cropped.
     """
 
@@ -57,7 +57,7 @@ class SpriteBook:
     ) -> Stamp:
         """Return a sprite whose longer side is `longer_px` (at least 4), rounded to whole pixels.
 
-        Without `drawing` it is the kind's first one.
+        Without `drawing` it is the first sprite of the class.
         """
         drawing = drawing or self._first[name]
         pyramid = self._pyramid(name, drawing, colour)
@@ -86,7 +86,7 @@ class SpriteBook:
     ) -> Image.Image:
         """Return a sprite at its full size, or the smallest kept of at least (width, height); straight alpha (RGBA).
 
-        Without `drawing` it is the kind's first one.
+        Without `drawing` it is the first sprite of the class.
         """
         drawing = drawing or self._first[name]
         levels = self._pyramid(name, drawing, colour)
@@ -115,7 +115,7 @@ class SpriteBook:
 
 
 def _mirrored(name: str, drawing: Drawing, facing: Facing | None) -> bool:
-    """Say whether a side is the other one than the drawing's own."""
+    """Tell whether an orientation is the opposite of the sprite's own."""
     if facing is not None and drawing.facing is None:
-        raise SettingsError(f"{name} has no side; leave its facing out")
+        raise SettingsError(f"{name} has no orientation; leave its facing out")
     return facing is not None and facing != drawing.facing

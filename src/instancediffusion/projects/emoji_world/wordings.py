@@ -1,7 +1,7 @@
 """The same instance in several words, as people write them: from bare to full, with and without fillers.
 
 Nothing that is said is untrue of the picture, but for the words that people use without a thought ("cute", "sitting",
-"a photo of"): they are here so that a model learns to make nothing of them.
+"a photo of"): they are here so that a model learns to ignore them.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from .places import places
 _T = TypeVar("_T")
 
 _LARGE_FROM, _SMALL_TO = 0.5, 0.3
-"""Longer side of a box, as a share of the canvas, from which, or up to which, an object is called large or small."""
+"""Longer side of a box, fraction of the canvas, from which, or up to which, an object is called large or small."""
 
 
 def instance_wordings(rng: np.random.Generator, named: Named, box: NDArray[np.float32]) -> tuple[str, str, str]:
     """Write three captions of an instance, from bare to full, in everyday words.
 
-    A colour that is not the kind's own is told in 19 of 20, a side in half of those that are not bare.
+    A colour that is not the class's own is stated in 19 of 20, an orientation in half of those that are not bare.
 
     Args:
         rng: generator; the same one gives the same captions.
@@ -35,14 +35,14 @@ def instance_wordings(rng: np.random.Generator, named: Named, box: NDArray[np.fl
         Lower case, no full stop.
     """
     bare = _phrase(rng, named, box, adjective=0.0, colour=0.3)
-    some = _phrase(rng, named, box, adjective=0.25, colour=0.65) + _aside(rng, named, box, side=0.55, place=0.15)
+    some = _phrase(rng, named, box, adjective=0.25, colour=0.65) + _aside(rng, named, box, side=0.55, location=0.15)
     full = _phrase(rng, named, box, adjective=0.5, colour=0.75, style=0.3)
-    full = _opened(rng, full) + _pose(rng, named) + _aside(rng, named, box, side=0.6, place=0.5)
+    full = _opened(rng, full) + _pose(rng, named) + _aside(rng, named, box, side=0.6, location=0.5)
     return bare, some, full
 
 
 def exact_wordings(rng: np.random.Generator, named: Named, box: NDArray[np.float32], count: int = 3) -> tuple[str, ...]:
-    """Write captions that leave nothing of the drawing open: its style, its colour, and the side it looks to.
+    """Write captions that specify the sprite in full: its style, its colour, and its orientation.
 
     A model learns what an instance looks like from these first; from `instance_wordings` it learns to choose.
 
@@ -56,7 +56,7 @@ def exact_wordings(rng: np.random.Generator, named: Named, box: NDArray[np.float
         Lower case, no full stop.
     """
     return tuple(
-        _phrase(rng, named, box, adjective=0.0, colour=1.0, style=1.0) + _aside(rng, named, box, side=1.0, place=0.0)
+        _phrase(rng, named, box, adjective=0.0, colour=1.0, style=1.0) + _aside(rng, named, box, side=1.0, location=0.0)
         for _ in range(count)
     )
 
@@ -91,11 +91,11 @@ def _phrase(
 
 
 def _adjective(rng: np.random.Generator, named: Named, box: NDArray[np.float32]) -> str:
-    """Choose an adjective: a trait of the drawing, praise, or its size where nobody would disagree."""
+    """Choose an adjective: a trait of the sprite, praise, or its size where that is beyond doubt."""
     longer = float(max(box[2] - box[0], box[3] - box[1]))
     sizes = LARGE if longer >= _LARGE_FROM else SMALL if longer <= _SMALL_TO else ()
     praise = (*PRAISE, *(ANIMAL_PRAISE if named.kind.animal else ()))
-    # "Big" and "little" of the catalogue tell of the kind, not of this picture: "a little whale" would confuse.
+    # "Big" and "little" of the catalogue describe the class, not this picture: "a little whale" would confuse.
     traits = tuple(trait for trait in named.look.traits if trait not in (*LARGE, *SMALL))
     groups: list[tuple[str, ...]] = [group for group in (traits, praise, sizes) if group]
     return _one(rng, _one(rng, groups))
@@ -113,13 +113,13 @@ def _pose(rng: np.random.Generator, named: Named) -> str:
     return f" {POSES[int(which * len(POSES))]}" if still and use < 0.25 else ""
 
 
-def _aside(rng: np.random.Generator, named: Named, box: NDArray[np.float32], *, side: float, place: float) -> str:
-    """Tell the side it looks to, or where it is; both would be hard to read."""
-    use_side, how, use_place, which = rng.random(4)
+def _aside(rng: np.random.Generator, named: Named, box: NDArray[np.float32], *, side: float, location: float) -> str:
+    """State its orientation or its location; both would be hard to read."""
+    use_side, how, use_location, which = rng.random(4)
     if named.facing and use_side < side:
         return f" {SIDES[int(how * len(SIDES))].format(named.facing)}"
     found = places(box)
-    return f" {found[int(which * len(found))]}" if found and use_place < place else ""
+    return f" {found[int(which * len(found))]}" if found and use_location < location else ""
 
 
 def _one(rng: np.random.Generator, options: Sequence[_T]) -> _T:

@@ -29,10 +29,10 @@ _T = TypeVar("_T")
 
 
 class World:
-    """Pictures of objects on backgrounds, each with exact truth, deterministic in the seed alone.
+    """Pictures of objects on backgrounds with exact ground truth, deterministic in the seed alone.
 
     Args:
-        sprites: the drawings.
+        sprites: the sprites of its classes.
         spec: what the pictures are like.
         backgrounds: the backgrounds to choose from.
     """
@@ -98,13 +98,13 @@ class World:
         overlapping = [(i, j) for i in range(len(placed)) for j in range(i) if _truly_overlap(amodal[i], amodal[j])]
         named = [item.named for item in placed]
         captions = [instance_caption(words_rng, item) for item in named]
-        told = (named, z_order, overlapping, background, boxes)
-        prompt = prompt_caption(words_rng, *told)
+        facts = (named, z_order, overlapping, background, boxes)
+        prompt = prompt_caption(words_rng, *facts)
         wordings = [
             (*instance_wordings(more_rng, item, box), *exact_wordings(exact_rng, item, box))
             for item, box in zip(named, boxes, strict=True)
         ]
-        prompts = (prompt, *(prompt_caption(more_rng, *told, everyday=True) for _ in range(2)))
+        prompts = (prompt, *(prompt_caption(more_rng, *facts, everyday=True) for _ in range(2)))
         instances = tuple(
             WorldInstance(
                 captions[i],
@@ -130,11 +130,11 @@ class World:
         return WorldSample(pixels, prompt, background.name, instances, seed, prompts)
 
     def vocabulary(self) -> tuple[str, ...]:
-        """List every word that captions and prompts of this world can hold, sorted."""
+        """List every word that captions and prompts of this world can contain, sorted."""
         return vocabulary(self.kinds, self.backgrounds)
 
     def captions_corpus(self, count: int, seed: int = 0) -> Iterator[str]:
-        """Write `count` captions without drawing pictures, to train a tokenizer: prompts and instances' in turn."""
+        """Write `count` captions without pictures, to train a tokenizer: of prompts and of instances in turn."""
         rng, looks = (np.random.Generator(np.random.PCG64([part, seed])) for part in (3, 6))
         for number in range(count):
             named = [self._describe(rng, looks, []) for _ in range(int(rng.integers(1, self.spec.max_objects + 1)))]
@@ -152,7 +152,7 @@ class World:
             yield prompt_caption(rng, named, ranks, pairs, ground, boxes, everyday=everyday)
 
     def _describe(self, rng: np.random.Generator, looks: np.random.Generator, earlier: Sequence[Named]) -> Named:
-        """Choose what an object is, and with a generator of its own which of the drawings it has."""
+        """Choose the class of an object, and with a separate generator its sprite."""
         repeat, native, which, colour, side = rng.random(5)
         if earlier and repeat < self.spec.repeat_share:
             kind = earlier[int(which * len(earlier))].kind
@@ -166,7 +166,7 @@ class World:
         return Named(kind, chosen, look.facings[int(side * 2)] if look.facings else None, look)
 
     def _arrange(self, rng: np.random.Generator, looks: np.random.Generator, count: int) -> list[Placed]:
-        """Choose objects, sizes and places."""
+        """Choose objects, sizes and locations."""
         spec = self.spec
         named: list[Named] = []
         for _ in range(count):
@@ -192,29 +192,29 @@ class World:
                 )
                 if corners is not None:
                     return [Placed(*item) for item in zip(named, stamps, corners, strict=True)]
-            # No room: draw nearer to one another in size, and smaller, until there is.
+            # No room: make the sizes more alike, and smaller, until there is.
             middle = float(np.exp(np.log(scales).mean()))
             scales = np.maximum((scales * middle) ** 0.5 * 0.92, 4.0 / spec.size)
 
 
-def _chosen(field: str, names: Sequence[str], known: Mapping[str, _T], default: Sequence[str]) -> tuple[_T, ...]:
+def _chosen(field: str, names: Sequence[str], available: Mapping[str, _T], default: Sequence[str]) -> tuple[_T, ...]:
     """Look names up, the default ones if none are given."""
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in available]
     if unknown:
-        raise SettingsError(f"WorldSpec.{field}: unknown {unknown}; known are {', '.join(known)}")
-    return tuple(known[name] for name in (names or default))
+        raise SettingsError(f"WorldSpec.{field}: unknown {unknown}; known are {', '.join(available)}")
+    return tuple(available[name] for name in (names or default))
 
 
-def _kinds(spec: WorldSpec, known: Mapping[str, ObjectKind], default: Sequence[str]) -> tuple[ObjectKind, ...]:
-    """Return the kinds of a world, with the drawings of its art sets."""
-    kinds = _chosen("objects", spec.objects, known, default)
+def _kinds(spec: WorldSpec, available: Mapping[str, ObjectKind], default: Sequence[str]) -> tuple[ObjectKind, ...]:
+    """Return the object classes of a world, with the sprites of its art sets."""
+    kinds = _chosen("objects", spec.objects, available, default)
     if not spec.art_sets:
         return kinds
     drawn = {kind.name: kind.drawn_from(spec.art_sets) for kind in kinds}
     if spec.objects and None in drawn.values():
         without = ", ".join(name for name, kind in drawn.items() if kind is None)
         raise SettingsError(
-            f"WorldSpec: no drawings of {without} in {', '.join(spec.art_sets)}; add one of {', '.join(ART_SETS)}"
+            f"WorldSpec: no sprites of {without} in {', '.join(spec.art_sets)}; add one of {', '.join(ART_SETS)}"
         )
     return tuple(kind for kind in drawn.values() if kind is not None)
 
@@ -256,5 +256,5 @@ def _part_instance(
 
 
 def _truly_overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> bool:
-    """Say whether two silhouettes overlap enough (3 % of the smaller) for a person to say which is in front."""
+    """Tell whether two silhouettes overlap enough (3 % of the smaller) for their depth order to be visible."""
     return bool((a & b).sum() >= 0.03 * min(a.sum(), b.sum()))

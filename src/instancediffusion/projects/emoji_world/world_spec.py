@@ -19,20 +19,20 @@ class WorldSpec:
         size: side of the square canvas, pixels, 16..1024.
         min_objects: fewest objects in a picture, at least 1.
         max_objects: most objects, at most 16. Every number between is equally likely.
-        min_scale: smallest longer side of an object, as a share of the canvas.
+        min_scale: smallest longer side of an object, as a fraction of the canvas.
         max_scale: largest longer side; with many objects the upper end is lowered so that they fit.
-        overlap_share: share of pictures in which at least two objects overlap (single objects counted).
+        overlap_share: fraction of pictures in which at least two objects overlap (single objects counted).
         min_iou: smallest box IoU of a pair that is meant to overlap.
         max_iou: largest box IoU of any pair.
-        min_visible: share of every object that stays free, in any depth order.
-        repeat_share: how often an object is of the same kind as an earlier one in its picture.
+        min_visible: fraction of every object that stays free, in any depth order.
+        repeat_share: how often an object is of the same class as an earlier one in its picture.
         native_share: how often an object that can be recoloured keeps its own colour.
-        objects: names of the kinds that occur; empty means the core of the catalogue.
+        objects: names of the object classes that occur; empty means the core of the catalogue.
         backgrounds: names of the backgrounds that occur; empty means all.
-        part_share: how often an object whose parts are known shows a part as an instance of its own, 0..1. At most two
+        part_share: how often an object with annotated parts shows a part as an instance of its own, 0..1. At most two
             parts in a picture, beside the objects counted by `max_objects`; the picture is the same without them.
-        art_sets: names of the sets whose drawings occur, out of `ART_SETS`; empty means all. ("noto",) alone has one
-            drawing of each kind.
+        art_sets: names of the sets whose sprites occur, out of `ART_SETS`; empty means all. ("noto",) alone has one
+            sprite of each class.
     """
 
     size: int = 128
@@ -66,7 +66,7 @@ class WorldSpec:
         }
         for name in ("overlap_share", "min_visible", "repeat_share", "native_share", "part_share"):
             value = getattr(self, name)
-            checks[f"{name} is {value}; give a share between 0 and 1"] = 0.0 <= value <= 1.0
+            checks[f"{name} is {value}; give a fraction between 0 and 1"] = 0.0 <= value <= 1.0
         unknown = [name for name in self.art_sets if name not in ART_SETS]
         checks[f"art_sets names {unknown}; known are {', '.join(ART_SETS)}"] = not unknown
         wrong = [message for message, good in checks.items() if not good]

@@ -1,8 +1,8 @@
-"""The kinds of objects of the built-in world, looked at one by one.
+"""The object classes of the built-in world, each inspected by eye.
 
-Sides, colours and parts stand here only where they were checked by eye, on the sheets `instancediffusion world sheet`
-draws. Kinds outside the core are good drawings too, but easily taken for a kind of the core (a taxi
-for a yellow car), or of less use; a `WorldSpec` may name them.
+Orientations, colours and parts are given only where they were checked by eye, on the contact sheets that
+`instancediffusion world sheet` draws. Classes outside the core have good sprites too, but are easily confused with a
+class of the core (a taxi with a yellow car), or of less use; a `WorldSpec` may name them.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ _LATER = frozenset(
         *("fountain", "statue", "temple", "rock", "cloud", "painting"),
     )
 )
-"""Kinds that came into the core after the first model was trained."""
+"""Classes that were added to the core after the first model was trained."""
 
 KINDS = check_kinds(
     replace(
@@ -37,7 +37,7 @@ KINDS = check_kinds(
     )
     for kind in ANIMALS + FOOD + PLANTS + PLACES + VEHICLES + THINGS
 )
-"""Every kind whose sprite is built."""
+"""Every class whose sprites are built."""
 
 CORE = tuple(kind.name for kind in KINDS if kind.core)
 """The names a `WorldSpec` uses when it names none."""

@@ -1,4 +1,4 @@
-"""Animals, and the toys and figures that stand among them."""
+"""Animals, and the toys and figures that belong with them."""
 
 from ..colours import BRIGHT, MANY, PAINT
 from ..kinds import ObjectKind as Kind

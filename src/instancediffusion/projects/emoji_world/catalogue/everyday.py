@@ -1,7 +1,7 @@
-"""Everyday words for the kinds of the core: other names, and narrower ones (a corgi is a dog).
+"""Everyday words for the classes of the core: other names, and narrower ones (a corgi is a dog).
 
-Each word names one kind of the whole catalogue, and means it when it stands alone. They are written for captions; what
-counts as the name of an object is `ObjectKind.name`.
+Each word names one class of the whole catalogue, and means it without further words. They are written for captions; the
+class name in the ground truth is `ObjectKind.name`.
 """
 
 _WORDS = {
@@ -156,4 +156,4 @@ _WORDS = {
 }
 
 EVERYDAY: dict[str, tuple[str, ...]] = {name: tuple(words.split(", ")) for name, words in _WORDS.items()}
-"""Name of a kind -> its everyday words."""
+"""Class name -> its everyday words."""

@@ -1,6 +1,6 @@
-"""Where the parts of the further drawings are, and the tails and wheels of the first ones: boxes as in `parts`.
+"""Boxes of the parts of the further sprites, and of the tails and wheels of the first ones, as in `parts`.
 
-The boxes were read off a grid over each drawing. The flat and the glossy set of Fluent Emoji share their shapes.
+The boxes were read off a grid over each sprite. The flat and the glossy set of Fluent Emoji share their shapes.
 Where something has two wheels or two wings, these are the left and the right one, on the viewer's left and right.
 """
 
@@ -340,4 +340,4 @@ _FLUENT: _Table = {
 }
 
 MORE_PARTS: dict[str, _Table] = {"noto": _NOTO, "noto-v1": _NOTO_V1, "fluent-flat": _FLUENT, "fluent": _FLUENT}
-"""Name of an art set -> name of a kind -> name of a part -> its box."""
+"""Name of an art set -> class name -> name of a part -> its box."""

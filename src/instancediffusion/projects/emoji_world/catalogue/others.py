@@ -1,7 +1,7 @@
-"""Further drawings of the kinds, from other art sets than the first, each looked at.
+"""Further sprites of the classes, from other art sets than the first, each inspected by eye.
 
-A drawing is taken if it shows its kind at a glance and as a whole (a head where the first drawing is a head). It has
-its own side, and its own hues where its colour can be told and changed; the others keep their colours.
+A sprite is taken if it shows its class at a glance and as a whole (a head where the first sprite is a head). It has its
+own orientation, and its own hues where its colour can be named and changed; the others keep their colours.
 """
 
 from functools import partial
@@ -17,11 +17,11 @@ _TRUE_OF_ALL = frozenset(
         *("pretty", "ripe", "round", "shiny", "soft", "tall"),
     )
 )
-"""Adjectives that hold for every drawing of a kind they are said of, not only for the first."""
+"""Adjectives that hold for every sprite of a class they are used for, not only for the first."""
 
 
 def with_others(kind: ObjectKind) -> tuple[Drawing, ...]:
-    """Return the further drawings of a kind: their colours are the kind's, their traits those that hold for all."""
+    """Return the further sprites of a class: their colours are the class's, their traits those that hold for all."""
     traits = tuple(trait for trait in kind.traits if trait in _TRUE_OF_ALL)
     return tuple(
         Drawing(
@@ -301,4 +301,4 @@ _OTHERS: dict[str, tuple[_Row, ...]] = {
     "igloo": (_own("snow igloo"),),
     "iceberg": (_own("peaked iceberg"),),
 }
-"""Name of a kind -> its further drawings."""
+"""Class name -> its further sprites."""

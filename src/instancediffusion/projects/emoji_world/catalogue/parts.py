@@ -1,6 +1,6 @@
-"""Where the parts of animals are: boxes x0 y0 x1 y1 as fractions of the drawing, as it is in the art.
+"""The parts of animals: boxes x0 y0 x1 y1 as fractions of the sprite, as it is in the art set.
 
-A drawing seen from the side has one "ear", the one that shows best; one seen from the front has a left and a right one
+A sprite seen from the side has one "ear", the one that shows best; one seen from the front has a left and a right one
 (on the viewer's left and right). A "mouth" includes the nose where the two are one muzzle.
 """
 
@@ -63,4 +63,4 @@ PARTS: dict[str, dict[str, Corners]] = {
     "parrot": _beaked((0.0, 0.0, 0.5, 0.33), (0.0, 0.12, 0.17, 0.34)),
     "flamingo": _beaked((0.0, 0.0, 0.45, 0.22), (0.0, 0.01, 0.22, 0.15)),
 }
-"""Name of a kind -> name of a part -> its box."""
+"""Class name -> name of a part -> its box."""

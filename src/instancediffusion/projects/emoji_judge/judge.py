@@ -81,7 +81,7 @@ class Judge:
         write_json(folder / CONFIG, {"judge": self.config.to_dict(), "card": self.card})
 
     def describe(self) -> dict[str, Any]:
-        """Return JSON-like facts: parameters, hash, number of words, and its card."""
+        """Return JSON-like facts: parameters, hash, number of classes and colours, and its card."""
         parameters = sum(p.numel() for p in self.network.parameters())
         words = {"kinds": len(self.config.kinds), "colours": len(self.config.colours)}
         return {"parameters": parameters, "sha256": self.sha256, **words, **self.card}

@@ -36,7 +36,7 @@ class JudgeTask:
     """Trains a judge on a world.
 
     Args:
-        config: the network; its words are taken from the world, so they may be left out.
+        config: the network; its classes and colours are taken from the world where it names none.
         lessons: the pictures.
         world: they are sampled from it; the side of its pictures is that of the lessons.
         batch_size: pictures in a step.

@@ -137,7 +137,7 @@ class LessonPool:
 
     Args:
         world: the pictures are sampled from it.
-        config: the judge's words.
+        config: the judge's classes and attributes.
         lessons: the window.
     """
 

@@ -1,7 +1,7 @@
 """The layouts that models are evaluated on: the same for every model, and in no training set.
 
 World seeds from `FIRST_SEED` on belong to these layouts; training takes its seeds from 0 up. One layout serves every
-kind of location, so that scores of two kinds, or of two settings, are of the same objects.
+type of location, so that scores of two types, or of two settings, are of the same objects.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ JUDGE_SEED = 40_000_000
 
 MIXED, PROMPT = "mixed", "prompt"
 GROUPS = (*KINDS, MIXED, PROMPT)
-"""What the model can be given: one kind of location for all instances, a kind for each of them, or the prompt alone."""
+"""What the model can be given: one type of location for all instances, a type for each of them, or the prompt only."""
 
 COUNT = 500
 MIN_OBJECTS, MAX_OBJECTS = 1, 5
@@ -48,9 +48,9 @@ class Layout:
     Attributes:
         number: counts from 0.
         group: one of `GROUPS`.
-        sample: the world's own picture and its truth.
+        sample: the world's own picture and its ground truth.
         scene: what the model is given.
-        truth: what it is scored against.
+        truth: the ground truth it is evaluated against.
         seed: of the initial noise.
     """
 

@@ -40,7 +40,7 @@ class JudgeNetwork(nn.Module):
     """Pictures to an `Answer`, and beside it the `reader`.
 
     Args:
-        config: sizes and words.
+        config: sizes, classes and attributes.
     """
 
     def __init__(self, config: JudgeConfig) -> None:

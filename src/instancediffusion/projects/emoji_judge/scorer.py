@@ -19,7 +19,7 @@ LAYOUTS = 32
 
 
 class JudgeScorer:
-    """Scores pictures of a few layouts that are in no training set, every kind of location among them.
+    """Scores pictures of a few layouts that are in no training set, every type of location among them.
 
     Args:
         folder: of the judge.

@@ -1,4 +1,4 @@
-"""How good pictures are: what a judge sees in them against what they were to show; suites of published benches.
+"""Evaluation of pictures: a judge's detections against what was asked for; suites of published benchmarks.
 
 `evaluate(pairs, judge)` is the way in; `instancediffusion evaluate` makes the pictures, too.
 """

@@ -73,9 +73,9 @@ def wilson(successes: int, count: int, z: float = NORMAL_95) -> tuple[float, flo
     """Return Wilson's score interval of a rate (Wilson 1927), 95 % by default; (0, 1) of nothing."""
     if count == 0:
         return 0.0, 1.0
-    share, square = successes / count, z * z / count
-    middle = (share + square / 2) / (1 + square)
-    half = z * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
+    rate, square = successes / count, z * z / count
+    middle = (rate + square / 2) / (1 + square)
+    half = z * math.sqrt(rate * (1 - rate) / count + square / (4 * count)) / (1 + square)
     low = 0.0 if successes == 0 else middle - half
     return low, 1.0 if successes == count else middle + half
 

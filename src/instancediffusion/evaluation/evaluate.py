@@ -26,13 +26,13 @@ BATCH = 8
 
 
 class PictureJudge(Protocol):
-    """What says what is in a picture.
+    """An evaluator (judge): it detects the objects of a picture.
 
-    One that also tells which classes it knows, as `kinds`, lets captions of scenes be read without naming them.
+    One that also states which classes it knows, as `kinds`, lets captions of scenes be read without naming them.
     """
 
     def look(self, images: Sequence[Picture]) -> list[Seen]:
-        """Return what is seen in each picture: PIL pictures, or (H, W, 3) uint8."""
+        """Return the detections of each picture: PIL pictures, or (H, W, 3) uint8."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
@@ -64,12 +64,12 @@ def classes_of(judge: PictureJudge) -> Sequence[ObjectClass]:
     """The classes that a judge knows.
 
     Raises:
-        SettingsError: it does not tell.
+        SettingsError: it does not state them.
     """
     kinds: Sequence[ObjectClass] | None = getattr(judge, "kinds", None)
     if kinds is None:
         raise SettingsError(
-            f"kinds: {type(judge).__name__} does not tell the classes that captions may name; give them, or give the "
+            f"kinds: {type(judge).__name__} does not state the classes that captions may name; give them, or give the "
             "judge an attribute `kinds`"
         )
     return kinds
@@ -77,12 +77,12 @@ def classes_of(judge: PictureJudge) -> Sequence[ObjectClass]:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """One scored picture, for those who want to look at it.
+    """One scored picture, as callbacks get it.
 
     Attributes:
         image: the picture.
         truth: what it was to show.
-        seen: what the judge sees.
+        seen: the judge's detections.
         scores: of each instance.
     """
 
@@ -112,12 +112,12 @@ class Evaluator:
     def group(
         self, name: str, pairs: Iterable[tuple[Picture, Truth]], judged: Callable[[Judged], None] | None = None
     ) -> GroupReport:
-        """Score pictures that were told one way.
+        """Score pictures whose scenes give the same kinds of location.
 
         Args:
             name: of the group.
             pairs: pictures with what each was to show.
-            judged: told of each picture when it is scored.
+            judged: a callback, called with each picture when it is scored.
         """
         made, best, others = _Side(self.reference), _Side(self.reference), _Side(None)
         first: Truth | None = None
@@ -143,11 +143,11 @@ class Evaluator:
         )
 
     def _add_composites(self, side: _Side, truths: Sequence[Truth]) -> None:
-        known = [(_key(truth.composite), truth, truth.composite) for truth in truths if truth.composite is not None]
-        new = {key: image for key, _, image in known if key not in self._composites}
+        keyed = [(_key(truth.composite), truth, truth.composite) for truth in truths if truth.composite is not None]
+        new = {key: image for key, _, image in keyed if key not in self._composites}
         seen = self.judge.look(list(new.values())) if new else []
         self._composites.update(zip(new, seen, strict=True))
-        for key, truth, _ in known:
+        for key, truth, _ in keyed:
             side.update(self._composites[key], truth)
 
     def _add_other(self, side: _Side, asked: Truth | None, other: Truth) -> None:
@@ -168,7 +168,7 @@ def evaluate(
 
     Args:
         pairs: pictures, each with its truth. A world's sample asks for everything it holds. A `Scene` asks for its
-            places, and for what its captions say in words of `kinds`; it has no composite.
+            locations, and for what its captions say in words of `kinds`; it has no composite.
         judge: the judge.
         name: of the one group the report will hold.
         kinds: vocabulary for the captions of scenes; None: what the judge knows, see `classes_of`.

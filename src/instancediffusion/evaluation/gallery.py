@@ -23,7 +23,7 @@ SETTINGS = "settings.json"
 
 
 class Counter(Protocol):
-    """Is told how far some work is, to say so to a person."""
+    """A progress counter of some work."""
 
     def add(self, count: int) -> None:
         """Count finished units."""
@@ -34,7 +34,7 @@ class Asked(Protocol):
 
     @property
     def scene(self) -> Scene:
-        """What the model is told."""
+        """What the model is given."""
 
     @property
     def seed(self) -> int:
@@ -125,10 +125,10 @@ def make_pictures(
 
     Args:
         pipeline: an `InstanceDiffusionPipeline`.
-        layouts: what to draw.
+        layouts: what to generate.
         settings: `GenerationSettings`.
         batch_size: most pictures in one pipeline call.
-        made: told the number of pictures of each call.
+        made: a callback, called with the number of pictures of each call.
     """
     start, images = time.perf_counter(), list[Image.Image]()
     with warnings.catch_warnings(record=True) as caught:
@@ -150,8 +150,8 @@ def make_pictures(
 
 def _shape(pipeline: Any, scene: Any, settings: Any) -> tuple[int, int, int]:
     height, width = pipeline.picture_size(scene, settings)
-    cell = pipeline.latent_px
-    return int(pipeline.unet.config.in_channels), height // cell, width // cell
+    latent_px = pipeline.latent_px
+    return int(pipeline.unet.config.in_channels), height // latent_px, width // latent_px
 
 
 def _cut(layouts: Sequence[Asked], size: int) -> Iterator[Sequence[Asked]]:

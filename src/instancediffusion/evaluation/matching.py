@@ -1,4 +1,4 @@
-"""Which seen object stands for which one that was asked for."""
+"""Which detection stands for which object that was asked for."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .seen import Seen, SeenInstance
 from .truth import TrueInstance, Truth
 
 LEAST_PLACE = 0.2
-"""Agreement of places below which two objects are not the same one, even if of one kind."""
+"""Agreement of locations below which two objects are not the same one, even if of one class."""
 
 SAME_NAME, SAME_COLOUR = 0.5, 0.05
-"""What an equal name and colour add to the agreement of places: they decide between places that agree alike."""
+"""What an equal name and colour add to the agreement of locations: they decide between locations that agree alike."""
 
 COVERING = 0.5
-"""Share of a missed object's place that another's object must cover for the two to count as merged."""
+"""Fraction of a missed object's location that another's detection must cover for the two to count as merged."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Match:
     """Result of matching one picture.
 
     Attributes:
-        pairs: for each object asked for, the index of the seen one, or None if it is missed.
-        merged: for each, whether it is missed because a seen object that stands for another covers its place.
-        extra: number of seen objects that were not asked for.
+        pairs: for each object asked for, the index of its detection, or None if it is missed.
+        merged: for each, whether it is missed because a detection that stands for another covers its location.
+        extra: number of detections that were not asked for.
     """
 
     pairs: tuple[int | None, ...]
@@ -39,10 +39,10 @@ class Match:
 
 
 def match(seen: Seen, truth: Truth) -> Match:
-    """Pair what is seen with what was asked for, so that the sum of their agreements is largest.
+    """Pair the detections with what was asked for, so that the sum of their agreements is largest.
 
-    The agreement is that of the places, 0..1 (see `place_agreement`), plus something for an equal name and colour;
-    pairs of places that agree less than `LEAST_PLACE` are none. Where no place was given, equal names are paired.
+    The agreement is that of the locations, 0..1 (see `place_agreement`), plus something for an equal name and colour;
+    pairs of locations that agree less than `LEAST_PLACE` are none. Where no location was given, equal names are paired.
     """
     gain = np.zeros((len(truth.instances), len(seen.instances)))
     for i, wanted in enumerate(truth.instances):
@@ -61,9 +61,9 @@ def match(seen: Seen, truth: Truth) -> Match:
 
 
 def place_agreement(seen: Seen, index: int, wanted: TrueInstance) -> float:
-    """Say how well a seen object is where it was asked for, by the most telling kind of location.
+    """Return how well a detection is where it was asked for, by the most precise kind of location.
 
-    Box and mask: IoU of the boxes. Scribble: share of the stroke inside the object. Point: 1 inside the object, 0.5
+    Box and mask: IoU of the boxes. Scribble: fraction of the stroke inside the object. Point: 1 inside the object, 0.5
     inside its box.
     """
     found = seen.instances[index]
@@ -80,7 +80,7 @@ def place_agreement(seen: Seen, index: int, wanted: TrueInstance) -> float:
 
 
 def place_covered(seen: Seen, index: int, wanted: TrueInstance) -> float:
-    """Return the share of the place asked for that a seen object covers: of the visible part where it is known."""
+    """Return the fraction of the location asked for that a detection covers: of the visible part where it is known."""
     if wanted.place is None:
         return 0.0
     if wanted.visible is not None and wanted.visible.any():
@@ -98,7 +98,7 @@ def place_covered(seen: Seen, index: int, wanted: TrueInstance) -> float:
 
 
 def share_inside(mask: npt.NDArray[np.bool_], points: npt.NDArray[np.float64]) -> float:
-    """Return the share of points (K, 2), as (x, y) fractions, that lie on set pixels."""
+    """Return the fraction of points (K, 2), as (x, y) fractions, that lie on set pixels."""
     height, width = mask.shape
     x = np.clip((points[:, 0] * width).astype(int), 0, width - 1)
     y = np.clip((points[:, 1] * height).astype(int), 0, height - 1)
@@ -109,7 +109,7 @@ def _gain(seen: Seen, index: int, found: SeenInstance, wanted: TrueInstance) -> 
     alike = wanted.name is not None and found.name == wanted.name
     if wanted.place is None:
         return 1.0 if alike else 0.0
-    place = place_agreement(seen, index, wanted)
-    if place < LEAST_PLACE:
+    agreement = place_agreement(seen, index, wanted)
+    if agreement < LEAST_PLACE:
         return 0.0
-    return place + SAME_NAME * alike + SAME_COLOUR * (wanted.colour is not None and found.colour == wanted.colour)
+    return agreement + SAME_NAME * alike + SAME_COLOUR * (wanted.colour is not None and found.colour == wanted.colour)

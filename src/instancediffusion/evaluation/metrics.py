@@ -16,7 +16,7 @@ class Measure:
     """One column of a table: a number of each instance, and how to read it.
 
     Attributes:
-        title: for people.
+        title: for the report.
         value: its value for an instance, None where it has none.
         rate: whether values are 0 or 1.
         upwards: whether more is better.
@@ -48,7 +48,7 @@ MEASURES: dict[str, Measure] = {
 """What is computed for every set of instances, by name."""
 
 EXTRA = "extra"
-"""Name of the mean number of seen objects in a picture that were not asked for."""
+"""Name of the mean number of detections in a picture that were not asked for."""
 
 Scores = dict[str, Estimate]
 
@@ -76,7 +76,7 @@ class InstanceMetrics:
         return scores
 
     def compute(self, scores: Sequence[InstanceScore] | None = None) -> Scores:
-        """Return every measure that has a value, with its interval; of some of the scores if they are given."""
+        """Return every metric that has a value, with its interval; of some of the scores if they are given."""
         chosen = self.scores if scores is None else scores
         result: Scores = {}
         for name, measure in MEASURES.items():

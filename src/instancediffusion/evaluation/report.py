@@ -28,7 +28,7 @@ class ScoreTable:
 
     Attributes:
         pictures: how many.
-        scores: measure -> estimate, over all instances.
+        scores: metric -> estimate, over all instances.
         by: "instances", "size", "hidden" -> class -> scores.
         distance: Frechet distance to the reference composites; None if it was not measured.
     """
@@ -48,7 +48,7 @@ class GroupReport:
         generated: scores of the pictures.
         composites: scores the world's own pictures of the same layouts get from the same judge: the judge's accuracy,
             and the best a model can reach. None where there are none.
-        others: scores the world's own pictures of other layouts get: what a judge that is given nothing gives to
+        others: scores the world's own pictures of other layouts get: the scores that a judge without the scene gives to
             pictures of something else. None where there are none, or the judge is given what was asked for.
     """
 
@@ -65,7 +65,7 @@ class EvaluationReport:
     Attributes:
         groups: by what was given.
         facts: model, weights, settings, layouts; JSON-like values.
-        judge: who judged: name of its file, hash, training, own accuracy; JSON-like values.
+        judge: the evaluator: name of its file, hash, training, own accuracy; JSON-like values.
     """
 
     groups: tuple[GroupReport, ...]

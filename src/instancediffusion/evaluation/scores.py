@@ -1,4 +1,4 @@
-"""Scores of single instances: what was asked for against what is seen."""
+"""Scores of single instances: what was asked for against what is detected."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from .seen import Seen, SeenInstance
 from .truth import TrueInstance, Truth
 
 SUCCESS = 0.5
-"""IoU, or share of a stroke, from which a place counts as kept."""
+"""IoU, or fraction of a stroke, from which a location counts as kept."""
 
 
 @dataclass(frozen=True)
 class InstanceScore:
-    """One object that was asked for. What was not given, or cannot be told of a missed object, is None.
+    """One object that was asked for. What was not given, or cannot be measured of a missed object, is None.
 
     Attributes:
         picture: number of its picture.
         name: what it should be; None if not given.
         instances: objects asked for in its picture.
-        size: side of the square of its box's area, share of the canvas.
-        hidden: share of it that nearer objects cover.
+        size: side of the square of its box's area, fraction of the canvas.
+        hidden: fraction of it that nearer objects cover.
         told: the kinds of location that were given, joined by "+"; "" for none.
-        missed: nothing stands for it.
-        merged: it is missed, and an object that stands for another covers its place.
-        seen_as: the kind that is seen.
-        box_iou: IoU of its box and the told one (box and mask); 0 if missed.
-        mask_iou: IoU of its visible part with what should be visible of the told mask; 0 if missed.
+        missed: no detection stands for it.
+        merged: it is missed, and a detection that stands for another covers its location.
+        seen_as: the class of its detection.
+        box_iou: IoU of its box and the given one (box and mask); 0 if missed.
+        mask_iou: IoU of its visible part with what should be visible of the given mask; 0 if missed.
         point_inside: the given point lies on it.
-        stroke_inside: share of the told stroke that lies on it.
-        kind_right: it is of the kind asked for.
+        stroke_inside: fraction of the given stroke that lies on it.
+        kind_right: it is of the class asked for.
         colour_right: it has the colour.
-        facing_right: it looks to the side.
-        as_asked: it is there, of the right kind, colour and side as given, and its place is kept: box or mask IoU
-            or share of stroke at least .5, or the point on it.
+        facing_right: it has the orientation.
+        as_asked: it is there, of the right class, colour and orientation as given, and its location is kept: box or
+            mask IoU or fraction of the stroke at least .5, or the point on it.
     """
 
     picture: int
@@ -81,9 +81,9 @@ def score_picture(seen: Seen, truth: Truth, picture: int = 0) -> tuple[list[Inst
     found = match(seen, truth)
     scores = []
     for wanted, index, merged in zip(truth.instances, found.pairs, found.merged, strict=True):
-        places = _places(seen, index, wanted)
+        locations = _locations(seen, index, wanted)
         traits = _traits(None if index is None else seen.instances[index], wanted)
-        kept = [value >= SUCCESS for value in places.values() if value is not None]
+        kept = [value >= SUCCESS for value in locations.values() if value is not None]
         right = index is not None and all(kept) and all(value is not False for value in traits.values())
         score = InstanceScore(
             picture=picture,
@@ -97,12 +97,12 @@ def score_picture(seen: Seen, truth: Truth, picture: int = 0) -> tuple[list[Inst
             seen_as=None if index is None else seen.instances[index].name,
             as_asked=right,
         )
-        scores.append(replace(score, **places, **traits))
+        scores.append(replace(score, **locations, **traits))
     return scores, found.extra
 
 
-def _places(seen: Seen, index: int | None, wanted: TrueInstance) -> dict[str, Any]:
-    """Return the scores of place, those that were given."""
+def _locations(seen: Seen, index: int | None, wanted: TrueInstance) -> dict[str, Any]:
+    """Return the scores of location, for the kinds that were given."""
     result: dict[str, Any] = {}
     if wanted.box is not None and {"box", "mask"} & set(wanted.told):
         result["box_iou"] = 0.0 if index is None else float(box_iou(seen.instances[index].box, wanted.box)[0, 0])
@@ -117,7 +117,7 @@ def _places(seen: Seen, index: int | None, wanted: TrueInstance) -> dict[str, An
 
 
 def _traits(found: SeenInstance | None, wanted: TrueInstance) -> dict[str, Any]:
-    """Return whether kind, colour and side are right, those that were given; nothing of a missed object."""
+    """Return whether class, colour and orientation are right, those that were given; nothing of a missed object."""
     if found is None:
         return {}
     pairs = {

@@ -1,4 +1,4 @@
-"""What a judge sees in a picture."""
+"""The detections of a judge in a picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 Picture = Image.Image | npt.NDArray[np.uint8]
-"""What judges look at: a PIL picture, or (H, W, 3) uint8."""
+"""What judges are given: a PIL picture, or (H, W, 3) uint8."""
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -22,13 +22,13 @@ def as_rgb(picture: Picture) -> Image.Image:
 
 @dataclass(frozen=True, eq=False)
 class SeenInstance:
-    """One object a judge found.
+    """One detection of a judge.
 
     Attributes:
-        name: its kind.
-        colour: the named colour it would have if its kind has one; None if the judge knows no colours.
-        facing: the side it would look to if its kind has one; None if the judge knows no sides.
-        box: (4,) x0 y0 x1 y1, fractions of the picture, of the whole object: parts that something hides are guessed.
+        name: its class.
+        colour: the named colour it would have if its class has one; None if the judge knows no colours.
+        facing: the orientation it would have if its class has one; None if the judge knows none.
+        box: (4,) x0 y0 x1 y1, fractions of the picture, of the whole object: hidden parts are predicted.
         confidence: 0..1.
     """
 
@@ -41,13 +41,13 @@ class SeenInstance:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """All objects of a picture.
+    """All detections of a picture.
 
     Attributes:
-        labels: (H, W) uint8: 0 where there is no object, k + 1 where instance k is seen.
+        labels: (H, W) uint8: 0 where there is no object, k + 1 where instance k is visible.
         instances: the objects.
-        features: (D,) float32, what the judge's last layer says of the whole picture, or None.
-        wholes: (n, H, W) bool, all of each instance, what nearer ones hide of it guessed; None if that is not guessed.
+        features: (D,) float32, the judge's last-layer features of the whole picture, or None.
+        wholes: (n, H, W) bool, all of each instance, with predicted hidden parts; None if these are not predicted.
     """
 
     labels: npt.NDArray[np.uint8]

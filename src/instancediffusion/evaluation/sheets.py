@@ -1,4 +1,4 @@
-"""Scored pictures for people to look at."""
+"""Contact sheets of scored pictures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Showcase:
 def badness(scores: Sequence[InstanceScore]) -> float:
     """Say how bad a picture is, for an order of pictures.
 
-    It is the mean over its instances: 1 for a missed one; for others how far the place is off, plus a half for each
+    It is the mean over its instances: 1 for a missed one; for others how far the location is off, plus a half for each
     wrong trait.
     """
     if not scores:
@@ -56,7 +56,7 @@ def badness(scores: Sequence[InstanceScore]) -> float:
 
 
 def judged_sheet(judged: Sequence[Judged], columns: int = COLUMNS) -> Image.Image:
-    """Draw scored pictures: the world's own, the picture, and the picture with what was asked for; faults below."""
+    """Draw a contact sheet: the world's own picture, the scored one, and that with what was asked for; faults below."""
     return contact_sheet([_panel(one) for one in judged], columns, [fault_text(one) for one in judged])
 
 
@@ -83,8 +83,8 @@ def _faults(score: InstanceScore) -> list[str]:
 def _badness(score: InstanceScore) -> float:
     if score.missed:
         return 1.0
-    places = [score.box_iou, score.mask_iou, score.stroke_inside, score.point_inside]
-    off = [1.0 - float(value) for value in places if value is not None]
+    locations = [score.box_iou, score.mask_iou, score.stroke_inside, score.point_inside]
+    off = [1.0 - float(value) for value in locations if value is not None]
     wrong = [score.kind_right, score.colour_right, score.facing_right].count(False)
     return float(np.mean(off) if off else 0.0) + 0.5 * wrong
 

@@ -14,24 +14,24 @@ from instancediffusion.scene import Instance, Scene
 from instancediffusion.scene.english import plural
 
 PRECISION = ("mask", "box", "scribble", "point")
-"""Kinds of location, the one that says most of an object's place first."""
+"""Kinds of location, the most precise one first."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrueInstance:
-    """One object that was asked for. What was not told is None and is not scored.
+    """One object that was asked for. What was not given is None and is not scored.
 
     Attributes:
-        name: its kind.
+        name: its class.
         colour: its named colour.
-        facing: the side it looks to.
-        told: which kinds of location were told; none in a picture made from its prompt alone.
-        box: (4,) x0 y0 x1 y1 fractions, of the whole object, told or not; None if nobody knows it.
+        facing: its orientation.
+        told: which kinds of location were given; none in a picture made from its prompt only.
+        box: (4,) x0 y0 x1 y1 fractions, of the whole object, given or not; None if unknown.
         point: (x, y) fractions.
         scribble: (K, 2) fractions.
-        visible: (H, W) bool, the part one is to see, told or not; None if nobody knows it.
-        amodal: (H, W) bool, all of it, hidden parts too, told or not; None if nobody knows it.
-        hidden: share of it that nearer objects cover, 0..1.
+        visible: (H, W) bool, the part that should be visible, given or not; None if unknown.
+        amodal: (H, W) bool, all of it, hidden parts too, given or not; None if unknown.
+        hidden: fraction of it that nearer objects cover, 0..1.
     """
 
     name: str | None = None
@@ -47,14 +47,14 @@ class TrueInstance:
 
     @property
     def size(self) -> float | None:
-        """Side of a square of the box's area, as a share of the canvas."""
+        """Side of a square of the box's area, as a fraction of the canvas."""
         if self.box is None:
             return None
         return float(np.sqrt((self.box[2] - self.box[0]) * (self.box[3] - self.box[1])))
 
     @property
     def place(self) -> str | None:
-        """The told kind of location that says most; None if none was told."""
+        """The most precise kind of location that was given; None if none was."""
         return next((kind for kind in PRECISION if kind in self.told), None)
 
 
@@ -66,7 +66,7 @@ class Truth:
         instances: what was asked for.
         composite: (H, W, 3) uint8, the world's own picture of it, for the upper bound; None if there is none.
         name: what to call it in lists of single pictures.
-        scene: what a model was told, to be drawn beside the picture.
+        scene: what a model was given, to be drawn beside the picture.
     """
 
     instances: tuple[TrueInstance, ...]
@@ -80,9 +80,9 @@ def truth_of_sample(sample: DrawnSample, scene: Scene, *, everything: bool = Fal
 
     Args:
         sample: where the truth comes from.
-        scene: which locations were told; its instances stand in the sample's order. Colour and side count as told
-            where the caption names them.
-        everything: count colour and side as told in any case.
+        scene: which locations were given; its instances stand in the sample's order. Colour and orientation count as
+            given where the caption names them.
+        everything: count colour and orientation as given in any case.
     """
     return Truth(
         tuple(
@@ -102,11 +102,11 @@ def truth_of_prompt(sample: DrawnSample, scene: Scene, kinds: Sequence[ObjectCla
 
 
 def truth_of_scene(scene: Scene, kinds: Sequence[ObjectClass], name: str = "") -> Truth:
-    """Write down what a scene asks for, reading names, colours and sides from its captions.
+    """Write down what a scene asks for, reading names, colours and orientations from its captions.
 
     Args:
-        scene: any scene; a caption that names no known kind, or several, asks for no kind.
-        kinds: what the judge knows.
+        scene: any scene; a caption that names no known class, or several, asks for no class.
+        kinds: the classes that the judge knows.
         name: what to call it.
     """
     return Truth(tuple(_from_scene(instance, kinds) for instance in scene.instances), None, name, scene)
@@ -154,7 +154,7 @@ def stated_box(asked: Instance) -> npt.NDArray[np.float64] | None:
 
 
 def named_kind(caption: str, kinds: Sequence[ObjectClass]) -> ObjectClass | None:
-    """Return the one kind a caption names; a longer name hides the shorter ones in it ("palm tree", "tree")."""
+    """Return the one class a caption names; a longer name hides the shorter ones in it ("palm tree", "tree")."""
     found: Mapping[str, ObjectClass] = {word: kind for kind in kinds for word in kind.words if _says(caption, word)}
     longest = {word: kind for word, kind in found.items() if not any(word != w and _says(w, word) for w in found)}
     owners = {kind.name: kind for kind in longest.values()}

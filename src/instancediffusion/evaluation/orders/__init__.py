@@ -1,4 +1,4 @@
-"""Who of two overlapping objects is in front in a picture, and what both orders of a pair say together."""
+"""Which of two overlapping objects is in front in a picture, and the metrics of both orders of a pair together."""
 
 from .overlapping import Pairs, overlapping_pairs, visible_masks
 from .ownership import LEAD, Overlap, box_pixels, owned_overlap, told_extent, without_rim

@@ -14,7 +14,7 @@ from ..seen import Bools
 from .ownership import LEAST_SHARE, told_extent
 
 LEAST_FREE = 0.1
-"""Share of its extent that each of a pair must have outside of the other's: who is hidden whole shows no order."""
+"""Fraction of its extent that each of a pair must have outside of the other's: one hidden whole shows no order."""
 
 CANVAS_PX = 512
 """Longer side of the canvas that overlaps are looked for on, if the scene's is larger: masks of 1000 instances fit."""
@@ -25,7 +25,7 @@ class Pairs:
     """The pairs of a scene.
 
     Attributes:
-        pairs: indices (i, j) of two instances, i < j, whose told extents overlap so that one can see who is in front.
+        pairs: indices (i, j) of two instances, i < j, whose given extents overlap so that the one in front can be seen.
         left_out: reason -> pairs, or instances, that are not asked for.
     """
 
@@ -47,23 +47,23 @@ def overlapping_pairs(scene: Scene) -> Pairs:
     """Find the pairs of a scene whose order can be asked for and seen.
 
     Extents are masks, else boxes. They have to share 1/2048 of the canvas, more than a third
-    instance covers that is told to be nearer than both; and each has a tenth of its own outside of the other's.
+    instance covers that is stated to be nearer than both; and each has a tenth of its own outside of the other's.
     """
     scale = min(1.0, CANVAS_PX / max(scene.width, scene.height))
     size, found = (max(1, round(scene.height * scale)), max(1, round(scene.width * scale))), Pairs()
     extents = {index: told_extent(one, size) for index, one in enumerate(scene.instances)}
-    known = {index: extent for index, extent in extents.items() if extent is not None}
-    found.leave_out(NO_EXTENT, len(extents) - len(known))
-    boxes = {index: _bounds(extent) for index, extent in known.items()}
-    for first, second in combinations(known, 2):
+    given = {index: extent for index, extent in extents.items() if extent is not None}
+    found.leave_out(NO_EXTENT, len(extents) - len(given))
+    boxes = {index: _bounds(extent) for index, extent in given.items()}
+    for first, second in combinations(given, 2):
         if not _meet(boxes[first], boxes[second]):
             continue
-        shared = known[first] & known[second]
+        shared = given[first] & given[second]
         if shared.sum() < LEAST_SHARE * shared.size:
             continue
-        if any((known[k] & ~shared).sum() < LEAST_FREE * known[k].sum() for k in (first, second)):
+        if any((given[k] & ~shared).sum() < LEAST_FREE * given[k].sum() for k in (first, second)):
             found.leave_out(HIDDEN)
-        elif _uncovered(scene, known, first, second).sum() < LEAST_SHARE * shared.size:
+        elif _uncovered(scene, given, first, second).sum() < LEAST_SHARE * shared.size:
             found.leave_out(COVERED)
         else:
             found.pairs.append((first, second))
@@ -71,9 +71,9 @@ def overlapping_pairs(scene: Scene) -> Pairs:
 
 
 def visible_masks(scene: Scene, indices: Sequence[int], size: tuple[int, int]) -> list[Bools | None]:
-    """Return what should be visible of some instances' masks (H, W): less the masks of all that is told to be nearer.
+    """Return what should be visible of some instances' masks (H, W): less the masks of all that is stated to be nearer.
 
-    None where no mask is told. What instances told by boxes alone hide is not known, and not taken off.
+    None where no mask is given. What instances given by boxes only hide is unknown, and not taken off.
     """
     masks = [told_extent(one, size) if one.mask is not None else None for one in scene.instances]
     found: list[Bools | None] = []
@@ -91,7 +91,7 @@ def _nearer(one: Instance, than: Instance) -> bool:
 
 
 def _uncovered(scene: Scene, extents: Mapping[int, Bools], first: int, second: int) -> Bools:
-    """The overlap of two, less the extents of third ones that are told to be nearer than both."""
+    """The overlap of two, less the extents of third ones that are stated to be nearer than both."""
     shared = extents[first] & extents[second]
     pair = [scene.instances[index] for index in (first, second)]
     for index, extent in extents.items():

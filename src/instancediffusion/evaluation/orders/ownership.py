@@ -1,6 +1,6 @@
-"""Who is in front in one picture, and how cleanly: whose pixels the overlap of two objects shows.
+"""Which object is in front in one picture, and how cleanly: whose pixels the overlap of two objects shows.
 
-A judge says whose each pixel is. Where two objects overlap, the one in front has the pixels, and what belongs to
+A detector says whose each pixel is. Where two objects overlap, the one in front has the pixels, and what belongs to
 neither, or to the other one, is a blend.
 """
 
@@ -18,19 +18,19 @@ LEAD = 0.1
 """By how much more of the overlap an object must own than the other to be in front."""
 
 RIM_SHARE = 1 / 100
-"""Width of the rim of an overlap that is not counted, in canvases: objects are off their places by so much."""
+"""Width of the rim of an overlap that is not counted, in canvases: objects are off their locations by so much."""
 
 LEAST_SHARE = 1 / 2048
-"""Smallest overlap that is measured, as a share of the picture's area."""
+"""Smallest overlap that is measured, as a fraction of the picture's area."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """The overlap of two objects a and b, as it is seen.
+    """The overlap of two objects a and b, as it is detected.
 
     Attributes:
-        first: share of its pixels that show a.
-        second: share that shows b.
+        first: fraction of its pixels that show a.
+        second: fraction that shows b.
         pixels: how many there are.
     """
 
@@ -47,17 +47,17 @@ class Overlap:
 
     @property
     def neither(self) -> float:
-        """Share that shows neither."""
+        """Fraction that shows neither."""
         return 1.0 - self.first - self.second
 
     @property
     def flicker(self) -> float:
-        """Share that shows the one of the two that shows less: where the owner changes within the overlap."""
+        """Fraction that shows the one of the two that shows less: where the owner changes within the overlap."""
         return min(self.first, self.second)
 
     @property
     def blend(self) -> float:
-        """The blend index: share that does not show the object in front, `neither + flicker`; 0 is clean."""
+        """The blend index: fraction that does not show the object in front, `neither + flicker`; 0 is clean."""
         return self.neither + self.flicker
 
 
@@ -76,14 +76,14 @@ def owned_overlap(seen: Seen, first: int, second: int, shared: Bools) -> Overlap
     region = without_rim(shared)
     if region.sum() < LEAST_SHARE * region.size:
         return None
-    shares = [float(seen.mask(index)[region].mean()) for index in (first, second)]
-    return Overlap(shares[0], shares[1], int(region.sum()))
+    fractions = [float(seen.mask(index)[region].mean()) for index in (first, second)]
+    return Overlap(fractions[0], fractions[1], int(region.sum()))
 
 
 def told_extent(told: Instance, size: tuple[int, int]) -> Bools | None:
     """Return where all of an instance is, as given, hidden parts too, on a canvas of (height, width).
 
-    It is the mask, else the box; points and strokes tell none.
+    It is the mask, else the box; points and strokes give none.
     """
     if told.mask is not None:
         return resized(told.mask.array.astype(np.uint8), size) > 0

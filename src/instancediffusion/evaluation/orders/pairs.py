@@ -24,11 +24,11 @@ def stated_front(first: Instance, second: Instance) -> int | None:
 
 
 def in_front(asked: int | None, overlap: Overlap | None) -> Row:
-    """Say what an overlap tells of a pair's order.
+    """Return what an overlap shows of a pair's order.
 
     Args:
         asked: which of the two is asked to be nearer, 0 or 1; None if no order is.
-        overlap: of the pair as it is seen; None is one that does not decide.
+        overlap: of the pair as it is detected; None is one that does not decide.
 
     Returns:
         `front` (0, 1 or None), `first_front` (1, 0, or a half where nothing decides), `blend` (the blend index), and
@@ -58,8 +58,9 @@ def pair_numbers(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
         rows: of `in_front`, with `front_asked` and as far as known `lower` and `larger`.
 
     Returns:
-        `pair_right`: both orders come out as asked. `flipped`: another one is in front when the order is turned
-        round. `prior`: share in which the first is in front, whatever is asked, less a half: -.5 to .5, 0 is unbiased.
+        `pair_right`: both orders come out as asked. `flipped`: another one is in front when the order is
+        reversed. `prior`: fraction in which the first is in front, whatever is asked, less a half: -.5 to .5, 0 is
+        unbiased.
         `prior_lower`, `prior_larger`: the same of the one that stands lower, and of the larger one. None if these are
         not one picture of either order, or undecided.
     """

@@ -20,7 +20,7 @@ _STATES = frozenset(
     "built covered covering cut floating flying hanging holding jumping leaning looking lying made placed playing "
     "positioned providing resting running sitting standing surrounded swimming walking wearing".split()
 )
-"""Words that tell what a thing does, if they stand behind it."""
+"""Words that say what an object does, if they stand behind it."""
 
 
 def noun_phrase(caption: str) -> str:

@@ -1,4 +1,4 @@
-"""What is seen of a scene's instances in a picture of any model: which boxes stand for them, and whose the pixels are.
+"""Detections of a scene's instances in a picture of any model: which boxes stand for them, and whose the pixels are.
 
 A detector looks for the noun phrase of each caption, a segmenter outlines each detected box, and both are functions
 that are handed in (`suites.phrase_models` has real ones). Where two outlines claim a pixel, it belongs to the one the
@@ -28,7 +28,7 @@ SAME_PHRASE, OTHER_PHRASE = 0.5, 0.8
 """IoU with a surer detection, of the same phrase or of any, from which a detection shows nothing new."""
 
 SURENESS = 0.1
-"""What a detection's confidence, 0..1, adds to the agreement of places: it decides between places that agree alike."""
+"""What a detection's confidence, 0..1, adds to the agreement of locations: it decides between equal agreements."""
 
 
 class Detection(NamedTuple):
@@ -55,7 +55,7 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
-    """What is seen of a scene's N instances.
+    """The detections of a scene's N instances.
 
     Attributes:
         boxes: of each instance (4,), fractions, as detected; None if it is missed.
@@ -98,7 +98,7 @@ def sight(
     segment: Segmenter,
     threshold: float,
 ) -> Sighting:
-    """Look for a scene's instances in a picture.
+    """Detect a scene's instances in a picture.
 
     Args:
         image: the picture.
@@ -140,7 +140,7 @@ def distinct(boxes: Floats, scores: Floats, threshold: float) -> list[Detection]
     """Reduce candidates to objects, the surest first (non-maximum suppression).
 
     A candidate stands for the phrase it fits best. It is dropped if that is less than the threshold, or if a surer one
-    has its place: of the same phrase from an IoU of `SAME_PHRASE` on, of any phrase from `OTHER_PHRASE` on.
+    has its location: of the same phrase from an IoU of `SAME_PHRASE` on, of any phrase from `OTHER_PHRASE` on.
 
     Args:
         boxes: (Q, 4), fractions.
@@ -164,15 +164,15 @@ def _same(box: Floats, phrase: int, kept: Detection) -> bool:
 
 
 def _gain(one: Detection, wanted: TrueInstance) -> float:
-    """Agreement of places 0..1, plus a little for confidence; 0 if the detection is elsewhere."""
-    place = agreement(one.box, wanted)
-    return place + SURENESS * one.confidence if place >= LEAST_PLACE else 0.0
+    """Agreement of locations 0..1, plus a little for confidence; 0 if the detection is elsewhere."""
+    location = agreement(one.box, wanted)
+    return location + SURENESS * one.confidence if location >= LEAST_PLACE else 0.0
 
 
 def agreement(box: Floats, wanted: TrueInstance) -> float:
-    """Say how well a detected box (4,) is where an instance was asked for, 0..1, by the most telling kind of location.
+    """Say how well a detected box (4,) is where an instance was asked for, 0..1, by the most precise kind of location.
 
-    Box and mask: IoU of the boxes. Scribble: share of the stroke inside. Point: whether it is inside.
+    Box and mask: IoU of the boxes. Scribble: fraction of the stroke inside. Point: whether it is inside.
     """
     if wanted.place in ("mask", "box") and wanted.box is not None:
         return float(box_iou(box, wanted.box)[0, 0])

@@ -1,4 +1,4 @@
-"""Suites that score pictures of scenes, whoever made them: `instancediffusion evaluate --suite NAME`.
+"""Suites that score pictures of scenes, from any source: `instancediffusion evaluate --suite NAME`.
 
 A suite is one object (`Suite`): what it needs, how it scores a picture, how it puts scores together. `register` adds
 one.

@@ -1,9 +1,9 @@
 """`attributes`: do instances have the colour or texture of their caption? As published and repaired.
 
-The paper (section 4, Table 4) tells each instance one of eight colours or textures and asks CLIP which of the eight a
-crop of the picture shows. Its script crops the *told* boxes, whatever is there, leaves out crops that fail, and
-averages over the instances of a picture, then over pictures. The repaired measure crops what a detector found of the
-class in the given location, counts what it did not find as wrong, and weighs all instances alike.
+The paper (section 4, Table 4) gives each instance one of eight colours or textures and asks CLIP which of the eight a
+crop of the picture shows. Its script crops the *given* boxes, whatever is there, leaves out crops that fail, and
+averages over the instances of a picture, then over pictures. The repaired metric crops what a detector found of the
+class in the given location, counts what it did not find as wrong, and weights all instances alike.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ def _measures() -> dict[str, Measure]:
         found |= {
             f"{kind}": Measure(
                 f"{kind} accuracy",
-                f"A detection of its class has the told place (IoU from {FOUND}) and, to CLIP, the told {kind}; over "
-                "all instances.",
+                f"A detection of its class has the given location (IoU from {FOUND}) and, to CLIP, the given {kind}; "
+                "over all instances.",
             ),
             f"{kind}_found": Measure(f"{kind} of found ones", "The same among the instances that were found."),
             f"published_{kind}": Measure(
                 f"{kind} accuracy, as published",
-                f"To CLIP the crop of the told box has the told {kind} out of eight; mean over pictures.",
+                f"To CLIP the crop of the given box has the given {kind} out of eight; mean over pictures.",
                 published=True,
             ),
             f"published_{kind}_clip": Measure(
                 f"{kind} CLIP score, as published",
-                f'Cosine of the crop of the told box and "{kind} category"; mean over pictures.',
+                f'Cosine of the crop of the given box and "{kind} category"; mean over pictures.',
                 published=True,
             ),
         }
@@ -95,18 +95,18 @@ class AttributesSuite(Suite):
 
     def score(self, case: Case, image: Image.Image, models: Models) -> Row:
         """Ask CLIP of the given boxes and of the detected ones."""
-        told = []
+        given = []
         for index, one in enumerate(case.example.scene.instances):
             attribute, box = attribute_of(one.caption), stated_box(one)
             if attribute is not None and box is not None:
                 category = case.example.category(index)
-                told.append((attribute, _without(category, attribute[1]), box))
-        if not told:
+                given.append((attribute, _without(category, attribute[1]), box))
+        if not given:
             raise NotScoredError("no instance with a box, mask or scribble has a colour or texture in its caption")
         found = [one for one in models.detector(image, case.name) if one.score >= SURE]
-        partners = _partners(told, found, models.detector.labels)
+        partners = _partners(given, found, models.detector.labels)
         row: Row = {"instances": []}
-        for number, ((kind, word), category, box) in enumerate(told):
+        for number, ((kind, word), category, box) in enumerate(given):
             texts = [f"a {other} object" for other in ATTRIBUTES[kind]] + [f"{word} {category}"]
             crops = [_crop(image, box)]
             partner = partners.get(number)
@@ -141,7 +141,7 @@ class AttributesSuite(Suite):
         return ScoreTable(len(scored), known(scores))
 
     def badness(self, row: Row) -> float:
-        """Share of wrong instances."""
+        """Fraction of wrong instances."""
         return 1.0 - float(np.mean([one["right"] for one in row["instances"]]))
 
 
@@ -160,13 +160,13 @@ def _without(category: str, word: str) -> str:
 
 
 def _partners(
-    told: Sequence[tuple[tuple[str, str], str, Floats]], found: Sequence[Detection], labels: Sequence[str]
+    given: Sequence[tuple[tuple[str, str], str, Floats]], found: Sequence[Detection], labels: Sequence[str]
 ) -> dict[int, Detection]:
-    """Pair told instances with detections of their class that have their place, one to one."""
+    """Pair given instances with detections of their class that have their location, one to one."""
     if not found:
         return {}
-    gain = np.zeros((len(told), len(found)))
-    for index, (_, category, box) in enumerate(told):
+    gain = np.zeros((len(given), len(found)))
+    for index, (_, category, box) in enumerate(given):
         label = label_of(category, labels)
         for number, one in enumerate(found):
             overlap = float(box_iou(box, one.box)[0, 0]) if one.label == label else 0.0

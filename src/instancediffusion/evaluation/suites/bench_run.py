@@ -1,4 +1,4 @@
-"""The course of a bench: read the scenes, make the pictures that nobody made, score them by each suite, report."""
+"""The course of a bench: read the scenes, generate the pictures that are missing, score them by each suite, report."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Maker:
         open_pipeline: loads the model; called only if a picture is missing.
         batch_size: pictures made together.
         replace: make pictures again that are there with other settings.
-        order: tell the depth order.
+        order: give the depth order.
     """
 
     decisive: Mapping[str, Any]
@@ -106,7 +106,7 @@ class Maker:
         """Make pictures together; if that fails, one by one, so that the scene at fault takes no other with it."""
         try:
             seeds = seeds_of(cases)
-            asked = [_Asked(self._told(cases[n].example.scene), seeds[n]) for n in chunk]
+            asked = [_Asked(self._given(cases[n].example.scene), seeds[n]) for n in chunk]
             made = make_pictures(pipeline, asked, self.settings, len(chunk), lambda _: None)
         except InstanceDiffusionError as error:
             if len(chunk) == 1:
@@ -117,7 +117,7 @@ class Maker:
         else:
             yield from zip(chunk, made.images, strict=True)
 
-    def _told(self, scene: Scene) -> Scene:
+    def _given(self, scene: Scene) -> Scene:
         return scene if self.order else without_order(scene)
 
 
@@ -127,7 +127,7 @@ def seeds_of(cases: Sequence[Case]) -> list[int]:
 
 
 class _Blind:
-    """Stands for a program that has not looked at the real pictures."""
+    """Stands for a program that was not run on the real pictures."""
 
     labels: Sequence[str] = ()
 
@@ -136,7 +136,7 @@ class _Blind:
 
 
 def models_beside(options: BenchOptions, models: Models) -> Models:
-    """Say what looks at the real pictures: what another program found in pictures made is not in them."""
+    """Return the models for real pictures: another program's detections in generated ones do not apply to them."""
     if options.detections is None:
         return models
     seen = (
@@ -183,7 +183,7 @@ def models_of(
         opened: by role and name, what is open already; is added to.
         openers: more roles, and what opens their models.
     """
-    known = {**_OPENERS, **(openers or {})}
+    all_openers = {**_OPENERS, **(openers or {})}
     if options.detections is not None and "detector" in options.names:
         raise SettingsError("--detector or --detections: one of them says what is in the pictures")
 
@@ -192,11 +192,11 @@ def models_of(
         if role == "detector" and options.detections is not None:
             return FileDetector(options.detections, _numbers(options.scenes))
         if (role, name) not in opened:
-            opened[role, name] = known[role](name, device)
+            opened[role, name] = all_openers[role](name, device)
         return opened[role, name]
 
     # A model that has no default is only there if it was named.
-    roles = [role for role in known if role in DEFAULTS or role in options.names]
+    roles = [role for role in all_openers if role in DEFAULTS or role in options.names]
     return Models(openers={role: partial(open_, role) for role in roles})
 
 
@@ -235,14 +235,14 @@ def run_bench(
     """
     suites = [suite_of(name) for name in options.suites]
     results, opened = list[SuiteResult](), dict[tuple[str, str], Any]()
-    told: dict[str, Any] = {
+    source: dict[str, Any] = {
         "images": str(options.images) if options.images else "made here",
         "scenes": str(options.scenes or "built in"),
     }
     output.mkdir(parents=True, exist_ok=True)
     making = maker() if options.images is None else None
     if making is not None:
-        told |= {**facts, **making.decisive}
+        source |= {**facts, **making.decisive}
     for suite in suites:
         suite.same_seed = options.same_seed
         cases = read_cases(suite, options.scenes)
@@ -251,12 +251,12 @@ def run_bench(
         models = models_of(suite, options, device, opened, openers)
         result = _result(suite, cases, images, models, options, output, progress)
         if making is not None:
-            result = replace(result, facts={**result.facts, "seeds": _told_seeds(cases)})
+            result = replace(result, facts={**result.facts, "seeds": _seeds_text(cases)})
         results.append(result)
         yield output / f"{suite.name}_pictures.jsonl"
-        to_report(results, told).save(output / "report.json")
-        write_atomic(output / "report.md", to_markdown(results, told))
-        write_atomic(output / "report.html", to_html(results, told))
+        to_report(results, source).save(output / "report.json")
+        write_atomic(output / "report.md", to_markdown(results, source))
+        write_atomic(output / "report.html", to_html(results, source))
     yield from (output / name for name in ("report.json", "report.md", "report.html"))
 
 
@@ -282,7 +282,7 @@ def _result(
     )
 
 
-def _told_seeds(cases: Sequence[Case]) -> str:
+def _seeds_text(cases: Sequence[Case]) -> str:
     seeds = seeds_of(cases)
     different = len(set(seeds))
     if different == len(seeds):

@@ -23,7 +23,7 @@ _SAME = {
 
 
 def plain(name: str) -> str:
-    """Return a name in lower case, words apart by single spaces, synonyms of COCO's classes as one."""
+    """Return a name in lower case, words separated by single spaces, synonyms of COCO's classes as one."""
     text = " ".join(re.sub(r"[_\-\s]+", " ", name).casefold().split())
     return _SAME.get(text, text)
 

@@ -1,4 +1,4 @@
-"""`coco`: average precision and recall of what a detector finds in the pictures, as COCO defines them.
+"""`coco`: average precision and recall of a detector's detections in the pictures, as COCO defines them.
 
 Lin et al. 2014, and the code of pycocotools, which does the counting. The method's paper reports these numbers on
 COCO val2017 with YOLOv8 as the detector (its Table 1 and 2).
@@ -39,21 +39,21 @@ _TITLES = {"bbox": "box", "segm": "mask"}
 def _measures() -> dict[str, Measure]:
     found: dict[str, Measure] = {}
     for kind, title in _TITLES.items():
-        told = f"of {title}es" if kind == "bbox" else "of masks"
+        what = f"of {title}es" if kind == "bbox" else "of masks"
         found |= {
-            f"{kind}_ap": Measure(f"{title} AP", f"Average precision {told}, mean over IoU .50:.05:.95 and classes."),
-            f"{kind}_ap50": Measure(f"{title} AP50", f"Average precision {told} at IoU .50."),
-            f"{kind}_ap75": Measure(f"{title} AP75", f"Average precision {told} at IoU .75."),
-            f"{kind}_ar": Measure(f"{title} AR", f"Average recall {told} with at most {MOST} detections a picture."),
+            f"{kind}_ap": Measure(f"{title} AP", f"Average precision {what}, mean over IoU .50:.05:.95 and classes."),
+            f"{kind}_ap50": Measure(f"{title} AP50", f"Average precision {what} at IoU .50."),
+            f"{kind}_ap75": Measure(f"{title} AP75", f"Average precision {what} at IoU .75."),
+            f"{kind}_ar": Measure(f"{title} AR", f"Average recall {what} with at most {MOST} detections a picture."),
         }
     return found
 
 
 @register
 class CocoSuite(Suite):
-    """Box and mask AP and AR of an object detector's findings.
+    """Box and mask AP and AR of an object detector's detections.
 
-    What a detector of a fixed list of classes cannot name is left out of the truth, which the report tells. Crowd
+    What a detector of a fixed list of classes cannot name is left out of the truth, which the report states. Crowd
     regions of a COCO file are ignored regions, as they are in COCO.
     """
 
@@ -96,9 +96,9 @@ class CocoSuite(Suite):
                 else:
                     self._unplaced += 1
         if not known:
-            told = ", ".join(list(self._unknown)[:5])
+            unknown = ", ".join(list(self._unknown)[:5])
             raise SettingsError(
-                f"coco: no instance with a box or mask is of a class that the detector knows (scenes: {told}; "
+                f"coco: no instance with a box or mask is of a class that the detector knows (scenes: {unknown}; "
                 f"detector: {', '.join(list(labels)[:5])}, ...); choose a detector of these classes, or `pim`"
             )
         if path is not None:
@@ -106,31 +106,31 @@ class CocoSuite(Suite):
 
     def notes(self) -> Mapping[str, Any]:
         """Say what of the scenes does not count."""
-        told: dict[str, Any] = {}
+        notes: dict[str, Any] = {}
         if self._unknown:
-            told["instances of classes the detector does not know, not counted"] = self._unknown
+            notes["instances of classes the detector does not know, not counted"] = self._unknown
         if self._unplaced:
-            told["instances without box and mask, not counted"] = self._unplaced
-        return told
+            notes["instances without box and mask, not counted"] = self._unplaced
+        return notes
 
     def score(self, case: Case, image: Image.Image, models: Models) -> Row:
-        """Detect; keeps truth and findings in pixels of the scene's canvas."""
+        """Detect; keeps truth and detections in pixels of the scene's canvas."""
         scene, labels = case.example.scene, models.detector.labels
         size = (scene.height, scene.width)
         truth = []
         for index, instance in enumerate(scene.instances):
             label = label_of(case.example.category(index), labels)
             if label is not None and (instance.box is not None or instance.mask is not None):
-                truth.append({"label": label, **_place(instance, size)})
+                truth.append({"label": label, **_location(instance, size)})
         for category, region in self._crowds.get(case.example.image_id, ()):
             label = label_of(category, labels)
             if label is not None:
-                truth.append({"label": label, "crowd": True, **_place(region, size)})
+                truth.append({"label": label, "crowd": True, **_location(region, size)})
         found = sorted(models.detector(image, case.name), key=lambda one: -one.score)[:MOST]
         return {"size": list(size), "truth": truth, "found": [_found(one, size) for one in found]}
 
     def badness(self, row: Row) -> float:
-        """Share of the truth that no finding of its class overlaps by an IoU of .5."""
+        """Fraction of the truth that no detection of its class overlaps by an IoU of .5."""
         truth = [one for one in row["truth"] if not one.get("crowd")]
         missed = 0
         for one in truth:
@@ -139,7 +139,7 @@ class CocoSuite(Suite):
         return missed / max(len(truth), 1)
 
     def aggregate(self, scored: Sequence[Scored]) -> ScoreTable:
-        """Count as pycocotools does; masks where truth and findings have them."""
+        """Count as pycocotools does; masks where truth and detections have them."""
         scores: dict[str, Estimate] = {}
         by: dict[str, dict[str, Estimate]] = {name: {} for name in _SIZES}
         masks = any("counts" in one for item in scored for one in item.row["truth"] if not one.get("crowd")) and any(
@@ -208,11 +208,11 @@ def average_precision(
 
 
 def _resampled(counter: Any, cases: Sequence[int], resamples: int, seed: int) -> list[dict[str, float]]:
-    """Count again over cases drawn with replacement; matches within a picture do not depend on the others."""
-    clusters, place = np.unique(cases, return_inverse=True)
+    """Count again over cases sampled with replacement; matches within a picture do not depend on the others."""
+    clusters, owner = np.unique(cases, return_inverse=True)
     if len(clusters) < 2:
         return []
-    members = [np.flatnonzero(place == number) for number in range(len(clusters))]
+    members = [np.flatnonzero(owner == number) for number in range(len(clusters))]
     params, count = counter._paramsEval, len(cases)
     flat = np.empty(len(counter.evalImgs), object)
     flat[:] = counter.evalImgs
@@ -246,31 +246,31 @@ def _mean(values: npt.NDArray[np.float64]) -> float:
     return float(there.mean()) if there.size else float("nan")
 
 
-def _place(instance: Instance, size: tuple[int, int]) -> dict[str, Any]:
+def _location(instance: Instance, size: tuple[int, int]) -> dict[str, Any]:
     """The box (x, y, width, height in pixels) and the mask of an instance; a box is made of a mask if need be."""
     height, width = size
-    told: dict[str, Any] = {}
+    location: dict[str, Any] = {}
     if instance.mask is not None:
-        told = {"counts": instance.mask.counts, "area": float(instance.mask.area)}
+        location = {"counts": instance.mask.counts, "area": float(instance.mask.area)}
     if instance.box is not None:
         x0, y0, x1, y1 = instance.box.xyxy
-        told["box"] = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]
+        location["box"] = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]
     elif instance.mask is not None:
         rows, columns = (np.flatnonzero(instance.mask.array.any(axis)) for axis in (1, 0))
-        told["box"] = [float(v) for v in (columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1)]
-    told.setdefault("area", told["box"][2] * told["box"][3])
-    return told
+        location["box"] = [float(v) for v in (columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1)]
+    location.setdefault("area", location["box"][2] * location["box"][3])
+    return location
 
 
 def _found(one: Detection, size: tuple[int, int]) -> dict[str, Any]:
     height, width = size
     x0, y0, x1, y1 = (float(v) for v in one.box)
     box = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]
-    told: dict[str, Any] = {"label": one.label, "score": float(one.score), "box": box}
+    detection: dict[str, Any] = {"label": one.label, "score": float(one.score), "box": box}
     if one.mask is not None:
         mask = resized(one.mask.astype(np.uint8), size) > 0
-        told |= {"counts": rle_encode(mask), "area": float(mask.sum())}
-    return told
+        detection |= {"counts": rle_encode(mask), "area": float(mask.sum())}
+    return detection
 
 
 def _has(one: Mapping[str, Any], kind: str) -> bool:

@@ -24,13 +24,13 @@ DETECTOR = "tue-mps/coco_instance_eomt_large_640"
 """The default: boxes and masks of COCO's 80 classes (EoMT, 0.3 B parameters; MIT licence)."""
 
 MASKED = ("eomt", "eomt_dinov3", "mask2former", "maskformer")
-"""Kinds of models that give masks: of each of some queries a class and a mask."""
+"""Model types that give masks: a class and a mask for each query."""
 
 MOST = 100
-"""Findings of a picture that are kept, the surest ones."""
+"""Detections of a picture that are kept, the surest ones."""
 
 LOWEST = 0.001
-"""Confidence from which a finding is kept; average precision ranks even unsure ones."""
+"""Confidence from which a detection is kept; average precision ranks even unsure ones."""
 
 
 class TransformersDetector:
@@ -73,7 +73,7 @@ class TransformersDetector:
 
     @torch.inference_mode()
     def __call__(self, image: Image.Image, name: str) -> list[Detection]:  # noqa: ARG002
-        """Return what is found."""
+        """Return the detections."""
         inputs = self._processor(images=image, return_tensors="pt").to(self._device)
         answer = self._model(**inputs)
         size = [(image.height, image.width)]
@@ -98,8 +98,8 @@ class TransformersDetector:
         surest = chances.flatten().topk(min(MOST, chances.numel()))
         masks = self._mask_logits(answer, inputs, size).cpu()
         detections = []
-        for chance, place in zip(surest.values.tolist(), surest.indices.tolist(), strict=True):
-            query, label = divmod(place, chances.shape[1])
+        for chance, flat in zip(surest.values.tolist(), surest.indices.tolist(), strict=True):
+            query, label = divmod(flat, chances.shape[1])
             mask: Bools = (masks[query] > 0).numpy()
             box = mask_box(mask)
             if box is not None and label in self._labels:

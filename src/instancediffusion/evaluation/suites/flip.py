@@ -1,10 +1,10 @@
-"""`flip`: every overlapping pair of the scenes, asked for in both depth orders: who is in front, asked or not?
+"""`flip`: every overlapping pair of the scenes, asked for in both depth orders: which one is in front?
 
 A pair is two instances whose given extents overlap (`orders.overlapping_pairs`). It makes two requests, the scene with
-either of the two in front (`scene.ordered`); prompt, places and all other layers are the same. What looks at the
-pictures is given what is to be where, and nothing of the order: a detector finds the instances by name and place, a
-segmenter outlines them, and who is in front is read from whose pixels the overlap shows. Pictures of the drawn world
-may be looked at by its trained judge instead.
+either of the two in front (`scene.ordered`); prompt, locations and all other layers are the same. The
+evaluator is given what is to be where, and nothing of the order: a detector finds the instances by name and location,
+a segmenter outlines them, and which one is in front is read from whose pixels the overlap shows. Pictures of the drawn
+world may be evaluated by its trained judge instead.
 
 Requests are counted by the scene's instances, from 0. Of instances 0 and 2 of the scene `street`, the picture with 0 in
 front is `street_0-over-2.png`, that with 2 in front `street_2-over-0.png`; further samples end in `_0`, `_1`, ....
@@ -85,16 +85,17 @@ class FlipSuite(Suite):
             upwards=False,
         ),
         "flipped": Measure(
-            "flip rate", "When the order asked for is exchanged, the one that is seen in front is exchanged, too."
+            "flip rate", "When the order asked for is exchanged, the one that is detected in front is exchanged, too."
         ),
         "favoured": Measure(
             "prior bias",
-            "How much one order of a pair is favoured whatever is asked: share of its pictures with the more frequent "
-            "one in front, less a half; 0 is none, .5 always the same. A picture that does not decide is half of each.",
+            "How much one order of a pair is favoured whatever is asked: fraction of its pictures with the more "
+            "frequent one in front, less a half; 0 is none, .5 always the same. A picture that does not decide is half "
+            "of each.",
             upwards=False,
         ),
         "prior": Measure(
-            "prior bias to the first", "Share of pictures with the first of a pair in front, less a half; 0 is none."
+            "prior bias to the first", "Fraction of pictures with the first of a pair in front, less a half; 0 is none."
         ),
         "prior_lower": Measure("prior bias to the lower", "The same of the one that stands lower."),
         "prior_larger": Measure("prior bias to the larger", "The same of the one with the larger box."),
@@ -106,7 +107,7 @@ class FlipSuite(Suite):
         "undecided": Measure("undecided", "One of the two is not found, or neither leads by .1.", upwards=False),
         "blend": Measure(
             "blend index",
-            "Share of the overlap that does not show the one in front. Of pairs told by boxes, detectors know "
+            "Fraction of the overlap that does not show the one in front. Of pairs given by boxes, detectors know "
             "the overlap of the boxes alone, part of which shows neither even if all is well.",
             upwards=False,
         ),
@@ -117,7 +118,7 @@ class FlipSuite(Suite):
         "exchanged_visible_iou": Measure(
             "control: visible-mask IoU, labels exchanged", "The same against the other order.", upwards=False
         ),
-        "missed": Measure("missed", "Share of the pair that is not found.", upwards=False),
+        "missed": Measure("missed", "Fraction of the pair that is not found.", upwards=False),
     }
 
     def __init__(self) -> None:
@@ -142,14 +143,15 @@ class FlipSuite(Suite):
                 found += [_request(case, pair, front, seed) for front in (0, 1)]
         self._facts = {"scenes": len(cases), "scenes with a pair": scenes, "pairs": len(found) // 2, **left_out}
         if not found:
-            told = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
+            reasons = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
             raise SettingsError(
-                "flip: no two instances with boxes or masks overlap in these scenes" + (f" ({told})" if told else "")
+                "flip: no two instances with boxes or masks overlap in these scenes"
+                + (f" ({reasons})" if reasons else "")
             )
         return found
 
     def score(self, case: Case, image: Image.Image, models: Models) -> Row:
-        """See who of the pair is in front; what looks is not given the order."""
+        """Evaluate which of the pair is in front; the evaluator is not given the order."""
         assert isinstance(case, Request), "the cases of this suite are its requests"
         scene, (first, second) = case.example.scene, case.pair
         truth = truth_of_scene(without_order(scene), classes_of(models.judge) if models.has("judge") else ())
@@ -224,7 +226,7 @@ def _request(case: Case, pair: tuple[int, int], front: int, seed: int | None) ->
     return Request(
         replace(example, scene=ordered(example.scene, near, far), image=example.image if shows else None),
         f"{case.name}_{near}-over-{far}",
-        _told_by(example.scene.instances[near].mask is not None, example.scene.instances[far].mask is not None),
+        _given_by(example.scene.instances[near].mask is not None, example.scene.instances[far].mask is not None),
         seed,
         case.name if shows else "",
         case.name,
@@ -234,12 +236,12 @@ def _request(case: Case, pair: tuple[int, int], front: int, seed: int | None) ->
     )
 
 
-def _told_by(*masks: bool) -> str:
+def _given_by(*masks: bool) -> str:
     return "masks" if all(masks) else "box and mask" if any(masks) else "boxes"
 
 
 def _look(case: Request, truth: Truth, image: Image.Image, models: Models) -> tuple[Seen, Sequence[int | None]]:
-    """Return what is seen, and of each of the scene's instances the number it is seen as, or None."""
+    """Return the detections, and for each of the scene's instances the index of its detection, or None."""
     if models.has("judge"):
         (seen,) = models.judge.look([image])
         return seen, match(seen, truth).pairs
@@ -261,12 +263,12 @@ def _overlap(case: Request, seen: Seen, owners: Sequence[int | None]) -> Overlap
 
 
 def _whole(case: Request, seen: Seen, owners: Sequence[int | None], which: int) -> Bools:
-    """All of one of a pair, hidden parts too: as its mask tells, as the judge guesses, or as its box tells."""
-    told, owner = case.example.scene.instances[case.pair[which]], owners[case.pair[which]]
-    if told.mask is None and seen.wholes is not None and owner is not None:
-        guessed: Bools = seen.wholes[owner] | seen.mask(owner)
-        return guessed
-    extent = told_extent(told, _size(seen))
+    """All of one of a pair, hidden parts too: as given by its mask, as the judge predicts, or as given by its box."""
+    given, owner = case.example.scene.instances[case.pair[which]], owners[case.pair[which]]
+    if given.mask is None and seen.wholes is not None and owner is not None:
+        predicted: Bools = seen.wholes[owner] | seen.mask(owner)
+        return predicted
+    extent = told_extent(given, _size(seen))
     assert extent is not None, "pairs have extents"
     return extent
 

@@ -1,12 +1,12 @@
-"""`coco-mig`: instances of a told colour in a told box, as MIGC scores them (Zhou et al., CVPR 2024), and repaired.
+"""`coco-mig`: instances of a given colour in a given box, as MIGC scores them (Zhou et al., CVPR 2024), and repaired.
 
 The benchmark's files are for non-commercial use and are not part of this package: the user's own
 `mig_bench_anno.yaml` (prompt -> phrases with boxes, coco_id) or `sample_prompt_color_split.json` is read. Pictures are
 named as its script expects: what stands behind the last underscore is the coco_id.
 
 An instance succeeds if the detection of its class that fits its box best has an IoU of at least .5, and at least a
-fifth of what the segmenter outlines in the *told* box has the told colour, by ranges of hue, saturation and value. The
-published script lets one detection serve any number of instances; repaired, each serves one.
+fifth of what the segmenter outlines in the *given* box has the given colour, by ranges of hue, saturation and value.
+The published script lets one detection serve any number of instances; repaired, each serves one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ THRESHOLD, SAME = 0.25, 0.8
 """Confidence from which a detection counts, and IoU with a surer one beyond which it does not."""
 
 FITS, COLOURED = 0.5, 0.2
-"""IoU of box and detection, and share of the outlined pixels in the told colour, that make a success."""
+"""IoU of box and detection, and fraction of the outlined pixels in the given colour, that make a success."""
 
 Range = tuple[tuple[int, int, int], tuple[int, int, int]]
 RANGES: Mapping[str, Sequence[Range]] = {
@@ -58,7 +58,7 @@ class MigSuite(Suite):
     """COCO-MIG."""
 
     name = "coco-mig"
-    title = "COCO-MIG: colour and place of instances"
+    title = "COCO-MIG: colour and location of instances"
     needs = ("phrases", "segmenter")
     reads = "the benchmark's mig_bench_anno.yaml or sample_prompt_color_split.json"
     measures: ClassVar[Mapping[str, Measure]] = {
@@ -99,23 +99,23 @@ class MigSuite(Suite):
         return path.stem.rpartition("_")[2]
 
     def score(self, case: Case, image: Image.Image, models: Models) -> Row:
-        """Detect class by class, outline what the told boxes hold, and look at its colour."""
-        told = [_split(one.caption) for one in case.example.scene.instances]
+        """Detect class by class, outline what the given boxes hold, and measure its colour."""
+        given = [_split(one.caption) for one in case.example.scene.instances]
         boxes = np.array([one.box.xyxy for one in case.example.scene.instances if one.box is not None])
         ious: dict[str, Floats] = {}
-        for category in dict.fromkeys(category for _, category in told):
+        for category in dict.fromkeys(category for _, category in given):
             found = _detections(*models.phrases(image, [category]))
             ious[category] = box_iou(boxes, found) if len(found) else np.zeros((len(boxes), 0))
         masks = models.segmenter(image, boxes) > 0
         hsv = to_hsv(np.asarray(image))
-        colours = [_share(masks[n], hsv, colour) >= COLOURED for n, (colour, _) in enumerate(told)]
-        placed = [False] * len(told)
+        colours = [_fraction(masks[n], hsv, colour) >= COLOURED for n, (colour, _) in enumerate(given)]
+        placed = [False] * len(given)
         for category, overlap in ious.items():
-            members = [n for n, (_, name) in enumerate(told) if name == category]
+            members = [n for n, (_, name) in enumerate(given) if name == category]
             gain = np.where(overlap[members] >= FITS, overlap[members], 0.0)
             for row, column in assign(gain) if gain.size else []:
                 placed[members[row]] = bool(gain[row, column] > 0)
-        best = [float(ious[category][n].max(initial=0.0)) for n, (_, category) in enumerate(told)]
+        best = [float(ious[category][n].max(initial=0.0)) for n, (_, category) in enumerate(given)]
         return {"iou": best, "coloured": [bool(one) for one in colours], "placed": placed}
 
     def aggregate(self, scored: Sequence[Scored]) -> ScoreTable:
@@ -125,7 +125,7 @@ class MigSuite(Suite):
         return ScoreTable(len(scored), self._scores(scored), {"instances": by} if len(levels) > 1 else {})
 
     def badness(self, row: Row) -> float:
-        """Share of instances without success."""
+        """Fraction of instances without success."""
         good = [placed and coloured for placed, coloured in zip(row["placed"], row["coloured"], strict=True)]
         return 1.0 - float(np.mean(good))
 
@@ -165,7 +165,7 @@ def to_hsv(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.stack([hue, saturation, value], -1).astype(np.uint8)
 
 
-def _share(mask: Bools, hsv: npt.NDArray[np.uint8], colour: str) -> float:
+def _fraction(mask: Bools, hsv: npt.NDArray[np.uint8], colour: str) -> float:
     inside = hsv[mask]
     if not len(inside):
         return 0.0
@@ -214,17 +214,19 @@ def _entries(path: Path) -> list[tuple[str, str, list[tuple[str, Any]]]]:
             pairs = [(str(one.get("label")), one.get("bbox")) for one in listed if isinstance(one, Mapping)]
             found.append((str(key), str(entry.get("caption", key)), pairs))
         else:
-            places = {phrase: boxes for phrase, boxes in entry.items() if phrase != "coco_id"}
+            locations = {phrase: boxes for phrase, boxes in entry.items() if phrase != "coco_id"}
             pairs = [
-                (str(p), box) for p, boxes in places.items() for box in (boxes if isinstance(boxes, list) else [boxes])
+                (str(p), box)
+                for p, boxes in locations.items()
+                for box in (boxes if isinstance(boxes, list) else [boxes])
             ]
             found.append((str(entry.get("coco_id", key)), str(key), pairs))
     return found
 
 
-def _case(path: Path, name: str, prompt: str, places: Sequence[tuple[str, Any]]) -> Case:
+def _case(path: Path, name: str, prompt: str, locations: Sequence[tuple[str, Any]]) -> Case:
     instances = []
-    for phrase, box in places:
+    for phrase, box in locations:
         colour, category = _split(phrase)
         if colour not in RANGES or not category:
             raise SettingsError(f"{path}: {name}: {phrase!r} is no colour and class ({', '.join(RANGES)})")

@@ -21,13 +21,13 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """One object that a detector found.
+    """One detection.
 
     Attributes:
         label: its class, in the detector's words.
         box: (4,) x0 y0 x1 y1, fractions of the picture.
         score: confidence, 0..1.
-        mask: (H, W) bool of what is seen of it, of any resolution; None if the detector gives none.
+        mask: (H, W) bool of its visible part, of any resolution; None if the detector gives none.
     """
 
     label: str
@@ -44,14 +44,14 @@ class ObjectDetector(Protocol):
         """The classes it knows."""
 
     def __call__(self, image: Image.Image, name: str) -> list[Detection]:
-        """Return what is found in a picture; `name` is that of its file, without suffix."""
+        """Return the detections of a picture; `name` is that of its file, without suffix."""
 
     def describe(self) -> Mapping[str, Any]:
         """Return JSON-like facts."""
 
 
 class PhraseDetector(Protocol):
-    """Finds objects by what they are called."""
+    """Finds objects by name."""
 
     def __call__(self, image: Image.Image, phrases: Sequence[str]) -> tuple[Floats, Floats]:
         """Return candidates: boxes (Q, 4), x0 y0 x1 y1 fractions, and how well each fits each phrase, (Q, P) 0..1."""
@@ -81,7 +81,7 @@ class PictureText(Protocol):
 
 
 class FeatureNetwork(Protocol):
-    """Describes a picture by numbers."""
+    """Computes the features of a picture."""
 
     def __call__(self, image: Image.Image) -> Floats:
         """Return (D,)."""
@@ -102,7 +102,7 @@ class DepthNetwork(Protocol):
 
 @dataclass
 class Models:
-    """What suites look with.
+    """The models of a suite.
 
     Attributes:
         opened: by role; a role is the name of a property below.
@@ -149,7 +149,7 @@ class Models:
 
     @property
     def features(self) -> FeatureNetwork:
-        """Describes pictures by numbers."""
+        """Computes the features of pictures."""
         found: FeatureNetwork = self._get("features")
         return found
 
@@ -161,7 +161,7 @@ class Models:
 
     @property
     def judge(self) -> PictureJudge:
-        """Says what pictures of the drawn world show."""
+        """Detects the objects in pictures of the drawn world."""
         found: PictureJudge = self._get("judge")
         return found
 

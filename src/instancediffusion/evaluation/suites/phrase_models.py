@@ -29,10 +29,10 @@ from .models import Floats, model_kind, network, opened
 DETECTOR, SEGMENTER = "google/owlv2-base-patch16-ensemble", "facebook/sam-vit-base"
 
 THRESHOLDS = {"owlv2": 0.2, "owlvit": 0.1, "grounding-dino": 0.25}
-"""Kinds of detectors, with the confidence from which their detections count."""
+"""Types of detectors, with the confidence from which their detections count."""
 
 SEGMENTERS = ("sam",)
-"""Kinds of segmenters."""
+"""Types of segmenters."""
 
 
 def kind_among(role: str, name: str, allowed: Sequence[str]) -> str:
@@ -110,15 +110,15 @@ class PhraseNetwork:
             return_offsets_mapping=True,
             return_tensors="pt",
         )
-        places, spans, start = words.pop("offset_mapping")[0].tolist(), [], 0
+        offsets, spans, start = words.pop("offset_mapping")[0].tolist(), [], 0
         for phrase in plain:
             end = start + len(phrase)
-            spans.append([n for n, (low, high) in enumerate(places) if start <= low < high <= end])
+            spans.append([n for n, (low, high) in enumerate(offsets) if start <= low < high <= end])
             start = end + 2
         return dict(words), spans
 
     def _corners(self, boxes: Tensor, image: Image.Image) -> Floats:
-        """Turn boxes (Q, 4), middle and size in shares of the network's input, into corners in shares of the image."""
+        """Turn boxes (Q, 4), middle and size as fractions of the network's input, into corners of the image."""
         middle, half = boxes[:, :2], boxes[:, 2:] / 2
         corners: Floats = torch.cat([middle - half, middle + half], 1).numpy()
         if self.kind == "owlv2":  # pictures are made square by a margin on the right or below

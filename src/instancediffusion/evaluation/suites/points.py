@@ -9,8 +9,9 @@ script pairs the masks that the annotations hold with detected ones and
   model was given;
 - averages over the instances of a picture, then over pictures.
 
-The repaired measure asks what was given: does the given point, and which share of the told stroke, lie on a detected
-instance of the told class? One detection serves one instance; what nothing serves counts 0; all instances weigh alike.
+The repaired metric asks what was given: does the given point, and which fraction of the given stroke, lie on a detected
+instance of the given class? One detection serves one instance; one without a detection counts 0; all instances have
+the same weight.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from .models import Bools, Detection, Models
 from .suite import Case, Measure, NotScoredError, Published, Row, Scored, Suite, Values, known, register
 
 SURE = 0.25
-"""Confidence from which a detection counts in the repaired measures."""
+"""Confidence from which a detection counts in the repaired metrics."""
 
 STROKE_PIXELS = 20
-"""Pixels that the published script draws of a mask."""
+"""Pixels that the published script samples of a mask."""
 
 
 @register
@@ -50,9 +51,9 @@ class PointsSuite(Suite):
     needs = ("detector",)
     measures: ClassVar[Mapping[str, Measure]] = {
         "point": Measure(
-            "point in mask", f"The told point lies on a detection of its class (confidence from {SURE}); 0 if on none."
+            "point in mask", f"The given point lies on a detection of its class (confidence from {SURE}); 0 if on none."
         ),
-        "stroke": Measure("stroke in mask", "Share of the told stroke that lies on a detection of its class."),
+        "stroke": Measure("stroke in mask", "Fraction of the given stroke that lies on a detection of its class."),
         "published_point": Measure(
             "PiM, as published",
             "The middle of the annotated mask lies in the mask it is paired with, whatever that is; no misses.",
@@ -60,7 +61,8 @@ class PointsSuite(Suite):
         ),
         "published_stroke": Measure(
             "scribble PiM, as published",
-            f"Share of {STROKE_PIXELS} random pixels of the annotated mask in the mask it is paired with; no misses.",
+            f"Fraction of {STROKE_PIXELS} random pixels of the annotated mask in the mask it is paired with; "
+            "no misses.",
             published=True,
         ),
     }
@@ -101,7 +103,7 @@ class PointsSuite(Suite):
         return ScoreTable(len(scored), known(scores))
 
     def badness(self, row: Row) -> float:
-        """Share of points and strokes outside."""
+        """Fraction of points and strokes outside."""
         values = [*row["point"], *row["stroke"]]
         return 1.0 - float(np.mean(values)) if values else 0.0
 
@@ -112,12 +114,12 @@ def _scorable(one: Instance) -> bool:
 
 def _repaired(case: Case, found: Sequence[Detection], labels: Sequence[str]) -> dict[str, list[float]]:
     scene, row = case.example.scene, {"point": list[float](), "stroke": list[float]()}
-    told = [label_of(case.example.category(index), labels) for index in range(len(scene.instances))]
+    wanted = [label_of(case.example.category(index), labels) for index in range(len(scene.instances))]
     for name in row:
         chosen = [
-            (one, told[index])
+            (one, wanted[index])
             for index, one in enumerate(scene.instances)
-            if told[index] is not None and (one.point if name == "point" else one.scribble) is not None
+            if wanted[index] is not None and (one.point if name == "point" else one.scribble) is not None
         ]
         sure = [one for one in found if one.score >= SURE and one.mask is not None]
         gain = [[_inside(one, d, name) if d.label == label else 0.0 for d in sure] for one, label in chosen]
@@ -142,7 +144,7 @@ def _published(case: Case, found: Sequence[Detection]) -> dict[str, list[float]]
     masks: list[Bools] = [resized(one.mask.astype(np.uint8), size) > 0 for one in found if one.mask is not None]
     free = set(range(len(masks)))
     row: dict[str, list[float]] = {"published_point": [], "published_stroke": []}
-    # The script draws without a seed; here the pixels hang on the name of the case.
+    # The script samples without a seed; here the pixels depend on the name of the case.
     rng = np.random.Generator(np.random.PCG64([11, len(scene.instances), *case.name.encode()[-16:]]))
     for one in scene.instances:
         if one.mask is None or not free:

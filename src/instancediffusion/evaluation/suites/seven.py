@@ -1,16 +1,16 @@
 """`7bench`: do objects lie in their boxes? 7Bench (Izzo et al. 2025), as published and repaired.
 
 224 prompts with boxes in seven scenarios; the file is part of this package (MIT licence). Its script asks OWLv2 for the
-names of a scene's objects and keeps of each name the detection that fits the told box best. The layout score of a
-picture is the area under the share of objects whose IoU is at least k, for k = 0, .1, ... 1. Thereby
+names of a scene's objects and keeps of each name the detection that fits the given box best. The layout score of a
+picture is the area under the fraction of objects whose IoU is at least k, for k = 0, .1, ... 1. Thereby
 
 - an object that is not detected has an IoU of 0, which is "at least 0": it adds .05, unless nothing at all is detected;
 - of many detections the one that flatters counts, however unsure (the paper says the surest one);
 - objects are kept by their names: of two of one name one is forgotten.
 
 Repaired: the surest detections of a name, as many as it has objects, are paired with them for the largest sum of IoU;
-what is not detected has an IoU of 0. The area under the share of objects is then the mean IoU itself. The text score of
-7Bench asks a language model's questions of a vision-language model (TIFA) and is not computed here.
+what is not detected has an IoU of 0. The area under the fraction of objects is then the mean IoU itself. The text score
+of 7Bench asks a language model's questions of a vision-language model (TIFA) and is not computed here.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ class SevenBenchSuite(Suite):
     defaults: ClassVar[Mapping[str, str]] = {"phrases": "google/owlv2-base-patch16-ensemble"}
     reads = "nothing, or a CSV file with the columns id, prompt, obj1, bbox1, ... and perhaps category"
     measures: ClassVar[Mapping[str, Measure]] = {
-        "miou": Measure("mean IoU", "Of told boxes and the surest detections of their names; 0 if not detected."),
-        "accuracy": Measure("accuracy", "Share of objects whose IoU, so found, is at least .5."),
+        "miou": Measure("mean IoU", "Of given boxes and the surest detections of their names; 0 if not detected."),
+        "accuracy": Measure("accuracy", "Fraction of objects whose IoU, so found, is at least .5."),
         "published_layout": Measure(
             "layout score, as published",
-            "Area under the share of objects with IoU of at least k, by the best detection of a name; over pictures.",
+            "Area under the fraction of objects with IoU of at least k, by the best detection of a name; mean over "
+            "pictures.",
             published=True,
         ),
     }
@@ -88,7 +89,7 @@ class SevenBenchSuite(Suite):
         """Detect the scene's names."""
         instances = case.example.scene.instances
         names = [one.caption for one in instances]
-        told = np.array([one.box.xyxy for one in instances if one.box is not None]) * SIDE_PX
+        given = np.array([one.box.xyxy for one in instances if one.box is not None]) * SIDE_PX
         phrases = list(dict.fromkeys(names))
         boxes, scores = models.phrases(image, phrases)
         best, sure = (scores.argmax(1), scores.max(1)) if len(scores) else (np.zeros(0, int), np.zeros(0))
@@ -103,9 +104,9 @@ class SevenBenchSuite(Suite):
             members = [index for index, name in enumerate(names) if name == phrase]
             # The script counts pixels, ends included, and keeps the last object of a name.
             published.append(
-                float(box_iou(told[members[-1]], _pixels(boxes[chosen])).max(initial=0.0)) if chosen else 0.0
+                float(box_iou(given[members[-1]], _pixels(boxes[chosen])).max(initial=0.0)) if chosen else 0.0
             )
-            gain = box_iou(told[members], boxes[chosen[: len(members)]])
+            gain = box_iou(given[members], boxes[chosen[: len(members)]])
             for row, column in assign(gain) if chosen else []:
                 ious[members[row]] = float(gain[row, column])
         return {"iou": ious, "published": published, "detected": bool(any(found.values()))}
@@ -127,8 +128,8 @@ class SevenBenchSuite(Suite):
                 values["miou"].add(iou, number, item.case)
                 values["accuracy"].add(iou >= 0.5, number, item.case)
             ious = np.array([round(iou, 6) for iou in item.row["published"]])
-            shares = (ious[:, None] >= STEPS).mean(0)
-            area = float(np.sum((shares[1:] + shares[:-1]) / 2 * np.diff(STEPS))) if item.row["detected"] else 0.0
+            fractions = (ious[:, None] >= STEPS).mean(0)
+            area = float(np.sum((fractions[1:] + fractions[:-1]) / 2 * np.diff(STEPS))) if item.row["detected"] else 0.0
             values["published_layout"].add(area, number, item.case)
         return known({name: one.micro(rate=name == "accuracy") for name, one in values.items()})
 

@@ -1,11 +1,11 @@
 """`t2i-spatial`: are two objects as the prompt has them? T2I-CompBench (Huang et al. 2023), and repaired.
 
-A prompt such as "a dog on the left of a car" (2D) or "a mouse behind a key" (3D) is all that is told; its two scores
+A prompt such as "a dog on the left of a car" (2D) or "a mouse behind a key" (3D) is all that is given; its two scores
 are a half for being there (the mean confidence of the two objects, halved) and a half for their position. The published
-scripts find objects with UniDet, from a list of classes; here a detector is told the two names, so that numbers compare
-with each other and not with published ones. What the scripts get wrong, and what the repaired scores do:
+scripts find objects with UniDet, from a list of classes; here a detector is given the two names, so that numbers
+compare with each other and not with published ones. What the scripts get wrong, and what the repaired scores do:
 
-- 3D: the depth map (H, W) is read at [x, y] instead of [y, x]: depths are those of transposed places;
+- 3D: the depth map (H, W) is read at [x, y] instead of [y, x]: depths are those of transposed locations;
 - "near", "next to", "on side of": one of the two distances below 150 of 512 pixels is enough, so that objects at the
   two ends of a row are near; repaired, both are;
 - "on top of" is looked for and never scored; repaired, it is "on the top of".
@@ -36,7 +36,7 @@ THRESHOLD = 0.1
 """Confidence from which a detection counts."""
 
 APART, DISTANCE_PX, COVERED = 0.1, 150.0, 0.5
-"""IoU up to which objects stand apart; pixels of 512 up to which they are near; IoU from which one covers the other."""
+"""IoU up to which objects are not overlapping; pixels of 512 up to which they are near; IoU that counts as covered."""
 
 NEAR = ("on side of", "next to", "near")
 SIDES: Mapping[str, tuple[int, int]] = {
@@ -67,9 +67,9 @@ class SpatialSuite(Suite):
     measures: ClassVar[Mapping[str, Measure]] = {
         "flat": Measure("2D", "Half for both being there, half for their side or nearness; 0 if below a half in all."),
         "published_flat": Measure("2D, as published", "The same with the script's rules of position.", published=True),
-        "deep": Measure("3D", "Half for both being there, half for who is nearer where their boxes overlap."),
+        "deep": Measure("3D", "Half for both being there, half for which is nearer where their boxes overlap."),
         "published_deep": Measure(
-            "3D, as published", "The same with the depth read at transposed places.", published=True
+            "3D, as published", "The same with the depth read at transposed locations.", published=True
         ),
     }
 
@@ -115,17 +115,17 @@ class SpatialSuite(Suite):
             raise SettingsError(f"t2i-spatial: no prompt states a relation of two objects ({relations})")
 
     def score(self, case: Case, image: Image.Image, models: Models) -> Row:
-        """Find the two objects, and see how they lie."""
+        """Detect the two objects, and score how they lie."""
         stated = relation_of(case.example.scene.prompt)
         if stated is None:
             raise NotScoredError("the prompt states no relation of two objects")
         first, relation, second = stated
         boxes, scores = models.phrases(image, [first, second])
         boxes = np.clip(np.asarray(boxes, np.float64).reshape(-1, 4), 0, 1)
-        places = [_surest(boxes, scores, index) for index in range(2)]
-        there = [sure for _, sure in places]
+        detections = [_surest(boxes, scores, index) for index in range(2)]
+        there = [sure for _, sure in detections]
         row: Row = {"deep": relation in DEPTHS, "confidence": there, "position": 0.0, "published_position": 0.0}
-        (one, _), (other, _) = places
+        (one, _), (other, _) = detections
         if one is not None and other is not None:
             if relation in DEPTHS:
                 depth = models.depth(image)
@@ -177,7 +177,7 @@ def flat_position(relation: str, first: Floats, second: Floats, *, published: bo
 
 
 def deep_position(relation: str, first: Floats, second: Floats, depth: Floats) -> float:
-    """Score who of two boxes (4,), in pixels, is nearer in a map of nearness (H, W), 0..1; 0 if they do not overlap.
+    """Score which of two boxes (4,), in pixels, is nearer in a map of nearness (H, W), 0..1; 0 if they do not overlap.
 
     The published script reads the map transposed: hand it in so for its number.
     """

@@ -30,10 +30,10 @@ class NotScoredError(InstanceDiffusionError):
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of a suite.
+    """One metric of a suite.
 
     Attributes:
-        title: for people.
+        title: for the report.
         definition: in a sentence.
         upwards: whether more is better.
         published: whether it is computed as the published code does, with its faults.
@@ -87,8 +87,8 @@ class Published:
 
     Attributes:
         model: what made the pictures.
-        source: where it is printed, and by which judge.
-        values: measure -> value.
+        source: where it is printed, and by which evaluator.
+        values: metric -> value.
     """
 
     model: str
@@ -158,7 +158,7 @@ class Suite(ABC):
 
     @abstractmethod
     def score(self, case: Case, image: Image.Image, models: Models) -> Row:
-        """Look at one picture (RGB) of a case.
+        """Score one picture (RGB) of a case.
 
         Raises:
             NotScoredError: it has no number.
@@ -204,7 +204,7 @@ def suite_of(name: str) -> Suite:
 
 @dataclass
 class Values:
-    """Numbers of instances, told apart by the picture and by the case they are of."""
+    """Numbers of instances, each with the picture and the case that it is of."""
 
     numbers: list[float] = field(default_factory=list)
     pictures: list[int] = field(default_factory=list)
@@ -225,12 +225,12 @@ class Values:
         """Return the mean over pictures of each picture's mean, as the published code averages."""
         if not self.numbers:
             return None
-        pictures, place = np.unique(self.pictures, return_inverse=True)
-        means = np.bincount(place, self.numbers) / np.bincount(place)
+        pictures, owner = np.unique(self.pictures, return_inverse=True)
+        means = np.bincount(owner, self.numbers) / np.bincount(owner)
         case = {picture: number for picture, number in zip(self.pictures, self.cases, strict=True)}
         return estimate(means, [case[picture] for picture in pictures.tolist()])
 
 
 def known(values: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
-    """Leave out measures that nothing has a say in."""
+    """Leave out metrics that have no value."""
     return {name: value for name, value in values.items() if value is not None}

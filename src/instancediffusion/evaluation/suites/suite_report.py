@@ -1,4 +1,4 @@
-"""The report of suites: `EvaluationReport` as data, Markdown and one HTML page for people."""
+"""The report of suites: `EvaluationReport` as data, Markdown and one HTML page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SuiteResult:
     Attributes:
         suite: the suite.
         made: the scores of the pictures.
-        real: those of real pictures of the same scenes by the same judge, or None.
+        real: those of real pictures of the same scenes by the same evaluator, or None.
         facts: models, files, counts; JSON-like.
         failures: pictures that have no score.
         shown: pictures for the page, with captions.
@@ -54,9 +54,9 @@ class SuiteResult:
 def to_report(results: Sequence[SuiteResult], facts: Mapping[str, Any]) -> EvaluationReport:
     """Return the numbers as data: a group for each suite, real pictures as its `composites`."""
     groups = tuple(GroupReport(one.suite.name, one.made, one.real) for one in results)
-    told = {one.suite.name: {**one.facts, **_record(one)} for one in results}
+    suites = {one.suite.name: {**one.facts, **_record(one)} for one in results}
     judges = {one.suite.name: one.facts.get("models", {}) for one in results}
-    return EvaluationReport(groups, {**facts, "suites": told}, judges)
+    return EvaluationReport(groups, {**facts, "suites": suites}, judges)
 
 
 def to_markdown(results: Sequence[SuiteResult], facts: Mapping[str, Any]) -> str:
@@ -145,8 +145,8 @@ def _scores_html(one: SuiteResult) -> str:
         f"<tr><th>{escape(measure.title)}</th><td>{escape(measure.definition)}</td></tr>"
         for _, measure in _used(one.suite, one.made)
     )
-    told = f"<details><summary>What is measured</summary><table>{definitions}</table></details>"
-    return _html_table(head, rows) + told
+    measured = f"<details><summary>What is measured</summary><table>{definitions}</table></details>"
+    return _html_table(head, rows) + measured
 
 
 def _html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

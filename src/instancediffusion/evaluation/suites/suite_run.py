@@ -95,11 +95,11 @@ def run_suite(
         suite: how.
         cases: the scenes.
         images: the folder (see `find_pictures` for the names), or the pictures of each case.
-        models: what the suite looks with.
+        models: of the suite.
         scenes: the file the cases are from.
         real: a folder of real pictures of the same names; None takes those that the data set has, if any.
-        beside: what the real pictures are looked at with; None takes `models`.
-        counter: of some work and its units makes what is told how many are done.
+        beside: models for the real pictures; None takes `models`.
+        counter: takes the name and the total of some work, and returns a callback for the number of units done.
         rows: a file to write a line of JSON for each scored picture into.
 
     Raises:
@@ -117,8 +117,8 @@ def run_suite(
         if len(worst) > SHOWN:
             heapq.heappop(worst)
     if not scored:
-        told = f"; the first: {failures[0].path}: {failures[0].reason}" if failures else ""
-        raise SettingsError(f"suite {suite.name}: none of {len(failures)} pictures could be scored{told}")
+        first = f"; the first: {failures[0].path}: {failures[0].reason}" if failures else ""
+        raise SettingsError(f"suite {suite.name}: none of {len(failures)} pictures could be scored{first}")
     there = {item.case for item in scored}
     others = _real(suite, cases, there, beside or models, real, counter)
     made, bound = suite.compare(scored, others)
@@ -128,8 +128,8 @@ def run_suite(
         failures += [Failure(name, "there is no picture of this name") for name in missing]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            told = f"{suite.name}: no picture {', '.join(missing[:3])}{more}; what they belong to is incomplete"
-            warnings.warn(told, FailureWarning, stacklevel=2)
+            message = f"{suite.name}: no picture {', '.join(missing[:3])}{more}; what they belong to is incomplete"
+            warnings.warn(message, FailureWarning, stacklevel=2)
     if rows is not None:
         lines = [json.dumps({"picture": item.path, "scene": cases[item.case].name, **item.row}) for item in scored]
         rows.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
@@ -167,9 +167,9 @@ def _scored(
                 raise  # it concerns every picture
             except (InstanceDiffusionError, ArithmeticError, ValueError, RuntimeError, LookupError, OSError) as error:
                 # One picture may break a network (memory, a size it cannot take) without breaking the others.
-                told = str(error).strip().splitlines()[:1] or [type(error).__name__]
+                reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
                 own = isinstance(error, NotScoredError)
-                failures.append(Failure(name, told[0] if own else f"{type(error).__name__}: {told[0]}"))
+                failures.append(Failure(name, reason[0] if own else f"{type(error).__name__}: {reason[0]}"))
             else:
                 yield number, source, row
             if done is not None:

@@ -1,6 +1,6 @@
-"""The overlap study: who is in front, what blends, and how much a place binds, measured over settings.
+"""The overlap study: which object is in front, what blends, and how strongly a location binds, over settings.
 
-`design` says what is drawn, `run` makes the pictures and measures them, `report` and `pages` tell what came of it;
+`design` lists the conditions, `study_run` generates and evaluates the pictures, `write` and `pages` report the results;
 `instancediffusion study overlap` does all of it. What needs a network is imported where it is used.
 """
 

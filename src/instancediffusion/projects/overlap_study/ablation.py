@@ -1,7 +1,8 @@
-"""The ablation: what a model draws without each of its parts, and with some of them alone.
+"""The ablation: what a model generates without each of its parts, and with some of them only.
 
-Layouts of the suite `flip` are drawn in both orders by every row. A part is switched off in the weights (`parts`) or by
-a setting; nothing is trained again, so a row says what this model uses, not what another could do without.
+Layouts of the suite `flip` are generated in both orders by every row. A part is switched off in the weights
+(`model_parts`) or by a setting; nothing is trained again, so a row says what this model uses, not what another could do
+without.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ class Ablation:
     """One row of the ablation.
 
     Attributes:
-        title: for people.
+        title: for the report.
         off: parts that are switched off, of `PARTS`.
         values: fields of `GenerationSettings` in place of the model's own.
-        order: whether the depth order is told.
-        own_seeds: draw both orders of a layout from noise of their own.
+        order: whether the depth order is given.
+        own_seeds: sample both orders of a layout from noise of their own.
     """
 
     title: str
@@ -56,10 +57,10 @@ class Ablation:
 
 @runtime_checkable
 class BoxReader(Protocol):
-    """A judge that can be told where to look, such as `Judge`."""
+    """An evaluator (judge) that can be given boxes to look into, such as `Judge`."""
 
     def read(self, images: Sequence[Picture], boxes: Sequence[Floats]) -> list[Seen]:
-        """Say what is in told boxes (M, 4) of pictures."""
+        """Return the detections in given boxes (M, 4) of pictures."""
 
 
 WHOLE = "whole"
@@ -76,7 +77,7 @@ ROWS: dict[str, Ablation] = {
     "no_tokens": Ablation("without any token", _TOKENS),
     **{f"no_{name}": Ablation(f"without {PARTS[name].title}", (name,)) for name in _TOKENS},
     **{
-        f"only_{name}": Ablation(f"{PARTS[name].title} alone", tuple(other for other in _TOKENS if other != name))
+        f"only_{name}": Ablation(f"{PARTS[name].title} only", tuple(other for other in _TOKENS if other != name))
         for name in _TOKENS
     },
     **{
@@ -89,9 +90,9 @@ ROWS: dict[str, Ablation] = {
         )
     },
     "order_in_visibility": Ablation(
-        "order told to visibility alone", ("order_embedding",), {"instance_mask": "visibility"}
+        "order given to visibility only", ("order_embedding",), {"instance_mask": "visibility"}
     ),
-    "order_in_tokens": Ablation("order told to the tokens alone", values={"instance_mask": "grounding"}),
+    "order_in_tokens": Ablation("order given to the tokens only", values={"instance_mask": "grounding"}),
     "order_nowhere": Ablation(
         "order in neither tokens nor visibility, a seed for each request",
         ("order_embedding",),
@@ -106,7 +107,7 @@ ROWS: dict[str, Ablation] = {
     },
     "no_mis": Ablation("without the Multi-instance Sampler", values={"mis_fraction": 0.0}),
     "no_guidance": Ablation("without guidance", values={"guidance_scale": 1.0}),
-    "published_parts": Ablation("the published parts alone", _OURS, {"instance_mask": "none"}),
+    "published_parts": Ablation("the published parts only", _OURS, {"instance_mask": "none"}),
     "published": Ablation("the published parts and inference options", _OURS, PUBLISHED_INFERENCE),
 }
 """Every row by name, the whole model first."""
@@ -155,10 +156,10 @@ class AblationRun:
 
     Attributes:
         path: the folder.
-        cells: what is drawn.
+        cells: the conditions that are sampled.
         rows: by name.
         defaults: the model's own `GenerationSettings`.
-        judge: says what pictures show, and is told nothing.
+        judge: the evaluator; it detects what pictures show, without being given what was asked for.
     """
 
     path: Path
@@ -168,7 +169,7 @@ class AblationRun:
     judge: PictureJudge
 
     def claim(self, decisive: Mapping[str, Any], *, replace: bool = False) -> None:
-        """Note what the folder's pictures depend on beside their cells.
+        """Note what the folder's pictures depend on beside their conditions.
 
         Raises:
             RunConflictError: it holds those of another model, and `replace` was not asked for.
@@ -176,12 +177,12 @@ class AblationRun:
         claim(self.path, decisive, replace=replace)
 
     def missing(self) -> list[tuple[str, Cell]]:
-        """List the pictures that are not there, as (row, cell), cell by cell: a part of them compares all rows."""
+        """List the pictures that are not there, as (row, condition), by condition: a part of them compares all rows."""
         pairs = [(name, cell) for cell in self.cells for name in self.rows]
         return [(name, cell) for name, cell in pairs if not self.picture_path(name, cell).exists()]
 
     def make(self, pipeline: Any, missing: Sequence[tuple[str, Cell]], made: Callable[[int], None]) -> None:
-        """Draw pictures, one at a time, so that each has seconds of its own."""
+        """Generate pictures, one at a time, so that each has seconds of its own."""
         for name, cell in missing:
             row = self.rows[name]
             with switched_off(pipeline.adapter, row.off):
@@ -196,8 +197,8 @@ class AblationRun:
         """Say where a picture is."""
         row = self.rows[name]
         values = self._settings(name).decisive()
-        told = [cell.asked(order=row.order).to_dict(), self._seed(name, cell), values, list(row.off)]
-        return picture_path(self.path, name, told)
+        decisive = [cell.asked(order=row.order).to_dict(), self._seed(name, cell), values, list(row.off)]
+        return picture_path(self.path, name, decisive)
 
     def measured(self, name: str, added: Callable[[int], None]) -> Iterator[Row]:
         """Measure every picture there is of a row; adds the `seconds` each took."""
@@ -212,7 +213,7 @@ class AblationRun:
     def composites(self, added: Callable[[int], None]) -> Iterator[tuple[str, Row]]:
         """Measure the world's own pictures; yields (`COMPOSITES` or `OTHERS`, row).
 
-        Those of the cells are the most that can be reached. Those of other layouts say what is right by chance.
+        Those of the conditions are the upper bound. Those of other layouts say what is right by chance.
         """
         there = [cell for cell in self.cells if cell.truth.composite is not None]
         half = len(there) // 2
@@ -226,7 +227,7 @@ class AblationRun:
             added(len(batch))
 
     def _look(self, cells: Sequence[Cell], images: Sequence[Picture]) -> list[Seen]:
-        """Let the judge look: into the told boxes where all instances have one, else everywhere."""
+        """Return the judge's detections: in the given boxes where all instances have one, else in the whole picture."""
         found = []
         for cell, image in zip(cells, images, strict=True):
             boxes = [one.box for one in cell.truth.instances if one.box is not None and {"box", "mask"} & set(one.told)]

@@ -1,4 +1,4 @@
-"""The ablation's report: a table for each way of telling, one row for each part."""
+"""The ablation's report: a table for each kind of location given, one row for each part."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def write_ablation(
 
 
 def to_markdown(report: StudyReport) -> str:
-    """Write the tables, and below them what was not measured."""
+    """Write the tables, and below them the rows that were not evaluated."""
     lines = [f"# Ablation: {report.facts.get('model', '')}", ""]
-    tellings = dict.fromkeys(e.group for e in report.entries if e.group.startswith("told ") and "," not in e.group)
-    for group in tellings:
+    given = dict.fromkeys(e.group for e in report.entries if e.group.startswith("told ") and "," not in e.group)
+    for group in given:
         lines += [f"## {group[0].upper()}{group[1:]}", ""]
         lines += [*_table([entry for entry in report.entries if entry.group == group]), ""]
     left = report.facts.get("not_measured", {})

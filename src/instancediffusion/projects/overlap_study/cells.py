@@ -1,4 +1,4 @@
-"""The table of a study: one row for each picture that is asked for."""
+"""The conditions of a study: one for each picture that is asked for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUITES = ("seed", "grid", "flip")
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One row of a design. Which settings draw it is decided when it is run: every cell is drawn with all of them.
+    """One condition of a design. It holds no settings: every condition is sampled with all of those that are compared.
 
     Attributes:
         key: its name, unique in the study.
@@ -30,7 +30,7 @@ class Cell:
         factors: name -> value: what tables and plots are broken down by.
         pair: the two instances whose order is measured, by index; None if none is.
         front: which of the two is asked to be nearer, 0 or 1; None if no order is stated.
-        twins: cells that differ in the order alone have this in common; None where there is only one order.
+        twins: conditions that differ in the order only have this in common; None where there is only one order.
         targets: the instances that count; empty means all.
     """
 

@@ -10,7 +10,7 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.presets import PUBLISHED_INFERENCE
 
 ALONE = {"mis_fraction": 0.36}
-"""The published share of steps in which each instance is denoised alone (`inference.py`)."""
+"""The published fraction of steps in the per-instance branches of the Multi-instance Sampler (`inference.py`)."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Compared:
 
     Attributes:
         name: short, for commands and files.
-        title: for people.
+        title: for the report.
         values: fields of `GenerationSettings` in place of the model's own.
         order: whether the depth order is given. Without it both orders of a layout are one and the same request, so
             that no pair can come out right: of such a row only prior bias, blend and what is visible say something.
@@ -32,25 +32,25 @@ class Compared:
 
 
 COMPARED: tuple[Compared, ...] = (
-    Compared("mean", "published inference options, mean merge, order not told", PUBLISHED_INFERENCE, order=False),
+    Compared("mean", "published inference options, mean merge, order not given", PUBLISHED_INFERENCE, order=False),
     Compared(
         "crop",
-        "published inference options, crop merge, order not told",
+        "published inference options, crop merge, order not given",
         {**PUBLISHED_INFERENCE, "mis_merge": "crop"},
         order=False,
     ),
-    Compared("plain", "the model's own settings, order not told", order=False),
-    Compared("grounding", "boolean attention mask, order not told", {"instance_mask": "grounding"}, order=False),
-    Compared("visibility", "order told, visibility in the attention", {"instance_mask": "visibility"}),
-    Compared("layered", "order told, layered merge", {"mis_merge": "layered", **ALONE}),
-    Compared("order", "the model's own settings, order told"),
+    Compared("plain", "the model's own settings, order not given", order=False),
+    Compared("grounding", "boolean attention mask, order not given", {"instance_mask": "grounding"}, order=False),
+    Compared("visibility", "order given, visibility in the attention", {"instance_mask": "visibility"}),
+    Compared("layered", "order given, layered merge", {"mis_merge": "layered", **ALONE}),
+    Compared("order", "the model's own settings, order given"),
     Compared(
         "all",
-        "order told, visibility, layered merge, order guidance",
+        "order given, visibility, layered merge, order guidance",
         {"instance_mask": "visibility", "mis_merge": "layered", "order_guidance_scale": 1.5, **ALONE},
     ),
 )
-"""Every row, the baselines first. Told an order, a model uses all that it has for it: no row isolates one part."""
+"""Every row, the baselines first. Given an order, a model uses all that it has for it: no row isolates one part."""
 
 
 def chosen(names: Sequence[str], defaults: Any) -> dict[str, tuple[Compared, Any]]:

@@ -1,4 +1,4 @@
-"""Layouts composed on purpose: chosen objects at chosen places, in any depth order, with exact truth."""
+"""Layouts composed on purpose: chosen objects at chosen locations, in any depth order, with exact truth."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Item:
     """One object of a layout.
 
     Attributes:
-        name: a kind of the world.
+        name: a class of the world.
         centre: (x, y) of its box, fractions of the canvas.
-        size: longer side, as a share of the canvas.
-        colour: a named colour; None keeps the drawing's own, and the caption tells none.
-        facing: the side it looks to, for kinds that have one; None takes the drawing's own.
+        size: longer side, as a fraction of the canvas.
+        colour: a named colour; None keeps the sprite's own, and the caption states none.
+        facing: its orientation, for classes that have one; None takes the sprite's own.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Item:
 
 
 def caption_of(item: Item) -> str:
-    """Write an item's caption: colour, name and side, as far as they are stated."""
+    """Write an item's caption: colour, name and orientation, as far as they are stated."""
     return with_article(item.phrase) + (f" facing {item.facing}" if item.facing else "")
 
 
@@ -65,10 +65,10 @@ def compose(
     where: str | None = None,
     seed: int = 0,
 ) -> WorldSample:
-    """Paint a layout and write down its truth. Everything but what hides what is the same in every depth order.
+    """Paint a layout and write down its truth. All but the occlusion is the same in every depth order.
 
     Args:
-        world: the drawings and the canvas.
+        world: the sprites and the canvas.
         items: the objects; those that leave the canvas are moved back onto it.
         ranks: of each item, 0 is the farthest; a permutation.
         background: name of a background.
@@ -109,7 +109,7 @@ def compose(
 def _place(world: World, item: Item) -> Placed:
     kinds = {kind.name: kind for kind in world.kinds}
     if item.name not in kinds:
-        raise SettingsError(f"{item.name!r} is no kind of this world; take one of {', '.join(kinds)}")
+        raise SettingsError(f"{item.name!r} is no class of this world; take one of {', '.join(kinds)}")
     kind, side = kinds[item.name], world.spec.size
     facing = item.facing or kind.facing
     stamp = world.sprites.stamp(item.name, item.colour or kind.colour, facing, item.size * side)

@@ -1,4 +1,4 @@
-"""The whole design: which cells a study has."""
+"""The whole design: which conditions a study has."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def knows_world(folder: Path) -> bool:
 
 
 def study_world(side_px: int = WORLD_PX) -> World:
-    """Open the world whose objects the study is made of; its drawings must have been built."""
+    """Open the world whose objects the study is made of; its sprites must have been built."""
     return World.load(
         spec=WorldSpec(size=side_px, min_objects=MIN_OBJECTS, max_objects=4, objects=FIRST_CORE, part_share=0.0)
     )
@@ -43,15 +43,15 @@ def design(
     repeats: int = 1,
     kinds: Sequence[str] = KINDS,
 ) -> list[Cell]:
-    """Write down every cell.
+    """List every condition.
 
     Args:
-        world: what is drawn.
+        world: where the objects are from.
         suites: of `SUITES`; none means all.
         layouts: of `flip`, for different and same class each.
         seeds: of each scene of `seed`.
         repeats: layouts of each combination of `grid`.
-        kinds: of location, by which `flip` and `grid` tell their layouts.
+        kinds: the kinds of location by which `flip` and `grid` give their layouts.
 
     Raises:
         SettingsError: an unknown suite.
@@ -72,7 +72,7 @@ def design(
 
 
 def original_design(suites: Sequence[str], seeds: int) -> list[Cell]:
-    """Write down the cells of the original scenes, which are the suite `seed`.
+    """List the conditions of the original scenes, which are the suite `seed`.
 
     Args:
         suites: of `SUITES`; none means `seed`.

@@ -1,4 +1,4 @@
-"""Who measures a study's pictures: a judge of the synthetic world, one of photographs, or nobody."""
+"""How a study's pictures are evaluated: by a judge of the synthetic world, a judge of photographs, or not at all."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from .study_metrics import row_of
 
 
 class Meter(Protocol):
-    """Turns pictures into numbers."""
+    """Computes the metrics of pictures."""
 
     def rows(self, cells: Sequence[Cell], images: Sequence[Image.Image], settings: str) -> Iterator[Row]:
-        """Yield the numbers of a picture for each cell; `settings` is the name of what drew them."""
+        """Yield the metrics of a picture for each condition; `settings` is the name of those it was sampled with."""
 
     def describe(self) -> Mapping[str, Any] | None:
         """Return JSON-like facts, or None if there is nothing to say."""
 
 
 class JudgeMeter:
-    """Measures pictures of the synthetic world.
+    """Evaluates pictures of the synthetic world.
 
     Args:
-        judge: says which objects a picture shows and where, told nothing of what was asked for.
+        judge: detects which objects a picture shows and where, without being given what was asked for.
     """
 
     def __init__(self, judge: PictureJudge) -> None:
@@ -56,17 +56,17 @@ class SceneJudge(Protocol):
     """Such as `photographs.PhotographJudge`."""
 
     def look(self, image: Image.Image, scene: Scene) -> Sighting:
-        """Look for a scene's instances in a picture."""
+        """Detect a scene's instances in a picture."""
 
     def describe(self) -> Mapping[str, Any]:
         """Return JSON-like facts."""
 
 
 class PhotographMeter:
-    """Measures pictures of any model.
+    """Evaluates pictures of any model.
 
     Args:
-        judge: looks at them.
+        judge: the evaluator: a detector and a segmenter.
     """
 
     def __init__(self, judge: SceneJudge) -> None:
@@ -83,7 +83,7 @@ class PhotographMeter:
 
 
 class NoMeter:
-    """Measures nothing: the report shows pictures and times."""
+    """Computes no metrics: the report shows pictures and times."""
 
     def rows(self, cells: Sequence[Cell], images: Sequence[Image.Image], settings: str) -> Iterator[Row]:
         """Yield what each picture belongs to."""
@@ -97,7 +97,7 @@ class NoMeter:
 def open_meter(
     world: World | None, judge_folder: Path | None, detector: str | None, segmenter: str | None, device: str
 ) -> JudgeMeter | PhotographMeter | NoMeter:
-    """Choose what measures the pictures.
+    """Choose how the pictures are evaluated.
 
     Args:
         world: the one that they are of, if they are of one.

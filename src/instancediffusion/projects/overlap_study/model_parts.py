@@ -24,7 +24,7 @@ class Part:
     """A part of an adapter.
 
     Attributes:
-        title: for people.
+        title: for the report.
         weights: what is zero when the part is off; the adapter then computes what it would without the part. None: the
             adapter has no such part.
         hides: kind of tokens that nothing attends to when the part is off, an index as in `GroundingTokens.kind`.

@@ -1,4 +1,4 @@
-"""The runs of `study captions` and `study seeds`: draw what is missing, look, write the reports."""
+"""The runs of `study captions` and `study seeds`: generate what is missing, evaluate, write the reports."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ Progress = Callable[[str, int], Counter]
 
 
 def object_world() -> World:
-    """Open the world whose objects are drawn alone."""
+    """Open the world whose objects are generated one to a picture."""
     return World.load(spec=WorldSpec(size=WORLD_PX, objects=FIRST_CORE, part_share=0.0))
 
 
 def run_captions(file: Path, judge: PictureJudge, drawn: Drawn) -> float:
-    """Draw each caption of a file alone in a box, and look whether what it names is there.
+    """Generate each caption of a file in a box, one to a picture, and evaluate whether the class it names is there.
 
-    Writes report.json, report.md and captions.jsonl, a line for each caption with what is seen in its place.
+    Writes report.json, report.md and captions.jsonl, a line for each caption with the class detected at its location.
 
     Args:
         file: see `read_captions`.
-        judge: looks.
+        judge: the evaluator.
         drawn: makes the pictures.
 
     Returns:
-        The share of captions whose class is seen.
+        The fraction of captions whose class is detected.
     """
     requests = list(caption_requests(object_world(), read_captions(file)))
     gallery, facts = drawn({"captions": requests})
@@ -63,7 +63,7 @@ def run_captions(file: Path, judge: PictureJudge, drawn: Drawn) -> float:
 
 
 def run_seeds(objects: int, seeds: int, drawn: Drawn) -> Iterator[str]:
-    """Draw captions many times each, and compare how far the pictures differ with the world's own.
+    """Generate captions many times each, and compare how far the pictures differ with the world's own.
 
     Writes seeds.json: for each caption the mean distance of two pictures within the box, of the model and of the world.
 
@@ -90,7 +90,7 @@ def run_seeds(objects: int, seeds: int, drawn: Drawn) -> Iterator[str]:
 
 
 class Drawn:
-    """Draws what is missing of some groups of requests in a folder.
+    """Generates what is missing of some groups of requests in a folder.
 
     Args:
         model: mini, a folder or a hub id.
@@ -108,7 +108,7 @@ class Drawn:
         self._batch_size, self._overwrite, self._progress = batch_size, overwrite, progress
 
     def __call__(self, groups: Mapping[str, Sequence[Request]]) -> tuple[Gallery, dict[str, Any]]:
-        """Draw; returns the gallery, and facts for the report."""
+        """Generate; returns the gallery, and facts for the report."""
         folder = local_model(self._model)
         settings, weights = model_defaults(folder), weights_sha256(folder)
         asked = {name: [[one.scene.to_dict(), one.seed] for one in some] for name, some in groups.items()}

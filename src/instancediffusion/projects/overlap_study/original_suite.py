@@ -29,8 +29,8 @@ class Original:
         pair: the two whose order is the question; None if it is another question.
         front: which of the two the file's words or strokes ask to be nearer, 0 or 1; None if neither.
         layers: of all instances, the two orders: `pair[0]` nearer, and `pair[1]` nearer.
-        twins: files that tell opposite orders without layers have this in common.
-        facing: the side the first instance is to look to; None if it is told none.
+        twins: files that ask for opposite orders without layers have this in common.
+        facing: the orientation asked of the first instance; None if none is.
     """
 
     name: str
@@ -46,8 +46,8 @@ class Original:
 _STROKES = "original4/strokes"
 
 
-def _fruit(name: str, told: str, apple: str, words: bool) -> Original:
-    factors = {"told": told, "apple": apple, "words": "apple in front" if words else "none"}
+def _fruit(name: str, location: str, apple: str, words: bool) -> Original:
+    factors = {"told": location, "apple": apple, "words": "apple in front" if words else "none"}
     return Original(name, factors, (0, 1), (0, 1), 0 if words else None, ((1, 0), (0, 1)))
 
 

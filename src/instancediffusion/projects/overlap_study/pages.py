@@ -19,9 +19,9 @@ from .study_report import COMPOSITES, Entry, StudyReport
 SECTIONS: Mapping[str, tuple[str, str]] = {
     "test0": (
         "Test 0: how much does each kind of location bind?",
-        "One dog, told by box, point, stroke or mask; the spread of its place and size over the seeds.",
+        "One dog, given by box, point, stroke or mask; the spread of its location and size over the seeds.",
     ),
-    "test1": ("Test 1: do close instances blend?", "Three balloons, told by points, from far apart to touching."),
+    "test1": ("Test 1: do close instances blend?", "Three balloons, given by points, from far apart to touching."),
     "test2": (
         "Test 2: who is in front, apple or pear?",
         "Half overlapping; the order not stated, stated as layers, or in the words of the prompt alone; sides swapped.",
@@ -37,11 +37,11 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "test5": (
         "Test 5: do part boxes give a direction?",
-        "A donkey told by its box, by words, and by boxes of its parts as further donkeys.",
+        "A donkey given by its box, by words, and by boxes of its parts as further donkeys.",
     ),
     "original0": (
         "Test 0, the original scenes: how much does each kind of location bind?",
-        "A dog with its mouth, paws and ears, told by boxes, points, strokes or masks; place and size of the dog.",
+        "A dog with its mouth, paws and ears, given by boxes, points, strokes or masks; location and size of the dog.",
     ),
     "original1": ("Test 1, the original scenes: do close instances blend?", "A panda and three balloons, by points."),
     "original2": (
@@ -91,9 +91,9 @@ def to_html(
 
     Args:
         report: the numbers.
-        cells: the design; the first ones of each section are shown.
+        cells: the conditions of the design; the first ones of each section are shown.
         names: by settings, their titles.
-        picture: finds the picture of a cell with some settings; None if there is none.
+        picture: finds the picture of a condition with some settings; None if there is none.
         only: the section to write; None writes all.
     """
     sections = dict.fromkeys(entry.section for entry in report.entries if only in (None, entry.section))
@@ -169,16 +169,16 @@ def _cell(value: Estimate | None, measure: Measure) -> str:
 def _figures(
     cells: Sequence[Cell], names: Mapping[str, str], picture: Callable[[str, Cell], Image.Image | None]
 ) -> str:
-    """Show the cells that differ most in their factors: what was told, the composite, and each setting's picture."""
+    """Show the conditions that differ most in their factors: the scene, the composite, and each setting's picture."""
     chosen: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
         chosen.setdefault((*cell.factors.values(), str(cell.front)), cell)
     step = max(1, len(chosen) // SHOWN)
     lines = []
     for cell in list(chosen.values())[::step][:SHOWN]:
-        told = ", ".join(f"{key} {value}" for key, value in cell.factors.items())
+        stated = ", ".join(f"{key} {value}" for key, value in cell.factors.items())
         asked = "" if cell.front is None or cell.pair is None else f"; in front: {_name(cell, cell.pair[cell.front])}"
-        panels = [figure(render_overlay(cell.scene), f"{told}{asked}")]
+        panels = [figure(render_overlay(cell.scene), f"{stated}{asked}")]
         if cell.truth.composite is not None:
             panels.append(figure(Image.fromarray(cell.truth.composite), COMPOSITES))
         for name, title in names.items():

@@ -1,4 +1,4 @@
-"""From a sighting to the numbers of one picture, the same as those of the synthetic world where they can be had."""
+"""From detections to the metrics of one picture, the same as those of the synthetic world where they can be had."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from .study_metrics import row_of
 
 
 def measure_sighting(cell: Cell, sighting: Sighting, settings: str) -> Row:
-    """Measure what is seen of a cell's instances.
+    """Compute the metrics of the detections of a condition's instances.
 
-    Who is in front is read from the overlap of the two told extents, masks or boxes. Instances told by points or
-    strokes have none; for them the convex hull of what is seen stands in, since a bite out of the farther one is what
-    shows that it is farther.
+    Which is in front is read from the overlap of the two given extents, masks or boxes. Instances given by points or
+    strokes have none; for them the convex hull of the detected mask stands in, since a bite out of the farther one is
+    what shows that it is farther.
 
     Boxes and hulls hold more than the object, so this errs even if every outline is perfect. With the world's own masks
-    as outlines, in 240 cells of `flip` each, order accuracy is 1 by masks, .85 by boxes (9 % undecided) and .80 by
-    points or strokes (8 %; the boxes around what is seen, in place of hulls, gave .75). Part of the overlap of two
-    boxes shows neither object even in a clean picture: the blend index compares settings of one model, and says
+    as outlines, in 240 conditions of `flip` each, order accuracy is 1 by masks, .85 by boxes (9 % undecided) and .80 by
+    points or strokes (8 %; the boxes around the detected masks, in place of hulls, gave .75). Part of the overlap of
+    two boxes shows neither object even in a clean picture: the blend index compares settings of one model, and says
     nothing beside that of the synthetic world.
 
     Args:
         cell: what was asked for.
-        sighting: of the cell's whole scene.
-        settings: the name of what drew the picture.
+        sighting: the detections of the condition's whole scene.
+        settings: the name of those the picture was sampled with.
     """
     targets = cell.targets or tuple(range(len(cell.truth.instances)))
     seen = sighting.seen
@@ -56,24 +56,24 @@ def _order(cell: Cell, sighting: Sighting, seen: Seen) -> Row:
     first, second = cell.pair
     wanted = [cell.truth.instances[index] for index in cell.pair]
     row = {}
-    if all(_told(item) for item in wanted):
+    if all(_has_extent(item) for item in wanted):
         row = lower_and_larger(wanted[0], wanted[1])
     if sighting.boxes[first] is None or sighting.boxes[second] is None:
         return row | in_front(cell.front, None)
     shared = _extent(cell, sighting, first) & _extent(cell, sighting, second)
     overlap = owned_overlap(seen, first, second, shared)
-    if overlap is None and all(_told(item) for item in wanted):
+    if overlap is None and all(_has_extent(item) for item in wanted):
         return row  # the scene asks for no overlap
     return row | in_front(cell.front, overlap)
 
 
 def _extent(cell: Cell, sighting: Sighting, index: int) -> Bools:
-    """The whole of an instance, hidden parts too, as far as that is told or can be guessed."""
-    told = told_extent(cell.scene.instances[index], sighting.size)
-    return hull(sighting.seen.mask(index)) if told is None else told
+    """The whole of an instance, hidden parts too, as far as that is given or can be predicted."""
+    given = told_extent(cell.scene.instances[index], sighting.size)
+    return hull(sighting.seen.mask(index)) if given is None else given
 
 
-def _told(wanted: TrueInstance) -> bool:
+def _has_extent(wanted: TrueInstance) -> bool:
     return bool({"box", "mask"} & set(wanted.told))
 
 
@@ -101,13 +101,16 @@ def _of_target(cell: Cell, sighting: Sighting, seen: Seen, index: int) -> Row:
 
 
 def _head(cell: Cell, sighting: Sighting) -> Floats | None:
-    """The surest detection of a head, if the scene has one; wherever it is, for its side is the question."""
+    """The surest detection of a head, if the scene has one; wherever it is: its side is the question."""
     phrases = [noun_phrase(instance.caption).lower() for instance in cell.scene.instances]
     return next((sighting.surest[k] for k, phrase in enumerate(phrases) if phrase.startswith("head of")), None)
 
 
 def _masks(cell: Cell, sighting: Sighting, seen: Seen, targets: tuple[int, ...]) -> Row:
-    """How much of the told masks is seen. Without an order, parts of a thing are told over it, and all count for it."""
+    """How much of the given masks is detected.
+
+    Without an order, the parts of an object are given on top of it, and all count for it.
+    """
     ious = {}
     for index in targets:
         wanted = cell.truth.instances[index]

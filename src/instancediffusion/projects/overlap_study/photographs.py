@@ -1,8 +1,8 @@
-"""A judge of photographs: an open-vocabulary detector and a promptable segmenter of other people's, by `transformers`.
+"""An evaluator (judge) of photographs: an open-vocabulary detector and a promptable segmenter, by `transformers`.
 
-Neither has seen this package's pictures, and neither knows an order: the detector names and boxes objects, the
-segmenter outlines what is to be seen in a box, and who is in front is read from whose outline holds the overlap
-(`evaluation.orders`). How right they are in pictures of a diffusion model has not been measured here.
+Neither was trained on this package's pictures, and neither is given an order: the detector names and boxes objects, the
+segmenter outlines what is visible in a box, and which one is in front is read from whose outline holds the overlap
+(`evaluation.orders`). Their accuracy on images of a diffusion model has not been measured here.
 The networks and their licences are those of `evaluation.suites.phrase_models`.
 """
 
@@ -28,7 +28,7 @@ from instancediffusion.scene import Scene
 
 
 class PhotographJudge:
-    """Says what of a scene a picture shows.
+    """Detects the instances of a scene in a picture.
 
     Args:
         detector: name on the hub, or folder, of a model of one of the kinds in `THRESHOLDS`.
@@ -62,5 +62,5 @@ class PhotographJudge:
         return {**self._names, "threshold": self.threshold}
 
     def look(self, image: Image.Image, scene: Scene) -> Sighting:
-        """Look for a scene's instances in a picture of any size."""
+        """Detect a scene's instances in a picture of any size."""
         return sight(image.convert("RGB"), scene, self._detect, self._segment, self.threshold)

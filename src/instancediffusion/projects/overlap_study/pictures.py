@@ -17,7 +17,7 @@ SETTINGS, SECONDS, PICTURES = "settings.json", "seconds", "pictures"
 
 
 def claim(folder: Path, decisive: Mapping[str, Any], *, replace: bool = False) -> None:
-    """Note what a folder's pictures depend on beside their cells.
+    """Note what a folder's pictures depend on beside their conditions.
 
     Raises:
         RunConflictError: it holds those of another model, and `replace` was not asked for.
@@ -38,8 +38,8 @@ def claim(folder: Path, decisive: Mapping[str, Any], *, replace: bool = False) -
 
 def picture_path(folder: Path, row: str, decisive: Any) -> Path:
     """The file of a picture of a row of settings, named after the JSON-like values that it depends on."""
-    told = json.dumps(decisive, sort_keys=True)
-    return folder / PICTURES / row / f"{hashlib.sha256(told.encode()).hexdigest()[:20]}.png"
+    text = json.dumps(decisive, sort_keys=True)
+    return folder / PICTURES / row / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.png"
 
 
 def save_picture(image: Image.Image, seconds: float, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Plots of a study as SVG text: a measure over the values of a factor, one line for each of the settings."""
+"""Plots of a study as SVG text: a metric over the values of a factor, one line for each of the settings."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Plot:
 
 
 def values_of(entries: Sequence[Entry], plot: Plot) -> tuple[list[str], dict[str, list[Estimate | None]]]:
-    """Collect the values of a factor, and by settings the measure at each of them."""
+    """Collect the values of a factor, and by settings the metric at each of them."""
     start = f"{plot.factor} "
     members = [e for e in entries if e.group.startswith(start) and ", " not in e.group and plot.measure in e.measures]
     values = sorted({e.group.removeprefix(start) for e in members})
-    known = {(e.settings, e.group.removeprefix(start)): e.measures[plot.measure] for e in members}
+    found = {(e.settings, e.group.removeprefix(start)): e.measures[plot.measure] for e in members}
     names = dict.fromkeys(e.settings for e in members)
-    return values, {name: [known.get((name, value)) for value in values] for name in names}
+    return values, {name: [found.get((name, value)) for value in values] for name in names}
 
 
 def to_svg(entries: Sequence[Entry], plot: Plot, names: Mapping[str, str]) -> str:
@@ -66,8 +66,8 @@ def to_svg(entries: Sequence[Entry], plot: Plot, names: Mapping[str, str]) -> st
 
     title = f"{ALL[plot.measure].title} by {plot.factor}"
     parts = [f'<text x="{LEFT}" y="16" font-size="13" font-weight="600">{escape(title)}</text>']
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        level = low + share * (high - low)
+    for fraction in (0, 0.25, 0.5, 0.75, 1):
+        level = low + fraction * (high - low)
         parts.append(
             f'<line x1="{LEFT}" x2="{right}" y1="{up(level):.1f}" y2="{up(level):.1f}" stroke="#d0d7de"/>'
             f'<text x="{LEFT - 5}" y="{up(level) + 4:.1f}" font-size="11" text-anchor="end">{level:.2f}</text>'

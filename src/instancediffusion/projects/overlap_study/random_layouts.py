@@ -1,4 +1,4 @@
-"""Random layouts with a chosen overlap: two objects whose boxes have a given IoU, and others apart from them."""
+"""Random layouts with a chosen overlap: two objects whose boxes have a given IoU, and others that overlap nothing."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .composites import Item, compose, placed_box
 TRIES = 200
 NEAR_ENOUGH = 0.02
 LEAST_FREE = 0.25
-"""Share of each object that no other one covers, in whatever order: none is buried."""
+"""Fraction of each object that no other one covers, in any order: none is hidden whole."""
 
 
 def random_items(
     world: World, rng: np.random.Generator, *, iou: float, same: bool, count: int, ratio: float = 1.0
 ) -> tuple[Item, ...] | None:
-    """Draw objects; the first two overlap as asked, the others stand apart.
+    """Sample objects; the first two overlap as asked, the others do not overlap.
 
     Args:
-        world: its kinds are drawn from.
+        world: where the classes are from.
         rng: generator.
         iou: of the first two boxes; 0 puts them side by side.
-        same: give both one kind, in two colours if it has several.
+        same: give both one class, in two colours if it has several.
         count: objects, 2 or more.
         ratio: longer side of the first to that of the second, 1 or more.
 
@@ -60,7 +60,7 @@ def _described(world: World, rng: np.random.Generator, size: float) -> Item:
 
 
 def _alike(world: World, rng: np.random.Generator, first: Item, size: float) -> Item:
-    """Return an object of the same kind, of another colour and side where it has them."""
+    """Return an object of the same class, of another colour and orientation where it has them."""
     kind = next(kind for kind in world.kinds if kind.name == first.name)
     others = [colour for colour in kind.colours if colour != first.colour]
     colour = others[int(rng.integers(len(others)))] if others else first.colour
@@ -90,7 +90,7 @@ def _slide(world: World, rng: np.random.Generator, first: Item, second: Item, io
 
 
 def _others(world: World, rng: np.random.Generator, items: list[Item], count: int) -> list[Item] | None:
-    """Add objects of other kinds that touch no other."""
+    """Add objects of other classes whose boxes overlap no other."""
     for _ in range(count - len(items)):
         for _ in range(TRIES):
             new = _described(world, rng, float(rng.uniform(0.18, 0.26)))

@@ -16,7 +16,7 @@ from .composites import Item, compose
 from .telling import free_part, tell, truth_of
 
 DISTANCES = (0.32, 0.26, 0.2, 0.15, 0.1, 0.06)
-"""Between the points of two balloons, in shares of the canvas; a balloon is .2 wide."""
+"""Between the points of two balloons, in fractions of the canvas; a balloon is .2 wide."""
 
 
 def seed_cells(world: World, seeds: int) -> Iterator[Cell]:
@@ -45,10 +45,10 @@ def _test1(world: World, seeds: int) -> Iterator[Cell]:
     for distance in DISTANCES:
         across, up = distance / 2, distance * 0.866
         middle = (0.68, 0.36)
-        places = ((-across, up / 3), (across, up / 3), (0.0, -2 * up / 3))
+        offsets = ((-across, up / 3), (across, up / 3), (0.0, -2 * up / 3))
         balloons = [
             Item("balloon", (middle[0] + x, middle[1] + y), 0.2, colour)
-            for colour, (x, y) in zip(("yellow", "blue", "red"), places, strict=True)
+            for colour, (x, y) in zip(("yellow", "blue", "red"), offsets, strict=True)
         ]
         sample = compose(
             world, (*balloons, Item("panda", (0.26, 0.66), 0.42)), (1, 2, 3, 0), "meadow", "in a lush green park"
@@ -136,10 +136,10 @@ def _test5(world: World, seeds: int) -> Iterator[Cell]:
             Instance("a donkey", box=Box(*(float(np.clip(v, 0, 1)) for v in box)))
             for box in sample.instances[0].parts.values()
         )
-        for told, instances in (("box", (silent,)), ("words", base.instances), ("part boxes", (silent, *parts))):
-            prompt = f"a donkey facing {side} in a meadow" if told == "words" else "a donkey in a meadow"
+        for given, instances in (("box", (silent,)), ("words", base.instances), ("part boxes", (silent, *parts))):
+            prompt = f"a donkey facing {side} in a meadow" if given == "words" else "a donkey in a meadow"
             scene = dataclasses.replace(base, prompt=prompt, instances=instances)
-            key = f"test5/{told}/{side}"
+            key = f"test5/{given}/{side}"
             cell = Cell(
                 key,
                 "seed",
@@ -147,7 +147,7 @@ def _test5(world: World, seeds: int) -> Iterator[Cell]:
                 scene,
                 truth_of(sample, base, key),
                 0,
-                {"told": told, "asked": side},
+                {"told": given, "asked": side},
                 targets=(0,),
             )
             yield from _cells(cell, seeds)

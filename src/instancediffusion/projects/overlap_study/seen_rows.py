@@ -1,8 +1,8 @@
-"""From what a judge sees to the numbers of one picture. The judge is told nothing of what was asked for.
+"""From a judge's detections to the metrics of one picture. The judge is not given what was asked for.
 
-Who is in front is read from the region where both objects are: where their told silhouettes overlap if masks were told,
-else where the silhouettes overlap that the judge sees, what is hidden of them guessed. Each of its pixels belongs
-to one of the two, or to neither (see `evaluation.orders.Overlap`).
+Which is in front is read from the region where both objects are: where their given silhouettes overlap if masks were
+given, else where the detected silhouettes overlap, with predicted hidden parts. Each of its pixels belongs to one of
+the two, or to neither (see `evaluation.orders.Overlap`).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .study_metrics import row_of
 
 
 def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
-    """Measure what a judge sees in a picture of a cell.
+    """Compute the metrics of a judge's detections in a picture of a condition.
 
     Args:
         cell: what was asked for.
-        seen: what is there.
-        settings: the name of what drew the picture.
+        seen: the detections.
+        settings: the name of those the picture was sampled with.
 
     Returns:
-        The measures of `study_metrics.MEASURES`. Class, colour and place are of all instances that were asked for: one
-        that is missed has none of them.
+        The metrics of `study_metrics.MEASURES`. Class, colour and location are of all instances that were asked for:
+        one that is missed has none of them.
     """
     scores, _ = score_picture(seen, cell.truth)
     pairs = match(seen, cell.truth).pairs
@@ -54,7 +54,7 @@ def _whole_picture(
     pairs: list[int | None],
     targets: tuple[int, ...],
 ) -> Row:
-    """Class, colour and place of all targets."""
+    """Class, colour and location of all targets."""
     wanted = [cell.truth.instances[t] for t in targets]
     named = [bool(score.kind_right) for score, one in zip(scores, wanted, strict=True) if one.name is not None]
     coloured = [bool(score.colour_right) for score, one in zip(scores, wanted, strict=True) if one.colour is not None]
@@ -70,7 +70,7 @@ def _whole_picture(
 
 
 def _of_target(seen: Seen, wanted: TrueInstance, index: int | None) -> Row:
-    """Side, stroke and place of one instance; `index` is its detection, None where it was not found."""
+    """Orientation, stroke and location of one instance; `index` is its detection, None where it was not found."""
     same = [item for item in seen.instances if item.name == wanted.name]
     row: Row = {"doubled": float(len(same) > 1) if wanted.name is not None else None}
     row["stroke"] = row["facing"] = row["x"] = row["y"] = row["side"] = None
@@ -86,7 +86,7 @@ def _of_target(seen: Seen, wanted: TrueInstance, index: int | None) -> Row:
 
 
 def _order(cell: Cell, seen: Seen, pairs: tuple[int | None, ...]) -> Row:
-    """Who of the pair is in front, how clean the overlap is, and what is seen of the pair's visible parts."""
+    """Which of the pair is in front, how clean the overlap is, and what is detected of the pair's visible parts."""
     if cell.pair is None:
         return {}
     wanted = [cell.truth.instances[index] for index in cell.pair]
@@ -97,16 +97,16 @@ def _order(cell: Cell, seen: Seen, pairs: tuple[int | None, ...]) -> Row:
     regions = [_region(seen, one, index) for one, index in zip(wanted, found, strict=True) if index is not None]
     overlap = owned_overlap(seen, found[0], found[1], regions[0] & regions[1])
     if overlap is None and not any("mask" in one.told or "box" in one.told for one in wanted):
-        return row | {"apart": 1.0}  # nobody said that they overlap
-    apart: dict[str, Any] = {} if {"mask", "box"} & set(wanted[0].told) else {"apart": 0.0}
-    return row | apart | in_front(cell.front, overlap)
+        return row | {"apart": 1.0}  # the scene does not state that they overlap
+    overlapping: dict[str, Any] = {} if {"mask", "box"} & set(wanted[0].told) else {"apart": 0.0}
+    return row | overlapping | in_front(cell.front, overlap)
 
 
 def _region(seen: Seen, wanted: TrueInstance, index: int) -> Bools:
-    """All of an object, hidden parts too: as told by its mask, or as the judge guesses it.
+    """All of an object, hidden parts too: as given by its mask, or as the judge predicts it.
 
-    Where the judge guesses nothing, the world's own drawing in the told box stands in, or the convex hull of what is
-    seen: a bite out of the farther one is what shows that it is farther.
+    Where the judge predicts none, the world's own sprite in the given box stands in, or the convex hull of the
+    detected mask: a bite out of the farther one is what shows that it is farther.
     """
     if seen.wholes is not None and "mask" not in wanted.told:
         whole: Bools = seen.wholes[index] | seen.mask(index)
@@ -117,7 +117,7 @@ def _region(seen: Seen, wanted: TrueInstance, index: int) -> Bools:
 
 
 def _visible(cell: Cell, seen: Seen, wanted: list[TrueInstance], found: list[int | None]) -> Row:
-    """How much of what should be visible of the pair is seen."""
+    """How much of what should be visible of the pair is detected."""
     if cell.front is None:
         return {}
     row: Row = {}

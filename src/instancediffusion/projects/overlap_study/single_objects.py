@@ -1,4 +1,4 @@
-"""One object, one box: captions in words that no grammar made, and how far the pictures of one caption differ."""
+"""One object, one box: captions that no grammar made, and how far the pictures of one caption differ."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def caption_requests(world: World, captions: Sequence[tuple[str, str]]) -> Itera
 
     Args:
         world: draws the composites.
-        captions: (caption, class); the class is a kind of the world.
+        captions: (caption, class); the class is one of the world.
 
     Raises:
-        SettingsError: a class that is none of the world's kinds.
+        SettingsError: a class that is none of the world's.
     """
     for number, (caption, name) in enumerate(captions):
         seed = FIRST_SEED + number
@@ -85,11 +85,11 @@ def caption_requests(world: World, captions: Sequence[tuple[str, str]]) -> Itera
 def seed_requests(world: World, objects: int, seeds: int) -> Iterator[list[Request]]:
     """Ask for some objects many times: one caption, one box, one prompt, and the noise of `seeds` seeds.
 
-    The world's own pictures of them vary all that caption and prompt leave open: the drawing, its side, the ground's
-    details.
+    The world's own pictures of them vary all that caption and prompt leave open: the sprite, its orientation, the
+    background's details.
 
     Args:
-        world: draws the composites, from all its drawings.
+        world: draws the composites, from all its sprites.
         objects: how many captions.
         seeds: pictures of each.
     """
@@ -135,7 +135,7 @@ def _request(world: World, kind: ObjectKind, rng: np.random.Generator, seed: int
 
 
 def _box(world: World, kind: ObjectKind, rng: np.random.Generator, size: float) -> npt.NDArray[np.float64]:
-    """Return a box of the shape of the kind's first drawing, anywhere on the canvas."""
+    """Return a box of the shape of the class's first sprite, anywhere on the canvas."""
     width, height = world.sprites.picture(kind.name).size
     sides = np.array([width, height]) / max(width, height) * size
     corner = rng.random(2) * (1 - sides)
@@ -152,7 +152,7 @@ def _drawn(
     ground: Background,
     colour: str | None,
 ) -> Request:
-    """Draw one of the kind's drawings as large as the box allows."""
+    """Draw one of the class's sprites as large as the box allows."""
     rng = np.random.Generator(np.random.PCG64([41, seed]))
     side = world.spec.size
     looks = [one for one in kind.drawings if colour is None or colour == one.colour or colour in one.colours]
@@ -182,5 +182,5 @@ def _drawn(
 def _kind(world: World, name: str) -> ObjectKind:
     found = {kind.name: kind for kind in world.kinds}
     if name not in found:
-        raise SettingsError(f"class: {name!r} is no kind of this world; take one of {', '.join(found)}")
+        raise SettingsError(f"class: {name!r} is no class of this world; take one of {', '.join(found)}")
     return found[name]

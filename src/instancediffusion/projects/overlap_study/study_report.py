@@ -1,4 +1,4 @@
-"""The numbers of a study: a table for each section and each way of telling, one row for each of the settings."""
+"""The results of a study: a table for each section and each kind of location, one row for each of the settings."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .study_metrics import ALL, spread, summary
 COMPOSITES = "composites"
 
 SCATTERED = ("test0", "original0")
-"""Sections that ask how far an object's place scatters over the seeds of one scene."""
+"""Sections that ask how far an object's location scatters over the seeds of one scene."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The measures of one group of pictures.
+    """The metrics of one group of pictures.
 
     Attributes:
         section: such as "flip" or "test2".
         group: the values of the factors it is broken down by, "" for all pictures of the section.
-        settings: what drew them, or `COMPOSITES`.
+        settings: the name of those they were sampled with, or `COMPOSITES`.
         pictures: how many.
         seconds: mean time of a picture; None for composites.
         measures: by name.
@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class StudyReport:
-    """All that a study found.
+    """All results of a study.
 
     Attributes:
         entries: the tables.
@@ -56,7 +56,7 @@ class StudyReport:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-like values, with the definition of each measure."""
+        """Return JSON-like values, with the definition of each metric."""
         named = {name for entry in self.entries for name in entry.measures}
         return {
             "facts": dict(self.facts),
@@ -87,11 +87,11 @@ def _entries(rows: Mapping[str, Sequence[Row]]) -> Iterator[Entry]:
 
 
 def _groups(row: Row) -> list[str]:
-    """Name the groups a picture counts in: all, each factor, and how it was told crossed with each other factor."""
+    """Name the groups of a picture: all, each factor, and the kind of location crossed with each other factor."""
     factors = row["factors"]
-    told = factors.get("told")
+    kind = factors.get("told")
     single = [f"{name} {value}" for name, value in factors.items()]
-    crossed = [f"told {told}, {name} {value}" for name, value in factors.items() if told and name != "told"]
+    crossed = [f"told {kind}, {name} {value}" for name, value in factors.items() if kind and name != "told"]
     return ["", *single, *crossed]
 
 
@@ -105,7 +105,7 @@ def _entry(section: str, group: str, name: str, members: Sequence[Row]) -> Entry
 
 
 def to_markdown(report: StudyReport, names: Mapping[str, str]) -> str:
-    """Write the numbers that are not broken down further than by class and by what was told.
+    """Write the metrics that are not broken down further than by class and by the kind of location given.
 
     Args:
         report: the numbers.

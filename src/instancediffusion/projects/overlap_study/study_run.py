@@ -1,7 +1,7 @@
-"""The course of a study: make what is missing, measure what is there.
+"""The course of a study: generate what is missing, evaluate what is there.
 
 Each picture is one file, named by what it depends on. So a study that is stopped goes on, wherever its pictures are
-made, and settings that are not told the order draw both orders of a layout once.
+made, and settings that are not given the order sample both orders of a layout once.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class StudyRun:
 
     Attributes:
         path: the folder.
-        cells: the design.
+        cells: the conditions of the design.
         compared: by name, a row of the comparison and its whole `GenerationSettings`.
-        meter: measures the pictures.
+        meter: evaluates the pictures.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class StudyRun:
     meter: Meter
 
     def claim(self, decisive: Mapping[str, Any], *, replace: bool = False) -> None:
-        """Note what the folder's pictures depend on beside their cells.
+        """Note what the folder's pictures depend on beside their conditions.
 
         Raises:
             RunConflictError: it holds those of another model, and `replace` was not asked for.
@@ -51,7 +51,7 @@ class StudyRun:
         claim(self.path, decisive, replace=replace)
 
     def missing(self) -> list[tuple[str, Cell]]:
-        """List the pictures that are not there, as (settings, cell), each once."""
+        """List the pictures that are not there, as (settings, condition), each once."""
         found: dict[Path, tuple[str, Cell]] = {}
         for name in self.compared:
             for cell in self.cells:
@@ -61,7 +61,7 @@ class StudyRun:
         return list(found.values())
 
     def make(self, pipeline: Any, missing: Sequence[tuple[str, Cell]], made: Callable[[int], None]) -> None:
-        """Draw pictures, one at a time, so that each has seconds of its own."""
+        """Generate pictures, one at a time, so that each has seconds of its own."""
         for name, cell in missing:
             save_picture(*_drawn(pipeline, self._request(name, cell)), self.picture_path(name, cell))
             made(1)
@@ -73,7 +73,7 @@ class StudyRun:
         engine: RayOptions,
         made: Callable[[int], None],
     ) -> None:
-        """Draw pictures on a cluster; this process writes them."""
+        """Generate pictures on a cluster; this process writes them."""
         for index, found in ray_map(open_pipeline, _drawn, [self._request(*one) for one in missing], engine):
             save_picture(*found, self.picture_path(*missing[index]))
             made(1)
@@ -83,12 +83,12 @@ class StudyRun:
         return self._asked(name, cell), cell.seed, self.compared[name][1]
 
     def picture_path(self, name: str, cell: Cell) -> Path:
-        """Say where the picture of a cell is, drawn with the settings of that name."""
+        """Return where the picture of a condition is, sampled with the settings of that name."""
         values = self.compared[name][1].decisive()
         return picture_path(self.path, name, [self._asked(name, cell).to_dict(), cell.seed, values])
 
     def rows(self, name: str, measured: Callable[[int], None]) -> Iterator[Row]:
-        """Measure every picture there is of some settings; adds the `seconds` each took."""
+        """Evaluate every picture there is of some settings; adds the `seconds` each took."""
         there = [cell for cell in self.cells if self.picture_path(name, cell).exists()]
         for start in range(0, len(there), JUDGED_TOGETHER):
             batch = there[start : start + JUDGED_TOGETHER]
@@ -99,7 +99,7 @@ class StudyRun:
             measured(len(batch))
 
     def composite_rows(self, measured: Callable[[int], None]) -> Iterator[Row]:
-        """Measure the world's own pictures of the cells: the most that can be reached."""
+        """Evaluate the world's own pictures of the conditions: the upper bound."""
         there = [cell for cell in self.cells if cell.truth.composite is not None]
         for start in range(0, len(there), JUDGED_TOGETHER):
             batch = there[start : start + JUDGED_TOGETHER]

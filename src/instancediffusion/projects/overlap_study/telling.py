@@ -18,7 +18,7 @@ LEAST_PIXELS = 12
 
 
 def free_part(sample: WorldSample, index: int) -> npt.NDArray[np.bool_]:
-    """Return the pixels of an instance that no other one could cover, in whatever order; all of it if there are few."""
+    """Return the pixels of an instance that no other one could cover, in any order; all of it if there are few."""
     own = sample.instances[index].amodal
     free = own.copy()
     for other, item in enumerate(sample.instances):
@@ -68,6 +68,6 @@ def tell(
 
 
 def truth_of(sample: WorldSample, scene: Scene, name: str) -> Truth:
-    """Write down what a scene told from a sample asks for, under a name."""
+    """Return what a scene built from a sample asks for, under a name."""
     truth = truth_of_sample(sample, scene)
     return Truth(truth.instances, truth.composite, name, scene)

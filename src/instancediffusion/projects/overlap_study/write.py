@@ -1,4 +1,4 @@
-"""What a study leaves behind: its design, the numbers of each picture, and the report."""
+"""The files of a study: its design, the metrics of each picture, and the report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Progress = Callable[[str, int], Callable[[int], None]]
 
 
 def write_design(run: StudyRun) -> Path:
-    """Write the table of the study, a JSON line for each cell."""
+    """Write the design of the study, a JSON line for each condition."""
     path = run.path / "design.jsonl"
-    write_atomic(path, "".join(json.dumps(_told(cell)) + "\n" for cell in run.cells))
+    write_atomic(path, "".join(json.dumps(_record(cell)) + "\n" for cell in run.cells))
     return path
 
 
 def write_report(run: StudyRun, facts: Mapping[str, Any], progress: Progress) -> Iterator[Path]:
-    """Measure what is there and write it; yields the files."""
+    """Evaluate what is there and write the report; yields the files."""
     composites = sum(cell.truth.composite is not None for cell in run.cells)
     rows: dict[str, list[Row]] = {COMPOSITES: []}
     if composites:
@@ -57,7 +57,7 @@ def _settings(run: StudyRun) -> dict[str, Any]:
     return {name: {**row.values, "order_told": row.order} for name, (row, _) in run.compared.items()}
 
 
-def _told(cell: Cell) -> dict[str, Any]:
+def _record(cell: Cell) -> dict[str, Any]:
     return {
         "key": cell.key,
         "section": cell.section,

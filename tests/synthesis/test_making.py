@@ -95,7 +95,7 @@ def test_pictures_with_too_many_faults_are_kept_aside_with_their_reason(tmp_path
     made = maker(tmp_path / "set", painter, spec=spec, detector=ColourDetector(), format="yolo").go()
     assert (made.kept, made.rejected, made.dropped) == (8, 1, 1)
     (line,) = lines(made.work / "rejected" / "rejected.jsonl")
-    assert (line["number"], line["rejected"]) == (two, "1 of 2 instances are not as told")
+    assert (line["number"], line["rejected"]) == (two, "1 of 2 instances are not as given")
     assert [one.get("reason") for one in line["instances"]].count("nothing is seen there") == 1
     assert (made.work / "rejected" / line["picture"]).is_file()
     dataset = open_dataset(tmp_path / "set")
@@ -230,7 +230,7 @@ def test_a_detector_of_visible_parts_may_agree_with_what_is_to_be_seen():
         drawn = SceneSampler(spec).scene(number)
         (found,) = ColourDetector().detect([paint(drawn.scene)], list(spec.labels))
         verdict = judge_picture(drawn, found, spec)
-        assert not verdict.dropped  # all is as told, however much is hidden
+        assert not verdict.dropped  # all is as given, however much is hidden
         guessed = [dataclasses.replace(one, whole=one.visible) for one in found]
         seen_through += len(judge_picture(drawn, guessed, spec).dropped)
         # Labels with the detector's own boxes.
@@ -249,6 +249,6 @@ def test_objects_nobody_asked_for_and_doubtful_ones():
     assert "1 objects are seen" in judge_picture(drawn, [*found, extra], spec).rejected
     assert not judge_picture(drawn, [*found, dataclasses.replace(extra, score=0.4)], spec).rejected
     assert not judge_picture(drawn, [*found, dataclasses.replace(extra, label="a lamp")], spec).rejected
-    assert judge_picture(drawn, [], spec).rejected == "none of 2 instances is as told"
+    assert judge_picture(drawn, [], spec).rejected == "none of 2 instances is as given"
     upper = [dataclasses.replace(one, label=one.label.upper()) for one in found]
     assert not judge_picture(drawn, upper, spec).dropped

@@ -138,13 +138,13 @@ def _segment(drafts: Sequence[_Draft], stages: Stages, settings: AnnotationSetti
         return
     boxes = [[box for k in chosen if (box := draft.box(k))] for draft, chosen in wanted]
     found = stages.segmenter.segment([draft.pixels for draft, _ in wanted], boxes)
-    for (draft, chosen), places, masks in zip(wanted, boxes, found, strict=True):
-        for index, box, mask in zip(chosen, places, masks, strict=True):
+    for (draft, chosen), prompts, masks in zip(wanted, boxes, found, strict=True):
+        for index, box, mask in zip(chosen, prompts, masks, strict=True):
             fitted = fitted_mask(mask, box, leak=settings.mask_leak, agreement=settings.mask_agreement)
             if fitted is None:
                 continue
             instance = replace(draft.instances[index], mask=fitted)
-            if unlabelled(draft.given):  # the detector's box is a guess of what the mask shows
+            if unlabelled(draft.given):  # the detector's box only predicts the extent that the mask shows
                 instance = replace(instance, box=Box(*(mask_box(fitted.array) or ())))
             draft.instances[index] = instance
 
@@ -185,8 +185,8 @@ def _order(drafts: Sequence[_Draft], stages: Stages, settings: AnnotationSetting
         if len(draft.instances) > 1 and all(instance.z_order is None for instance in draft.instances)
     ]
     if settings.order in ("auto", "annotations"):
-        told = [draft for draft in open_ if any(draft.given.visible) and _order_by_masks(draft, settings)]
-        open_ = [draft for draft in open_ if not any(draft is other for other in told)]
+        ordered = [draft for draft in open_ if any(draft.given.visible) and _order_by_masks(draft, settings)]
+        open_ = [draft for draft in open_ if not any(draft is other for other in ordered)]
     if settings.order not in ("auto", "depth") or stages.depth is None or not open_:
         return
     maps = stages.depth.nearness([draft.pixels for draft in open_])
@@ -202,7 +202,7 @@ def _order(drafts: Sequence[_Draft], stages: Stages, settings: AnnotationSetting
 
 
 def _order_by_masks(draft: _Draft, settings: AnnotationSettings) -> bool:
-    """State the order that amodal and visible masks tell; whether they tell any."""
+    """State the order that follows from amodal and visible masks; whether any does."""
     step, boxes = _coarse(draft)
     whole = [_bitmap(instance.mask, step) for instance in draft.instances]
     seen = [_bitmap(mask, step) for mask in draft.given.visible]
@@ -216,7 +216,7 @@ def _state(draft: _Draft, found: Sequence[int | None]) -> None:
 
 
 def _coarse(draft: _Draft) -> tuple[int, list[PixelBox | None]]:
-    """Every how many-th pixel tells the order, and the boxes in those: masks of 100 objects are large."""
+    """The stride of the pixels the order is computed from, and the boxes in these: masks of 100 objects are large."""
     width, height = draft.size
     step = max(1, math.ceil(math.sqrt(width * height / _ORDER_PIXELS)))
     boxes = [draft.box(index) for index in range(len(draft.instances))]

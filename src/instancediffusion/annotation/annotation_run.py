@@ -37,7 +37,7 @@ KIND = "annotate"
 FAILED = "failed.jsonl"
 
 SENT_BYTES = 1 << 30
-"""Files of pictures that are sent to a cluster at a time; the models there are loaded once for each such share."""
+"""Files of pictures that are sent to a cluster at a time; the models there are loaded once for each such part."""
 
 
 @dataclass
@@ -170,7 +170,7 @@ class _Batch:
         for entry in self.entries:
             example = entry.example
             if example is not None and isinstance(example.image, Path):
-                with suppress(OSError):  # gone meanwhile: then it cannot be read there, which is told
+                with suppress(OSError):  # gone meanwhile: then it cannot be read there, which is reported
                     example = replace(example, image=example.image.read_bytes())
             image = None if example is None else example.image
             size += image.nbytes if isinstance(image, np.ndarray) else len(image) if isinstance(image, bytes) else 0
@@ -283,8 +283,8 @@ def _check(target: Target, records: RunDirectory, recipe: str) -> None:
             raise SettingsError(f"{folder}: is no data set that was annotated here; choose another folder")
         return
     if any(item.record.get("recipe") != recipe for item in records.items().values()):
-        told = f"{target.records}: was made with other settings or models"
-        raise SettingsError(f"{told}; choose another folder, or replace it (--overwrite)")
+        message = f"{target.records}: was made with other settings or models"
+        raise SettingsError(f"{message}; choose another folder, or replace it (--overwrite)")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     manifest = _manifest(folder)
@@ -293,8 +293,8 @@ def _check(target: Target, records: RunDirectory, recipe: str) -> None:
     written = (folder / MANIFEST).stat().st_mtime_ns
     changed = (path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime_ns > written)
     if (first := next(changed, None)) is not None:
-        told = f"{first}: was changed since the data set was written, which would undo that"
-        raise SettingsError(f"{told}; choose another folder, or replace it (--overwrite)")
+        message = f"{first}: was changed since the data set was written, which would undo that"
+        raise SettingsError(f"{message}; choose another folder, or replace it (--overwrite)")
 
 
 def _manifest(folder: Path) -> Mapping[str, Any] | None:
@@ -312,7 +312,8 @@ def _write(
     keys = [key_of(dataset, index) for index in range(len(dataset))]
     items = records.items()
     outcome.failed = {key: str(items[key].record["failed"]) for key in keys if "failed" in items[key].record}
-    lines = [json.dumps({"picture": key, "reason": told}, ensure_ascii=False) for key, told in outcome.failed.items()]
+    failed = [{"picture": key, "reason": reason} for key, reason in outcome.failed.items()]
+    lines = [json.dumps(entry, ensure_ascii=False) for entry in failed]
     write_atomic(target.records / FAILED, "".join(f"{line}\n" for line in lines))
     mark = fingerprint(target.format, [[key, items[key].fingerprint] for key in keys if key not in outcome.failed])
     manifest = _manifest(target.folder)

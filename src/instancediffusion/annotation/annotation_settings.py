@@ -29,18 +29,18 @@ class AnnotationSettings:
     Attributes:
         models: the models by name.
         tags: what to look for in every picture; the tagger is asked instead if empty.
-        score: detections below this score are dropped, 0..1; Grounding DINO tells of none below 0.05.
+        score: detections below this score are dropped, 0..1; Grounding DINO reports none below 0.05.
         same_tag_iou: of two boxes with one tag that overlap by more (IoU), the better one stays.
         any_tag_iou: the same for boxes with different tags: two names of one object, not two objects that overlap.
         max_instances: the best detections of a picture that are kept, 1..1000.
-        mask_leak: pixels of a mask farther from its box than this share of the box's sides are cut off.
+        mask_leak: pixels of a mask farther from its box than this fraction of the box's sides are cut off.
         mask_agreement: a mask whose own box has a lower IoU with the detector's is dropped; the box stays.
         caption_side: objects whose box is smaller than this squared, in pixels, keep the tag as caption.
         order: where the depth order comes from: `annotations` (amodal and visible masks of labelled pictures),
-            `depth` (the depth model), `auto` (the first that can tell), `none`.
-        depth_margin: an overlap whose two sides differ in nearness by less than this share of the picture's own
+            `depth` (the depth model), `auto` (the first that gives one), `none`.
+        depth_margin: an overlap whose two sides differ in nearness by less than this fraction of the picture's own
             range (5th to 95th percentile) has no order, 0..1.
-        visible_share: from annotations, the share by which one side must own more of the seen overlap, 0..1.
+        visible_share: from annotations, the fraction by which one side must own more of the visible overlap, 0..1.
         batch_size: pictures, and crops, that go through a model at a time.
     """
 

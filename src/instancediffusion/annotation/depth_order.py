@@ -1,6 +1,6 @@
-"""Which of two overlapping objects is in front: from masks that tell it, or from depth; else it stays unknown.
+"""Which of two overlapping objects is in front: from masks that show it, or from depth; else it stays unknown.
 
-A relation of objects i < j is 1 if i is in front of j, -1 if behind, 0 if nobody knows. Only pairs whose boxes
+A relation of objects i < j is 1 if i is in front of j, -1 if behind, 0 if unknown. Only pairs whose boxes
 overlap have one.
 """
 
@@ -45,9 +45,9 @@ def order_by_depth(
 
     Args:
         boxes: of the objects, in pixels; None if an object has none.
-        masks: (H, W) each, what is seen of the objects; an object without one has no order.
+        masks: (H, W) each, the visible pixels of the objects; an object without one has no order.
         nearness: (H, W), larger = nearer.
-        margin: a smaller difference than this share of the picture's range (5th to 95th percentile) is none.
+        margin: a smaller difference than this fraction of the picture's range (5th to 95th percentile) is none.
     """
     low, high = np.percentile(nearness, (5, 95))
     least = margin * float(high - low)
@@ -65,10 +65,10 @@ def _median(
 ) -> float | None:
     if own is None or other is None:
         return None
-    for place in (part, (_doubled(part[0]), _doubled(part[1])), (slice(None), slice(None))):
-        chosen = own[place] & ~other[place]
+    for region in (part, (_doubled(part[0]), _doubled(part[1])), (slice(None), slice(None))):
+        chosen = own[region] & ~other[region]
         if np.count_nonzero(chosen) >= _LEAST_PIXELS:
-            return float(np.median(nearness[place][chosen]))
+            return float(np.median(nearness[region][chosen]))
     return None
 
 
@@ -82,13 +82,13 @@ def order_by_visibility(
 ) -> Relations:
     """Relations of overlapping objects from amodal annotations, such as those of COCOA and KINS.
 
-    Where two whole (amodal) masks overlap, what is seen there belongs to the one in front.
+    Where two whole (amodal) masks overlap, the pixels visible there belong to the one in front.
 
     Args:
         boxes: of the whole objects, in pixels.
         whole: (H, W) each, amodal masks.
         seen: (H, W) each, visible masks.
-        share: the one in front must own more of the seen overlap than the other by at least this share of it.
+        share: the one in front must own more of the visible overlap than the other by at least this fraction of it.
     """
     found: Relations = {}
     for i, j, part in overlapping(boxes):

@@ -47,7 +47,7 @@ class Tagger(Stage, Protocol):
     """Names what pictures show."""
 
     def tags(self, pictures: Sequence[Pixels]) -> Sequence[Sequence[str]]:
-        """The kinds of object of each picture, in any writing and with repetitions."""
+        """The classes of the objects of each picture, in any writing and with repetitions."""
         ...
 
 
@@ -73,12 +73,12 @@ class Captioner(Stage, Protocol):
     """Describes pictures."""
 
     def captions(self, pictures: Sequence[Pixels], *, whole: bool) -> Sequence[str]:
-        """A description of each; `whole` tells photographs from crops of one object. May be empty."""
+        """A description of each; `whole` if it is a photograph, not a crop of one object. May be empty."""
         ...
 
 
 class DepthEstimator(Stage, Protocol):
-    """Tells near from far."""
+    """Estimates which pixels are near and which are far."""
 
     def nearness(self, pictures: Sequence[Pixels]) -> Sequence[npt.NDArray[np.float32]]:
         """For each picture (H, W) finite numbers, larger = nearer to the viewer, in a scale of its own."""

@@ -20,7 +20,7 @@ _LONGEST_TAG, _LONGEST_CAPTION = 80, 1000
 def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:
     """Tags in small letters, each once, in their order.
 
-    Punctuation, which a detector's prompt uses to tell tags apart, becomes blanks, and words that a tagger stutters
+    Punctuation, which a detector's prompt uses to separate tags, becomes blanks, and words that a tagger stutters
     ("coffee coffee cup cup") stand once.
     """
     found: dict[str, None] = {}
@@ -103,7 +103,7 @@ def fitted_mask(mask: Mask | None, box: PixelBox, *, leak: float, agreement: flo
     Args:
         mask: on the picture's canvas.
         box: in pixels.
-        leak: how far the mask may leave the box, in shares of its sides.
+        leak: how far the mask may leave the box, in fractions of its sides.
         agreement: the least IoU of the mask's own box with the given one.
     """
     if mask is None:

@@ -29,9 +29,9 @@ COMMANDS = {
     "dataset": "Make labelled pictures from a spec.",
     "world": "Draw samples of the synthetic world.",
     "train": "Train the stages of a model.",
-    "evaluate": "Score a model on layouts it has not seen.",
+    "evaluate": "Score a model on layouts it was not trained on.",
     "study": "Measure what overlaps do to a model.",
-    "judge": "Train and check the network that scores pictures.",
+    "judge": "Train and check the evaluator that scores pictures.",
     "convert": "Turn published weights into a safe folder.",
     "doctor": "Say what is installed and what would be slow.",
     "bench": "Measure the cost of a model on this machine.",
@@ -98,7 +98,7 @@ class LazyGroup(Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(130) from None
-        except Exception as error:  # the one place that may catch all: what a person sees is one line
+        except Exception as error:  # the one handler that may catch all: what a user sees is one line
             if os.environ.get(DEBUG_VARIABLE):
                 raise
             raise _as_failure(error) from error
@@ -118,7 +118,7 @@ class LazyGroup(Group):
 )
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None) -> None:
-    """Generate pictures in which every object has its own caption, its own place and its own layer.
+    """Generate pictures in which every object has its own caption, its own location and its own layer.
 
     Every option has a default of your own: in the environment (INSTANCEDIFFUSION_GENERATE_STEPS=20) or in a table of
     instancediffusion.toml ([generate], steps = 20). Set INSTANCEDIFFUSION_DEBUG=1 to see the traceback of an error.

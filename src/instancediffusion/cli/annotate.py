@@ -13,7 +13,7 @@ from instancediffusion.stores import told
 
 from .click_types import Output, Source
 from .model_options import engine_options
-from .progress import told_warnings
+from .progress import echoed_warnings
 
 if TYPE_CHECKING:
     from instancediffusion.ray_pool import RayOptions
@@ -31,7 +31,7 @@ STAGES = ("tagger", "detector", "segmenter", "captioner", "depth")
 @click.option("--detector", help="The same, of the model that finds boxes.")
 @click.option("--segmenter", help="The same, of the model that cuts out masks.")
 @click.option("--captioner", help="The same, of the model that describes.")
-@click.option("--depth", help="The same, of the model that tells near from far.")
+@click.option("--depth", help="The same, of the depth model.")
 @click.option("--score", type=float, help="The lowest score of a detection.")
 @click.option("--order", help="auto, annotations, depth or none.")
 @click.option("--depth-margin", type=float, help="Overlaps that differ by less of the range have no order.")
@@ -62,7 +62,7 @@ def annotate(
     if out.resolve().is_relative_to(source.resolve()):
         raise SettingsError(f"--out {out}: lies in {source}, whose pictures are annotated; choose another folder")
     settings = _settings(recipe, tags, given)
-    with told_warnings():
+    with echoed_warnings():
         dataset = open_pictures(source, format_, ReadingOptions(images=images, split=split))
         models = find_models(settings, device or _device())
         where = Target(out, target, overwrite, retry)

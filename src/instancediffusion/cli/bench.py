@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "presets",
     type=Names(PRESETS),
     multiple=True,
-    help="Time pictures in place of calls: with this preset and with each of its levers alone; repeatable.",
+    help="Time pictures in place of calls: with this preset and with each of its changes alone; repeatable.",
 )
 @click.option(
     "--model", default="mini", show_default=True, help="With --preset: what draws. random = random weights, 512 pixels."
@@ -53,7 +53,7 @@ def bench(
     """Time the grafted UNet at the size of Stable Diffusion 1.5 with random weights, batch 1.
 
     Prints the median seconds of each kind of call and the peak memory of the process. With --preset, whole pictures of
-    --model: seconds, the share of the time with the model's own settings, network rows, and by how much the picture is
+    --model: seconds, the fraction of the time with the model's own settings, NFE, and by how much the picture is
     another (root mean square of 0 to 255).
     """
     import torch

@@ -1,4 +1,4 @@
-"""What this command line adds to click: groups that guess what was meant, choices from a registry, paths in a store."""
+"""What this command line adds to click: groups that suggest a name, choices from a registry, paths in a store."""
 
 from __future__ import annotations
 

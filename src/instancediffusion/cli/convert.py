@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--num-heads",
     type=click.IntRange(min=1),
-    help="Attention heads of the UNet, which no file tells. Default: those of its family (8 in Stable Diffusion 1.x).",
+    help="Attention heads of the UNet, which no file states. Default: those of its family (8 in Stable Diffusion 1.x).",
 )
 @click.option(
     "--prediction-type",

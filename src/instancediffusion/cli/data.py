@@ -14,7 +14,7 @@ from instancediffusion.stores import told
 
 from .annotate import annotate
 from .click_types import Group, Output, Source
-from .progress import told_warnings
+from .progress import echoed_warnings
 
 if TYPE_CHECKING:
     from instancediffusion.datasets import SceneDataset
@@ -48,7 +48,7 @@ def info(path: Path, format_: str | None, split: str | None, images: Path | None
     """Say what PATH holds: pictures, instances, kinds of location, order, categories."""
     from instancediffusion.datasets import format_of, usable
 
-    with told_warnings():
+    with echoed_warnings():
         dataset = _open(path, format_, split, images)
         counts, categories, pictures = Counter[str](), Counter[str](), 0
         for _, example in usable(dataset):
@@ -73,7 +73,7 @@ def check(path: Path, format_: str | None, split: str | None, images: Path | Non
     from instancediffusion.datasets import usable
     from instancediffusion.errors import SceneError
 
-    with told_warnings() as found:
+    with echoed_warnings() as found:
         dataset = _open(path, format_, split, images)
         good = 0
         for index, example in usable(dataset):
@@ -95,10 +95,10 @@ def check(path: Path, format_: str | None, split: str | None, images: Path | Non
 @_SPLIT
 @_IMAGES
 def convert(source: Path, out: Path, target: str, format_: str | None, split: str | None, images: Path | None) -> None:
-    """Write SOURCE in another format into the new folder OUT, pictures too; what is lost is told."""
+    """Write SOURCE in another format into the new folder OUT, pictures too; what is lost is reported."""
     from instancediffusion.datasets import write_dataset
 
-    with told_warnings():
+    with echoed_warnings():
         written = write_dataset(_open(source, format_, split, images), out, target)
     left = f", {written.skipped} left out" if written.skipped else ""
     click.echo(told(f"{out}: {written.pictures} pictures, {written.instances} instances ({target}){left}"))
@@ -125,7 +125,7 @@ def split_(
     total = sum(share for _, share in shares)
     if total > 1 + 1e-9 or len({name for name, _ in shares}) < len(shares):
         raise SettingsError(f"--part: the shares sum to {total:g}; give each part once, and at most 1 in all")
-    with told_warnings():
+    with echoed_warnings():
         dataset = _open(source, format_, None, images)
         order = np.random.default_rng(seed).permutation(len(dataset))
         ends = np.rint(np.cumsum([0.0, *(share for _, share in shares)]) * len(dataset)).astype(int)

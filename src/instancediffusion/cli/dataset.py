@@ -33,8 +33,8 @@ def dataset() -> None:
 @click.option("--to", "format_", default="coco", show_default=True, help="Format to write; see `data convert`.")
 @click.option(
     "--detector",
-    help="What looks at the pictures: the folder of a judge, or a detector of transformers (folder or hub id). "
-    "Without it nothing is filtered.",
+    help="What looks at the pictures: the folder of an evaluator (judge), or a detector of transformers "
+    "(folder or hub id). Without it nothing is filtered.",
 )
 @click.option("--pictures", type=_COUNT, help="How many to make, in place of the spec's.")
 @model_options
@@ -85,11 +85,11 @@ def make(
     read = read_spec(spec)
     read = read if pictures is None else dataclasses.replace(read, pictures=pictures)
     folder = local_model(model, variant=variant)
-    place = None if adapter is None else local_adapter(adapter, variant=variant)
+    adapter_folder = None if adapter is None else local_adapter(adapter, variant=variant)
     settings = settings_of(model_defaults(folder).replace(**read.settings), options)
     facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
-    facts |= {"adapter": weights_sha256(place)} if place is not None else {}
-    open_ = partial(open_quietly, folder, place, dtype, device, variant)
+    facts |= {"adapter": weights_sha256(adapter_folder)} if adapter_folder is not None else {}
+    open_ = partial(open_quietly, folder, adapter_folder, dtype, device, variant)
     how: dict[str, Any] = {"batch_size": batch_size, "written": say.made, "record": {"asked_for": model}}
     make_pictures = (
         pipeline_pictures(open_, settings, **how) if engine is None else spread_pictures(open_, settings, engine, **how)
@@ -116,13 +116,13 @@ def make(
 
 
 def _tell(made: MadeDataset, say: Reporter) -> None:
-    """Say what came of it."""
+    """Print the results."""
     say.line(f"{made.folder}: {made.kept} of {made.pictures} pictures, {made.instances} instances")
     if made.rejected or made.dropped:
         why = ", ".join(f"{reason} ({count})" for reason, count in made.reasons.most_common(8))
         say.line(f"left out: {made.rejected} pictures, {made.dropped} instances of the others: {why}; see")
         say.line(str(made.work / "rejected" / "rejected.jsonl"))
     for reason in dict.fromkeys(made.failed.values()):
-        numbers = [number for number, told in made.failed.items() if told == reason]
+        numbers = [number for number, text in made.failed.items() if text == reason]
         more = f" (and {len(numbers) - 1} more)" if len(numbers) > 1 else ""
         click.echo(f"error: scene {numbers[0]}: {reason}{more}", err=True)

@@ -31,7 +31,7 @@ def doctor(ctx: click.Context, as_json: bool, vocabulary: bool) -> None:
 
 
 def named(known: Mapping[str, list[str]]) -> Iterator[str]:
-    """Write what a model knows for people, a paragraph each."""
+    """Write the vocabulary of a model as text, a paragraph for each kind of word."""
     for kind, words in known.items():
         yield textwrap.fill(
             ", ".join(words), width=110, initial_indent=f"{kind} ({len(words)}): ", subsequent_indent="  "
@@ -39,7 +39,7 @@ def named(known: Mapping[str, list[str]]) -> Iterator[str]:
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[str]:
-    """Write a diagnosis for people, line by line."""
+    """Write a diagnosis as text, line by line."""
     yield f"instancediffusion {report['version']} on Python {report['python']}, {report['platform']}"
     yield ""
     yield "Packages"

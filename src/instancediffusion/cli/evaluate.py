@@ -44,8 +44,8 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
     "--judge",
     "judge_folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the judge that `instancediffusion judge train` wrote. Needed without --suite; with --suite flip it "
-    "looks in place of detectors.",
+    help="Evaluator (judge), the folder of `instancediffusion judge train`. Needed without --suite; with --suite flip "
+    "it looks in place of detectors.",
 )
 @click.option("-o", "--output", required=True, type=Output(file_okay=False), help="Folder to fill.")
 @click.option("--layouts", "count", type=_COUNT, default=500, show_default=True, help="Layouts of each kind.")
@@ -55,7 +55,7 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
     default="all",
     show_default=True,
     callback=_groups,
-    help=f"What is told of each layout, separated by commas: {', '.join(GROUPS)}.",
+    help=f"What is given of each layout, separated by commas: {', '.join(GROUPS)}.",
 )
 @click.option(
     "--settings",
@@ -67,7 +67,7 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
     "after 0.36, no attention mask.",
 )
 @settings_options(alone=True)
-@click.option("--no-order", is_flag=True, help="Do not tell who is in front.")
+@click.option("--no-order", is_flag=True, help="Do not give the depth order.")
 @click.option("--max-objects", type=click.IntRange(1, 16), default=5, show_default=True, help="Most objects, from 1.")
 @click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
@@ -92,12 +92,12 @@ def evaluate(
     bench: dict[str, Any],
     **options: Any,
 ) -> None:
-    """Make pictures of layouts no training has seen, judge them, and write the scores.
+    """Make pictures of layouts that are in no training set, evaluate them, and write the scores.
 
-    With --suite, score pictures of any scenes by a published protocol, whoever made them (docs/publish.md).
+    With --suite, score pictures of any scenes by a published protocol, from any source (docs/publish.md).
 
     OUTPUT gets report.json and report.md, for each kind its pictures, the scores of each instance (scores.jsonl) and
-    two sheets: the first pictures and the worst. The same command again makes only what is missing.
+    two contact sheets: the first pictures and the worst. The same command again makes only what is missing.
     """
     quieten_libraries(bars=False)
     from instancediffusion.checkpoints import weights_sha256

@@ -91,7 +91,7 @@ def generate(
     a picture made here, which is made again, a folder of files, - for standard input, or a prompt in quotes.
 
     The folder gets <scene>_<seed>.png for each picture, <scene>_overlay.png for each scene, and manifest.json. The
-    same command again makes only what is missing. A scene or picture that fails leaves the others; the exit code tells
+    same command again makes only what is missing. A scene or picture that fails leaves the others; the exit code says
     it. Scenes with the same seed start from the same noise, so a scene that grows from file to file keeps its
     composition.
 
@@ -224,8 +224,8 @@ class _Run:
     def _is_plain(self) -> bool:
         """Whether the model in the package draws new scenes with its own sampler, and nothing is added to it."""
         own = self.model == "mini" and self.adapter is None and self.refiner is None and self.engine is None
-        told = any(item.model or item.settings for item in self.inputs) or self.options.get("scheduler") is not None
-        return own and not told and self.additions == Additions()
+        chosen = any(item.model or item.settings for item in self.inputs) or self.options.get("scheduler") is not None
+        return own and not chosen and self.additions == Additions()
 
     @staticmethod
     def _tell(jobs: Sequence[Job], outcome: Outcome, say: Reporter) -> None:
@@ -309,7 +309,7 @@ class _Run:
 
     @staticmethod
     def _report(job: Job, made: set[str], failed: Sequence[tuple[Picture, Exception]], outcome: Outcome) -> None:
-        """Note which pictures were made, and tell why the others were not."""
+        """Note which pictures were made, and print why the others were not."""
         reasons = {p.key: (str(error).strip() or type(error).__name__).splitlines()[0] for p, error in failed}
         for picture in job.pending:
             path = job.folder.run.path / f"{picture.key}.png"

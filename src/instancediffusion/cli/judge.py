@@ -1,4 +1,4 @@
-"""`instancediffusion judge`: the network that scores pictures."""
+"""`instancediffusion judge`: the evaluator (judge) that scores pictures."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ JUDGE = click.option(
     "judge_folder",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the network that `instancediffusion judge train` wrote.",
+    help="Evaluator (judge), the folder of `instancediffusion judge train`.",
 )
-"""The option of every command that cannot do without a judge."""
+"""The option of every command that cannot do without an evaluator (judge)."""
 
 
 @click.group(cls=Group)
 def judge() -> None:
-    """Train and check the network that says what a picture of the synthetic world shows."""
+    """Train and check the evaluator (judge): it detects what a picture of the synthetic world shows."""
 
 
 @judge.command()
@@ -32,11 +32,9 @@ def judge() -> None:
 @click.option("--run", type=_FOLDER, required=True, help="Folder of the run; continued if it is there.")
 @click.option("--output", type=_FOLDER, help="Where the judge is written; default RUN/judge.")
 @click.option("--stop-after", type=_COUNT, help="Stop after this many steps, with a checkpoint and a judge.")
-@click.option(
-    "--checks", type=_COUNT, default=300, show_default=True, help="Unseen composites to measure the judge on."
-)
+@click.option("--checks", type=_COUNT, default=300, show_default=True, help="New composites to measure the judge on.")
 def train(recipe: Path, run: Path, output: Path | None, stop_after: int | None, checks: int) -> None:
-    """Train a judge: RECIPE is a TOML file such as recipes/judge.toml.
+    """Train an evaluator (judge): RECIPE is a TOML file such as recipes/judge.toml.
 
     It learns from composites that are drawn while it trains. A run that was stopped or killed continues from its last
     checkpoint when the same command is given again.
@@ -50,10 +48,10 @@ def train(recipe: Path, run: Path, output: Path | None, stop_after: int | None, 
 
 @judge.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--count", type=_COUNT, default=300, show_default=True, help="Composites to judge.")
+@click.option("--count", type=_COUNT, default=300, show_default=True, help="Composites to evaluate.")
 @click.option("--max-objects", type=click.IntRange(1, 16), default=5, show_default=True, help="Most objects in one.")
 def check(folder: Path, count: int, max_objects: int) -> None:
-    """Measure the judge in FOLDER on composites it has not seen, whose truth is known exactly."""
+    """Measure the judge in FOLDER on composites it was not trained on, with exact ground truth."""
     from instancediffusion.projects.emoji_judge import Judge, check_judge
     from instancediffusion.projects.emoji_judge.layouts import CHECK_SEED, SIDE_PX
     from instancediffusion.projects.emoji_world import World, WorldSpec

@@ -1,4 +1,4 @@
-"""Loading large libraries: without the garbage collector, their advice to programmers, and what nobody asked for."""
+"""Loading large libraries: without the garbage collector, their advice to programmers, and unneeded optional parts."""
 
 from __future__ import annotations
 

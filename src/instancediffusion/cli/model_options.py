@@ -51,7 +51,7 @@ def engine_options(command: _Command) -> _Command:
         click.option("--address", help="With --engine ray: of a cluster that runs. Default: one on this machine."),
         click.option("--actors", type=click.IntRange(min=1), help="With --engine ray: models open at a time."),
         click.option(
-            "--gpus", type=click.FloatRange(min=0), help="With --engine ray: GPUs of each, or a share of one."
+            "--gpus", type=click.FloatRange(min=0), help="With --engine ray: GPUs of each, or a fraction of one."
         ),
         click.option("--cpus", type=click.FloatRange(min=0, min_open=True), help="With --engine ray: cores of each."),
     ]

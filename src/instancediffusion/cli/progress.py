@@ -1,4 +1,4 @@
-"""What commands tell a person: paths on stdout; progress, warnings and errors on stderr."""
+"""What commands print for a user: paths on stdout; progress, warnings and errors on stderr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from instancediffusion.stores import told
 
 
 class Reporter:
-    """Prints what is written, and bars with the time left if somebody is watching.
+    """Prints what is written, and bars with the time left if stderr is a terminal.
 
     Args:
         quiet: print neither paths nor bars.
@@ -62,7 +62,7 @@ class Reporter:
 
     @contextmanager
     def progress(self, pipeline: Any, pictures: int) -> Iterator[None]:
-        """Show bars on a terminal: all pictures, and of a pipeline the network's rows of those being made."""
+        """Show bars on a terminal: all pictures, and of a pipeline the batch elements of those being made."""
         if pipeline is not None:
             pipeline.set_progress_bar_config(disable=True)
         with self.warnings():
@@ -117,7 +117,7 @@ class Countdown:
 
 
 @contextmanager
-def told_warnings() -> Iterator[list[warnings.WarningMessage]]:
+def echoed_warnings() -> Iterator[list[warnings.WarningMessage]]:
     """Print every warning of the block in a line."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")

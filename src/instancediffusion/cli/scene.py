@@ -147,7 +147,7 @@ def convert(
 
     IN may be a scene (native, or as the published demo writes it), COCO, LabelMe, Label Studio, YOLO, Pascal VOC,
     CVAT, a list of boxes from a language model, an answer of LLM-grounded diffusion, a PNG made here, or - for
-    standard input. Its format is told from its content.
+    standard input. Its format is recognised by its content.
 
     A file of several pictures becomes a folder OUT with one scene for each. A scene becomes the COCO file OUT.json
     with its prompt in OUT.captions.json. - as OUT is standard output.
@@ -234,7 +234,7 @@ def formats(as_json: bool) -> None:
 
 
 def _scenes(source: Path, reading: Reading) -> list[NamedScene]:
-    """The scenes of a file; what was mended or left out is told.
+    """The scenes of a file; what was mended or left out is reported.
 
     Raises:
         SceneError: there is none that can be used.
@@ -303,12 +303,12 @@ def _open_picture(path: Path) -> Any:
         with Image.open(source) as picture:
             return ImageOps.exif_transpose(picture).convert("RGB")
     except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        told = "is no picture" if isinstance(error, UnidentifiedImageError) else f"cannot be read ({error})"
-        raise SceneError([Problem("$", told, "give a PNG or JPEG")], str(path)) from None
+        message = "is no picture" if isinstance(error, UnidentifiedImageError) else f"cannot be read ({error})"
+        raise SceneError([Problem("$", message, "give a PNG or JPEG")], str(path)) from None
 
 
 def _warn_of_shape(path: Path, size: tuple[int, int], scene: Scene) -> None:
-    """Tell that a picture has another shape than the scene, so that it is stretched."""
+    """Report that a picture has another shape than the scene, so that it is stretched."""
     ratio = size[0] * scene.height / (size[1] * scene.width)
     if not 0.96 < ratio < 1.04:
         click.echo(
@@ -319,7 +319,7 @@ def _warn_of_shape(path: Path, size: tuple[int, int], scene: Scene) -> None:
 
 
 def _at_size_of(picture: Path, scene: Scene) -> Scene:
-    """The scene in pixels of the picture: its canvas is only a frame, and pictures are often of another size."""
+    """The scene in pixels of the picture: its canvas only sets the units, and pictures are often of another size."""
     from instancediffusion.scene import resize_scene
 
     width, height = _open_picture(picture).size

@@ -38,8 +38,8 @@ def settings_options(*, alone: bool = False) -> Callable[[_Command], _Command]:
 def option_of(setting: Setting) -> Callable[[_Command], _Command]:
     """The option of a setting."""
     name = "--" + (setting.option or setting.name.replace("_", "-"))
-    told = f"{setting.help} Default: {setting.absent}." if setting.absent else setting.help
-    return click.option(name, setting.name, type=_type_of(setting), help=told)
+    text = f"{setting.help} Default: {setting.absent}." if setting.absent else setting.help
+    return click.option(name, setting.name, type=_type_of(setting), help=text)
 
 
 def settings_of(

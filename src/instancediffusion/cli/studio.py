@@ -66,7 +66,7 @@ def studio(
         from instancediffusion.studio import Engine, RunStore, Studio
         from instancediffusion.studio.app import load_gradio, serve
 
-        load_gradio()  # first, so that its absence is told before a model is loaded
+        load_gradio()  # first, so that its absence is reported before a model is loaded
     click.echo(f"loading {model} ...", err=True)
     folder = local_model(model, variant=variant)
     own = None if adapter is None else local_adapter(adapter, variant=variant)

@@ -47,15 +47,15 @@ for _command in (ablation, captions, seeds):
     "--judge",
     "judge_folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the judge that `instancediffusion judge train` wrote; needed for scenes of the synthetic world.",
+    help="Evaluator (judge), the folder of `instancediffusion judge train`; needed for scenes of the synthetic world.",
 )
-@click.option("--detector", help=f"Measure with a judge of photographs: hub id or folder, such as {DETECTOR}.")
-@click.option("--segmenter", help=f"The other half of that judge.  [default: {SEGMENTER}]")
+@click.option("--detector", help=f"Measure with a detector of photographs: hub id or folder, such as {DETECTOR}.")
+@click.option("--segmenter", help=f"Measure with its segmenter, too.  [default: {SEGMENTER}]")
 @click.option("--layouts", type=_COUNT, default=50, show_default=True, help="Layouts of `flip`, of each sort.")
 @click.option("--seeds", type=_COUNT, default=32, show_default=True, help="Seeds of each scene of `seed`.")
 @click.option("--repeats", type=_COUNT, default=1, show_default=True, help="Layouts of each combination of `grid`.")
 @click.option(
-    "--kinds", default="box,point,scribble,mask", show_default=True, help="How `flip` and `grid` tell places."
+    "--kinds", default="box,point,scribble,mask", show_default=True, help="How `flip` and `grid` give locations."
 )
 @settings_options(alone=True)
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
@@ -81,7 +81,7 @@ def overlap(
     engine: RayOptions | None,
     **options: Any,
 ) -> None:
-    """Who is in front, what blends, how much a place binds.
+    """Who is in front, what blends, how much a location binds.
 
     OUTPUT gets the design (design.jsonl), the pictures, the numbers of each picture (rows.jsonl), report.json,
     report.md, and report.html, which needs nothing beside itself, as do the pages test0.html to test5.html. The same
@@ -106,13 +106,13 @@ def overlap(
     of_world = knows_world(folder)
     scenes = scenes or ("world" if of_world else "original")
     if scenes == "original":
-        cells, known = original_design(suites, seeds), None
+        conditions, synthetic = original_design(suites, seeds), None
     else:
         world = study_world()
-        cells = design(world, suites, layouts=layouts, seeds=seeds, repeats=repeats, kinds=_kinds(kinds))
-        known = world if of_world else None
-    meter = open_meter(known, judge_folder, detector, segmenter, device)
-    run = StudyRun(output, cells, compared, meter)
+        conditions = design(world, suites, layouts=layouts, seeds=seeds, repeats=repeats, kinds=_kinds(kinds))
+        synthetic = world if of_world else None
+    metric = open_meter(synthetic, judge_folder, detector, segmenter, device)
+    run = StudyRun(output, conditions, compared, metric)
     weights = weights_sha256(folder)
     run.claim({"weights": weights}, replace=overwrite)
     missing = run.missing()
@@ -124,8 +124,8 @@ def overlap(
             run.spread(partial(open_quietly, folder, device=device), missing, engine, counter.add)
     suites = suites or (SUITES if scenes == "world" else ("seed",))
     facts: dict[str, Any] = {"model": model, "weights": weights, "scenes": scenes, "suites": list(suites)}
-    facts |= {"layouts": layouts, "seeds": seeds, "repeats": repeats, "kinds": kinds, "cells": len(cells)}
-    facts |= {"judge": meter.describe()}
+    facts |= {"layouts": layouts, "seeds": seeds, "repeats": repeats, "kinds": kinds, "cells": len(conditions)}
+    facts |= {"judge": metric.describe()}
     write_design(run)
     for path in write_report(run, facts, lambda what, total: Countdown(what, total, quiet=quiet).add):
         if not quiet:

@@ -27,7 +27,7 @@ _COUNT = click.IntRange(min=1)
     multiple=True,
     default=("box", "box+point+scribble+mask"),
     show_default=True,
-    help="How places are told: a kind of location, or several joined by +; repeatable, a table for each.",
+    help="How locations are given: a kind of location, or several joined by +; repeatable, a table for each.",
 )
 @click.option("--row", "names", multiple=True, help="One row beside the whole model; repeatable. Default: all.")
 @settings_options(alone=True)
@@ -48,8 +48,8 @@ def ablation(
 ) -> None:
     """Draw the same layouts without each part of a model, and with some parts alone.
 
-    OUTPUT gets the pictures, ablation.md (a table for each way of telling), ablation.json and the numbers of each
-    picture (rows.jsonl). Parts a model lacks are named and not measured. The same command again makes only what is
+    OUTPUT gets the pictures, ablation.md (a table for each way of giving locations), ablation.json and the numbers of
+    each picture (rows.jsonl). Parts a model lacks are named and not measured. The same command again makes only what is
     missing.
     """
     quieten_libraries(bars=False)
@@ -62,26 +62,26 @@ def ablation(
     from instancediffusion.projects.overlap_study.design import study_world
     from instancediffusion.projects.overlap_study.flip_and_grid import flip_cells
 
-    tellings = tuple(dict.fromkeys(_telling(text) for text in told))
+    kinds = tuple(dict.fromkeys(_joined_kinds(text) for text in told))
     folder = local_model(model)
     defaults = settings_of(model_defaults(folder), options)
     pipeline = open_quietly(folder, device=device)
     rows, left = rows_for(pipeline.adapter, defaults, names)
     judge = Judge.load(judge_folder)
-    run = AblationRun(output, list(flip_cells(study_world(), layouts, tellings)), rows, defaults, judge)
+    run = AblationRun(output, list(flip_cells(study_world(), layouts, kinds)), rows, defaults, judge)
     weights = weights_sha256(folder)
     run.claim({"weights": weights}, replace=overwrite)
     missing = run.missing()
     if missing:
         run.make(pipeline, missing, Countdown("pictures", len(missing), quiet=quiet).add)
-    facts: dict[str, Any] = {"model": model, "weights": weights, "layouts": layouts, "told": list(tellings)}
+    facts: dict[str, Any] = {"model": model, "weights": weights, "layouts": layouts, "told": list(kinds)}
     facts |= {"settings": defaults.to_dict(), "judge": judge.describe()}
     for path in write_ablation(run, left, facts, lambda what, total: Countdown(what, total, quiet=quiet).add):
         if not quiet:
             click.echo(str(path))
 
 
-def _telling(text: str) -> str:
+def _joined_kinds(text: str) -> str:
     from instancediffusion.scene import KINDS
 
     kinds = tuple(dict.fromkeys(kind.strip() for kind in text.split("+")))

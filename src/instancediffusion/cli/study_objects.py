@@ -44,11 +44,11 @@ def captions(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Draw captions in people's own words: is what they name there?
+    """Draw captions in users' own words: is what they name there?
 
     FILE is a JSON list of {"caption": "a sleepy kitten", "class": "cat"}, such as benchmarks/everyday_captions.json;
-    the class is a kind of the synthetic world. Each is drawn alone in a box. OUTPUT gets the pictures, report.json,
-    report.md and captions.jsonl, a line for each caption with what is seen in its place.
+    the class is one of the synthetic world. Each is drawn alone in a box. OUTPUT gets the pictures, report.json,
+    report.md and captions.jsonl, a line for each caption with the detection at its location.
     """
     quieten_libraries(bars=False)
     from instancediffusion.projects.emoji_judge import Judge

@@ -22,7 +22,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def judged(bench: dict[str, Any], judge: Path) -> dict[str, Any]:
-    """Return options with the folder of a judge of the drawn world, for the suites that take one."""
+    """Return options with the folder of an evaluator (judge) of the synthetic world, for the suites that take one."""
     if "flip" not in bench["suites"]:
         raise click.UsageError("--judge goes with --suite flip, or without --suite")
     return bench | {"names": {**bench["names"], "judge": str(judge)}}
@@ -60,7 +60,7 @@ def suite_options(command: _Command) -> _Command:
             "--suite", "suites", callback=_suites, help=f"Score by these suites instead: {', '.join(SUITES)}."
         ),
         click.option("--scenes", type=Source(), help="Scenes of a suite: any data set."),
-        click.option("--images", type=_FOLDER, help="Pictures of the scenes, whoever made them; else they are made."),
+        click.option("--images", type=_FOLDER, help="Pictures of the scenes, from any source; else they are made."),
         click.option(
             "--real", type=_FOLDER, help="Real pictures of the same names: the bound, and the reference of fid."
         ),
@@ -68,8 +68,8 @@ def suite_options(command: _Command) -> _Command:
         click.option("--detections", type=_FILE, help="Suites: a COCO results file in place of --detector."),
         click.option("--real-detections", type=_FILE, help="Suites: the same of the real pictures."),
         click.option("--clip", help="Suites: CLIP model; hub id or folder."),
-        click.option("--phrase-detector", help="Suites: detector that is told what to look for; hub id or folder."),
-        click.option("--segmenter", help="Suites: segmenter that is told boxes; hub id or folder."),
+        click.option("--phrase-detector", help="Suites: detector that is given what to look for; hub id or folder."),
+        click.option("--segmenter", help="Suites: segmenter that is given boxes; hub id or folder."),
         click.option("--depth", help="Suites: depth model; hub id or folder."),
         click.option("--same-seed", is_flag=True, help="Suite flip: make both orders of a pair from one seed."),
         click.option("--features", help="Suites: network of the Frechet distance; hub id or folder."),

@@ -51,7 +51,7 @@ _BY_ONE = ("scenes", "latents", "export")
 @click.option(
     "--judge",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of a judge that scores the stage diffusion every `score_every` steps.",
+    help="Folder of an evaluator (judge) that scores the stage diffusion every `score_every` steps.",
 )
 def train(
     recipe: Path,

@@ -43,7 +43,7 @@ def build(cache: Path | None, art: tuple[Path, ...], force: bool) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default="world",
     show_default=True,
-    help="Folder to write the sheets to.",
+    help="Folder to write the contact sheets to.",
 )
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help=_CACHE_HELP)
 @click.option(
@@ -55,7 +55,7 @@ def build(cache: Path | None, art: tuple[Path, ...], force: bool) -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first sample.")
 @click.option("--all", "every", is_flag=True, help="All kinds of the catalogue, not only its core.")
-@click.option("--overwrite", is_flag=True, help="Replace sheets that are there.")
+@click.option("--overwrite", is_flag=True, help="Replace contact sheets that are there.")
 def sheet(
     output: Path,
     cache: Path | None,
@@ -66,12 +66,14 @@ def sheet(
     every: bool,
     overwrite: bool,
 ) -> None:
-    """Draw contact sheets: objects, colours, facings, parts, backgrounds, samples, orders (scenes both ways)."""
+    """Draw contact sheets: objects, colours, orientations, parts, backgrounds, samples, orders (scenes both ways)."""
     from instancediffusion.projects.emoji_world import KINDS, World, WorldSpec, contact_sheets
 
     there = next((output / name for name in contact_sheets.SHEETS if (output / name).exists()), None)
     if there is not None and not overwrite:
-        raise click.BadParameter(f"{there} is there; add --overwrite to replace the sheets", param_hint="--output")
+        raise click.BadParameter(
+            f"{there} is there; add --overwrite to replace the contact sheets", param_hint="--output"
+        )
     names = tuple(kind.name for kind in KINDS) if every else ()
     opened = World.load(cache, WorldSpec(size=size, max_objects=max_objects, objects=names))
     output.mkdir(parents=True, exist_ok=True)
@@ -90,8 +92,12 @@ def sheet(
 @click.option(
     "--max-objects", type=click.IntRange(1, 16), default=4, show_default=True, help="Most objects in a picture."
 )
-@click.option("--min-scale", type=float, default=0.22, show_default=True, help="Smallest object, share of the canvas.")
-@click.option("--max-scale", type=float, default=0.75, show_default=True, help="Largest object, share of the canvas.")
+@click.option(
+    "--min-scale", type=float, default=0.22, show_default=True, help="Smallest object, fraction of the canvas."
+)
+@click.option(
+    "--max-scale", type=float, default=0.75, show_default=True, help="Largest object, fraction of the canvas."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first picture.")
 @click.option("--all", "every", is_flag=True, help="All kinds of the catalogue, not only its core.")
 def export(

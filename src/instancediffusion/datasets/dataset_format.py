@@ -147,7 +147,7 @@ def write_dataset(dataset: SceneDataset, folder: str | os.PathLike[str], format:
     """Write labelled pictures with their pictures, in the order of the data set.
 
     Names of files are kept as far as they are safe and differ; numbers and names of categories are kept. What cannot
-    be used is left out with a warning; what the format cannot hold is told in one `SceneWarning`.
+    be used is left out with a warning; what the format cannot hold is listed in one `SceneWarning`.
 
     Raises:
         SettingsError: the folder is there and not empty, or the format is not known.
@@ -160,8 +160,8 @@ def write_dataset(dataset: SceneDataset, folder: str | os.PathLike[str], format:
 
     kind.write(_prepared(dataset, kind, count), target, dict(dataset.categories))
     if count.lost:
-        told = ", ".join(f"{what} ({number})" for what, number in count.lost.items())
-        warnings.warn(f"{target}: {kind.title} cannot hold {told}", SceneWarning, stacklevel=2)
+        lost = ", ".join(f"{what} ({number})" for what, number in count.lost.items())
+        warnings.warn(f"{target}: {kind.title} cannot hold {lost}", SceneWarning, stacklevel=2)
     if not count.pictures:
         raise SceneError([Problem("$", "no entry could be written", "the warnings say why")], os.fspath(folder))
     return count

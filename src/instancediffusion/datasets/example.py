@@ -36,7 +36,7 @@ class Example:
         file_name: the picture's file, as the annotations name it.
         image_id: its number or text in the annotations.
         categories: the category of each instance; empty if each is its own caption.
-        visible: for each instance the mask of what is seen of it, on the scene's canvas, or None; empty if unknown.
+        visible: for each instance the mask of its visible part, on the scene's canvas, or None; empty if unknown.
 
     Raises:
         ValueError: there is not one category, or not one visible mask, for each instance.
@@ -133,8 +133,10 @@ class Example:
             raise self._refusal(f"is {size[0]} x {size[1]} pixels; sides up to {MAX_SIDE_PX} are read")
         return picture
 
-    def _refusal(self, told: str) -> SceneError:
-        return SceneError([Problem("$", f"the picture {told}", "leave it out, or replace it")], self.file_name or None)
+    def _refusal(self, message: str) -> SceneError:
+        return SceneError(
+            [Problem("$", f"the picture {message}", "leave it out, or replace it")], self.file_name or None
+        )
 
 
 def _seen(picture: Any) -> Pixels:
@@ -226,7 +228,7 @@ class Subset:
 
 
 def usable(dataset: SceneDataset) -> Iterator[tuple[int, Example]]:
-    """Numbers and examples of the entries that can be used; the others are told in a `SceneWarning` and left out."""
+    """Numbers and examples of the entries that can be used; the others are named in a `SceneWarning` and left out."""
     for index in range(len(dataset)):
         try:
             example = dataset[index]

@@ -17,9 +17,9 @@ from instancediffusion.scene.problem_report import Report
 MAX_ENTRIES = 20_000_000
 
 
-def refuse(path: Path, told: str, fix: str) -> SceneError:
+def refuse(path: Path, message: str, fix: str) -> SceneError:
     """The error of a file that cannot be read at all."""
-    return SceneError([Problem("$", told, fix)], os.fspath(path))
+    return SceneError([Problem("$", message, fix)], os.fspath(path))
 
 
 def read_bounded(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
@@ -47,13 +47,13 @@ def read_json(path: Path, limit: int = MAX_FILE_BYTES) -> Any:
 def files_under(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """Files with one of these suffixes in a folder and below it, in order; links to folders are not followed."""
     wanted, found = tuple(suffixes), list[Path]()
-    for place, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in names if not name.startswith(".") and name.lower().endswith(wanted)]
+        found += [Path(root, name) for name in names if not name.startswith(".") and name.lower().endswith(wanted)]
     return sorted(found)
 
 
-def find_picture(places: Iterable[Path], file_name: str) -> Path | None:
+def find_picture(folders: Iterable[Path], file_name: str) -> Path | None:
     """A picture that annotations name, in one of several folders: with the folders of its name, else without.
 
     Names of other systems and of services (`drives`, `https://...`) are taken by their last part. A name
@@ -63,9 +63,9 @@ def find_picture(places: Iterable[Path], file_name: str) -> Path | None:
     if not parts or "\0" in file_name:
         return None
     inside = ".." not in parts and ":" not in parts[0] and not file_name.startswith(("/", "\\"))
-    for place in places:
-        candidates = [place.joinpath(*parts)] if inside else []
-        for path in (*candidates, *([place / parts[-1]] if parts[-1] != ".." else [])):
+    for folder in folders:
+        candidates = [folder.joinpath(*parts)] if inside else []
+        for path in (*candidates, *([folder / parts[-1]] if parts[-1] != ".." else [])):
             try:
                 if path.is_file():
                     return path
@@ -75,7 +75,7 @@ def find_picture(places: Iterable[Path], file_name: str) -> Path | None:
 
 
 class Names:
-    """Names of files that are safe and differ, on disks that do not tell capitals from small letters, too."""
+    """Names of files that are safe and differ, on disks that ignore case, too."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()

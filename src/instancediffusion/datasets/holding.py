@@ -97,23 +97,23 @@ def _held(given: Instance, category: str, holds: frozenset[str], lost: Counter[s
 
 def _located(instance: Instance, holds: frozenset[str], lost: Counter[str]) -> Instance | None:
     """The instance with the kinds of location that are held, or None."""
-    places = {kind: getattr(instance, kind) for kind in instance.kinds}
-    if "mask" in places and "mask" not in holds and "box" in holds:
+    locations = {kind: getattr(instance, kind) for kind in instance.kinds}
+    if "mask" in locations and "mask" not in holds and "box" in holds:
         lost[FEATURES["mask"]] += 1
-        corners = mask_box(places["mask"].array)
-        if "box" not in places and corners is not None:
-            places["box"] = Box(*corners)
-        del places["mask"]
-    for kind in [kind for kind in places if kind not in holds]:
+        corners = mask_box(locations["mask"].array)
+        if "box" not in locations and corners is not None:
+            locations["box"] = Box(*corners)
+        del locations["mask"]
+    for kind in [kind for kind in locations if kind not in holds]:
         lost[FEATURES[kind]] += 1
-        del places[kind]
-    if not places:
+        del locations[kind]
+    if not locations:
         return None
-    if len(places) > 1 and "several" not in holds:
+    if len(locations) > 1 and "several" not in holds:
         lost[FEATURES["several"]] += 1
-        first = next(kind for kind in ("mask", "box", "scribble", "point") if kind in places)
-        places = {first: places[first]}
-    found: dict[str, Any] = {kind: places.get(kind) for kind in KINDS}
+        first = next(kind for kind in ("mask", "box", "scribble", "point") if kind in locations)
+        locations = {first: locations[first]}
+    found: dict[str, Any] = {kind: locations.get(kind) for kind in KINDS}
     return replace(instance, **found, others=instance.others if holds >= EVERYTHING else ())
 
 

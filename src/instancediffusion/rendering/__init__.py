@@ -1,4 +1,4 @@
-"""Pictures of scenes: where the objects are to be, and sheets of many pictures. Pillow only, no torch."""
+"""Pictures of scenes: where the objects are to be, and contact sheets of many pictures. Pillow only, no torch."""
 
 from .overlay import render_overlay, render_overlay_svg
 from .sheet import contact_sheet

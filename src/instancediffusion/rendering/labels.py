@@ -13,7 +13,7 @@ from .painter import Rect
 
 @dataclass(frozen=True)
 class Wish:
-    """A label that wants a place.
+    """A label that wants a position.
 
     Attributes:
         sizes: (width, height) of its variants, the fullest first; the last is taken where no other fits.
@@ -28,7 +28,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a label went: which of its variants, its rectangle, and whether it stands apart from what it names."""
+    """Where a label went: which of its variants, its rectangle, and whether it stands away from what it names."""
 
     variant: int
     rect: Rect
@@ -36,7 +36,7 @@ class Placement:
 
 
 class LabelPlacer:
-    """Gives out places on a picture, one after the other, none overlapping an earlier one.
+    """Gives out positions on a picture, one after the other, none overlapping an earlier one.
 
     Args:
         bounds: the picture; no label leaves it.
@@ -50,7 +50,7 @@ class LabelPlacer:
         self._full = False
 
     def place(self, wish: Wish) -> Placement:
-        """Find a free place: at the edges of the area, then on growing circles around the anchor."""
+        """Find a free position: at the edges of the area, then on growing circles around the anchor."""
         for variant, size in enumerate(wish.sizes):
             rect = self._first_free(list(_near(wish.area, wish.anchor, size, self._gap)))
             if rect is not None:
@@ -78,7 +78,7 @@ class LabelPlacer:
         return inside[free[0]] if len(free) else None
 
     def _around(self, anchor: tuple[float, float], size: tuple[float, float]) -> Iterator[list[Rect]]:
-        """Yield rings of places around an anchor, growing outwards."""
+        """Yield rings of positions around an anchor, growing outwards."""
         reach = max(self._bounds[2] - self._bounds[0], self._bounds[3] - self._bounds[1])
         step = max(size[1], 4.0)
         for ring in range(1, min(60, math.ceil(reach / step) + 1)):
@@ -94,7 +94,7 @@ class LabelPlacer:
 
 
 def _near(area: Rect, anchor: tuple[float, float], size: tuple[float, float], gap: float) -> Iterator[Rect]:
-    """Yield places at an area: inside its corners if it is wide enough, outside along its edges, at its anchor."""
+    """Yield positions at an area: inside its corners if it is wide enough, outside along its edges, at its anchor."""
     x0, y0, x1, y1 = area
     width, height = size
     if x1 - x0 >= width + 2 * gap and y1 - y0 >= height + 2 * gap:
@@ -102,10 +102,10 @@ def _near(area: Rect, anchor: tuple[float, float], size: tuple[float, float], ga
         yield _at(x1 - gap - width, y0 + gap, size)
         yield _at(x0 + gap, y1 - gap - height, size)
         yield _at(x1 - gap - width, y1 - gap - height, size)
-        for share in (0.25, 0.5, 0.75):
-            yield _at(x0 + share * (x1 - x0 - width), y0 + gap, size)
-            yield _at(x0 + gap, y0 + share * (y1 - y0 - height), size)
-            yield _at(x1 - gap - width, y0 + share * (y1 - y0 - height), size)
+        for fraction in (0.25, 0.5, 0.75):
+            yield _at(x0 + fraction * (x1 - x0 - width), y0 + gap, size)
+            yield _at(x0 + gap, y0 + fraction * (y1 - y0 - height), size)
+            yield _at(x1 - gap - width, y0 + fraction * (y1 - y0 - height), size)
     for x in (x0, x1 - width, (x0 + x1 - width) / 2):
         yield _at(x, y0 - gap - height, size)
         yield _at(x, y1 + gap, size)

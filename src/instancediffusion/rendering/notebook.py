@@ -29,7 +29,7 @@ def scene_html(scene: Scene) -> str:
 
 
 def images_png(images: Sequence[Image.Image], labels: Sequence[str]) -> bytes | None:
-    """Pictures on one sheet as PNG, a single one as it is; None if there is none."""
+    """Pictures on one contact sheet as PNG, a single one as it is; None if there is none."""
     if not images:
         return None
     return _png(images[0] if len(images) == 1 else contact_sheet(images, min(len(images), 4), labels))

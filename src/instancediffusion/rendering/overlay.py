@@ -124,7 +124,7 @@ def _draw_labels(painter: Painter, scene: Scene, extents: Sequence[Rect], size: 
         area = (x0 * width - margin, y0 * height - margin, x1 * width + margin, y1 * height + margin)
         sizes = [(text_width(text, _LABEL) + 9, _LABEL + 5) for text in texts[-1]]
         wishes.append(Wish(sizes, area, _anchor(instance, extents[index], size)))
-    # Small things have few places to choose from, so they choose first.
+    # Small objects have few positions to choose from, so they choose first.
     order = sorted(range(len(wishes)), key=lambda i: (wishes[i].area[2] - wishes[i].area[0]) * _height(wishes[i].area))
     placed = {index: placer.place(wishes[index]) for index in order}
     for index, placement in placed.items():
@@ -140,7 +140,7 @@ def _draw_labels(painter: Painter, scene: Scene, extents: Sequence[Rect], size: 
 
 
 def _anchor(instance: Instance, extent: Rect, size: tuple[int, int]) -> tuple[float, float]:
-    """Return a point of the instance in pixels, for a label that stands apart."""
+    """Return a point of the instance in pixels, for a label that stands away from it."""
     if instance.point is not None:
         x, y = instance.point.x, instance.point.y
     elif instance.scribble is not None and instance.box is None:

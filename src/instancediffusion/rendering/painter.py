@@ -129,8 +129,8 @@ class PixelPainter:
 
     def text(self, at: tuple[float, float], text: str, *, size: float, fill: Colour) -> None:
         """Write one line; `at` is its upper left corner."""
-        place = (at[0] * self._scale, at[1] * self._scale)
-        self._draw.text(place, text, font=face_for(text, size * self._scale), fill=fill, anchor="la")
+        corner = (at[0] * self._scale, at[1] * self._scale)
+        self._draw.text(corner, text, font=face_for(text, size * self._scale), fill=fill, anchor="la")
 
     def _scaled(self, box: Rect) -> Rect:
         x0, y0, x1, y1 = box

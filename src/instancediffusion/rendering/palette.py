@@ -1,4 +1,4 @@
-"""Colours that tell neighbours in a list apart."""
+"""Colours that distinguish neighbours in a list."""
 
 import colorsys
 

@@ -1,4 +1,4 @@
-"""Many pictures on one sheet."""
+"""Contact sheets: many pictures in a grid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, labels: Sequence[
     """Put pictures into rows, in reading order.
 
     Args:
-        images: at least one picture. A cell is as large as the largest; smaller ones stand in the middle of theirs.
+        images: at least one picture. A grid item is as large as the largest; smaller ones are centred in theirs.
         columns: pictures in a row.
         labels: a text for each picture, written below it on up to two lines.
 
@@ -27,7 +27,7 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, labels: Sequence[
         An RGB picture on white.
     """
     if not images:
-        raise ValueError("a sheet needs at least one picture")
+        raise ValueError("a contact sheet needs at least one picture")
     if columns < 1:
         raise ValueError(f"columns is {columns}, but a row holds at least one picture")
     if labels is not None and len(labels) != len(images):

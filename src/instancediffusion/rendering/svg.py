@@ -65,8 +65,8 @@ class SvgPainter:
 
     def disc(self, centre: tuple[float, float], radius: float, *, fill: Colour, stroke: Colour, width: float) -> None:
         """Draw a disc with a rim."""
-        place = f'cx="{_n(centre[0])}" cy="{_n(centre[1])}" r="{_n(radius - width / 2)}"'
-        self._add("circle", f'{place} fill="{_hex(fill)}" stroke="{_hex(stroke)}" stroke-width="{_n(width)}"')
+        attributes = f'cx="{_n(centre[0])}" cy="{_n(centre[1])}" r="{_n(radius - width / 2)}"'
+        self._add("circle", f'{attributes} fill="{_hex(fill)}" stroke="{_hex(stroke)}" stroke-width="{_n(width)}"')
 
     def region(self, rings: Sequence[npt.NDArray[np.float64]], *, fill: Colour, opacity: float, width: float) -> None:
         """Fill what lies inside an odd number of rings (k, 2), and draw the rings."""
@@ -81,8 +81,8 @@ class SvgPainter:
             return
         # The length is fixed, so that a viewer with another font keeps every label in its frame.
         length = f'textLength="{_n(text_width(clean, size))}" lengthAdjust="spacingAndGlyphs"'
-        place = f'x="{_n(at[0])}" y="{_n(at[1] + 0.93 * size)}" font-size="{_n(size)}" fill="{_hex(fill)}"'
-        self._elements.append(f"<text {place} {length}>{escape(clean)}</text>")
+        attributes = f'x="{_n(at[0])}" y="{_n(at[1] + 0.93 * size)}" font-size="{_n(size)}" fill="{_hex(fill)}"'
+        self._elements.append(f"<text {attributes} {length}>{escape(clean)}</text>")
 
     def _add(self, name: str, attributes: str) -> None:
         self._elements.append(f"<{name} {attributes}/>")

@@ -81,11 +81,11 @@ def point_to_pixels(x: float, y: float, canvas: Canvas) -> list[float]:
 
 
 ROUNDING = 1e-9
-"""Share of a side by which a length that was computed (from percent, say) may miss the edge it means."""
+"""Fraction of a side by which a length that was computed (from percent, say) may miss the edge it means."""
 
 
 def on_edge(value: float, side: int) -> float:
-    """Return a length in pixels, one that misses 0 or the side by rounding alone moved there."""
+    """Return a length in pixels, one that misses 0 or the side by mere rounding moved there."""
     near = clamp(value, side)
     return near if abs(value - near) <= ROUNDING * side else value
 

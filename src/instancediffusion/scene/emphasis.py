@@ -52,38 +52,38 @@ def weighted_parts(text: str) -> list[tuple[str, float]]:
 
 def _read(text: str, weight: float, parts: list[tuple[str, float]]) -> None:
     """Add the parts of a text that stands in brackets of this weight."""
-    start = place = 0
-    while place < len(text):
-        if text[place] == "\\" and text[place + 1 : place + 2] in ("(", ")"):
-            parts.append((text[start:place], weight))
-            start, place = place + 1, place + 2
+    start = position = 0
+    while position < len(text):
+        if text[position] == "\\" and text[position + 1 : position + 2] in ("(", ")"):
+            parts.append((text[start:position], weight))
+            start, position = position + 1, position + 2
             continue
-        if text[place] == "(" and (found := _group(text, place)) is not None:
+        if text[position] == "(" and (found := _group(text, position)) is not None:
             end, inner, factor = found
-            parts.append((text[start:place], weight))
+            parts.append((text[start:position], weight))
             _read(inner, weight * factor, parts)
-            start = place = end
+            start = position = end
             continue
-        place += 1
+        position += 1
     parts.append((text[start:], weight))
 
 
 def _group(text: str, start: int) -> tuple[int, str, float] | None:
     """Where the group ends whose bracket opens at `start`, what is in it, and its weight; None if it has none."""
-    depth, place = 0, start
-    while place < len(text):
-        if text[place] == "\\":
-            place += 2
+    depth, position = 0, start
+    while position < len(text):
+        if text[position] == "\\":
+            position += 2
             continue
-        if text[place] == "(":
+        if text[position] == "(":
             depth += 1
-        elif text[place] == ":" and depth == 1 and (found := _WEIGHT.match(text, place)):
-            return found.end(), text[start + 1 : place], max(-_LIMIT, min(float(found[1]), _LIMIT))
-        elif text[place] == ")":
+        elif text[position] == ":" and depth == 1 and (found := _WEIGHT.match(text, position)):
+            return found.end(), text[start + 1 : position], max(-_LIMIT, min(float(found[1]), _LIMIT))
+        elif text[position] == ")":
             depth -= 1
             if depth == 0:
                 return None
-        place += 1
+        position += 1
     return None
 
 
@@ -109,9 +109,9 @@ def warn_of_foreign_syntax(texts: Sequence[str], *, stacklevel: int = 2) -> None
     """Issue a `SceneWarning` for every text that holds other programs' syntax; it is read as words."""
     for text in dict.fromkeys(texts):
         if found := foreign_syntax(text):
-            told = "; ".join(f"{name} ({fix})" for name, fix in found)
+            listed = "; ".join(f"{name} ({fix})" for name, fix in found)
             warnings.warn(
-                f"{text[:60]!r}: {told} is not understood here and is read as words",
+                f"{text[:60]!r}: {listed} is not understood here and is read as words",
                 SceneWarning,
                 stacklevel=stacklevel + 1,
             )

@@ -70,8 +70,8 @@ class Input:
         name: a name for it, unique among the inputs.
         scene: the scene.
         source: the file it is from; empty for a prompt.
-        seeds: seeds it was drawn with, if it is from a picture.
-        settings: settings it was drawn with, likewise.
+        seeds: seeds it was sampled with, if it is from a picture.
+        settings: settings it was sampled with, likewise.
         model: what it was drawn by, likewise.
     """
 
@@ -154,10 +154,10 @@ def _add_file(inputs: Inputs, path: Path, reading: Reading, listed: bool) -> Non
         inputs.problems.append((label, Problem("$", reason, "correct the path, or quote a prompt of several words")))
         return
     if listed and not check.format and not any("is not JSON" in problem.message for problem in check.problems):
-        return  # folders hold other files, too; one that is a scene no more is told
+        return  # folders hold other files, too; a broken scene among them is reported
     for problem in check.problems:
         if NOT_UNDERSTOOD in problem.message:
-            continue  # the pipeline tells it of the texts it reads
+            continue  # the pipeline warns of it in the texts it reads
         if check.scenes or problem.severity == "warning":
             inputs.warnings.append((label, problem))
         else:
@@ -185,23 +185,23 @@ def _add_prompt(inputs: Inputs, prompt: str, size: tuple[int, int]) -> None:
 def _merged(inputs: Sequence[Input]) -> list[Input]:
     """Pictures of one scene, the same settings and the same model are one input of several seeds."""
     found: list[Input] = []
-    places: dict[str, int] = {}
+    indices: dict[str, int] = {}
     for item in inputs:
-        before = found[places[item.name]] if item.seeds and item.name in places else None
+        before = found[indices[item.name]] if item.seeds and item.name in indices else None
         if (
             before is not None
             and before.seeds
             and all(getattr(before, name) == getattr(item, name) for name in ("scene", "settings", "model"))
         ):
-            found[places[item.name]] = replace(before, seeds=tuple(dict.fromkeys(before.seeds + item.seeds)))
+            found[indices[item.name]] = replace(before, seeds=tuple(dict.fromkeys(before.seeds + item.seeds)))
             continue
-        places[item.name] = len(found)
+        indices[item.name] = len(found)
         found.append(item)
     return found
 
 
 def _named(inputs: Sequence[Input]) -> list[Input]:
-    """Names of their own: those of the same name are told apart by the folder they are in, then by a number."""
+    """Names of their own: those of the same name are distinguished by the folder they are in, then by a number."""
     counts = Counter(item.name.casefold() for item in inputs)
     names = []
     for item in inputs:

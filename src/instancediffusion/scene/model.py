@@ -1,4 +1,4 @@
-"""A scene: a prompt, a canvas, and instances with a caption and a place each."""
+"""A scene: a prompt, a canvas, and instances with a caption and a location each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Instance:
     Attributes:
         caption: what is to be seen there, not blank.
         box: rectangle around the object.
-        point: a place on the object.
+        point: a position on the object.
         scribble: a stroke over the object.
         mask: the object's pixels. At least one location is given; any mixture is allowed.
         z_order: layer; larger is nearer to the viewer, None states no order.
@@ -140,7 +140,7 @@ class Scene:
     Attributes:
         prompt: the whole picture in words, not blank.
         instances: its objects, at most 1000; any sequence is taken, and kept as a tuple.
-        width: width of the canvas in pixels, 16..8192. It is the frame that files and masks count in, and the shape
+        width: width of the canvas in pixels, 16..8192. Coordinates in files and masks refer to it; it is also the shape
             of the picture; any size of that shape may be generated.
         height: height of the canvas in pixels, 16..8192.
         negative_prompt: what the picture is not to show.
@@ -199,7 +199,7 @@ class Scene:
                 report.error(f"{path}.mask.size", message, "draw the mask on the scene's canvas")
 
     def in_network_kinds(self) -> Scene:
-        """The same scene without locations of added kinds: what the network is given of them stays in their place."""
+        """The same scene without locations of added kinds: what the network is given of them stays instead."""
         return replace(self, instances=tuple(replace(instance, others=()) for instance in self.instances))
 
     def _repr_png_(self) -> bytes:

@@ -30,7 +30,7 @@ def without_order(scene: Scene) -> Scene:
 
 
 def ordered(scene: Scene, front: int, back: int) -> Scene:
-    """Return a scene in which one instance is told to be nearer than another; all else stays as it was told.
+    """Return a scene that states one instance to be nearer than another; all else stays as it is stated.
 
     Where the scene states different layers of the two, these are given to them as asked. Where it does not, the
     farther one keeps the layer that is stated of either, and the nearer one has a layer of its own just above; if

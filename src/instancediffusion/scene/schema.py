@@ -20,7 +20,7 @@ _Schema = dict[str, Any]
 def json_schema() -> _Schema:
     """Return the schema (draft 2020-12) of the native scene format.
 
-    It tells what a schema can tell: keys, types and ranges. That boxes have an area and lie on the canvas, and that
+    It states what a schema can state: keys, types and ranges. That boxes have an area and lie on the canvas, and that
     masks fit it, is checked on reading.
     """
     properties = {

@@ -58,7 +58,7 @@ def check_source(
     """
     with open(path, "rb") as file:
         content = file.read(_HEAD_BYTES)
-        # Weights and archives are told from how they begin; gigabytes of them are not read for that.
+        # Weights and archives are recognised by how they begin; gigabytes of them are not read for that.
         if b"\0" not in content or content.startswith(b"\x89PNG"):
             content += file.read(MAX_COCO_BYTES + 1 - _HEAD_BYTES)
     where = Path(path)
@@ -88,8 +88,8 @@ def check_source_bytes(
         options = replace(options, units=options.units or "pixels", boxes=options.boxes or written)
         found = Recognised("boxes", found.content)
     elif found.format not in ("boxes", "") and (options.units or options.boxes):
-        told = f"is {READ[found.format]}, whose boxes and units are known"
-        report.error("$", told, "leave --boxes and --units out, or say `--from boxes`")
+        message = f"is {READ[found.format]}, whose boxes and units are known"
+        report.error("$", message, "leave --boxes and --units out, or say `--from boxes`")
     if not found.format:
         return SourceCheck((), "", tuple(report.problems))
     if captions is not None and found.format != "coco":

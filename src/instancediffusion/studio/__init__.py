@@ -1,4 +1,4 @@
-"""The studio: a local web page in which a person draws a scene and gets the picture.
+"""The studio: a local web page in which a user draws a scene and gets the picture.
 
 Everything but `app` works without Gradio and without a server, so that it can be used and tested alone. The names
 below are loaded on first use, so that the command can refuse its options before it loads torch.

@@ -42,7 +42,7 @@ def serve(
         host: the address; one that other machines reach should have `auth`.
         port: the port; 0 takes a free one.
         auth: user name and password to ask for.
-        started: told the address once the server answers.
+        started: called with the address once the server answers.
         wait: returns when the server is to stop; None waits for an interrupt from the keyboard.
 
     Raises:
@@ -101,11 +101,11 @@ def load_gradio() -> Any:
 
 
 class _Cookies:
-    """Who is logged in, told from Gradio's own cookies.
+    """Who is logged in, by Gradio's own cookies.
 
     Args:
         server: the Gradio server.
-        needed: whether anybody has to log in.
+        needed: whether users have to log in.
     """
 
     def __init__(self, server: Any, *, needed: bool) -> None:
@@ -119,7 +119,7 @@ class _Cookies:
 
 
 def _password(auth: tuple[str, str] | None) -> Callable[[str, str], bool] | None:
-    """A check that takes as long for a wrong name as for a wrong password, and makes guessing slow."""
+    """A check that takes as long for a wrong name as for a wrong password, and slows brute force down."""
     if auth is None:
         return None
 
@@ -206,8 +206,8 @@ _QUICK = {
 def _operations(gradio: Any, server: Any, studio: Studio) -> None:
     """Register the operations; Gradio reads their arguments and types from the methods."""
 
-    def told(work: Callable[[], Any]) -> Any:
-        """Turn an error a person can mend into Gradio's; its message is all they get."""
+    def answered(work: Callable[[], Any]) -> Any:
+        """Turn an error a user can mend into Gradio's; its message is all they get."""
         try:
             return work()
         except InstanceDiffusionError as error:
@@ -216,27 +216,27 @@ def _operations(gradio: Any, server: Any, studio: Studio) -> None:
     def quick(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def operation(*arguments: Any) -> Any:
-            return told(lambda: method(*arguments))
+            return answered(lambda: method(*arguments))
 
         return operation
 
     for name, method in _QUICK.items():
         server.api(quick(getattr(studio, method)), name=name, queue=False)
-    for stream in _streams(gradio, studio, told):
+    for stream in _streams(gradio, studio, answered):
         # Gradio takes the type of what is yielded from here.
         stream.__annotations__["return"] = dict[str, Any]
         server.api(stream, name=stream.__name__, concurrency_limit=None)
 
 
-def _streams(gradio: Any, studio: Studio, told: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """The operations that tell more than once."""
+def _streams(gradio: Any, studio: Studio, answered: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """The operations that answer more than once."""
     watching = [0]
 
     async def watch(job: str) -> AsyncIterator[dict[str, Any]]:
-        """Tell how far a job is, whenever there is news, until it has ended."""
+        """Report how far a job is, whenever there is news, until it has ended."""
         if watching[0] >= studio.limits.watchers:
             raise gradio.Error("too many pages follow their jobs; try again later", print_exception=False)
-        found, seen = told(lambda: studio.queue.get(job)), (-1, -1)
+        found, seen = answered(lambda: studio.queue.get(job)), (-1, -1)
         watching[0] += 1
         try:
             while True:
@@ -251,8 +251,8 @@ def _streams(gradio: Any, studio: Studio, told: Callable[..., Any]) -> list[Call
             watching[0] -= 1
 
     async def generate(scene: str, options: dict[str, Any] | None, session: str) -> AsyncIterator[dict[str, Any]]:
-        """Queue a request and tell how far it is until it has ended."""
-        queued = told(lambda: studio.submit(scene, options, session))
+        """Queue a request and report how far it is until it has ended."""
+        queued = answered(lambda: studio.submit(scene, options, session))
         async for shown in watch(queued["job"]):
             yield shown
 

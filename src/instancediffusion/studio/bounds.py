@@ -1,4 +1,4 @@
-"""Every bound of the studio in one place: nothing a visitor sends may cost more than these."""
+"""Every bound of the studio in one module: nothing a visitor sends may cost more than these."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Limits:
         instances: most instances of a scene.
         text_chars: longest prompt or caption.
         steps: most steps of the sampler.
-        pictures: most pictures of one request, cells of a grid counted.
-        rows: most network rows of one request; it bounds the work, whatever the settings.
+        pictures: most pictures of one request, all items of a grid counted.
+        rows: most NFE of one request; it bounds the work, whatever the settings.
         queue: most jobs waiting, everybody's together.
         jobs_of_session: most jobs one browser may have waiting or running.
         run_seconds: longest time a job may run.

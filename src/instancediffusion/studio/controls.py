@@ -1,4 +1,4 @@
-"""The settings and presets a person may turn, as the page reads them; both are stated at `GenerationSettings`."""
+"""The settings and presets a user may change, as the page reads them; both are stated at `GenerationSettings`."""
 
 from __future__ import annotations
 

@@ -11,26 +11,26 @@ from instancediffusion.scene import Scene
 from instancediffusion.settings import GenerationSettings
 
 NOMINAL_CELLS, NOMINAL_FACTOR = (64, 64), 8
-"""The latent and factor that costs of crops are reckoned with, whatever the model: shares hardly depend on them."""
+"""The latent and factor that costs of crops are reckoned with, whatever the model: fractions hardly depend on them."""
 
 
 def rows_of_steps(scene: Scene, settings: GenerationSettings) -> list[int]:
-    """Network rows of each step of one picture, at most.
+    """NFE of each step of one picture, at most.
 
-    A row is one latent through the network; guidance doubles them, and in the first steps each instance adds its own,
-    or the share of it that its crop is. Order guidance may add one. A row of a step that reuses deep features counts as
-    any other.
+    One is one batch element through the network; guidance doubles them, and in the first steps each instance adds its
+    branch, or the fraction of it that its crop is. Order guidance may add one. An evaluation in a step that reuses deep
+    features counts as any other.
     """
     steps = settings.num_inference_steps
-    first, last = (steps_in_fraction(share, steps) for share in (settings.guidance_start, settings.guidance_end))
+    first, last = (steps_in_fraction(fraction, steps) for fraction in (settings.guidance_start, settings.guidance_end))
     guided = is_guided(settings.guidance_scale)
-    apart = min(steps_before_merge(settings), steps)
+    until_merge = min(steps_before_merge(settings), steps)
     ordered = steps_in_fraction(settings.order_guidance_fraction, steps) if settings.order_guidance_scale else 0
-    crops = merge_rule(scene, settings, NOMINAL_CELLS, NOMINAL_FACTOR).crops.values() if apart else ()
-    alone = len(scene.instances) - len(crops) + sum(crop.share(NOMINAL_CELLS) for crop in crops)
+    crops = merge_rule(scene, settings, NOMINAL_CELLS, NOMINAL_FACTOR).crops.values() if until_merge else ()
+    branches = len(scene.instances) - len(crops) + sum(crop.share(NOMINAL_CELLS) for crop in crops)
     return [
         math.ceil(
-            (1 + (guided and first <= step < last)) * (1 + (alone if step < apart else 0))
+            (1 + (guided and first <= step < last)) * (1 + (branches if step < until_merge else 0))
             + (1 if step < ordered else 0)
         )
         for step in range(steps)
@@ -38,5 +38,5 @@ def rows_of_steps(scene: Scene, settings: GenerationSettings) -> list[int]:
 
 
 def total_rows(requests: Iterable[tuple[Scene, GenerationSettings, int]]) -> int:
-    """Network rows of several requests of (scene, settings, pictures)."""
+    """NFE of several requests of (scene, settings, pictures)."""
     return sum(sum(rows_of_steps(scene, settings)) * pictures for scene, settings, pictures in requests)

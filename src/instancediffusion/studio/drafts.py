@@ -1,4 +1,4 @@
-"""Drafts: what a person was drawing, kept for each browser until the next visit."""
+"""Drafts: what a user was drawing, kept for each browser until the next visit."""
 
 from __future__ import annotations
 

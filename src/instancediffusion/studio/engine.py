@@ -113,12 +113,12 @@ class Engine:
         Raises:
             SettingsError: there is an IP-Adapter, and nothing for it to look at.
         """
-        places = [number for number, one in enumerate(plan.scene.instances) if one.reference is not None]
+        with_reference = [number for number, one in enumerate(plan.scene.instances) if one.reference is not None]
         asked = plan.additions
-        if places and asked.ip_adapter is None and not self._has_ip_adapter:
-            path, message = f"$.instances[{places[0]}].reference", "the model has no IP-Adapter"
+        if with_reference and asked.ip_adapter is None and not self._has_ip_adapter:
+            path, message = f"$.instances[{with_reference[0]}].reference", "the model has no IP-Adapter"
             raise SceneError([Problem(path, message, "add one under Additions, or remove the picture")])
-        if asked.ip_adapter is not None and asked.ip_adapter_image is None and not places:
+        if asked.ip_adapter is not None and asked.ip_adapter_image is None and not with_reference:
             raise SettingsError("ip_adapter.picture: there is none; choose one, or give an object a reference picture")
 
     def load(self, additions: Additions) -> None:
@@ -136,7 +136,7 @@ class Engine:
         self._loaded = wanted
 
     def seconds(self, rows: int) -> float | None:
-        """How long so many network rows will take, told from the last jobs; None before the first."""
+        """How long so many NFE will take, estimated from the last jobs; None before the first."""
         return rows * self._timed_seconds / self._timed_rows if self._timed_rows else None
 
     def interrupt(self, job: Job) -> None:
@@ -148,7 +148,7 @@ class Engine:
         """Make the pictures of `job.request`, a `Plan`.
 
         Raises:
-            CancelledError: the job was told to stop; pictures that were finished stay.
+            CancelledError: the job was asked to stop; pictures that were finished stay.
             PicturesError: some pictures could not be made; the others stay.
             RefusedError: it ran longer than it may.
             ModelError: an addition cannot be loaded.
@@ -159,9 +159,9 @@ class Engine:
         self._job = job
         try:
             with warnings.catch_warnings():
-                # The page has told already what the model does not know.
+                # The page has shown already what the model does not know.
                 warnings.simplefilter("ignore", SceneWarning)
-                # Pictures that failed are told at the end.
+                # Pictures that failed are reported at the end.
                 warnings.simplefilter("ignore", FailureWarning)
                 _Making(self, job, plan, run).all()
         finally:

@@ -18,12 +18,12 @@ ORDERS = ("as drawn", "swapped")
 
 @dataclass(frozen=True)
 class Cell:
-    """One field of a grid.
+    """One item of a grid.
 
     Attributes:
         name: of its pictures' files.
-        column: place along x.
-        row: place along y.
+        column: index along x.
+        row: index along y.
         scene: what it shows.
         settings: how it is made.
     """
@@ -90,7 +90,7 @@ def read_axis(value: object, where: str) -> Axis | None:
 
 
 def cells(scene: Scene, settings: GenerationSettings, x: Axis | None, y: Axis | None) -> list[Cell]:
-    """The cells of a grid, row by row; without axes there is one.
+    """The items of a grid, row by row; without axes there is one.
 
     Raises:
         SettingsError: both axes are the same, a value is out of range, or the order is to be swapped where no two

@@ -1,4 +1,4 @@
-"""The door of the server: every request passes here first, and what is not on the list is not answered.
+"""The allow list of the server: every request passes here first, and what is not on the list is not answered.
 
 Gradio brings routes the studio does not need (uploads, files, proxies, streams, an editor of its own). None of them
 can be reached: paths are allowed one by one, not forbidden one by one. Pure ASGI, without a framework.
@@ -70,7 +70,7 @@ class Guard:
         in_flight: most requests at once.
         hosts: names the server may be called by in the `Host` header, or None for any. A page of another site that
             has its name point to this machine is turned away by it.
-        may_enter: tells from the cookies of a request whether it is logged in.
+        may_enter: whether, by the cookies of a request, it is logged in.
     """
 
     def __init__(

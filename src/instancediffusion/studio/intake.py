@@ -116,7 +116,7 @@ def _read_png(content: bytes, canvas: tuple[int, int], limits: Limits, vocabular
 
 
 def check_picture(content: bytes, limits: Limits) -> None:
-    """Unpack a picture once, so that what the page is told about has been seen to be whole."""
+    """Unpack a picture once, so that what the page gets is known to be whole."""
     try:
         with Image.open(io.BytesIO(content), formats=["PNG", "JPEG", "WEBP"]) as image:
             if image.width * image.height > limits.image_pixels:

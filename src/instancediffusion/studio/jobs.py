@@ -27,12 +27,12 @@ class Job:
     """One request on its way.
 
     Attributes:
-        id: a name that cannot be guessed.
+        id: a random name.
         session: of the browser that asked.
         request: what is to be done; the worker knows what it means.
         title: a line for lists.
         state: `"queued"`, `"running"`, `"done"`, `"failed"` or `"cancelled"`.
-        progress: what the page shows: step, steps, share of the work, seconds left.
+        progress: what the page shows: step, steps, fraction of the work, seconds left.
         error: why it failed, one line.
         run: id of the result, as soon as there is one.
         previews: PNG files of the newest preview, one for each picture being made.
@@ -72,7 +72,7 @@ class JobQueue:
     """Jobs done one after the other by a thread of their own.
 
     Args:
-        work: does a job; told to stop by `job.stop`, it raises `CancelledError`.
+        work: does a job; asked to stop by `job.stop`, it raises `CancelledError`.
         limits: bounds of the queue.
     """
 
@@ -90,7 +90,7 @@ class JobQueue:
         """Queue a job.
 
         Raises:
-            RefusedError: the queue is full, or whoever asks has too many jobs in it already.
+            RefusedError: the queue is full, or the session has too many jobs in it already.
         """
         with self._ready:
             if self._closed:
@@ -151,7 +151,7 @@ class JobQueue:
 
         Args:
             seconds: how long to wait for the running job to stop.
-            interrupt: told the running job, so that it need not end its step.
+            interrupt: called with the running job, so that it need not end its step.
         """
         with self._ready:
             self._closed = True

@@ -71,7 +71,7 @@ class Studio:
         }
 
     def check(self, scene: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Check a scene, and with options tell what they would cost.
+        """Check a scene, and with options return what they would cost.
 
         Args:
             scene: the text of a scene file, native or published format.
@@ -79,8 +79,8 @@ class Studio:
 
         Returns:
             `ok`; `problems` (path, message, fix, severity and the index of the instance; those of the options have the
-            path `$options`); where it is ok `scene` and `text` (native format), `size` of the picture, `rows` of the
-            network and `seconds`, if known.
+            path `$options`); where it is ok `scene` and `text` (native format), `size` of the picture, `rows` (the
+            NFE) and `seconds`, if known.
         """
         checked = check(_text(scene), self.limits, self.engine.vocabulary)
         if checked.scene is not None:
@@ -137,7 +137,7 @@ class Studio:
         Args:
             scene: the text of a scene file.
             options: see `plan_of`.
-            session: a name of the caller's own choice that others cannot guess.
+            session: a name of the caller's own choice, not predictable by others.
         """
         checked = check(_text(scene), self.limits)
         plan, _ = self._plan(checked.settled(), options)

@@ -18,7 +18,7 @@ from instancediffusion.studio.grids import Axis, Cell, cells, read_axis
 from instancediffusion.studio.shelf import Shelf
 
 OPTIONS = ("preset", "settings", "seed", "pictures", "grid", "edit", "additions")
-# They need a picture, name other models, or bound this machine's memory: for whoever starts the studio to decide.
+# They need a picture, name other models, or bound this machine's memory: that is decided where the studio is started.
 _CLOSED = (*(setting.name for setting in SETTINGS.values() if setting.needs), "max_batch_rows")
 
 
@@ -39,12 +39,12 @@ class Edit:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a job makes: each cell with each seed.
+    """Everything a job makes: each grid item with each seed.
 
     Attributes:
         scene: the scene as it was sent.
-        cells: one, or the fields of a grid.
-        seeds: of the pictures of a cell; a grid has the same in every cell.
+        cells: one item, or those of a grid.
+        seeds: of the pictures of a grid item; they are the same in each.
         x: what changes across, or None.
         y: what changes down, or None.
         options: what was asked for, kept beside the result.
@@ -68,7 +68,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Network rows of all of them."""
+        """NFE of all of them."""
         return total_rows((cell.scene, cell.settings, len(self.seeds)) for cell in self.cells)
 
     @property

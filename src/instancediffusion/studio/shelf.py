@@ -82,7 +82,7 @@ class Shelf:
 
     Args:
         folders: where LoRA files, textual inversions, IP-Adapters and ControlNets lie. Links in them are followed:
-            they were put there by whoever may.
+            who writes there is trusted.
         pictures: uploaded pictures.
         limits: bounds.
     """
@@ -167,7 +167,7 @@ class Shelf:
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise SettingsError(f"{place}: there is none; name a file in {shelves}")
         for root in self.folders:
-            # Told by the text, so that links in there may lead elsewhere and names may not.
+            # Decided by the text, so that links in there may lead elsewhere and names may not.
             path = Path(os.path.normpath(root / name.strip()))
             if path.is_relative_to(root) and path != root and path.exists():
                 return path

@@ -120,7 +120,7 @@ class RunStore:
         """The path of a file of a run: its manifest, or one its manifest names.
 
         Raises:
-            RefusedError: there is none, or it is not a plain file of the length the manifest tells.
+            RefusedError: there is none, or it is not a plain file of the length that the manifest states.
         """
         folder = self.path(run)
         if not isinstance(name, str) or not _NAME.match(name):

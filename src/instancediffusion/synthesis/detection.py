@@ -1,4 +1,4 @@
-"""Detectors: what says which objects a picture shows, so that what is not as given can be left out."""
+"""Detectors: which objects a picture shows, so that what is not as given can be left out."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SAME = 0.7
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """One object that is seen.
+    """One detected object.
 
     Attributes:
         label: what it is.
-        box: x0, y0, x1, y1, fractions of the picture; of the whole object if `whole` is given, else of what is seen.
+        box: x0, y0, x1, y1, fractions of the picture; of the whole object if `whole` is given, else of what is visible.
         score: 0..1.
         visible: (H, W) bool: the pixels that show it; None if the detector gives no masks.
-        whole: (H, W) bool: all of it, hidden parts guessed; None if the detector guesses none.
+        whole: (H, W) bool: all of it, hidden parts predicted; None if the detector predicts none.
     """
 
     label: str
@@ -58,24 +58,24 @@ class Detection:
 
 
 class Detector(Protocol):
-    """What says what is to be seen in pictures."""
+    """Detects the objects of pictures."""
 
     def detect(self, images: Sequence[Picture], labels: Sequence[str]) -> list[list[Detection]]:
         """Look at pictures (PIL, or (H, W, 3) uint8).
 
         Args:
-            images: the pictures; each is judged as it would be alone.
+            images: the pictures; each gives the detections that it would give by itself.
             labels: the classes of the data set; a detector of fixed classes may ignore them.
         """
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """Return JSON-like facts that decide what it sees: its name, a hash or revision of its weights."""
+        """Return JSON-like facts that decide what it detects: its name, a hash or revision of its weights."""
         ...
 
 
 class JudgeDetector:
-    """The blind judge as a detector: boxes of whole objects, visible masks, guessed hidden parts.
+    """The evaluator (judge) as a detector: boxes of whole objects, visible masks, predicted hidden parts.
 
     Args:
         judge: see `evaluation.PictureJudge`.
@@ -85,7 +85,7 @@ class JudgeDetector:
         self.judge = judge
 
     def detect(self, images: Sequence[Picture], labels: Sequence[str]) -> list[list[Detection]]:  # noqa: ARG002
-        """Look at pictures; the labels are the kinds that the judge has learned."""
+        """Look at pictures; the labels are the classes that the judge was trained on."""
         found = []
         for seen in self.judge.look(images):
             detections = []
@@ -107,7 +107,7 @@ class ClassesDetector:
 
     Args:
         detector: finds objects.
-        facts: more that `describe` tells.
+        facts: more that `describe` returns.
     """
 
     def __init__(self, detector: ObjectDetector, facts: Mapping[str, Any] | None = None) -> None:
@@ -131,7 +131,7 @@ class WordsDetector:
 
     Args:
         detector: says how well candidate boxes fit words; each box stands for the label that it fits best.
-        facts: more that `describe` tells.
+        facts: more that `describe` returns.
     """
 
     def __init__(self, detector: PhraseDetector, facts: Mapping[str, Any] | None = None) -> None:
@@ -169,11 +169,11 @@ def load_detector(name: str, device: str = "cpu") -> Detector:
     """Open a detector by its folder or hub id; of weights, only safetensors are read.
 
     Args:
-        name: the folder of a judge; or a detector or instance segmenter of `transformers`.
+        name: the folder of an evaluator (judge); or a detector or instance segmenter of `transformers`.
         device: where it runs.
 
     Raises:
-        CheckpointError: it is a damaged judge.
+        CheckpointError: it is a damaged evaluator.
         SettingsError: it is a judge, and nothing that was imported opens judges.
         ModelError: it is no detector, or cannot be opened.
     """

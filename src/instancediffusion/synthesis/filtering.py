@@ -31,7 +31,7 @@ class Verdict:
 
     Attributes:
         kept: instances that are.
-        detections: for each of these the detection that confirms it, as its place in the list; None without a detector.
+        detections: for each of these the detection that confirms it, as its index in the list; None without a detector.
         dropped: instance -> why it is not.
         rejected: why the whole picture is not kept; empty if it is.
     """
@@ -50,7 +50,7 @@ def judge_picture(drawn: DrawnScene, detections: Sequence[Detection] | None, spe
 
     Args:
         drawn: what the picture was to show.
-        detections: what is seen; None = not looked at, everything is kept.
+        detections: of the picture; None = not looked at, everything is kept.
         spec: its classes and its filter.
     """
     count = len(drawn.scene.instances)
@@ -82,21 +82,21 @@ def judge_picture(drawn: DrawnScene, detections: Sequence[Detection] | None, spe
     unasked = sum(k not in taken and detections[k].label.casefold() in known for k in counted)
     rejected = ""
     if not kept:
-        rejected = f"none of {count} instances is as told"
+        rejected = f"none of {count} instances is as given"
     elif len(dropped) > spec.filter.max_dropped * count:
-        rejected = f"{len(dropped)} of {count} instances are not as told"
+        rejected = f"{len(dropped)} of {count} instances are not as given"
     elif unasked > spec.filter.max_unasked:
-        rejected = f"{unasked} objects are seen that nobody asked for"
+        rejected = f"{unasked} objects are detected that were not asked for"
     return Verdict(tuple(kept), tuple(whose), dropped, rejected)
 
 
 def _agreement(drawn: DrawnScene, index: int, detection: Detection) -> float:
-    """IoU of a detection's box with the told one; of one without hidden parts, with what is to be seen if that is more.
+    """IoU of a detection's box with the given one; without hidden parts, with its visible part if that is more.
 
-    What is to be seen of a box is the box of the pixels that nearer boxes and masks leave free.
+    The visible part of a box is the box of the pixels that nearer boxes and masks leave free.
     """
-    told = drawn.scene.instances[index].extent
-    best = float(box_iou(detection.box, told)[0, 0])
+    given = drawn.scene.instances[index].extent
+    best = float(box_iou(detection.box, given)[0, 0])
     if detection.whole is None and (free := mask_box(_free(drawn, index))) is not None:
         best = max(best, float(box_iou(detection.box, free)[0, 0]))
     return best
@@ -133,8 +133,8 @@ def labelled(
 ) -> Example:
     """Make the labelled picture of what is kept.
 
-    Masks are the detector's where it gives them: what is seen, and all of it where hidden parts are guessed or nothing
-    nearer overlaps; else those that were given, less what is given to stand before them. What is unknown is left out.
+    Masks are the detector's where it gives them: the visible part, and all of it where hidden parts are predicted or
+    nothing nearer overlaps; else the given ones, less what is given to stand before them. What is unknown is left out.
 
     Args:
         drawn: what the picture was to show.
@@ -145,14 +145,14 @@ def labelled(
     """
     instances, visible = [], []
     for index, whose in zip(verdict.kept, verdict.detections, strict=True):
-        told = drawn.scene.instances[index]
+        given = drawn.scene.instances[index]
         found = None if whose is None or detections is None else detections[whose]
         seen, whole = _masks(drawn, index, found)
-        box = Box(*told.extent)
+        box = Box(*given.extent)
         if found is not None and spec.filter.boxes == "seen":
             box = Box(*(mask_box(whole) if whole is not None else None) or found.box)
         mask = Mask.from_array(whole) if whole is not None and whole.any() else None
-        instances.append(replace(told, box=box, mask=mask))
+        instances.append(replace(given, box=box, mask=mask))
         visible.append(Mask.from_array(seen) if seen is not None and seen.any() else None)
     scene = replace(drawn.scene, instances=tuple(instances))
     names = tuple(drawn.categories[index] for index in verdict.kept)
@@ -162,20 +162,20 @@ def labelled(
 def _masks(drawn: DrawnScene, index: int, found: Detection | None) -> tuple[Bools | None, Bools | None]:
     """(visible, whole) masks of an instance, (H, W) bool on the scene's canvas; None where unknown."""
     size = (drawn.scene.height, drawn.scene.width)
-    told = drawn.scene.instances[index].mask
+    given = drawn.scene.instances[index].mask
     if found is not None and found.visible is not None:
         seen = resized(found.visible.astype(np.uint8), size) > 0
         if found.whole is not None:
             return seen, (resized(found.whole.astype(np.uint8), size) > 0) | seen
         covered = any((_region(drawn, k) & _region(drawn, index)).any() for k in nearer(drawn, index))
         return seen, None if covered else seen
-    if told is None:
+    if given is None:
         return None, None
     before = nearer(drawn, index)
     sure = all(drawn.scene.instances[k].mask is not None for k in before if _meet(drawn, index, k))
     ordered = drawn.scene.instances[index].z_order is not None
     alone = not any(_meet(drawn, index, k) for k in range(len(drawn.scene.instances)) if k != index)
-    return (_free(drawn, index) if alone or (ordered and sure) else None), told.array
+    return (_free(drawn, index) if alone or (ordered and sure) else None), given.array
 
 
 def _meet(drawn: DrawnScene, first: int, second: int) -> bool:

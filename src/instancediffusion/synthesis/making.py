@@ -43,7 +43,7 @@ SPREAD_CHUNK = 20_000
 
 WORK_SUFFIX = ".making"
 CARD, LINES = "README.md", "generation.jsonl"
-UNFILTERED = "no detector was given: nothing is filtered, labels are what the model was told"
+UNFILTERED = "no detector was given: nothing is filtered, labels are what the model was given"
 
 MakePictures = Callable[[PictureFolder, Sequence[Picture]], list[tuple[Picture, Exception]]]
 """Makes pictures into their folder; returns those that could not be made, with the reason."""
@@ -51,7 +51,7 @@ MakePictures = Callable[[PictureFolder, Sequence[Picture]], list[tuple[Picture, 
 
 @dataclass
 class MadeDataset:
-    """What came of making.
+    """The results of making a data set.
 
     Attributes:
         folder: the data set.
@@ -99,7 +99,7 @@ def pipeline_pictures(
         settings: of every picture.
         batch_size: most pictures in one call.
         record: more to keep in the manifest.
-        written: told the path of each picture.
+        written: called with the path of each picture.
     """
     opened: list[Any] = []
 
@@ -128,8 +128,8 @@ def spread_pictures(
 
     def make(folder: PictureFolder, pictures: Sequence[Picture]) -> list[tuple[Picture, Exception]]:
         jobs = [(folder, settings, pictures)]
-        told: dict[str, Any] = {"batch_size": batch_size, "record": {"engine": "ray", **(record or {})}}
-        return generate_spread(open_, jobs, options=options, written=written, cut=paired, **told)[0]
+        common: dict[str, Any] = {"batch_size": batch_size, "record": {"engine": "ray", **(record or {})}}
+        return generate_spread(open_, jobs, options=options, written=written, cut=paired, **common)[0]
 
     return make
 
@@ -141,7 +141,7 @@ def _paired_maker(open_pipeline: Callable[[], Any]) -> Callable[[GenerationSetti
 class DatasetMaker:
     """Makes a data set into a folder, and goes on with one that was begun.
 
-    Beside the folder there is a second one, named with `.making`: every picture, what was seen in it, and what was
+    Beside the folder there is a second one, named with `.making`: every picture, its detections, and what was
     left out with the reason. The data set itself is written when all is there, and replaced as a whole.
 
     Args:
@@ -156,7 +156,7 @@ class DatasetMaker:
         spec_folder: what paths of the spec are relative to.
         replace: make pictures again that are there of another spec or model, and replace what is in the folder.
         chunk: scenes that are held in memory, and handed to `make`, at a time.
-        say: told what is going on, in lines.
+        say: called with a line of text on each step.
 
     Raises:
         SettingsError: the spec, the format or the folder cannot be used.
@@ -251,7 +251,7 @@ class DatasetMaker:
         yield from (one.number for one in pictures.values() if one.number not in made.failed)
 
     def _look(self, folder: PictureFolder, drawn: Sequence[DrawnScene], made: MadeDataset) -> None:
-        """Let the detector look at pictures that it has not seen; one that it cannot look at leaves the others."""
+        """Let the detector look at pictures that it has not looked at; one that it cannot look at leaves the others."""
         marks = {one.number: self._seen_mark(folder, _picture(one)) for one in drawn}
         new = [one for one in drawn if not self._seen.is_complete(_picture(one).key, marks[one.number])]
         calls = [new[start : start + 8] for start in range(0, len(new), 8)]
@@ -319,7 +319,7 @@ class DatasetMaker:
         write_atomic(new / CARD, self._card(made))
         old = self.work / "old"
         shutil.rmtree(old, ignore_errors=True)
-        names = sorted(path.name for path in new.iterdir())  # told before they are there, as `RunDirectory.put` does
+        names = sorted(path.name for path in new.iterdir())  # noted before they are there, as `RunDirectory.put` does
         self._state.put("names", fingerprint(names), {}, {"names": names}, replace=True)
         self._state.put("written", _UNFINISHED, {}, _facts_of(made), replace=True)
         if self.output.exists():
@@ -383,8 +383,8 @@ class DatasetMaker:
         body = "\n".join(f"- {name}: {value}" for name, value in facts.items())
         blocks = {"spec": self.spec.to_dict(), "settings": self._settings.to_dict()}
         quoted = "\n\n".join(f"## {k}\n\n```json\n{json.dumps(v, indent=1)}\n```" for k, v in blocks.items())
-        told = f"Seed, prompt and captions of each picture are in `{LINES}`, a line each."
-        return "---\n" + "\n".join(head) + f"\n---\n\n# {self.output.name}\n\n{body}\n\n{told}\n\n{quoted}\n"
+        lines = f"Seed, prompt and captions of each picture are in `{LINES}`, a line each."
+        return "---\n" + "\n".join(head) + f"\n---\n\n# {self.output.name}\n\n{body}\n\n{lines}\n\n{quoted}\n"
 
 
 @dataclass(frozen=True)
@@ -416,17 +416,17 @@ def _open(path: Path) -> Image.Image:
 
 
 def _line(entry: _Entry) -> str:
-    """What is told of a picture."""
+    """What is recorded of a picture."""
     drawn, verdict = entry.drawn, entry.verdict
     instances = [
         {"caption": one.caption, "category": name, "z_order": one.z_order, "kept": index in verdict.kept}
         | ({"reason": verdict.dropped[index]} if index in verdict.dropped else {})
         for index, (one, name) in enumerate(zip(drawn.scene.instances, drawn.categories, strict=True))
     ]
-    told = {"number": drawn.number, "seed": drawn.seed, "prompt": drawn.scene.prompt, "background": drawn.background}
-    place = {"rejected": verdict.rejected, "picture": f"{entry.picture.key}.png"} if verdict.rejected else {}
-    place = place or {"file_name": f"{drawn.number:08d}.png"}
-    return _json(place | told | {"instances": instances})
+    facts = {"number": drawn.number, "seed": drawn.seed, "prompt": drawn.scene.prompt, "background": drawn.background}
+    file = {"rejected": verdict.rejected, "picture": f"{entry.picture.key}.png"} if verdict.rejected else {}
+    file = file or {"file_name": f"{drawn.number:08d}.png"}
+    return _json(file | facts | {"instances": instances})
 
 
 def _kind(reason: str) -> str:

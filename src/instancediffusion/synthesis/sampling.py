@@ -23,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 LAYOUTS, PLACES, ORDERINGS = 60, 40, 12
-"""How often a whole layout, the place of one box in it, and a depth order are drawn before it is given up."""
+"""How often a whole layout, the position of one box in it, and a depth order are drawn before it is given up."""
 
 
 class NoRoomError(SettingsError):
@@ -124,10 +124,10 @@ class SceneSampler:
                 ranks = self._ranks(rng, classes, boxes)
                 if ranks is None or visible_shares(boxes, ranks).min() >= self.spec.min_visible:
                     return boxes, ranks
-        told = f"{len(classes)} instances, {'one pair overlapping' if overlapping else 'none overlapping'}"
+        asked = f"{len(classes)} instances, {'one pair overlapping' if overlapping else 'none overlapping'}"
         raise NoRoomError(
-            f"no layout of {told}, was found in {LAYOUTS} attempts; allow fewer instances, smaller sizes, wider "
-            "places, more overlap or less visibility"
+            f"no layout of {asked}, was found in {LAYOUTS} attempts; allow fewer instances, smaller sizes, wider "
+            "regions, more overlap or less visibility"
         )
 
     def _boxes(
@@ -153,7 +153,7 @@ class SceneSampler:
         return boxes
 
     def _box(self, rng: np.random.Generator, one: ClassSpec, shape: Bools | None, shrunk: float) -> Floats:
-        """Draw a box (4,): the logarithms of size and aspect evenly, then its place."""
+        """Draw a box (4,): the logarithms of size and aspect evenly, then its position."""
         low, high = one.size
         side = low * (high / low) ** ((1 - shrunk) * rng.random())
         aspect = one.aspect[0] * (one.aspect[1] / one.aspect[0]) ** rng.random()
@@ -198,29 +198,29 @@ class SceneSampler:
 
 
 def overlap_shares(first: Floats, second: Floats) -> Floats:
-    """Share of the smaller box that two have in common, (n, m) of (n, 4) and (m, 4) boxes."""
+    """Fraction of the smaller box that two have in common, (n, m) of (n, 4) and (m, 4) boxes."""
     a, b = first[:, None], second[None]
     shared = box_area(np.concatenate([np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], -1))
     return shared / np.minimum(box_area(a), box_area(b))
 
 
 def visible_shares(boxes: Floats, ranks: Sequence[int]) -> Floats:
-    """Share of each of (N, 4) boxes that nearer boxes (those of larger rank) leave free, exactly."""
+    """Fraction of each of (N, 4) boxes that nearer boxes (those of larger rank) leave free, exactly."""
     xs, ys = (np.unique(boxes[:, side::2]) for side in (0, 1))
     middles = (xs[:-1] + xs[1:]) / 2, (ys[:-1] + ys[1:]) / 2
-    cells = np.diff(ys)[:, None] * np.diff(xs)
+    areas = np.diff(ys)[:, None] * np.diff(xs)
     inside = [
         ((middles[1] > y0) & (middles[1] < y1))[:, None] & ((middles[0] > x0) & (middles[0] < x1))
         for x0, y0, x1, y1 in boxes
     ]
-    shares = []
+    fractions = []
     for index, own in enumerate(inside):
         covered = np.zeros_like(own)
         for other, area in enumerate(inside):
             if ranks[other] > ranks[index]:
                 covered |= area
-        shares.append(float(cells[own & ~covered].sum() / cells[own].sum()))
-    return np.array(shares)
+        fractions.append(float(areas[own & ~covered].sum() / areas[own].sum()))
+    return np.array(fractions)
 
 
 def _shape(path: Path, where: str) -> Bools:

@@ -29,7 +29,7 @@ MAX_PICTURES, MAX_SEED = 10_000_000, 2**31 - 1
 
 @dataclass(frozen=True)
 class ClassSpec:
-    """One class of objects. Lengths are shares of the canvas.
+    """One class of objects. Lengths are fractions of the canvas.
 
     Attributes:
         name: of the category in the data set.
@@ -89,14 +89,14 @@ class ClassSpec:
 
 @dataclass(frozen=True)
 class FilterSpec:
-    """What is left out of the data set, given what a detector sees.
+    """What is left out of the data set, given the detections.
 
     Attributes:
         score: least score of a detection that counts, 0..1.
-        box_iou: least IoU of the detected and the given box, 0..1; a detection that sees no hidden parts may agree with
-            what nearer boxes leave of the told one instead.
-        max_dropped: a picture is left out if more than this share of its instances is.
-        max_unasked: ... or if more objects of the classes are seen that were not asked for.
+        box_iou: least IoU of the detected and the given box, 0..1; a detection without hidden parts may agree with
+            what nearer boxes leave of the given one instead.
+        max_dropped: a picture is left out if more than this fraction of its instances is.
+        max_unasked: ... or if more objects of the classes are detected that were not asked for.
         boxes: `asked`: labels are the given boxes; `seen`: those of the detector.
     """
 
@@ -109,7 +109,7 @@ class FilterSpec:
     def __post_init__(self) -> None:
         for name in ("score", "box_iou", "max_dropped"):
             if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"{name} = {getattr(self, name):g}: write a share in 0..1")
+                raise SettingsError(f"{name} = {getattr(self, name):g}: write a fraction in 0..1")
         if self.max_unasked < 0:
             raise SettingsError(f"max_unasked = {self.max_unasked}: write 0 or more")
         if self.boxes not in BOXES:
@@ -129,11 +129,11 @@ class DatasetSpec:
         backgrounds: phrases such as `"on a beach"`, one at random.
         prompts: one at random; `{instances}` is the list of captions, `{background}` the background.
         negative_prompt: what pictures are not to show.
-        overlap_share: share of the pictures, among those of two or more instances, in which two boxes overlap.
-        overlap: share of the smaller box that two overlapping boxes have in common: the least of one pair, the most of
-            all. In the other pictures no boxes overlap.
+        overlap_share: fraction of the pictures, among those of two or more instances, in which two boxes overlap.
+        overlap: fraction of the smaller box that two overlapping boxes have in common: the least of one pair, the most
+            of all. In the other pictures no boxes overlap.
         order: one of `ORDERS`.
-        min_visible: least share of each box that nearer boxes leave free; not with `order = "none"`.
+        min_visible: least fraction of each box that nearer boxes leave free; not with `order = "none"`.
         settings: of the pipeline; those left out are the model's own.
         filter: what is left out.
         licence: of the pictures; empty: that of the model, where it is known.
@@ -165,7 +165,7 @@ class DatasetSpec:
         _range("overlap", self.overlap, 0.0, 1.0)
         for name in ("overlap_share", "min_visible"):
             if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"{name} = {getattr(self, name):g}: write a share in 0..1")
+                raise SettingsError(f"{name} = {getattr(self, name):g}: write a fraction in 0..1")
         if self.overlap[0] <= 0 < self.overlap_share:
             raise SettingsError(f"overlap = {list(self.overlap)}: the least has to be above 0, or overlap_share be 0")
         if self.order not in ORDERS:
@@ -184,8 +184,8 @@ class DatasetSpec:
             raise SettingsError(f"classes: {twice[0]!r} is there twice; give each class one table")
         least, most = (sum(one.count[side] for one in self.classes) for side in (0, 1))
         if least > self.instances[1] or most < self.instances[0]:
-            told = f"the counts of the classes allow {least} to {most} instances"
-            raise SettingsError(f"instances = {list(self.instances)}: {told}; change one or the other")
+            message = f"the counts of the classes allow {least} to {most} instances"
+            raise SettingsError(f"instances = {list(self.instances)}: {message}; change one or the other")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -205,7 +205,7 @@ def read_spec(path: str | Path) -> DatasetSpec:
     """Read a spec from a TOML or JSON file.
 
     Raises:
-        SettingsError: it is neither, or names an unknown or unusable setting; the message tells where, and the fix.
+        SettingsError: it is neither, or names an unknown or unusable setting; the message says where, and the fix.
     """
     try:
         with open(path, "rb") as file:
@@ -243,5 +243,5 @@ def _templates(name: str, texts: Sequence[str], known: Sequence[str]) -> None:
             raise SettingsError(f"{name}[{index}] = {text!r}: {error}; write {{{{ for a brace") from error
         for _, field_name, form, conversion in parts:
             if field_name is not None and (field_name not in known or form or conversion):
-                told = f"{{{field_name}}} is none of {', '.join(f'{{{word}}}' for word in known)}"
-                raise SettingsError(f"{name}[{index}] = {text!r}: {told}; write one of these")
+                message = f"{{{field_name}}} is none of {', '.join(f'{{{word}}}' for word in known)}"
+                raise SettingsError(f"{name}[{index}] = {text!r}: {message}; write one of these")

@@ -86,7 +86,7 @@ def find_models(settings: AnnotationSettings, device: str = "cpu") -> FoundModel
             continue
         model = known[name] = known.get(name) or find(name, stage, place)
         if model.kind not in KNOWN[stage]:
-            told = f"{stage}: {name} is of type {model.kind!r}"
-            raise ModelError(f"{told}; those that can be a {stage}: {', '.join(KNOWN[stage])}")
+            message = f"{stage}: {name} is of type {model.kind!r}"
+            raise ModelError(f"{message}; those that can be a {stage}: {', '.join(KNOWN[stage])}")
         found[stage] = model
     return FoundModels(found, settings.batch_size)

@@ -17,7 +17,7 @@ OBJECTS = "Locate the objects with category name in the image."
 CAPTION = "What does the image describe?"
 DETAILED = "Describe in detail what is shown in the image."
 
-_PLACES = re.compile(r"(?:<loc_\d+>)+")
+_LOCATIONS = re.compile(r"(?:<loc_\d+>)+")
 _TOKENS = {OBJECTS: 512, CAPTION: 64, DETAILED: 200}
 
 
@@ -44,17 +44,17 @@ class Florence:
         self._image_token = int(found.config.image_token_id)
         across, down = self._preparation.target((1, 1))
         stride = math.prod(found.config.vision_config.patch_stride)
-        cells = math.ceil(across / stride) * math.ceil(down / stride)
-        self._image_tokens = int(values.get("image_seq_length") or cells + 1)  # each cell, and their mean
+        positions = math.ceil(across / stride) * math.ceil(down / stride)
+        self._image_tokens = int(values.get("image_seq_length") or positions + 1)  # and the mean of all positions
 
     def tags(self, pictures: Sequence[Pixels]) -> list[list[str]]:
         """See `stages.Tagger`."""
-        return [[part for part in _PLACES.split(text) if part.strip()] for text in self._answers(pictures, OBJECTS)]
+        return [[part for part in _LOCATIONS.split(text) if part.strip()] for text in self._answers(pictures, OBJECTS)]
 
     def captions(self, pictures: Sequence[Pixels], *, whole: bool) -> list[str]:
         """See `stages.Captioner`."""
         texts = self._answers(pictures, DETAILED if whole else CAPTION)
-        return [_PLACES.sub(" ", text).strip() for text in texts]
+        return [_LOCATIONS.sub(" ", text).strip() for text in texts]
 
     @torch.inference_mode()
     def _answers(self, pictures: Sequence[Pixels], question: str) -> list[str]:
@@ -73,8 +73,8 @@ class Florence:
         return [self._plain(text) for text in texts]
 
     def _plain(self, text: str) -> str:
-        """A text without special tokens, except those of places, which tell tags apart."""
+        """A text without special tokens, except those of locations, which separate tags."""
         for token in self._tokenizer.all_special_tokens:
-            if not _PLACES.fullmatch(token):
+            if not _LOCATIONS.fullmatch(token):
                 text = text.replace(token, " ")
         return text

@@ -75,7 +75,7 @@ def find(text: str, stage: str, device: torch.device) -> Found:
 
     Args:
         text: a folder, a hub id, or `ID@REVISION`.
-        stage: what it is for, told in errors.
+        stage: what it is for, named in errors.
         device: where it is to run.
 
     Raises:
@@ -88,9 +88,9 @@ def find(text: str, stage: str, device: torch.device) -> Found:
     try:
         config = AutoConfig.from_pretrained(name, revision=wanted or "main", trust_remote_code=False)
     except (OSError, ValueError) as error:
-        told = f"{stage}: {text}: no such model: {_first_line(error)}"
+        message = f"{stage}: {text}: no such model: {_first_line(error)}"
         raise ModelError(
-            f"{told} (a folder, a hub id or ID@REVISION is taken; code from the hub never runs)"
+            f"{message} (a folder, a hub id or ID@REVISION is taken; code from the hub never runs)"
         ) from error
     if folder.is_dir():
         files = sorted(path for path in folder.iterdir() if path.suffix in _PINNED)

@@ -26,8 +26,8 @@ class Preparation:
         device: where tensors go.
 
     Raises:
-        ModelError: the size is written in a way that is not known, or pictures would be cropped, so that what is
-            found would be in another frame.
+        ModelError: the size is written in a way that is not known, or pictures would be cropped, so that
+            detections would be in other coordinates.
     """
 
     def __init__(self, values: Mapping[str, Any], name: str, device: torch.device) -> None:

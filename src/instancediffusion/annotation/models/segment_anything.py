@@ -66,7 +66,7 @@ class SegmentAnything:
             height, width = pictures[index].shape[:2]
             across, down = self._preparation.target((width, height))
             scale = torch.tensor([across / width, down / height, across / width, down / height])
-            filled = [*found, *[found[-1]] * (most - len(found))]  # boxes are decoded apart: more change nothing
+            filled = [*found, *[found[-1]] * (most - len(found))]  # decoded independently: more change nothing
             prompts[row] = torch.tensor(filled, dtype=torch.float32) * scale
         output = self._model(pixel_values=pixels, input_boxes=prompts.to(self._device), multimask_output=False)
         masks = []

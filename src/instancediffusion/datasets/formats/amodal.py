@@ -1,4 +1,4 @@
-"""Amodal data sets in their own spellings of COCO: whole masks as `segmentation`, what is seen as `visible`.
+"""Amodal data sets in their own spellings of COCO: whole masks as `segmentation`, the visible part as `visible`.
 
 - COCOA (Zhu et al., "Semantic Amodal Segmentation", CVPR 2017): one annotation for each picture, with `regions` that
   have a name, a whole polygon, and a `visible_mask` if something hides a part.
@@ -14,7 +14,7 @@ from typing import Any
 from instancediffusion.scene.checks import is_array
 
 VISIBLE = ("visible", "visible_mask", "inmodal_seg", "i_segm")
-"""Keys of what is seen of an object, the first that is there counts."""
+"""Keys of the visible part of an object, the first that is there counts."""
 
 
 def as_coco(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -49,7 +49,7 @@ def _of_regions(data: Mapping[str, Any]) -> Mapping[str, Any]:
             whole = region.get("segmentation")
             entry = {"id": len(annotations) + 1, "image_id": item.get("image_id"), "segmentation": whole}
             entry["category_id"] = names.setdefault(str(name).strip() if known else "object", len(names) + 1)
-            # A region without a mask of its own is seen as a whole.
+            # A region without a mask of its own is visible as a whole.
             entry["visible"] = region.get("visible_mask") or whole
             if is_array(whole) and whole and not is_array(whole[0]) and not isinstance(whole[0], Mapping):
                 entry |= {"segmentation": [whole], "visible": region.get("visible_mask") or [whole]}

@@ -35,9 +35,9 @@ def _candidates(folder: Path) -> list[Path]:
     """Instances files of a folder: COCO's own layout, ours, and that of exports with a folder for each part."""
     found = [
         path
-        for place in _FOLDERS
+        for name in _FOLDERS
         for pattern in _ANNOTATIONS
-        for path in sorted((folder / place).glob(pattern))
+        for path in sorted((folder / name).glob(pattern))
         if ".captions" not in path.name and path.is_file()
     ]
     return list(dict.fromkeys(found))
@@ -58,26 +58,26 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[tuple[str, Mapping[
     texts = None if captions is None else read_json(captions, MAX_COCO_BYTES)
     report = Report(lenient=True)
     if isinstance(data, list):
-        told = "is a COCO results file: detections, without the pictures' sizes and the names of the classes"
-        raise refuse(file, told, "give the annotations file they belong to")
+        message = "is a COCO results file: detections, without the pictures' sizes and the names of the classes"
+        raise refuse(file, message, "give the annotations file they belong to")
     for content in (data,) if texts is None else (data, texts):
         if check_object(report, "$", content) is not None:
             check_lists(report, content)
     report.settle(os.fspath(file))
     data = as_coco(data)
     if any(isinstance(item, Mapping) and "segments_info" in item for item in data["annotations"][:100]):
-        told = "is a COCO panoptic file, whose masks are in PNG files of their own"
-        raise refuse(file, told, "give the instances file (panoptic sets have one: instances_*.json)")
+        message = "is a COCO panoptic file, whose masks are in PNG files of their own"
+        raise refuse(file, message, "give the instances file (panoptic sets have one: instances_*.json)")
     report = Report(lenient=True)
     content = CocoFile(report, data, texts, None)
     if data["annotations"] and not any(content.annotations.values()):
-        raise refuse(file, "is a COCO captions file: no object has a place", "give the instances file, this with it")
+        raise refuse(file, "is a COCO captions file: no object has a location", "give the instances file, this with it")
     report.settle(os.fspath(file))
-    places = _picture_folders(file, options)
+    folders = _picture_folders(file, options)
 
     def read_one(entry: Report, item: tuple[str, Mapping[str, Any]]) -> Example | None:
         found = read_image(entry, *item, content, KINDS)
-        return None if found is None else _example(entry, item[0], found, content, places)
+        return None if found is None else _example(entry, item[0], found, content, folders)
 
     return LazyDataset(os.fspath(file), content.images, read_one, dict(content.names))
 
@@ -89,7 +89,7 @@ def crowd_regions(path: Path) -> dict[int | str, list[tuple[str, Instance]]]:
         path: an instances file, or a folder that holds one; anything else has no such regions.
 
     Returns:
-        By the picture's id, the category and the place of each region.
+        By the picture's id, the category and the location of each region.
     """
     if not path.exists() or not recognise(path):
         return {}
@@ -113,7 +113,7 @@ def crowd_regions(path: Path) -> dict[int | str, list[tuple[str, Instance]]]:
     return found
 
 
-def _example(report: Report, path: str, found: CocoScene, content: CocoFile, places: list[Path]) -> Example:
+def _example(report: Report, path: str, found: CocoScene, content: CocoFile, folders: list[Path]) -> Example:
     scene = found.scene
     categories, visible = [], []
     for instance, annotation in zip(scene.instances, found.annotations, strict=True):
@@ -122,7 +122,7 @@ def _example(report: Report, path: str, found: CocoScene, content: CocoFile, pla
         categories.append(name)
         canvas = Canvas(scene.width, scene.height)
         visible.append(read_visible(report, f"{path}.visible", annotation.get("visible"), canvas))
-    picture = find_picture(places, found.file_name)
+    picture = find_picture(folders, found.file_name)
     seen = tuple(visible) if any(mask is not None for mask in visible) else ()
     return Example(scene, picture, found.file_name, found.image_id, tuple(categories), seen)
 
@@ -148,10 +148,10 @@ def _picture_folders(file: Path, options: ReadingOptions) -> list[Path]:
     """Where pictures are sought: COCO keeps those of `annotations/instances_val2017.json` in `val2017/`."""
     roots = [file.parent, file.parent.parent] if file.parent.name == "annotations" else [file.parent]
     split = file.stem.rpartition("_")[2]
-    places = [root / name for root in roots for name in (".", "images", split, f"images/{split}")]
+    folders = [root / name for root in roots for name in (".", "images", split, f"images/{split}")]
     if split in ("train", "val", "test"):  # LVIS says `lvis_v1_val`, and takes the pictures of COCO
-        places += [root / f"{name}2017" for root in roots for name in ("val", "train", "test")]
-    return ([options.images] if options.images is not None else []) + places
+        folders += [root / f"{name}2017" for root in roots for name in ("val", "train", "test")]
+    return ([options.images] if options.images is not None else []) + folders
 
 
 def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:

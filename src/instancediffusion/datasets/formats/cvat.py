@@ -38,13 +38,13 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[tuple[str, ET.Eleme
     file = path / _FILE if path.is_dir() else path
     root = parse_xml(read_bounded(file, _MAX_BYTES).decode("utf-8-sig", "replace"))
     if root is None or root.tag != "annotations" or root.find("track") is not None:
-        told = "is no CVAT file of images, is damaged, or declares entities"
-        raise refuse(file, told, "export as `CVAT for images`")
+        message = "is no CVAT file of images, is damaged, or declares entities"
+        raise refuse(file, message, "export as `CVAT for images`")
     images = [(f"/annotations/image[{index}]", image) for index, image in enumerate(root.iter("image"), 1)]
     if options.split is not None:
         images = [item for item in images if item[1].get("subset") == options.split]
-    places = [options.images] if options.images is not None else []
-    places += [file.parent / "images", file.parent]
+    folders = [options.images] if options.images is not None else []
+    folders += [file.parent / "images", file.parent]
     names = [name for label in root.iter("label") if (name := (label.findtext("name") or "").strip())]
 
     def read_one(report: Report, entry: tuple[str, ET.Element]) -> Example | None:
@@ -55,7 +55,7 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[tuple[str, ET.Eleme
             return None
         number = whole_number(image.get("id"))
         captions = tuple(instance.caption for instance in scene.instances)
-        return Example(scene, find_picture(places, name), name, 1 if number is None else number, captions)
+        return Example(scene, find_picture(folders, name), name, 1 if number is None else number, captions)
 
     return LazyDataset(os.fspath(path), images, read_one, dict(enumerate(dict.fromkeys(names))))
 
@@ -105,7 +105,7 @@ def _shape(instance: Instance, canvas: Canvas) -> ET.Element:
     if instance.scribble is not None:
         tag, points = "polyline", list(instance.scribble.points)
     else:
-        assert instance.point is not None, "an instance has a place"
+        assert instance.point is not None, "an instance has a location"
         tag, points = "points", [(instance.point.x, instance.point.y)]
     pairs = [point_to_pixels(x, y, canvas) for x, y in points]
     return ET.Element(tag, {"points": ";".join(f"{x!r},{y!r}" for x, y in pairs)})

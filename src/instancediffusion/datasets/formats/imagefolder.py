@@ -79,20 +79,20 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[tuple[Path, int, by
         if report.failed or not isinstance(row, Mapping):
             report.warn("$", f"line {number} of {file} is no JSON object: left out")
             return None
-        places = [options.images] if options.images is not None else []
-        return _example(report, row, [*places, file.parent], options.labels)
+        folders = [options.images] if options.images is not None else []
+        return _example(report, row, [*folders, file.parent], options.labels)
 
     return LazyDataset(os.fspath(path), lines, read_one)
 
 
 def _example(
-    report: Report, row: Mapping[str, Any], places: list[Path], labels: Sequence[str] | None
+    report: Report, row: Mapping[str, Any], folders: list[Path], labels: Sequence[str] | None
 ) -> Example | None:
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
         report.warn("$.file_name", "names no picture: left out", "give every line a file_name")
         return None
-    picture = find_picture(places, name)
+    picture = find_picture(folders, name)
     size = picture_size(picture) if picture is not None else None
     canvas = canvas_of(report, "$", row.get("width"), row.get("height"), ReadOptions(canvas=size))
     objects = row.get("objects")
@@ -126,7 +126,7 @@ def _example(
 def _entries(
     report: Report, objects: Mapping[str, Any], labels: Sequence[str] | None
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    """Objects one by one, as COCO annotations; lists that differ in length are cut to the shortest, which is told."""
+    """Objects one by one, as COCO annotations; lists that differ in length are cut to the shortest, with a warning."""
     lists = {key: value for key, value in objects.items() if is_array(value)}
     lengths = {key: len(value) for key, value in lists.items()}
     count = min(lengths.values(), default=0)

@@ -44,12 +44,12 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[tuple[int, Any]]:
     file = _file(path) or path / _FILE
     data = read_json(file, MAX_COCO_BYTES)
     tasks = list(enumerate(data if is_array(data) else [data], 1))
-    places = [options.images] if options.images is not None else []
-    places += [file.parent / "images", file.parent]
+    folders = [options.images] if options.images is not None else []
+    folders += [file.parent / "images", file.parent]
 
     def read_one(report: Report, entry: tuple[int, Any]) -> Example | None:
         number, task = entry
-        picture = _picture(task, places)
+        picture = _picture(task, folders)
         size = picture_size(picture) if picture is not None else None
         found = read_task(report, f"$[{number - 1}]", task, number, ReadOptions(canvas=size))
         return None if found is None or report.failed else example_of(found, picture)
@@ -57,7 +57,7 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[tuple[int, Any]]:
     return LazyDataset(os.fspath(path), tasks, read_one)
 
 
-def _picture(task: Any, places: list[Path]) -> Path | None:
+def _picture(task: Any, folders: list[Path]) -> Path | None:
     content = task.get("data", task) if isinstance(task, Mapping) else {}
     texts = [item for item in content.items() if isinstance(item[1], str)] if isinstance(content, Mapping) else []
     named = sorted(
@@ -65,7 +65,7 @@ def _picture(task: Any, places: list[Path]) -> Path | None:
     )
     for _, text in named:
         served = text.rpartition("?d=")[2]  # local files are served as /data/local-files/?d=folder/picture.jpg
-        found = find_picture(places, served)
+        found = find_picture(folders, served)
         if found is not None:
             return found
     return None
@@ -106,7 +106,7 @@ def _result(instance: Instance, label: str, size: tuple[int, int]) -> dict[str, 
         vertices = [{"x": x * 100, "y": y * 100} for x, y in instance.scribble.points]
         kind, value = "vectorlabels", {"vertices": vertices, "closed": False}
     else:
-        assert instance.point is not None, "an instance has a place"
+        assert instance.point is not None, "an instance has a location"
         kind, value = "keypointlabels", {"x": instance.point.x * 100, "y": instance.point.y * 100, "width": 0.5}
     return {"type": kind, "value": value | {kind: [label]}}
 

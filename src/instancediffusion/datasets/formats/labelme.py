@@ -45,8 +45,8 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[Path]:
         if not found or report.failed:
             return None
         name = found[0].file_name or f"{file.stem}.jpg"
-        places = [options.images] if options.images is not None else []
-        picture = find_picture([*places, file.parent], name) or _embedded(data.get("imageData"))
+        folders = [options.images] if options.images is not None else []
+        picture = find_picture([*folders, file.parent], name) or _embedded(data.get("imageData"))
         return example_of(found[0], picture, name)
 
     files = [file for file in files_under(folder, (".json",)) if file.name != MANIFEST]
@@ -87,7 +87,7 @@ def _shape(instance: Instance, canvas: Canvas) -> dict[str, Any]:
     if instance.scribble is not None:
         points = [point_to_pixels(x, y, canvas) for x, y in instance.scribble.points]
         return {"shape_type": "linestrip", "points": points}
-    assert instance.point is not None, "an instance has a place"
+    assert instance.point is not None, "an instance has a location"
     return {"shape_type": "point", "points": [point_to_pixels(instance.point.x, instance.point.y, canvas)]}
 
 

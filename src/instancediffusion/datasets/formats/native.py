@@ -46,9 +46,9 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[Path]:
         found = check.scenes[0]
         image: Path | None = file
         if check.format != "picture":
-            places = [options.images] if options.images is not None else []
+            folders = [options.images] if options.images is not None else []
             names = [found.file_name] if found.file_name else [file.stem + suffix for suffix in PICTURE_SUFFIXES]
-            pictures = (find_picture([*places, file.parent, file.parent / "images"], name) for name in names)
+            pictures = (find_picture([*folders, file.parent, file.parent / "images"], name) for name in names)
             image = next((picture for picture in pictures if picture is not None), None)
         name = image.name if image is not None else f"{file.stem}.png"
         return Example(found.scene, image, name, found.image_id)

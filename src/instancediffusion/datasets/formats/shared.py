@@ -125,7 +125,7 @@ def whole_boxes(example: Example, lost: Counter[str]) -> Example:
 
 
 def read_visible(report: Report, path: str, value: Any, canvas: Canvas) -> Mask | None:
-    """What is seen of an instance: run-length code or polygons; what cannot be used is noted and left out."""
+    """The visible part of an instance: run-length code or polygons; what cannot be used is noted and left out."""
     if not value or not (isinstance(value, Mapping) or is_array(value)):
         return None
     part = Report(lenient=True)

@@ -37,8 +37,8 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[Path]:
         listed = path / "ImageSets" / "Main" / f"{Path(options.split).name}.txt"
         names = {line.split()[0] for line in read_bounded(listed).decode("utf-8-sig").splitlines() if line.split()}
         files = [file for file in files if file.stem in names]
-    places = [options.images] if options.images is not None else []
-    places += [path / "JPEGImages", path / "images", path]
+    folders = [options.images] if options.images is not None else []
+    folders += [path / "JPEGImages", path / "images", path]
 
     def read_one(report: Report, file: Path) -> Example | None:
         root = parse_xml(read_bounded(file).decode("utf-8-sig", "replace"))
@@ -49,7 +49,7 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[Path]:
         if not found or report.failed:
             return None
         name = found[0].file_name or f"{file.stem}.jpg"
-        return example_of(found[0], find_picture([*places, file.parent], name), name)
+        return example_of(found[0], find_picture([*folders, file.parent], name), name)
 
     return LazyDataset(os.fspath(path), files, read_one)
 

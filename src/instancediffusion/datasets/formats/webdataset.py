@@ -101,8 +101,8 @@ def _contents(shard: Path) -> list[tuple[str, dict[str, _Member]]]:
                 if len(found) > MAX_ENTRIES:
                     break
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        told = f"is no tar file that can be read ({str(error)[:60]})"
-        raise refuse(shard, told, "compressed shards are not read; unpack them to .tar") from None
+        message = f"is no tar file that can be read ({str(error)[:60]})"
+        raise refuse(shard, message, "compressed shards are not read; unpack them to .tar") from None
     pictures, texts = {*PICTURE_SUFFIXES}, {".json", ".txt"}
     return [(key, files) for key, files in found.items() if files.keys() & pictures and files.keys() & texts]
 
@@ -142,8 +142,8 @@ def _prompt_only(
     prompt = files[".txt"].read(MAX_FILE_BYTES).decode("utf-8", "replace") if ".txt" in files else data.get("caption")
     size = picture_size_of(image)
     if size is None or check_text(Report(), "$", prompt, what="prompt") is None:
-        told = f"{key[:80]!r} has no scene, and no prompt or no picture that can be read: left out"
-        report.warn("$", told, "write a scene of the native format as its JSON")
+        message = f"{key[:80]!r} has no scene, and no prompt or no picture that can be read: left out"
+        report.warn("$", message, "write a scene of the native format as its JSON")
         return None
     return Scene(str(prompt), (), *size)
 

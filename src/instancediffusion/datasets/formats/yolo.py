@@ -65,8 +65,8 @@ def _read_one(report: Report, picture: Path, label: Path, labels: Sequence[str])
 
 
 def _labels(root: Path, path: Path) -> list[str] | None:
-    places = [root / name for name in _CLASSES] + ([path] if path.is_file() else [])
-    return next((labels for place in places if place.is_file() and (labels := read_labels(place))), None)
+    candidates = [root / name for name in _CLASSES] + ([path] if path.is_file() else [])
+    return next((labels for file in candidates if file.is_file() and (labels := read_labels(file))), None)
 
 
 def _pictures(root: Path, path: Path, options: ReadingOptions) -> list[Path]:
@@ -75,12 +75,12 @@ def _pictures(root: Path, path: Path, options: ReadingOptions) -> list[Path]:
     if options.split is None:
         return files_under(root, PICTURE_SUFFIXES)
     split = options.split
-    places = [root / "images" / split, root / split / "images", root / split]
+    candidates = [root / "images" / split, root / split / "images", root / split]
     yaml = path if path.is_file() else next((root / name for name in _CLASSES if (root / name).is_file()), None)
     if yaml is not None and yaml.suffix in (".yaml", ".yml"):
         found = re.search(rf"^{re.escape(split)}[ \t]*:[ \t]*['\"]?([^#\n'\"]+)", yaml.read_text("utf-8"), re.MULTILINE)
-        places[:0] = [root / found[1].strip().removeprefix("../")] if found is not None else []
-    inside = [place for place in places if place.is_dir() and place.resolve().is_relative_to(root.resolve())]
+        candidates[:0] = [root / found[1].strip().removeprefix("../")] if found is not None else []
+    inside = [folder for folder in candidates if folder.is_dir() and folder.resolve().is_relative_to(root.resolve())]
     return files_under(inside[0], PICTURE_SUFFIXES) if inside else []
 
 

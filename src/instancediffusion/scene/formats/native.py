@@ -107,14 +107,14 @@ def _read_instance(
     caption = check_text(report, child(path, "caption"), data["caption"], what="caption") if "caption" in data else None
     if not any(name in data for name in LOCATIONS):
         report.error(path, "has no location", 'add a "box", "point", "scribble" or "mask"')
-    places: dict[str, Any] = {}
+    locations: dict[str, Any] = {}
     others = []
     for name, location in LOCATIONS.items():
         if name not in data:
             continue
         found = location.read(report, child(path, name), data[name], canvas, folder)
         if issubclass(location, TokenLocation):
-            places[name] = found
+            locations[name] = found
         elif found is not None:
             others.append(found)
     layer = None
@@ -123,7 +123,7 @@ def _read_instance(
     looks = read_looks(report, path, data, folder)
     if report.failed or caption is None:
         return None
-    return Instance(caption, **places, z_order=layer, **looks, others=tuple(others))
+    return Instance(caption, **locations, z_order=layer, **looks, others=tuple(others))
 
 
 def _write_instance(instance: Instance, canvas: Canvas) -> dict[str, Any]:

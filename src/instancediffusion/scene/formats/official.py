@@ -1,7 +1,7 @@
 """The published demo format: lengths in pixels, boxes as [x, y, width, height].
 
 Two spellings are read: the published one (`annos`, `bbox`) and a tidied one (`instances`, `box`). Files of this kind
-have known faults (boxes of no size, boxes and strokes off the canvas, objects without a place), so what cannot be
+have known faults (boxes of no size, boxes and strokes off the canvas, objects without a location), so what cannot be
 used is left out with a warning, instead of refusing the file.
 """
 
@@ -84,27 +84,27 @@ def _read_anno(report: Report, path: str, value: object, canvas: Canvas | None) 
     check_keys(report, path, data, _ANNO_KEYS, ("caption",))
     caption = check_text(report, child(path, "caption"), data["caption"], what="caption") if "caption" in data else None
     box_key = "box" if "box" in data and "bbox" not in data else "bbox"
-    places: dict[str, Any] = {}
+    locations: dict[str, Any] = {}
     if not _absent(data, box_key):
-        places["box"] = read_box_xywh(report, child(path, box_key), data[box_key], canvas)
+        locations["box"] = read_box_xywh(report, child(path, box_key), data[box_key], canvas)
     if not _absent(data, "point"):
-        places["point"] = read_point(report, child(path, "point"), data["point"], canvas)
+        locations["point"] = read_point(report, child(path, "point"), data["point"], canvas)
     if not _absent(data, "scribble"):
         stroke = _nested(report, child(path, "scribble"), data["scribble"])
         if stroke is not None:
-            places["scribble"] = read_scribble(report, child(path, "scribble"), stroke, canvas)
+            locations["scribble"] = read_scribble(report, child(path, "scribble"), stroke, canvas)
     if not _absent(data, "mask"):
-        places["mask"] = read_rle(report, child(path, "mask"), data["mask"], canvas)
+        locations["mask"] = read_rle(report, child(path, "mask"), data["mask"], canvas)
     layer = None
     if "z_order" in data:
         layer = check_integer(report, child(path, "z_order"), data["z_order"], -MAX_Z_ORDER, MAX_Z_ORDER)
     looks = read_looks(report, path, data)
-    if canvas is not None and not any(places.values()) and report.error_count == errors:
+    if canvas is not None and not any(locations.values()) and report.error_count == errors:
         report.fault(path, "has no location that can be used", "give it a bbox, point, scribble or mask")
         return None
     if report.failed or caption is None:
         return None
-    return Instance(caption, **places, z_order=layer, **looks)
+    return Instance(caption, **locations, z_order=layer, **looks)
 
 
 def _absent(data: Mapping[str, object], key: str) -> bool:

@@ -100,7 +100,7 @@ def _pictures(data: bytes, report: Report) -> Recognised | None:
 
 
 def _program_of(data: bytes) -> str | None:
-    """The program that made a JPEG or WebP picture, told from its EXIF data."""
+    """The program that made a JPEG or WebP picture, as its EXIF data state it."""
     from PIL import Image
 
     try:
@@ -250,7 +250,7 @@ def _unknown_json(value: Any, report: Report) -> Recognised:
         what = f"a JSON file of no known format (its keys are {keys[:120]})"
     else:
         what = f"a JSON list of no known format ({show(value)[:80]})"
-    fix = f"a scene has the keys {', '.join(SCENE_KEYS[:5])}, and each instance {instance_keys()[0]} and a place"
+    fix = f"a scene has the keys {', '.join(SCENE_KEYS[:5])}, and each instance {instance_keys()[0]} and a location"
     return _named(report, what, f"{fix}; {_readable()}")
 
 

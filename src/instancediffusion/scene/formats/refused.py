@@ -1,4 +1,4 @@
-"""JSON files that are known by sight and not read: each says what it is, and what to do with it."""
+"""JSON files that are recognised and not read: each says what it is, and what to do with it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def register(format: SceneFormat) -> SceneFormat:
     """Add a format of your own, or replace one: it is then read, and written, by every function and command.
 
     Raises:
-        ValueError: it is neither read nor told what to do with.
+        ValueError: it is not read, and no `fix` says what to do with such a file.
     """
     if format.read is None and not format.fix:
         raise ValueError(f"{format.name}: is not read; say in `fix` what to do with such a file")

@@ -43,7 +43,7 @@ class Brush(Protocol):
 
 
 class Location(ABC):
-    """Where an instance is, told in one way. A kind of your own is a subclass, and `register_location` adds it.
+    """Where an instance is, given in one way. A kind of your own is a subclass, and `register_location` adds it.
 
     The network takes boxes, points, scribbles and masks (paper, section 3.1): another kind says what it is in these.
     All else follows from that, and may be said better.

@@ -1,4 +1,4 @@
-"""Points: a place somewhere on the object."""
+"""Points: a position somewhere on the object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .kind import BoxUnit, Brush, Colour, TokenLocation, check_fractions, inside
 
 @dataclass(frozen=True)
 class Point(TokenLocation):
-    """A place (x, y) somewhere on the object, each in 0..1; `SceneError` otherwise."""
+    """A position (x, y) somewhere on the object, each in 0..1; `SceneError` otherwise."""
 
     kind: ClassVar = "point"
     layer: ClassVar = 3.0
@@ -62,7 +62,7 @@ class Point(TokenLocation):
         return (self.x, self.y, self.x, self.y)
 
     def crop(self, frame: BoxUnit) -> Point:
-        """Return the same place."""
+        """Return the same position."""
         return Point(*inside(frame, self.x, self.y))
 
     def draw(self, brush: Brush, colour: Colour, paper: Colour, size: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-// The canvas: what is seen of the document, zoom and pan, and handing pointers on to the tools.
+// The canvas: the visible part of the document, zoom and pan, and handing pointers on to the tools.
 
 import { clamp } from "./geometry.js";
 import { h } from "./dom.js";
@@ -41,7 +41,7 @@ export class CanvasView {
     return 1 / this.scale;
   }
 
-  /** A place of the page in pixels of the scene; not kept on the canvas. */
+  /** A position on the page in pixels of the scene; not kept on the canvas. */
   toScene(event) {
     const box = this.canvas.getBoundingClientRect();
     return [(event.clientX - box.left - this.offset[0]) / this.scale, (event.clientY - box.top - this.offset[1]) / this.scale];

@@ -1,4 +1,4 @@
-// The list of objects, nearest first: captions, order, what is seen and what is locked.
+// The list of objects, nearest first: captions, order, what is visible and what is locked.
 
 import { h, iconButton, say } from "./dom.js";
 import { small } from "./files.js";

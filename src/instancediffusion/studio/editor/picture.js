@@ -33,7 +33,7 @@ export class PicturePanel {
     await this.generate({ ...options, pictures: 1, seed: redraw.length ? options.seed : picture.seed, edit });
   }
 
-  /** The place of the chosen object among those that are sent; -1 without one. */
+  /** The index of the chosen object among those that are sent; -1 without one. */
   chosenInstance() {
     const { doc, selected } = this.store;
     return selected ? doc.objects.filter((object) => kindsOf(object).length).indexOf(selected) : -1;

@@ -108,7 +108,7 @@ export function removeObject(doc, id) {
   };
 }
 
-/** Take one kind of place from an object; the object goes with its last one. */
+/** Take one kind of location from an object; the object goes with its last one. */
 export function removePart(doc, id, kind) {
   const object = objectOf(doc, id);
   return kindsOf(object).length > 1 ? changeObject(doc, id, { [kind]: null }) : removeObject(doc, id);
@@ -123,7 +123,7 @@ export function duplicateObject(doc, id) {
 
 const places = (object) => Object.fromEntries(KINDS.map((kind) => [kind, object[kind]]));
 
-/** Put an object at a place of one of the two lists, `"front"` or `"loose"`. */
+/** Put an object at a position of one of the two lists, `"front"` or `"loose"`. */
 export function moveInStack(doc, id, list, index) {
   const without = removeObject(doc, id);
   const object = { ...objectOf(doc, id), tie: false };
@@ -156,7 +156,7 @@ export function reverseLayers(doc) {
   return made;
 }
 
-/** The box around one kind of place, or around all of an object. */
+/** The box around one kind of location, or around all of an object. */
 export function boundsOf(doc, object, kind = null) {
   const found = (kind ? [kind] : kindsOf(object)).map((name) => boundsOfPart(doc, object, name)).filter(Boolean);
   if (!found.length) return null;
@@ -218,7 +218,7 @@ export function stretchPart(doc, object, kind, to) {
   return mask ? { ...object, mask } : object;
 }
 
-/** The document on a canvas of other sides; all keeps its share of them. */
+/** The document on a canvas of other sides; all keeps its fraction of them. */
 export function resizeDocument(doc, width, height) {
   const from = [0, 0, doc.width, doc.height], to = [0, 0, width, height];
   const point = (p) => remap(p, from, to);
@@ -231,7 +231,7 @@ export function resizeDocument(doc, width, height) {
     let box = object.box && [...point(object.box.slice(0, 2)), ...point(object.box.slice(2))];
     if (box) box = [Math.min(box[0], width - 1), Math.min(box[1], height - 1), Math.max(box[2], box[0] + 1), Math.max(box[3], box[1] + 1)];
     const kept = { ...object, box, point: object.point && point(object.point), scribble: object.scribble && object.scribble.map(point), mask };
-    // A mask too thin for the new canvas keeps its place as a point.
+    // A mask too thin for the new canvas stays as a point.
     if (!kindsOf(kept).length) kept.point = point(boundsOf(doc, object).slice(0, 2));
     return kept;
   });

@@ -22,7 +22,7 @@ export async function call(name, ...data) {
   return (await answered(await post(`run/${name}`, data))).data[0];
 }
 
-/** Call an operation that tells more than once. */
+/** Call an operation that answers more than once. */
 export async function* follow(name, ...data) {
   const { event_id: event } = await answered(await post(`call/${name}`, data));
   const response = await fetch(`${BASE}/call/${name}/${event}`);
@@ -44,7 +44,7 @@ export async function* follow(name, ...data) {
   }
 }
 
-/** A name for this browser that nobody can guess; drafts and jobs are kept under it. */
+/** A name for this browser that is random; drafts and jobs are kept under it. */
 export function session() {
   let name = localStorage.getItem("studio.session");
   if (!name) {

@@ -8,7 +8,7 @@ const HANDLES = [[0, 0, "nwse"], [0.5, 0, "ns"], [1, 0, "nesw"], [1, 0.5, "ew"],
 const REACH = 7; // of snapping, in pixels of the screen
 const STROKE_POINTS = 2000;
 
-/** Start what the chosen tool does at a place. */
+/** Start what the chosen tool does at a position. */
 export function startGesture(view, at, event) {
   const start = { select: selecting, box: boxing, point: pointing, scribble: scribbling, mask: brushing, eraser: brushing, lasso: lassoing }[view.store.tool];
   return start ? start(view, at, event) : null;
@@ -17,7 +17,7 @@ export function startGesture(view, at, event) {
 const inside = (view, p) => [clamp(p[0], 0, view.store.doc.width), clamp(p[1], 0, view.store.doc.height)];
 const tidyPoint = (p) => p.map(tidy);
 
-// Places of new shapes
+// Locations of new shapes
 
 /** Put a shape on the chosen object, or on a new one, and choose that. */
 function place(store, kind, value, doc = store.doc) {
@@ -41,7 +41,7 @@ export function receives(store, kind) {
 
 // Choosing, moving, resizing
 
-/** What lies under a place: a handle of the chosen object, or a part of an object. */
+/** What lies under a position: a handle of the chosen object, or a part of an object. */
 export function partOf(view, at) {
   if (!at) return null;
   const { store } = view, { doc, selected } = store;

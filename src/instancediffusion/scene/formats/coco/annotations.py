@@ -37,7 +37,7 @@ def read_annotation(
         caption = names[key]
     caption = check_text(report, child(path, "caption"), caption, what="caption")
     wanted = set(kinds) & set(item["kinds"] if is_array(item.get("kinds")) else KINDS)
-    places: dict[str, Any] = {}
+    locations: dict[str, Any] = {}
     for name, field, read in (
         ("box", "bbox", read_box_xywh),
         ("point", "point", read_point),
@@ -45,9 +45,9 @@ def read_annotation(
         ("mask", "segmentation", read_segmentation),
     ):
         if name in wanted and item.get(field):
-            # A place that cannot be used leaves the others of the object.
+            # A location that cannot be used leaves the others of the object.
             part = Report(lenient=True)
-            places[name] = read(part, child(path, field), _numbers(item[field]), canvas)
+            locations[name] = read(part, child(path, field), _numbers(item[field]), canvas)
             report.adopt(part)
     layer = None
     if item.get("z_order") is not None:
@@ -56,10 +56,10 @@ def read_annotation(
     looks = read_looks(report, path, item) if "kinds" in item else {}
     if caption is None or report.failed:
         return None
-    if not any(places.values()):
+    if not any(locations.values()):
         report.fault(path, "has no location that can be used", "give it a bbox or a segmentation")
         return None
-    return Instance(caption, **places, z_order=layer, **looks)
+    return Instance(caption, **locations, z_order=layer, **looks)
 
 
 def is_crowd(item: Mapping[str, Any]) -> bool:

@@ -35,7 +35,7 @@ def read_coco(
     The caption of an instance is its own if the annotation has one, else the name of its category. The prompt is the
     picture's first caption, else the instances' captions, joined by commas. Crowd regions are no instances and are
     skipped. What cannot be used (a box of no size, a picture without a word) is left out with a `SceneWarning`; so
-    are pictures that share an id, because their annotations cannot be told apart. Of a panoptic file the boxes of the
+    are pictures that share an id, because their annotations cannot be assigned. Of a panoptic file the boxes of the
     segments are read.
 
     Args:
@@ -123,13 +123,13 @@ class CocoFile:
         self.images = self._unambiguous(list(_items(self.report, self.data, "images")))
 
     def warn_of_kind(self) -> None:
-        """Tell a file of a kind whose annotations are no instances, so that scenes without any are no surprise."""
+        """Report a file of a kind whose annotations are no instances, so that scenes without any are no surprise."""
         entries = [item for _, item in self._objects]
         if any("segments_info" in item for item in entries):
             message = "is a COCO panoptic file: the boxes of its segments are read, its masks are in PNG files"
             self.report.warn("$", message, "give the instances file for masks")
         elif entries and not any(self.annotations.values()):
-            message = "is a COCO captions file: it has prompts, and no object has a place"
+            message = "is a COCO captions file: it has prompts, and no object has a location"
             self.report.warn("$", message, "give the instances file, and this one with --captions")
 
     def _names(self) -> dict[Key, str]:
@@ -143,8 +143,8 @@ class CocoFile:
             if number is None or name is None:
                 continue
             if names.get(number, name) != name:
-                told = f"category {show(number)} is named {show(names[number])} and {show(name)}"
-                self.report.warn(path, f"{told}: its objects are left out", "give every category an id of its own")
+                message = f"category {show(number)} is named {show(names[number])} and {show(name)}"
+                self.report.warn(path, f"{message}: its objects are left out", "give every category an id of its own")
                 twice.add(number)
             names[number] = name
         return {number: name for number, name in names.items() if number not in twice}
@@ -199,9 +199,9 @@ class CocoFile:
                     self.report.warn(group[1][0], f"is image {show(number)} ({files[0]}) again: read once")
                 kept.append(group[0])
             else:
-                told = f"image {show(number)} is {len(files)} pictures ({', '.join(files[:4])}): left out"
-                fix = "their annotations cannot be told apart; give every picture an id of its own"
-                self.report.warn(group[0][0], told, fix)
+                message = f"image {show(number)} is {len(files)} pictures ({', '.join(files[:4])}): left out"
+                fix = "their annotations cannot be assigned; give every picture an id of its own"
+                self.report.warn(group[0][0], message, fix)
         return kept
 
 
@@ -281,11 +281,13 @@ def _canvas(report: Report, path: str, image: Mapping[str, Any]) -> Canvas | Non
     width, height = (whole_number(image.get(key)) for key in ("width", "height"))
     if width is None or height is None or not all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in (width, height)):
         missing = [key for key in ("width", "height") if key not in image]
-        told = f"states no {' and '.join(missing)}"
+        message = f"states no {' and '.join(missing)}"
         if not missing:
-            told = f"is {show(image['width'])} x {show(image['height'])} pixels, no size of a picture that can be made"
+            message = (
+                f"is {show(image['width'])} x {show(image['height'])} pixels, no size of a picture that can be made"
+            )
         fix = f"give the picture's size; sides are whole numbers in {MIN_SIDE_PX}..{MAX_SIDE_PX}"
-        report.error(path, f"({_name_of(image)}) {told}", fix)
+        report.error(path, f"({_name_of(image)}) {message}", fix)
         return None
     return Canvas(width, height)
 

@@ -53,7 +53,7 @@ def write_coco(
 
 
 def write_annotation(instance: Instance, canvas: Canvas) -> dict[str, Any]:
-    """Return the places, the caption and the order of an instance as keys of a COCO annotation."""
+    """Return the locations, the caption and the order of an instance as keys of a COCO annotation."""
     data: dict[str, Any] = {"bbox": _bbox(instance, canvas), "area": 0, "segmentation": []}
     data["area"] = data["bbox"][2] * data["bbox"][3]
     if instance.mask is not None:

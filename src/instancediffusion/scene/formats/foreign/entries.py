@@ -61,10 +61,10 @@ class NamedScene:
     Attributes:
         name: a name for it, safe as the stem of a file.
         scene: what it shows.
-        image_id: the picture's number or text in a COCO file, else its place in the file, counted from 1.
+        image_id: the picture's number or text in a COCO file, else its position in the file, counted from 1.
         file_name: the picture's file, as the file names it; empty if it names none.
-        seed: the seed it was drawn with, if the file is a picture made from it.
-        settings: the settings it was drawn with, likewise.
+        seed: the seed it was sampled with, if the file is a picture made from it.
+        settings: the settings it was sampled with, likewise.
         model: what it was drawn by, likewise: the hash of the weights, the type of the numbers.
     """
 
@@ -163,15 +163,15 @@ def items_of(report: Report, path: str, value: object) -> list[tuple[str, Any]]:
     return [(child(path, index), item) for index, item in enumerate(value)]
 
 
-def make_instance(report: Report, path: str, caption: object, **places: Any) -> Instance | None:
-    """An instance of a caption and those of its places that could be read; without one it is a fault."""
+def make_instance(report: Report, path: str, caption: object, **locations: Any) -> Instance | None:
+    """An instance of a caption and those of its locations that could be read; without one it is a fault."""
     if not isinstance(caption, str) or not caption.strip():
         report.fault(path, f"has no label ({show(caption)})", "give the object a name")
         return None
     if check_text(report, path, caption, what="label") is None:
         return None
-    kept = {name: place for name, place in places.items() if place is not None}
-    if not any(isinstance(place, Box | Point | Scribble | Mask) for place in kept.values()):
+    kept = {name: location for name, location in locations.items() if location is not None}
+    if not any(isinstance(location, Box | Point | Scribble | Mask) for location in kept.values()):
         if not report.problems:
             report.fault(path, "has no location that can be used", "give it a box")
         return None
@@ -205,9 +205,9 @@ def canvas_of(
         beside = picture_size(options.folder / re.split(r"[/\\]", picture)[-1])
         if beside is not None:
             return Canvas(*beside)
-    told = f"the picture's size is {show(width)} x {show(height)}"
+    message = f"the picture's size is {show(width)} x {show(height)}"
     fix = f"sides are {MIN_SIDE_PX}..{MAX_SIDE_PX} pixels; give the size with --canvas WIDTHxHEIGHT"
-    report.fault(path, told if width is not None or height is not None else "does not state the picture's size", fix)
+    report.fault(path, message if width is not None or height is not None else "does not state the picture's size", fix)
     return None
 
 
@@ -237,7 +237,7 @@ def _size_of(source: Path | io.BytesIO) -> tuple[int, int] | None:
 
 
 def default_canvas(report: Report, options: ReadOptions) -> Canvas:
-    """The canvas of a file whose lengths need none: as given, else square, which is told."""
+    """The canvas of a file whose lengths need none: as given, else square, with a warning."""
     if options.canvas is not None:
         return Canvas(*options.canvas)
     report.warn("$", "does not state the picture's size; taken to be square", "give it with --canvas WIDTHxHEIGHT")
@@ -306,6 +306,6 @@ def stroke_of(report: Report, path: str, points: Sequence[Sequence[float]], canv
     return read_scribble(report, path, [list(point) for point in points], canvas)
 
 
-def placed(place: Box | Point | Scribble | Mask | None) -> dict[str, Any]:
-    """A place as the keyword argument of `Instance` that it is for."""
-    return {} if place is None else {type(place).__name__.lower(): place}
+def placed(location: Box | Point | Scribble | Mask | None) -> dict[str, Any]:
+    """A location as the keyword argument of `Instance` that it is for."""
+    return {} if location is None else {type(location).__name__.lower(): location}

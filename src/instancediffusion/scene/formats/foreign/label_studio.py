@@ -101,7 +101,7 @@ def read_task(report: Report, path: str, task: Any, number: int, options: ReadOp
 
 
 def _results(report: Report, path: str, task: Mapping[str, Any]) -> tuple[list[tuple[str, Any]], tuple[Any, Any]]:
-    """Results of the first annotation that was not cancelled, each with its labels and place in one mapping."""
+    """Results of the first annotation that was not cancelled, each with its labels and location in one mapping."""
     found: list[tuple[str, Any]] = []
     for key in ("annotations", "completions", "predictions"):
         usable = [
@@ -122,7 +122,7 @@ def _results(report: Report, path: str, task: Mapping[str, Any]) -> tuple[list[t
         for key, value in task.items():
             if is_array(value) and any(map(_is_short, value)):
                 found += [(child(child(path, key), index), item) for index, item in enumerate(value)]
-    # A result that only ties two others together, or a choice for the whole picture, has no place.
+    # A result that only ties two others together, or a choice for the whole picture, has no location.
     found = [(where, item) for where, item in found if any(key in item for key in ("x", "points", "vertices", "rle"))]
     sized: Mapping[str, Any] = next((item for _, item in found if "original_width" in item), {})
     return found, (sized.get("original_width"), sized.get("original_height"))
@@ -134,11 +134,11 @@ def _read_result(report: Report, path: str, item: Mapping[str, Any], canvas: Can
     if "rle" in item:
         report.fault(path, "is a brush mask, which is packed in a form of its own", "export as COCO, which has masks")
         return None
-    place = _place(report, path, item, canvas)
-    return make_instance(report, path, caption, **placed(place))
+    location = _location(report, path, item, canvas)
+    return make_instance(report, path, caption, **placed(location))
 
 
-def _place(report: Report, path: str, item: Mapping[str, Any], canvas: Canvas) -> Any:
+def _location(report: Report, path: str, item: Mapping[str, Any], canvas: Canvas) -> Any:
     scale = (canvas.width / 100, canvas.height / 100)
     corners = item.get("points", item.get("vertices"))
     if is_array(corners):
@@ -151,7 +151,7 @@ def _place(report: Report, path: str, item: Mapping[str, Any], canvas: Canvas) -
         return (polygon_of if closed else stroke_of)(report, path, scaled, canvas)
     numbers = [plain_number(item.get(key)) for key in ("x", "y")]
     if None in numbers:
-        report.fault(path, "has no place that can be read", "give it x and y in percent")
+        report.fault(path, "has no location that can be read", "give it x and y in percent")
         return None
     x, y = (value * side for value, side in zip((n or 0.0 for n in numbers), scale, strict=True))
     turn = plain_number(item.get("rotation")) or 0.0

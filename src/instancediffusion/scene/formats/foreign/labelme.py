@@ -74,11 +74,11 @@ def _read_shape(report: Report, path: str, shape: Any, canvas: Canvas) -> Instan
     if any(point is None for point in points) or not points:
         report.fault(child(path, "points"), f"is {show(given)}", "write [[x, y], ...]")
         return None
-    place = _place(report, path, kind, [point for point in points if point is not None], shape, canvas)
-    return make_instance(report, path, shape.get("label"), **placed(place))
+    location = _location(report, path, kind, [point for point in points if point is not None], shape, canvas)
+    return make_instance(report, path, shape.get("label"), **placed(location))
 
 
-def _place(
+def _location(
     report: Report, path: str, kind: object, points: list[list[float]], shape: Mapping[str, Any], canvas: Canvas
 ) -> Any:
     where = child(path, "points")

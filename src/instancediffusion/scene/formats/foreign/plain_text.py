@@ -146,9 +146,9 @@ def _yaml_names(text: str) -> Iterator[str]:
 
 def _labels_near(folder: Path | None) -> list[str] | None:
     """Class names of a file in the folder or in the two above it, where data sets keep them."""
-    for place in (folder, *list(folder.resolve().parents)[:2]) if folder is not None else ():
+    for parent in (folder, *list(folder.resolve().parents)[:2]) if folder is not None else ():
         for name in _NAME_FILES:
-            if (place / name).is_file() and (labels := read_labels(place / name)):
+            if (parent / name).is_file() and (labels := read_labels(parent / name)):
                 return labels
     return None
 
@@ -158,12 +158,12 @@ def _picture_near(options: ReadOptions) -> tuple[str, tuple[int, int]] | None:
     if options.folder is None or not options.name:
         return None
     folder, stem = options.folder.resolve(), Path(options.name).stem
-    places = [folder, folder.parent / "images"]
+    folders = [folder, folder.parent / "images"]
     parts = folder.parts
     if "labels" in parts:
         last = len(parts) - 1 - parts[::-1].index("labels")
-        places.append(Path(*parts[:last], "images", *parts[last + 1 :]))
-    for path in (place / f"{stem}{suffix}" for place in places for suffix in PICTURE_SUFFIXES):
+        folders.append(Path(*parts[:last], "images", *parts[last + 1 :]))
+    for path in (parent / f"{stem}{suffix}" for parent in folders for suffix in PICTURE_SUFFIXES):
         size = picture_size(path) if path.is_file() else None
         if size is not None:
             return path.name, size

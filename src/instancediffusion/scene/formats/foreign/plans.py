@@ -2,7 +2,7 @@
 
 What the four numbers mean differs from tool to tool, and a wrong guess turns every object about. So they are read
 where the file says it, by a key that only one convention uses or by the names of the numbers, or where the reader is
-told (`ReadOptions.units`, `ReadOptions.boxes`). Else the file is refused with the question.
+given them (`ReadOptions.units`, `ReadOptions.boxes`). Else the file is refused with the question.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Convention:
             corners = [a, b, c, d]
         return [value * scale for value, scale in zip(corners, self._scale(canvas) * 2, strict=True)]
 
-    def place(self, values: list[float], canvas: Canvas) -> list[float]:
+    def position(self, values: list[float], canvas: Canvas) -> list[float]:
         """A point, in pixels."""
         x, y = values[::-1] if self.order == "yxyx" else values
         scale = self._scale(canvas)
@@ -181,7 +181,7 @@ def _label(item: Any) -> str | None:
 
 
 def _box(item: Any) -> tuple[str, list[float], str | None] | None:
-    """The key of an item's box, its four numbers, and their order if it is told by names."""
+    """The key of an item's box, its four numbers, and their order if names state it."""
     if is_array(item) and len(item) == 2:
         item = {"box": next((part for part in item if not isinstance(part, str)), None)}
     if not isinstance(item, Mapping):
@@ -267,23 +267,23 @@ def _of(keys: set[str]) -> str:
 
 def _read_item(report: Report, path: str, item: Any, convention: _Convention, canvas: Canvas) -> Instance | None:
     caption, box, point = _label(item), _box(item), _point(item)
-    places: dict[str, Any] = {}
+    locations: dict[str, Any] = {}
     if box is not None:
-        places["box"] = box_of(report, path, convention.pixels(box[1], canvas), canvas)
+        locations["box"] = box_of(report, path, convention.pixels(box[1], canvas), canvas)
     if point is not None:
-        places["point"] = read_point(report, child(path, "point"), convention.place(point, canvas), canvas)
+        locations["point"] = read_point(report, child(path, "point"), convention.position(point, canvas), canvas)
     if isinstance(item, Mapping):
         stroke = item.get("scribble")
         points = [plain_numbers(pair, 2) for pair in stroke] if is_array(stroke) else []
         if points and all(pair is not None for pair in points):
-            scaled = [convention.place(pair, canvas) for pair in points if pair is not None]
-            places["scribble"] = read_scribble(report, child(path, "scribble"), scaled, canvas)
+            scaled = [convention.position(pair, canvas) for pair in points if pair is not None]
+            locations["scribble"] = read_scribble(report, child(path, "scribble"), scaled, canvas)
         if item.get("mask") is not None:
             report.warn(child(path, "mask"), "is not read: masks of such lists have forms of their own")
         layer = next((whole_number(item[key]) for key in _LAYERS if plain_number(item.get(key)) is not None), None)
         if layer is not None and abs(layer) <= MAX_Z_ORDER:
-            places["z_order"] = layer
-    return make_instance(report, path, caption, **places)
+            locations["z_order"] = layer
+    return make_instance(report, path, caption, **locations)
 
 
 BOXES = register(SceneFormat("boxes", "a list of boxes", recognise=_is_plan, read=read_plan))

@@ -96,14 +96,14 @@ def read_cvat_image(report: Report, path: str, image: ET.Element, options: ReadO
     def read(entry: Report, where: str, item: ET.Element) -> Instance | None:
         layer = whole_number(item.get("z_order")) if layered else None
         layer = layer if layer is None or abs(layer) <= MAX_Z_ORDER else None
-        place = _place(entry, where, item, canvas)
-        return make_instance(entry, where, item.get("label"), **placed(place), z_order=layer)
+        location = _location(entry, where, item, canvas)
+        return make_instance(entry, where, item.get("label"), **placed(location), z_order=layer)
 
     entries = [(f"{path}/{item.tag}[{index + 1}]", item) for index, item in enumerate(shapes)]
     return make_scene(report, None, read_entries(report, entries, read), canvas)
 
 
-def _place(report: Report, path: str, item: ET.Element, canvas: Canvas) -> Any:
+def _location(report: Report, path: str, item: ET.Element, canvas: Canvas) -> Any:
     def numbers(*names: str) -> list[float] | None:
         return plain_numbers([item.get(name) for name in names])
 

@@ -17,7 +17,7 @@ NOMINAL_CELLS, NOMINAL_FACTOR = (64, 64), 8
 def rows_of_steps(scene: Scene, settings: GenerationSettings) -> list[int]:
     """NFE of each step of one picture, at most.
 
-    One is one batch element through the network; guidance doubles them, and in the first steps each instance adds its
+    One evaluation is one batch element; guidance doubles them, and in the first steps each instance adds its own
     branch, or the fraction of it that its crop is. Order guidance may add one. An evaluation in a step that reuses deep
     features counts as any other.
     """

@@ -27,7 +27,7 @@ class Job:
     """One request on its way.
 
     Attributes:
-        id: a random name.
+        id: a random name, not predictable.
         session: of the browser that asked.
         request: what is to be done; the worker knows what it means.
         title: a line for lists.

@@ -44,7 +44,7 @@ export async function* follow(name, ...data) {
   }
 }
 
-/** A name for this browser that is random; drafts and jobs are kept under it. */
+/** A random name for this browser, not predictable by others; drafts and jobs are kept under it. */
 export function session() {
   let name = localStorage.getItem("studio.session");
   if (!name) {

@@ -91,12 +91,12 @@ def parts_of_elements(value: Any, width: int, height: int) -> list[Part]:
 
 
 def _caption(about: Mapping[str, Any]) -> str:
-    told = next((about[key].strip() for key in ("desc", "name", "caption", "label")
-                 if isinstance(about.get(key), str) and about[key].strip()), "")  # fmt: skip
+    caption = next((about[key].strip() for key in ("desc", "name", "caption", "label")
+                    if isinstance(about.get(key), str) and about[key].strip()), "")  # fmt: skip
     written = about.get("text")
     if about.get("type") == "text" and isinstance(written, str) and written.strip():
-        return f'the text "{written.strip()}"' + (f", {told}" if told else "")
-    return told
+        return f'the text "{written.strip()}"' + (f", {caption}" if caption else "")
+    return caption
 
 
 def parts_of_masks(masks: npt.NDArray[np.floating[Any]], width: int, height: int) -> list[Part]:
@@ -155,7 +155,7 @@ def _paste(canvas: npt.NDArray[np.bool_], part: npt.NDArray[np.bool_], x: int, y
 
 
 def joined(boxes: Sequence[Part], elements: Sequence[Part], masks: Sequence[Part]) -> list[Part]:
-    """Objects that several sockets tell of, one by one: the first box, the first element and the first mask are one.
+    """Objects that several sockets describe, one by one: the first box, the first element and the first mask are one.
 
     Raises:
         ValueError: the sockets hold different numbers of objects.
@@ -163,8 +163,8 @@ def joined(boxes: Sequence[Part], elements: Sequence[Part], masks: Sequence[Part
     given = {"bboxes": boxes, "elements": elements, "masks": masks}
     counts = {name: len(parts) for name, parts in given.items() if parts}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise ValueError(f"{told}: connect as many of each, or only one of them")
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise ValueError(f"{listed}: connect as many of each, or only one of them")
     found = []
     for index in range(max(counts.values(), default=0)):
         part = Part()
@@ -196,13 +196,13 @@ def scene_of(
         negative: what the picture is not to show.
 
     Raises:
-        ValueError: an object has no caption or no place on the canvas, or there are more captions than objects.
+        ValueError: an object has no caption or no location on the canvas, or there are more captions than objects.
         SceneError: the prompt or canvas cannot be used.
     """
     if len(captions) > len(parts):
         raise ValueError(f"captions: {len(captions)} lines for {len(parts)} objects; write one line for each")
-    told = [*captions, *[""] * (len(parts) - len(captions))]
-    named = [replace(part, caption=line.strip() or part.caption) for part, line in zip(parts, told, strict=True)]
+    lines = [*captions, *[""] * (len(parts) - len(captions))]
+    named = [replace(part, caption=line.strip() or part.caption) for part, line in zip(parts, lines, strict=True)]
     stated = any(part.z_order is not None for part in named)
     instances = []
     for index, part in enumerate(named):
@@ -224,7 +224,8 @@ def _instance(part: Part, index: int, layer: int | None, width: int, height: int
         box = Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
     mask = Mask.from_array(part.mask) if part.mask is not None and part.mask.any() else None
     if box is None and mask is None:
-        raise ValueError(f"object {index + 1} ({part.caption}) has no place on the canvas of {width} x {height} pixels")
+        canvas = f"{width} x {height} pixels"
+        raise ValueError(f"object {index + 1} ({part.caption}) has no location on the canvas of {canvas}")
     return Instance(part.caption, box=box, mask=mask, z_order=layer)
 
 

@@ -197,7 +197,7 @@ class Generate:
         output = pipeline(
             scene, seed=[seed + k for k in range(batch_size)], callback_on_step_end=_progress(count), **chosen
         )
-        made = [image for image in output.images if image is not None]  # one that failed is told on the console
+        made = [image for image in output.images if image is not None]  # one that failed is named on the console
         images = _image(made)
         masks = layout.instance_masks(scene, (images.shape[1], images.shape[2]), visible=visible_masks)
         if not len(masks):  # a socket carries at least one mask
@@ -212,7 +212,7 @@ def _widget(name: str, kind: str, step: float) -> tuple[str, dict[str, Any]]:
 
 
 def _progress(steps: int) -> Callable[..., dict[str, Any]]:
-    """A callback that moves ComfyUI's bar and stops when the person does; outside ComfyUI it does nothing."""
+    """A callback that moves ComfyUI's bar and stops when the user does; outside ComfyUI it does nothing."""
     try:
         from comfy.model_management import throw_exception_if_processing_interrupted
         from comfy.utils import ProgressBar
@@ -220,12 +220,12 @@ def _progress(steps: int) -> Callable[..., dict[str, Any]]:
         return lambda pipeline, step, timestep, tensors: {}  # noqa: ARG005
     bar = ProgressBar(steps)
 
-    def told(pipeline: Any, step: int, timestep: Any, tensors: Any) -> dict[str, Any]:  # noqa: ARG001
+    def progress(pipeline: Any, step: int, timestep: Any, tensors: Any) -> dict[str, Any]:  # noqa: ARG001
         throw_exception_if_processing_interrupted()
         bar.update_absolute(step + 1, pipeline.num_timesteps)  # a preset among the settings may change it
         return {}
 
-    return told
+    return progress
 
 
 def _device() -> Any:

@@ -1,4 +1,4 @@
-"""Text-to-image generation in which every object has its own caption, its own place and its own layer.
+"""Text-to-image generation in which every object has its own caption, its own location and its own layer.
 
 The public names below are loaded on first use, so `import instancediffusion` costs milliseconds and loads no torch.
 """

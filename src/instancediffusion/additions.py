@@ -98,27 +98,27 @@ class Additions:
 
     def facts(self) -> dict[str, Any]:
         """What of it decides pictures, for the manifest: files by name and hash, hub ids as they are."""
-        told: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         if self.loras:
-            told["lora"] = [_fact(one) for one in self.loras]
+            facts["lora"] = [_fact(one) for one in self.loras]
         if self.embeddings:
-            told["textual_inversion"] = [_fact(Weighted(one)) for one in self.embeddings]
+            facts["textual_inversion"] = [_fact(Weighted(one)) for one in self.embeddings]
         if self.ip_adapter is not None:
-            told["ip_adapter"] = _fact(self.ip_adapter)
+            facts["ip_adapter"] = _fact(self.ip_adapter)
         if self.controlnets:
             pictures = [file_fact(path) for path in self.controls]
-            told["control"] = [
+            facts["control"] = [
                 _fact(net) | {"picture": own} for net, own in zip(self.controlnets, pictures, strict=True)
             ]
         for name in ("ip_adapter_image", "image", "mask", "edit"):
             path = getattr(self, name)
             if path is not None:
-                told[name] = file_fact(path)
+                facts[name] = file_fact(path)
         if self.redraw:
-            told["redraw"] = list(self.redraw)
+            facts["redraw"] = list(self.redraw)
         if self.layers:
-            told["layers"] = True
-        return told
+            facts["layers"] = True
+        return facts
 
     @property
     def of_model(self) -> dict[str, Any]:
@@ -152,22 +152,22 @@ class Additions:
         names = []
         for number, lora in enumerate(self.loras):
             names.append(f"lora{number}")
-            place = _place("lora", lora.source)
+            arguments = _load_arguments("lora", lora.source)
             if number == 0 and _has_peft():
                 undo.append(pipeline.unload_lora_weights)
-            _try("lora", lora.source, pipeline.load_lora_weights, *place, adapter_name=names[-1])
+            _try("lora", lora.source, pipeline.load_lora_weights, *arguments, adapter_name=names[-1])
         if names:
             weights_of = [lora.weight for lora in self.loras]
             _try("lora", self.loras[-1].source, pipeline.set_adapters, names, weights_of)
         for source in self.embeddings:
-            folder, weights = _place("textual_inversion", source)
-            known = set(pipeline.tokenizer.get_added_vocab())
+            folder, weights = _load_arguments("textual_inversion", source)
+            before = set(pipeline.tokenizer.get_added_vocab())
             _try("textual_inversion", source, pipeline.load_textual_inversion, folder, **weights)
-            new = [token for token in pipeline.tokenizer.get_added_vocab() if token not in known]
+            new = [token for token in pipeline.tokenizer.get_added_vocab() if token not in before]
             if new:
                 undo.append(functools.partial(pipeline.unload_textual_inversion, new))
         if self.ip_adapter is not None:
-            folder, weights = _place("ip_adapter", self.ip_adapter.source)
+            folder, weights = _load_arguments("ip_adapter", self.ip_adapter.source)
             own = {name: getattr(pipeline, name, None) for name in ("image_encoder", "feature_extractor")}
             encoder = "image_encoder" if own["image_encoder"] is None else None
             options: dict[str, Any] = {"weight_name": "ip-adapter_sd15.safetensors", "subfolder": "models", **weights}
@@ -232,13 +232,13 @@ def file_fact(path: Path) -> dict[str, str]:
 
 def _fact(one: Weighted) -> dict[str, Any]:
     path = Path(one.source).expanduser()
-    known: dict[str, Any] = {"source": one.source}
+    fact: dict[str, Any] = {"source": one.source}
     if path.is_file():
-        known = dict(file_fact(path))
+        fact = dict(file_fact(path))
     elif path.is_dir():
         files = sorted(path.rglob(f"*{WEIGHTS}"))
-        known = {"file": path.name, "sha256": [_sha256(file) for file in files]}
-    return known if one.weight == 1 else known | {"weight": one.weight}
+        fact = {"file": path.name, "sha256": [_sha256(file) for file in files]}
+    return fact if one.weight == 1 else fact | {"weight": one.weight}
 
 
 def _sha256(path: Path) -> str:
@@ -255,7 +255,7 @@ def _hashed(path: Path, changed_ns: int, size: int) -> str:  # noqa: ARG001 - a 
     return digest.hexdigest()
 
 
-def _place(field: str, source: str) -> tuple[str, dict[str, str]]:
+def _load_arguments(field: str, source: str) -> tuple[str, dict[str, str]]:
     """Folder or hub id, and the file in it if one is named. Files of other kinds could run code when they are read."""
     path = Path(source).expanduser()
     if path.is_file():

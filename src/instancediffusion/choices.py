@@ -1,4 +1,4 @@
-"""What a person chooses from by name, told without torch: the command line, the studio and the library read it here."""
+"""What users choose from by name, readable without torch: the command line, studio and library take it from here."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ BOX_ORDERS = ("xyxy", "xywh", "yxyx", "cxcywh")
 
 RETIRED: Mapping[str, str] = {
     "complete_captions": "captions are drawn as they are written, no model completes them any more",
-    "place_objects": "prompts are drawn as they are written, nothing gives their objects places any more",
+    "place_objects": "prompts are drawn as they are written, nothing predicts locations for their objects any more",
 }
 """Settings of the last release that may stand in files and scripts: read with a warning, to be refused by the next."""
 
 _PAG = "perturbed-attention guidance is not offered: it swaps the attention that the instances go through"
-_SIZES = "XL is told the size of the picture, uncropped; other sizes are not offered; leave it out"
+_SIZES = "XL is conditioned on the size of the picture, uncropped; other sizes are not offered; leave it out"
 _ENSEMBLE = "splitting the schedule between base and refiner is not offered; load_refiner() refines whole pictures"
 _AESTHETIC = "it belongs to XL's refiner; load_refiner() takes one, and there it has its own value"
 _GLIGEN = (
     "layouts are given as instances; give Instance(caption, box=...), and grounding_fraction for how long they act"
 )
-_SECOND = "both text encoders of XL read one prompt; to tell them apart give prompt_embeds and pooled_prompt_embeds"
+_SECOND = "both text encoders of XL read one prompt; for two different ones give prompt_embeds and pooled_prompt_embeds"
 _STEPS = "it is deprecated in diffusers and not offered; give callback_on_step_end"
 
 NOT_OFFERED: Mapping[str, str] = {
@@ -139,8 +139,8 @@ _SPELLINGS = {
 def scheduler_name(text: str) -> str:
     """The name of `SCHEDULERS` that a text spells, or the text as it is.
 
-    Case, spaces and hyphens do not count, and other programs' short forms are known: "DPM++ 2M Karras", "dpmpp_2m_k"
-    and "Euler a" are "dpm++_2m_karras" and "euler_a".
+    Case, spaces and hyphens do not count, and other programs' short forms are understood: "DPM++ 2M Karras",
+    "dpmpp_2m_k" and "Euler a" are "dpm++_2m_karras" and "euler_a".
     """
     if text in SCHEDULERS:
         return text

@@ -111,23 +111,23 @@ def models() -> dict[str, dict[str, Any]]:
         missing = "not at hand; downloaded and converted on first use"
         if card.adapter is None:
             try:
-                place: Path | None = mini_folder()
+                folder: Path | None = mini_folder()
             except ModelError as error:
-                place, missing = None, str(error)
+                folder, missing = None, str(error)
         else:
-            place = cache_folder() / name
-            if not (place / "model_index.json").is_file():
-                place = None
+            folder = cache_folder() / name
+            if not (folder / "model_index.json").is_file():
+                folder = None
                 if cached := _in_hub_cache(card.adapter.repository, card.adapter.file, card.adapter.revision):
                     missing = f"downloaded ({cached}), converted on first use"
-        files = [] if place is None else [path for path in place.rglob("*") if path.is_file()]
+        files = [] if folder is None else [path for path in folder.rglob("*") if path.is_file()]
         found[name] = {
             "summary": card.summary,
             "licence": card.licence,
-            "place": None if place is None else str(place),
-            "missing": None if place is not None else missing,
+            "place": None if folder is None else str(folder),
+            "missing": None if folder is not None else missing,
             "mib": sum(path.stat().st_size for path in files) / 2**20,
-            "sha256": None if place is None else weights_sha256(place),
+            "sha256": None if folder is None else weights_sha256(folder),
         }
     return found
 
@@ -183,7 +183,7 @@ def _gflops(device: str, dtype: Any, side: int = 768, seconds: float = 0.15) -> 
 
 
 def _memory_gib() -> float | None:
-    """Read the machine's memory where the system tells it."""
+    """Read the machine's memory where the system reports it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, ValueError, OSError):
@@ -204,5 +204,5 @@ def mini_vocabulary() -> dict[str, list[str]]:
     folder = model_folder("mini")
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    known = {kind: card[kind] for kind in ("objects", "colours", "backgrounds")}
-    return {**known, "words": index["vocabulary"]} if index.get("vocabulary") else known
+    names = {kind: card[kind] for kind in ("objects", "colours", "backgrounds")}
+    return {**names, "words": index["vocabulary"]} if index.get("vocabulary") else names

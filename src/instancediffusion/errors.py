@@ -21,7 +21,7 @@ class Problem:
         path: where it stands, as a JSON path such as `$.instances[2].box`.
         message: what is wrong, with the value that was found.
         fix: what to write instead; may be empty where the message says it all.
-        severity: `"error"` (the scene is refused) or `"warning"` (it is used, after the mend the message tells).
+        severity: `"error"` (the scene is refused) or `"warning"` (it is used, after the mend the message states).
     """
 
     path: str

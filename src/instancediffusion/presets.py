@@ -24,10 +24,11 @@ class Preset:
         name: in small letters, for calls and commands.
         help: what it is for, one line.
         values: fields of `GenerationSettings` in place of the model's own.
-        shares: by field, how much of the model's own value it may be at most: models differ in how many steps they
-            need, and those that are drawn without instances alone need none of that.
-        whole: fields that stay as they are where the model's own value is 1. A model that is told its instances in all
-            steps was trained with them and draws worse without, where a base model that takes over draws as ever.
+        shares: by field, the fraction of the model's own value that it may be at most: models differ in how many steps
+            they need, and those that are sampled without per-instance branches need none of these.
+        whole: fields that stay as they are where the model's own value is 1. A model that is conditioned on its
+            instances in all steps was trained with them and draws worse without; a base model that takes over draws as
+            ever.
         few_step: with a LoRA file that was distilled to few steps, those of `FEW_STEP` come on top.
     """
 
@@ -41,8 +42,8 @@ class Preset:
     def on(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """What it replaces of a model's own settings, given by name."""
         chosen = {name: value for name, value in self.values.items() if name not in self.whole or own[name] != 1}
-        for name, share in self.shares.items():
-            most = share * own[name]
+        for name, fraction in self.shares.items():
+            most = fraction * own[name]
             if isinstance(chosen[name], int):
                 most = max(math.floor(most + 0.5), min(FEWEST_STEPS, own[name]))
             chosen[name] = min(chosen[name], most)
@@ -66,7 +67,7 @@ _NO_LISTS = {"timesteps": None, "sigmas": None}
 _NO_SHORT_CUT = {"guidance_start": 0.0, "guidance_end": 1.0, "cache_interval": 1}
 
 FEWEST_STEPS = 4
-"""A share of a model's steps is no less than these, or all."""
+"""A fraction of a model's steps is no less than these, or all."""
 
 PRESETS: dict[str, Preset] = {}
 """The presets by name; `settings.register_preset` adds others."""
@@ -74,7 +75,7 @@ PRESETS: dict[str, Preset] = {}
 for _preset in (
     Preset(
         "exact",
-        "The published numbers: the steps, shares and details of the published code.",
+        "The published numbers: the steps, fractions and details of the published code.",
         {
             **PUBLISHED_INFERENCE,
             **_NO_LISTS,
@@ -164,7 +165,7 @@ FEW_STEP: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Hyper-SD": (r"(?<![a-z])hyper[-_ ]?sd", {**_FEW, "scheduler": "ddim_trailing"}),
     "Lightning": (r"(?<![a-z])lightning.*\d[-_ ]?step", {**_FEW, "scheduler": "euler_trailing"}),
 }
-"""By family of LoRA files distilled to few steps: how their names are known, and the settings their authors use.
+"""By family of LoRA files distilled to few steps: how their names are recognised, and the settings their authors use.
 
 Such weights have guidance trained in. A number of steps in the name ("8steps") is the number made; "cfg" in it says
 that guidance is still wanted.
@@ -175,7 +176,7 @@ def few_step_settings(loras: Iterable[str]) -> dict[str, Any]:
     """The settings that the first few-step LoRA among some needs; none if there is none.
 
     Args:
-        loras: what each is called: path, hub id, file or adapter name. Files tell nothing of it themselves.
+        loras: what each is called: path, hub id, file or adapter name. The files themselves do not state it.
     """
     for lora in loras:
         parts = [part for part in lora.replace("\\", "/").lower().split("/") if part]

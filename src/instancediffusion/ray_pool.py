@@ -31,7 +31,7 @@ class RayOptions:
     Attributes:
         address: of a cluster that runs, such as `auto` or `ray://host:10001`; None starts one on this machine.
         actors: how many models are open at a time; None: as many as the GPUs hold, without any one on each machine.
-        gpus: GPUs of each actor, also a share of one; None: one if the cluster has any, else 0.
+        gpus: GPUs of each actor, also a fraction of one; None: one if the cluster has any, else 0.
         cpus: cores of each actor; None: one beside a GPU, else those of the smallest machine.
     """
 
@@ -65,8 +65,8 @@ class _Worker:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SceneWarning)
             result = self._apply(self._opened, row["item"].value)
-        told = [str(one.message) for one in caught if issubclass(one.category, SceneWarning)]
-        return {"index": row["index"], "fault": "", "result": _Sealed((result, told))}
+        messages = [str(one.message) for one in caught if issubclass(one.category, SceneWarning)]
+        return {"index": row["index"], "fault": "", "result": _Sealed((result, messages))}
 
 
 def ray_map(
@@ -105,8 +105,8 @@ def ray_map(
             for row in rows:
                 if row["fault"]:
                     raise ModelError(row["fault"])
-                result, told = row["result"].value
-                for text in told:
+                result, messages = row["result"].value
+                for text in messages:
                     warnings.warn(text, SceneWarning, stacklevel=2)
                 yield int(row["index"]), result
     except ray.exceptions.RayError as error:
@@ -125,7 +125,7 @@ def _rows(data: Any) -> Generator[dict[str, Any]]:
 
 
 def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics are sent
     try:
         import ray
         import ray.data
@@ -146,8 +146,8 @@ def _connect(ray: Any, address: str | None) -> bool:
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        told = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SettingsError(f"address: no Ray cluster can be used at {address or 'this machine'} ({told})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SettingsError(f"address: no Ray cluster can be used at {address or 'this machine'} ({reason})") from error
     return True
 
 

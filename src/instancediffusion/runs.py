@@ -86,7 +86,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write a value as indented JSON, whole or not at all.
 
     Raises:
-        ValueError: the value holds NaN or infinity, which JSON has no word for.
+        ValueError: the value holds NaN or infinity, which JSON cannot express.
     """
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -166,9 +166,9 @@ class RunDirectory:
         self.path = Path(path)
         self.kind = kind
         self._swept = False
-        place = mirrored(self.path)
-        self._records = _Records(self.path, kind) if place is None else _StoredRecords(place, kind)
-        # Whoever forgets to call `settle` still leaves a manifest.json of everything when the process ends.
+        store = mirrored(self.path)
+        self._records = _Records(self.path, kind) if store is None else _StoredRecords(store, kind)
+        # A caller that forgets to call `settle` still leaves a manifest.json of everything when the process ends.
         weakref.finalize(self, self._records.close)
 
     def state(self, key: str, fingerprint: str) -> ItemState:
@@ -204,15 +204,15 @@ class RunDirectory:
             fingerprint: hash of everything it depends on.
             files: names relative to the run directory, without `..` -> contents.
             record: JSON-like values to keep in the manifest.
-            replace: allow what is there from other settings, or from nobody knows where, to be overwritten.
+            replace: allow what is there from other settings, or of unknown origin, to be overwritten.
 
         Raises:
             RunConflictError: the item exists with another fingerprint, or one of the files exists and belongs to
                 another item or to no run at all; nothing is written.
-            ValueError: the record holds NaN or infinity, which JSON has no word for.
+            ValueError: the record holds NaN or infinity, which JSON cannot express.
         """
         self.check(key, fingerprint, list(files), replace=replace)
-        stored = self._records.place if isinstance(self._records, _StoredRecords) else None
+        stored = self._records.store if isinstance(self._records, _StoredRecords) else None
         if not self._swept and stored is None:  # what a killed run left half written
             for litter in self.path.rglob(f".*{_TEMPORARY}*"):
                 if _is_litter(litter):
@@ -276,7 +276,7 @@ class RunDirectory:
         """Return the path of an item's file that can be opened; of a mirrored folder it is brought here first."""
         path = self.path / name
         if isinstance(self._records, _StoredRecords) and not path.exists():
-            return keep(path, self._records.place.read([name])[name], fetched=True)
+            return keep(path, self._records.store.read([name])[name], fetched=True)
         return path
 
     def _length(self, name: str) -> int | None:
@@ -361,11 +361,11 @@ class _Records:
             self.settle()
 
     def settle(self) -> None:
-        """Derive `manifest.json`, if there is anything new to tell."""
-        with self._reading() as database:  # also what another process put, and did not live to tell
+        """Derive `manifest.json`, if there is anything new."""
+        with self._reading() as database:  # also what another process put without deriving it
             if database is None or (self._manifest.is_file() and not self._is_stale(database)):
                 return
-        # Inside a transaction, so that of two writers the one who is last has seen what the other put.
+        # Inside a transaction, so that the last of two writers derives what the other put, too.
         with self._writing() as database:
             self._derive(database)
         self._unsettled = 0
@@ -454,13 +454,13 @@ class _Records:
     def _take_over(self, database: sqlite3.Connection) -> None:
         """Take items from a `manifest.json` that this database did not write: of an earlier version, or a copy."""
         stamp = self._manifest_stamp()
-        known = database.execute("SELECT value FROM facts WHERE name = 'manifest'").fetchone()
-        if not stamp or (known is not None and known[0] == stamp):
+        recorded = database.execute("SELECT value FROM facts WHERE name = 'manifest'").fetchone()
+        if not stamp or (recorded is not None and recorded[0] == stamp):
             return
         try:
             items, pending = self._read_manifest()
         except ManifestError:
-            if known is None:
+            if recorded is None:
                 raise
             return  # it was ours; it will be derived anew
         rows = [
@@ -498,9 +498,9 @@ class _Records:
 class _StoredRecords:
     """The items of a run directory that mirrors a folder of a store, as `_Records` has them."""
 
-    def __init__(self, place: Store, kind: str) -> None:
-        self.place, self._kind = place, kind
-        self._stored = StoredItems(place, kind)
+    def __init__(self, store: Store, kind: str) -> None:
+        self.store, self._kind = store, kind
+        self._stored = StoredItems(store, kind)
         self.sizes = self._stored.sizes
 
     def get(self, key: str) -> Item | None:
@@ -529,7 +529,7 @@ class _StoredRecords:
         if self._stored.settle():
             head = {"version": MANIFEST_VERSION, "kind": self._kind, "pending": {}}
             text = json.dumps(head | {"items": self._stored.all()}, ensure_ascii=False, allow_nan=False)
-            self.place.write(MANIFEST, text.encode())
+            self.store.write(MANIFEST, text.encode())
 
     def close(self) -> None:
         """Settle, if the store is there to be written."""
@@ -600,7 +600,7 @@ def _is_litter(path: Path) -> bool:
             os.kill(int(pid), 0)
         except ProcessLookupError:
             return True
-        except (OSError, OverflowError):  # it is somebody else's, or no number of a process
+        except (OSError, OverflowError):  # it belongs to another user, or is no number of a process
             pass
     return age > 24 * 3600
 

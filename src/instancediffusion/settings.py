@@ -1,4 +1,4 @@
-"""The settings of a run, each told once.
+"""The settings of a run, each declared once.
 
 What a setting is called, which values it takes, its default and a line of help stand at its field of
 `GenerationSettings`. The options of commands, the controls of the studio and all checks are derived from there.
@@ -41,7 +41,7 @@ Kind = Literal["integer", "number", "text", "numbers"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a field of `GenerationSettings`.
+    """The declaration of a field of `GenerationSettings`.
 
     Attributes:
         help: what it does, in one line.
@@ -107,9 +107,9 @@ class Setting:
                 yield f"{self.name}: {value!r} is not a list of numbers of {low} or more that fall"
 
 
-def _told(help: str, **known: Any) -> dict[str, Setting]:
-    """What is known of a field, as its metadata."""
-    return {"setting": Setting(help, **known)}
+def _setting(help: str, **attributes: Any) -> dict[str, Setting]:
+    """A field's declaration, as its metadata."""
+    return {"setting": Setting(help, **attributes)}
 
 
 _PUBLISHED = "it is for those who repeat the published inference"
@@ -128,50 +128,51 @@ class GenerationSettings:
         scheduler: a name of `choices.SCHEDULERS` in any spelling, or None for the model's own.
         eta: noise that DDIM and TCD add on the way, 0 (none) to 1.
         guidance_scale: classifier-free guidance; 1 or less = off.
-        guidance_start: share of the steps, from the start, that are made without guidance.
-        guidance_end: share of the steps after which guidance is off again; without it a step costs half. In the
-            interval between the two guidance does what it does for pictures (Kynkäänniemi et al. 2024).
-        guidance_rescale: share of a guided prediction's contrast that is put back (Lin et al. 2023), 0 to 1.
+        guidance_start: fraction of the steps, from the start, that are made without guidance.
+        guidance_end: fraction of the steps after which guidance is off again; without it a step takes half
+            the NFE. Guidance helps pictures most in the interval between the two (Kynkäänniemi et al. 2024).
+        guidance_rescale: fraction of a guided prediction's contrast that is put back (Lin et al. 2023), 0 to 1.
         clip_skip: layers of the text encoder to leave out for prompts, from the last on; None = none.
-        grounding_fraction: share of the steps in which the instances are injected, from the start (the published
+        grounding_fraction: fraction of the steps in which the instances are injected, from the start (the published
             code's alpha).
-        grounding_decay_fraction: share of the steps after those in which the injection fades out.
-        mis_fraction: share of the steps in which each instance is denoised alone before all are merged (the
-            Multi-instance Sampler); 0 = off. It costs one more network pass a step for each instance.
+        grounding_decay_fraction: fraction of the steps after those in which the injection fades out.
+        mis_fraction: fraction of the steps in which each instance is denoised in a branch of its own before all are
+            merged (the Multi-instance Sampler); 0 = off. Each instance takes one more NFE a step, two with guidance.
         mis_merge: `"mean"` of all latents; `"crop"`: each instance's latent pasted inside its extent; or
             `"layered"`: instances run on crops, and are composited by depth order (a fraction of the cost).
         mis_compat: `"published"` keeps three details of the published code: step counts are truncated, crops are
-            transposed and pasted in the order of the file, and at a share of 1 or more the last instance's latent is
-            returned alone.
-        step_rounding: how the two grounding shares become step counts; `"published"` truncates.
+            transposed and pasted in the order of the file, and at a fraction of 1 or more the last instance's latent
+            alone is returned.
+        step_rounding: how the two grounding fractions become step counts; `"published"` truncates.
         instance_mask: attention mask rule (`"none"`, `"grounding"`, `"full"`, `"visibility"`, `"published"`), or
             None for the adapter's own.
         absent_locations: what an instance without a kind of location that others of its scene have is fed for it.
             `"null"`: the null feature, as if no instance had that kind; `"published"`: the features of coordinates that
             are all zero, as in the published inference.
         segmentation_order: which mask gets which channel of the segmentation input. `"area"`: in order of falling box
-            area, as in the published training; `"published"`: that of the instance's place in the scene, as in the
+            area, as in the published training; `"published"`: that of the instances in the scene, as in the
             published inference.
         order_guidance_scale: counterfactual order guidance: how far to push away from the reversed depth order, where
             instances of stated order overlap; 0 = off.
-        order_guidance_fraction: share of the steps, from the start, in which it acts.
+        order_guidance_fraction: fraction of the steps, from the start, in which it acts.
         cache_interval: the inner blocks of the UNet, its deep features, are computed in every so many-th network call
             of a stage, and kept for those between (DeepCache, Ma et al. 2024); 1 = in every call.
         negative_prompt: what the pictures are not to show; None takes each scene's own.
         height: height of the pictures in pixels; None derives it from the model and the scene.
         width: width of the pictures in pixels; None derives it from the model and the scene.
-        strength: of a picture to go on from (`image`), the share of the steps that are made on it, 0 to 1: at 1 hardly
-            anything of it is left. None means 0.8, and 1 with a mask. The other shares then count the steps made.
-        refiner_strength: share of the refiner's noise schedule to redo, 0 (off) to 1.
+        strength: of a picture to go on from (`image`), the fraction of the steps that are made on it, 0 to 1: at 1
+            hardly anything of it is left. None means 0.8, and 1 with a mask. The other fractions then count the steps
+            made.
+        refiner_strength: fraction of the refiner's noise schedule to redo, 0 (off) to 1.
         refiner_steps: steps of the refiner's whole schedule.
         refiner_guidance_scale: guidance of the refiner; None takes its own default.
-        max_batch_rows: most rows in one network call, guidance halves and instances counted, crops by their area. It
-            bounds memory and changes results by rounding only.
+        max_batch_rows: largest batch of one network call, conditional and unconditional branches and instances
+            counted, crops by their area. It bounds memory and changes results by rounding only.
     """
 
     num_inference_steps: int = field(
         default=25,
-        metadata=_told(
+        metadata=_setting(
             "Steps of the sampler: more take longer and add detail.",
             low=1,
             high=100_000,
@@ -182,7 +183,7 @@ class GenerationSettings:
     )
     timesteps: tuple[int, ...] | None = field(
         default=None,
-        metadata=_told(
+        metadata=_setting(
             "Training steps (0 to 999, falling) to make the steps at, with commas.",
             low=0,
             absent="spaced by the sampler",
@@ -191,7 +192,7 @@ class GenerationSettings:
     )
     sigmas: tuple[float, ...] | None = field(
         default=None,
-        metadata=_told(
+        metadata=_setting(
             "Noise levels (falling) to make the steps at, with commas.",
             low=0.0,
             absent="spaced by the sampler",
@@ -200,7 +201,7 @@ class GenerationSettings:
     )
     scheduler: str | None = field(
         default=None,
-        metadata=_told(
+        metadata=_setting(
             "The solver that goes from noise to the picture.",
             choices=SCHEDULERS,
             spelt=scheduler_name,
@@ -211,13 +212,13 @@ class GenerationSettings:
     )
     eta: float = field(
         default=0.0,
-        metadata=_told(
+        metadata=_setting(
             "Noise that DDIM and TCD add on the way.", low=0, high=1, no_control="it acts with two samplers only"
         ),
     )
     guidance_scale: float = field(
         default=7.5,
-        metadata=_told(
+        metadata=_setting(
             "Weight of the prompt; 1 = guidance off.",
             low=0,
             high=1000,
@@ -228,8 +229,8 @@ class GenerationSettings:
     )
     guidance_start: float = field(
         default=0.0,
-        metadata=_told(
-            "Share of the steps before guidance acts.",
+        metadata=_setting(
+            "Fraction of the steps before guidance acts.",
             low=0,
             high=1,
             label="Words act from",
@@ -240,8 +241,8 @@ class GenerationSettings:
     )
     guidance_end: float = field(
         default=1.0,
-        metadata=_told(
-            "Share of the steps after which guidance acts no more, which halves their cost.",
+        metadata=_setting(
+            "Fraction of the steps after which guidance acts no more, which halves their NFE.",
             low=0,
             high=1,
             label="Words act until",
@@ -252,8 +253,8 @@ class GenerationSettings:
     )
     guidance_rescale: float = field(
         default=0.0,
-        metadata=_told(
-            "Share of a guided prediction's contrast that is put back.",
+        metadata=_setting(
+            "Fraction of a guided prediction's contrast that is put back.",
             low=0,
             high=1,
             no_control="it is for models trained with zero terminal signal",
@@ -261,7 +262,7 @@ class GenerationSettings:
     )
     clip_skip: int | None = field(
         default=None,
-        metadata=_told(
+        metadata=_setting(
             "Layers of the text encoder to leave out for prompts, from the last on.",
             low=0,
             high=100,
@@ -271,8 +272,8 @@ class GenerationSettings:
     )
     grounding_fraction: float = field(
         default=0.8,
-        metadata=_told(
-            "Share of the steps in which the instances steer the picture.",
+        metadata=_setting(
+            "Fraction of the steps in which the instances steer the picture.",
             low=0,
             high=1,
             label="Stick to the places",
@@ -282,17 +283,17 @@ class GenerationSettings:
     )
     grounding_decay_fraction: float = field(
         default=0.0,
-        metadata=_told(
-            "Share of the steps after those in which they fade out.",
+        metadata=_setting(
+            "Fraction of the steps after those in which they fade out.",
             low=0,
             high=1,
-            no_control="the two shares may not exceed 1, which sliders cannot tell",
+            no_control="the two fractions may not exceed 1 together, which sliders cannot show",
         ),
     )
     mis_fraction: float = field(
         default=0.36,
-        metadata=_told(
-            "Share of the steps in which each instance is drawn by itself: keeps objects apart, costs time for each.",
+        metadata=_setting(
+            "Fraction of the steps in which each instance is drawn by itself: separates objects, takes time for each.",
             low=0,
             high=10,
             label="Objects one by one",
@@ -302,7 +303,7 @@ class GenerationSettings:
     )
     mis_merge: str = field(
         default="mean",
-        metadata=_told(
+        metadata=_setting(
             "How instances that were drawn by themselves join the whole picture.",
             choices=MERGE_RULES,
             label="How they are joined",
@@ -312,16 +313,16 @@ class GenerationSettings:
     )
     mis_compat: MultiInstanceRule = field(
         default="none",
-        metadata=_told("Keep the published sampler's details.", choices=MULTI_INSTANCE_RULES, no_control=_PUBLISHED),
+        metadata=_setting("Keep the published sampler's details.", choices=MULTI_INSTANCE_RULES, no_control=_PUBLISHED),
     )
     step_rounding: StepRounding = field(
         default="nearest",
-        metadata=_told("How shares become steps.", choices=STEP_ROUNDINGS, no_control=_PUBLISHED),
+        metadata=_setting("How fractions become steps.", choices=STEP_ROUNDINGS, no_control=_PUBLISHED),
     )
     instance_mask: InstanceMaskRule | None = field(
         default=None,
-        metadata=_told(
-            "Attention mask: who may look at whom inside the network.",
+        metadata=_setting(
+            "Attention mask: which instances attend to which inside the network.",
             choices=INSTANCE_MASK_RULES,
             absent="the adapter's own",
             label="Keep objects apart",
@@ -337,15 +338,15 @@ class GenerationSettings:
     )
     absent_locations: AbsentLocations = field(
         default="null",
-        metadata=_told("What stands in for missing locations.", choices=ABSENT_LOCATIONS, no_control=_PUBLISHED),
+        metadata=_setting("What stands in for missing locations.", choices=ABSENT_LOCATIONS, no_control=_PUBLISHED),
     )
     segmentation_order: SegmentationOrder = field(
         default="area",
-        metadata=_told("Which mask gets which channel.", choices=SEGMENTATION_ORDERS, no_control=_PUBLISHED),
+        metadata=_setting("Which mask gets which channel.", choices=SEGMENTATION_ORDERS, no_control=_PUBLISHED),
     )
     order_guidance_scale: float = field(
         default=0.0,
-        metadata=_told(
+        metadata=_setting(
             "Push away from the picture with the depth order reversed.",
             low=0,
             high=1000,
@@ -356,13 +357,13 @@ class GenerationSettings:
     )
     order_guidance_fraction: float = field(
         default=0.4,
-        metadata=_told(
-            "Share of the steps in which it does.", low=0, high=1, no_control="its scale is enough to try it"
+        metadata=_setting(
+            "Fraction of the steps in which it does.", low=0, high=1, no_control="its scale is enough to try it"
         ),
     )
     cache_interval: int = field(
         default=1,
-        metadata=_told(
+        metadata=_setting(
             "Run the inner blocks of the network in every so many-th step only; 1 = in all.",
             low=1,
             high=100,
@@ -374,23 +375,23 @@ class GenerationSettings:
     )
     negative_prompt: str | None = field(
         default=None,
-        metadata=_told("What not to show.", absent="each scene's own", no_control=_SCENE),
+        metadata=_setting("What not to show.", absent="each scene's own", no_control=_SCENE),
     )
     height: int | None = field(
         default=None,
-        metadata=_told(
+        metadata=_setting(
             "Height in pixels.", low=8, high=8192, absent="the model's, in the scene's shape", no_control=_SCENE
         ),
     )
     width: int | None = field(
         default=None,
-        metadata=_told(
+        metadata=_setting(
             "Width in pixels.", low=8, high=8192, absent="the model's, in the scene's shape", no_control=_SCENE
         ),
     )
     strength: float | None = field(
         default=None,
-        metadata=_told(
+        metadata=_setting(
             "How much of the steps are made on a given picture.",
             low=0,
             high=1,
@@ -401,7 +402,7 @@ class GenerationSettings:
     )
     refiner_strength: float = field(
         default=0.0,
-        metadata=_told(
+        metadata=_setting(
             "How much a refiner may change; 0.35 if one is given.",
             low=0,
             high=1,
@@ -411,7 +412,7 @@ class GenerationSettings:
     )
     refiner_steps: int = field(
         default=20,
-        metadata=_told(
+        metadata=_setting(
             "Steps of the refiner's whole schedule.",
             low=1,
             high=100_000,
@@ -421,7 +422,7 @@ class GenerationSettings:
     )
     refiner_guidance_scale: float | None = field(
         default=None,
-        metadata=_told(
+        metadata=_setting(
             "Weight of the prompt in the refiner.",
             low=0,
             high=1000,
@@ -432,11 +433,11 @@ class GenerationSettings:
     )
     max_batch_rows: int = field(
         default=8,
-        metadata=_told(
-            "Bound on the rows of one network call, and so on memory.",
+        metadata=_setting(
+            "Bound on the batch of one network call, and so on memory.",
             low=1,
             high=100_000,
-            no_control="whoever starts the studio answers for its memory",
+            no_control="it bounds memory, which is set where the studio is started",
         ),
     )
 
@@ -466,7 +467,7 @@ class GenerationSettings:
         if self.timesteps is not None and self.sigmas is not None:
             yield "timesteps: sigmas are given, too; leave one of them out"
         if self.mis_compat == "none" and is_number(self.mis_fraction) and 1 < self.mis_fraction <= 10:
-            # The published code takes shares beyond 1, and does something else there.
+            # The published code takes fractions beyond 1, and does something else there.
             yield f"mis_fraction: {self.mis_fraction!r} is not a number from 0 to 1"
         first, last = self.guidance_start, self.guidance_end
         if is_number(first) and is_number(last) and last < first <= 1:
@@ -486,14 +487,14 @@ class GenerationSettings:
     def decisive(self) -> dict[str, Any]:
         """What of it decides pictures, for the marks of folders that are gone on with.
 
-        The bound on rows changes pictures by rounding only. And a field that earlier versions lacked is told where it
-        is not off, so that their folders are gone on with.
+        The bound on the batch changes pictures by rounding only. And a field that earlier versions lacked is included
+        where it is not off, so that their folders are gone on with.
         """
-        told = self.to_dict()
+        values = self.to_dict()
         for setting in SETTINGS.values():
-            if setting.name == "max_batch_rows" or (setting.later and told[setting.name] == setting.default):
-                del told[setting.name]
-        return told
+            if setting.name == "max_batch_rows" or (setting.later and values[setting.name] == setting.default):
+                del values[setting.name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GenerationSettings:
@@ -547,16 +548,16 @@ def register_preset(preset: Preset) -> Preset:
 
 def check_names(names: Iterable[str], beside: Iterable[str] = ()) -> None:
     """Raise `SettingsError` for a name that is no field of `GenerationSettings`; `beside` may have been meant, too."""
-    known = list(SETTINGS)
+    fields = list(SETTINGS)
     for name in names:
         if name in NOT_OFFERED:
             raise SettingsError(f"{name}: {NOT_OFFERED[name]}")
-        if name not in known and name not in RETIRED:
-            raise SettingsError(f"{name}: unknown setting{_nearest(name, [*known, *beside])}")
+        if name not in fields and name not in RETIRED:
+            raise SettingsError(f"{name}: unknown setting{_nearest(name, [*fields, *beside])}")
 
 
 def _settings() -> dict[str, Setting]:
-    """All there is to know of each field, by name."""
+    """The declaration of each field, by name."""
     found: dict[str, Setting] = {}
     hints = get_type_hints(GenerationSettings)
     for own in dataclasses.fields(GenerationSettings):
@@ -583,8 +584,8 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+def _nearest(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

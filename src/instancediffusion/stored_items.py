@@ -52,7 +52,7 @@ class StoredItems:
                 raise SettingsError(f"{folder.url}/{_HOME}: holds no items ({error})") from error
 
     def _take(self, data: Mapping[str, Any]) -> None:
-        """Add what an object tells; of two items of one key the later one counts."""
+        """Add what an object holds; of two items of one key the later one counts."""
         for key, names in data.get("begun", {}).items():
             self._begun[key] = list(names)
         for key, item in data.get("items", {}).items():

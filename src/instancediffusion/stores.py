@@ -88,7 +88,7 @@ class Store:
                 return
             folder, _, last = path.rpartition("/")
             system.makedirs(folder, exist_ok=True)
-            with tempfile.NamedTemporaryFile() as unique:  # a name nobody else has
+            with tempfile.NamedTemporaryFile() as unique:  # a name that no other writer has
                 partial = f"{folder}/.{last}-{Path(unique.name).name}.partial"
             system.pipe_file(partial, content)
             system.mv(partial, path)
@@ -117,8 +117,8 @@ class Store:
         return system, str(root).rstrip("/")
 
     def _refusal(self, error: Exception) -> SettingsError:
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return SettingsError(f"{self.url}: the store cannot be used ({told})")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return SettingsError(f"{self.url}: the store cannot be used ({reason})")
 
 
 @dataclass(eq=False)
@@ -150,14 +150,14 @@ class Mirror:
         above, name = _parted(url)
         if not name or (above.endswith("://") and above != "memory://"):
             raise SettingsError(f"{url}: name a folder in the store, such as {url.rstrip('/')}/run")
-        place = Store(url.rstrip("/"))
-        sizes = place.sizes()  # also tells at once whether the store can be used
+        store = Store(url.rstrip("/"))
+        sizes = store.sizes()  # also shows at once whether the store can be used
         folder = Path(tempfile.mkdtemp(prefix="instancediffusion-")).resolve() / name
-        mirror = cls(place.url, folder)
+        mirror = cls(store.url, folder)
         _MIRRORS[folder.parent] = above
         if pull:
-            for part in sorted(sizes, key=lambda one: one == "manifest.json"):  # what tells of the others comes last
-                keep(_inside(folder, part, url), place.read([part])[part])
+            for part in sorted(sizes, key=lambda one: one == "manifest.json"):  # what lists the others comes last
+                keep(_inside(folder, part, url), store.read([part])[part])
                 mirror._kept[part] = _facts(folder / part)
         return mirror
 

@@ -28,7 +28,7 @@ def read_adapter(source: AdapterSource, *, num_heads: int | None = None, **optio
         source: a folder written by `save_pretrained`, `convert` or `train` (of a whole pipeline, too: its adapter is
             taken); a checkpoint in the published layout; a folder with the three spliced files, or the files; a hub id
             of an adapter or a pipeline, or `owner/name/file` on the hub.
-        num_heads: attention heads, where files do not tell them; see `load_official`.
+        num_heads: attention heads, where files do not state them; see `load_official`.
         options: arguments of `InstanceAdapter.from_pretrained`, such as `torch_dtype`, `variant` or `revision`.
 
     Raises:
@@ -80,7 +80,7 @@ def looks_like_path(text: str) -> bool:
 def _from_file(path: Path, num_heads: int | None) -> InstanceAdapter:
     file = open_weights(path)
     if file.kind == "spliced":
-        return load_spliced([path], num_heads=num_heads)  # tells which of the three are missing
+        return load_spliced([path], num_heads=num_heads)  # says which of the three are missing
     if file.kind == "adapter" and (path.parent / "config.json").is_file():
         return InstanceAdapter.from_pretrained(path.parent, use_safetensors=path.suffix == ".safetensors")
     file.expect("published")

@@ -1,4 +1,4 @@
-"""What a file of weights is, told from its first bytes and the names of its tensors before it is parsed."""
+"""What a file of weights is, recognised by its first bytes and the names of its tensors before it is parsed."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _STRANGERS = (
 )
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
-# Other things, known by parts of the names of their tensors: (all of these parts, what it is, what to do with it). A
-# whole model holds an autoencoder and a text model, too, so those count only where there is no UNet.
+# Other things, recognised by parts of the names of their tensors: (all of these parts, what it is, what to do with it).
+# A whole model holds an autoencoder and a text model, too, so those count only where there is no UNet.
 _KNOWN: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("lora_",), "a LoRA", "load it on a pipeline with load_lora_weights, or --lora"),
     ((".lora.",), "a LoRA", "load it on a pipeline with load_lora_weights, or --lora"),

@@ -1,4 +1,4 @@
-"""Which pipelines the adapter goes on, told from `model_index.json` before any weights are downloaded or read."""
+"""Which pipelines the adapter goes on, read from `model_index.json` before any weights are downloaded or read."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def check_family(index: Mapping[str, Any], where: str) -> None:
         denoiser = next((part for part in ("transformer", "prior", "decoder", "prior_prior") if part in index), None)
         has = "no UNet" if denoiser is None else f"a {denoiser} in place of a UNet"
         raise ModelError(f"model: {where} is {name} and has {has}; {FAMILIES}")
-    known = [backbone for backbone in BACKBONES.values() if backbone.in_pipeline and backbone.network == unet[1]]
-    if not known:
+    fitting = [backbone for backbone in BACKBONES.values() if backbone.in_pipeline and backbone.network == unet[1]]
+    if not fitting:
         raise ModelError(f"model: {where} is {name} and its UNet is a {unet[1]}; {FAMILIES}")
     if "vae" not in index:
         raise ModelError(f"model: {where} is {name} and has no vae; {FAMILIES}")
     texts = {part: index.get(part) or [None, None] for part in ("text_encoder", "text_encoder_2")}
     if texts["text_encoder"][1] is None and texts["text_encoder_2"][1] is not None:
         raise ModelError(f"model: {where} is {name}, the refiner of XL; use it as --refiner (load_refiner)")
-    encoders = {name for backbone in known for name in backbone.text_encoders}
+    encoders = {name for backbone in fitting for name in backbone.text_encoders}
     for part, (_, kind) in texts.items():
         if kind is not None and kind not in encoders:
             raise ModelError(f"model: {where} is {name} and its {part} is a {kind}; {FAMILIES}")

@@ -132,8 +132,8 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
 def tokenizers_for(modules: Mapping[str, Any], tokenizer: CLIPTokenizer | None) -> dict[str, CLIPTokenizer]:
     """The tokenizers of a model's text encoders, made of the one that all CLIP models share.
 
-    They differ in what they pad with: the second of XL, and that of 2.x, with `!`. The text encoders are told which
-    token ends a text, since that is where their pooled features are read.
+    They differ in what they pad with: the second of XL, and that of 2.x, with `!`. The text encoders get the token
+    that ends a text, since that is where their pooled features are read.
 
     Raises:
         CheckpointError: it knows more tokens than a text encoder.
@@ -157,7 +157,7 @@ def tokenizers_for(modules: Mapping[str, Any], tokenizer: CLIPTokenizer | None) 
 
 
 def set_end_of_text(encoder: Any, tokenizer: CLIPTokenizer) -> None:
-    """Tell a text encoder which token ends a text: the state of the first one is its pooled feature."""
+    """Set the token that ends a text in a text encoder: the state of the first one is its pooled feature."""
     encoder.config.eos_token_id = tokenizer.eos_token_id
     inner = getattr(encoder, "text_model", encoder)
     if hasattr(inner, "eos_token_id"):  # what its configuration said when it was built

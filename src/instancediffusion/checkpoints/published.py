@@ -55,8 +55,8 @@ def load_official(
     """Load a checkpoint in the published layout; every size is read off its tensors.
 
     Args:
-        path: the `.pth` file. Its averaged weights (`ema`) are taken where it has them, else `model`.
-        num_heads: attention heads of the UNet, which no tensor tells; None takes the published 8, or fewer in a UNet
+        path: the `.pth` file. Its EMA weights (`ema`) are taken where it has them, else `model`.
+        num_heads: attention heads of the UNet, which no tensor shows; None takes the published 8, or fewer in a UNet
             so narrow that a head would have less than 8 channels.
         text_heads: attention heads of the text encoder; None means heads of 64 channels as in every CLIP text
             model, or those of the UNet where that would leave a single one.
@@ -213,7 +213,7 @@ def adapter_config(tensors: Tensors) -> dict[str, Any]:
         max(numbers(rf"position_net\.convnext_tiny_backbone\.stages\.{i}\.(\d+)\.gamma", tensors)) + 1
         for i in range(stages)
     ]
-    _, rows, features = tensors[net + "pos_embedding"].shape
+    _, tokens, features = tensors[net + "pos_embedding"].shape
     return {
         "token_dim": tensors[net + "linears_list.0.4.weight"].shape[0],
         "caption_dim": tensors[net + "null_positive_feature"].shape[0],
@@ -224,8 +224,8 @@ def adapter_config(tensors: Tensors) -> dict[str, Any]:
         "mask_points": tensors[net + "null_polygon_feature"].shape[0] // (4 * frequencies),
         "segmentation": {
             "channels": channels,
-            "size": _STRIDE * math.isqrt(rows * features // widths[-1]),
-            "tokens": rows,
+            "size": _STRIDE * math.isqrt(tokens * features // widths[-1]),
+            "tokens": tokens,
             "widths": widths,
             "depths": depths,
         },

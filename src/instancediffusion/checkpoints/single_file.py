@@ -1,7 +1,7 @@
 """A Stable Diffusion 1.x, 2.x or XL model in one file (`.safetensors`, `.ckpt`) -> components of diffusers.
 
 Tensors are renamed by diffusers' own converters. Sizes are read off the tensors, so no configuration has to be fetched;
-what no tensor tells (attention heads, the kind of prediction) follows the family, or a folder of configurations.
+what no tensor shows (attention heads, the kind of prediction) follows the family, or a folder of configurations.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ def load_single_file(
         num_heads: attention heads of the UNet, one number or one for each level; None follows the family: 8 in 1.x (see
             `default_heads`), heads of 64 channels in 2.x and XL.
         text_heads: attention heads of the text encoders; None means heads of 64 channels.
-        prediction_type: `"epsilon"` or `"v_prediction"`; None means v-prediction for 2.x (but for the 2.0 base, known
-            by its step) and for files that say so (`v_pred`), and else epsilon. Other 2.x models of 512 pixels predict
-            epsilon, which no tensor tells: name it for those.
+        prediction_type: `"epsilon"` or `"v_prediction"`; None means v-prediction for 2.x (but for the 2.0 base,
+            recognised by its step) and for files that say so (`v_pred`), and else epsilon. Other 2.x models of
+            512 pixels predict epsilon, which no tensor shows: name it for those.
 
     Raises:
         CheckpointError: it is no such file, or tensors are missing, surplus or of the wrong shape.
@@ -135,7 +135,7 @@ def _unet(
 
 
 def _unet_config(inner: Tensors, family: Family, tensors: Tensors, num_heads: Heads | None) -> dict[str, Any]:
-    """The configuration that the shapes of a UNet tell."""
+    """The configuration that the shapes of a UNet imply."""
     downsampled = [n for n in _found(r"input_blocks\.(\d+)\.0\.op\.", inner)]
     blocks = [n for n in _found(r"input_blocks\.(\d+)\.0\.in_layers\.", inner)]
     per_level = (min(downsampled) if downsampled else max(blocks) + 1) - 1
@@ -174,7 +174,7 @@ def _unet_config(inner: Tensors, family: Family, tensors: Tensors, num_heads: He
 
 
 def _groups(channels: Sequence[int]) -> int:
-    """Groups of the normalisation, which no tensor tells: 32, or fewer where that does not divide the channels."""
+    """Groups of the normalisation, which no tensor shows: 32, or fewer where that does not divide the channels."""
     return math.gcd(32, *channels)
 
 

@@ -1,8 +1,8 @@
 """The adapter in three files, as cut out of the published checkpoint for ComfyUI: fusers, positionnet and scaleu.
 
-`fusers` holds, by side of the UNet and number of the block, the gated layer's tensors (`state`) and its sizes
-(`params`); `positionnet` the tokenizer's tensors; `scaleu` those of ScaleU by decoder step. They are told apart by what
-they hold, not by their names, and nested or joined with dots alike.
+`fusers` holds, by part of the UNet and number of the block, the gated layer's tensors (`state`) and its sizes
+(`params`); `positionnet` the tokenizer's tensors; `scaleu` those of ScaleU by decoder step. They are distinguished by
+what they hold, not by their names, and nested or joined with dots alike.
 """
 
 from __future__ import annotations

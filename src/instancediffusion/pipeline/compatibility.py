@@ -24,7 +24,7 @@ def is_inpainting(unet: Any) -> bool:
 def check_components(
     *, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, text_encoder_2: Any = None, tokenizer_2: Any = None
 ) -> None:
-    """Check what is known from configurations. Components that are None are left out.
+    """Check what the configurations state. Components that are None are left out.
 
     Raises:
         ModelError: parts do not belong together; every problem is a line.
@@ -93,7 +93,7 @@ def _latents(unet: Any, vae: Any) -> Iterator[str]:
 def _vocabulary(name: str, tokenizer: Any, encoder: Any) -> Iterator[str]:
     if tokenizer is None or encoder is None:
         return
-    known = encoder.config.vocab_size
+    size = encoder.config.vocab_size
     # Textual inversion adds tokens to both; a tokenizer may know fewer.
-    if len(tokenizer) > known:
-        yield f"{name}: it has {len(tokenizer)} tokens and the text encoder {known}; take the model's own"
+    if len(tokenizer) > size:
+        yield f"{name}: it has {len(tokenizer)} tokens and the text encoder {size}; take the model's own"

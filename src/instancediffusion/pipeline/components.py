@@ -41,10 +41,10 @@ def components_from_file(
         ModelError: it brings no adapter and none is given, or an option is unknown.
         CheckpointError: it is another kind of file, or not a whole one.
     """
-    known = (*HUB_OPTIONS, *_SHAPE_OPTIONS, "config", "prediction_type", "torch_dtype", "dtype", "adapter_revision")
+    allowed = (*HUB_OPTIONS, *_SHAPE_OPTIONS, "config", "prediction_type", "torch_dtype", "dtype", "adapter_revision")
     ignored = ("use_safetensors", "low_cpu_mem_usage", "disable_mmap", "device_map", "max_memory")
     for name in options:
-        if name not in known and name not in ignored:
+        if name not in allowed and name not in ignored:
             raise ModelError(f"{name}: unknown option for a model in one file; convert it to a folder to use it")
     shapes = {name: options[name] for name in _SHAPE_OPTIONS if options.get(name) is not None}
     file = open_weights(path).expect("published", "single_file")
@@ -71,7 +71,7 @@ def components_from_file(
         tokenizer = CLIPTokenizer.from_pretrained(folder) if folder and folder.is_dir() else shared_tokenizer()
         parts |= tokenizers_for(parts, tokenizer)
     else:
-        # A tokenizer that was given is kept as it is; the encoders of the file are told where its texts end.
+        # A tokenizer that was given is kept as it is; the encoders of the file get its end-of-text token.
         own = {name: part for name, part in parts.items() if name not in given}
         made = tokenizers_for(own, parts["tokenizer"])
         parts = {**made, **parts}

@@ -28,8 +28,8 @@ class ControlPicture:
         model: a `ControlNetModel` or `T2IAdapter`.
         pictures: for each image (C, H, W), 0 to 1.
         scale: weight.
-        start: share of the steps before it acts.
-        end: share of the steps after which it does not act any more.
+        start: fraction of the steps before it acts.
+        end: fraction of the steps after which it does not act any more.
     """
 
     model: Any
@@ -43,11 +43,11 @@ class ControlPicture:
         return self.scale != 0 and step / steps >= self.start and (step + 1) / steps <= self.end
 
     def shown(self, images: Sequence[int], frames: Sequence[BoxUnit], size: tuple[int, int]) -> Tensor:
-        """What each row is shown, (R, C, *size).
+        """The control image of each batch element, (R, C, *size).
 
         Args:
-            images: for each row, the image of the run.
-            frames: for each row, its part of the canvas.
+            images: for each batch element, the image of the run.
+            frames: for each batch element, its part of the canvas.
             size: in the network's pixels.
         """
         rows = []
@@ -77,13 +77,13 @@ class Control:
         return bool(self.nets or self.adapters)
 
     def bind(self, images: Sequence[int], frames: Sequence[BoxUnit]) -> BoundControl:
-        """For rows that step together; see `ControlPicture.shown`."""
+        """For batch elements that step together; see `ControlPicture.shown`."""
         return BoundControl(self, tuple(images), tuple(frames))
 
 
 @dataclass
 class BoundControl:
-    """Control of fixed rows; what does not depend on the step is computed once."""
+    """Control of a fixed batch; what does not depend on the step is computed once."""
 
     control: Control
     images: tuple[int, ...]
@@ -102,11 +102,11 @@ class BoundControl:
         """Further arguments of the UNet for this step.
 
         Args:
-            sample: (R, C, h, w) what the UNet sees.
+            sample: (R, C, h, w) the UNet's input.
             timestep: 0-dim.
             step: the step that is made, from 0.
             context: (R, L, D) texts.
-            lengths: of each row's text; what is beyond is not looked at.
+            lengths: of each batch element's text; what is beyond is not attended to.
             extras: other arguments of the UNet.
         """
         control, size = self.control, (sample.shape[-2], sample.shape[-1])
@@ -153,7 +153,7 @@ def _residuals(
     lengths: Sequence[int],
     extras: Mapping[str, Any],
 ) -> tuple[list[Tensor], Tensor]:
-    """Residuals of a ControlNet, which knows no padding of texts: rows are grouped by their texts' lengths."""
+    """Residuals of a ControlNet, which masks no padding of texts: the batch is split by the lengths of texts."""
     model = net.model
     down: list[Tensor] = []
     middle: Tensor | None = None
@@ -162,9 +162,9 @@ def _residuals(
         given: dict[str, Any] = {}
         if extras.get("timestep_cond") is not None:
             given["timestep_cond"] = extras["timestep_cond"][rows].to(model.dtype)
-        told = {k: v for k, v in (extras.get("added_cond_kwargs") or {}).items() if k in ("text_embeds", "time_ids")}
-        if told:
-            given["added_cond_kwargs"] = {name: value[rows].to(model.dtype) for name, value in told.items()}
+        added = {k: v for k, v in (extras.get("added_cond_kwargs") or {}).items() if k in ("text_embeds", "time_ids")}
+        if added:
+            given["added_cond_kwargs"] = {name: value[rows].to(model.dtype) for name, value in added.items()}
         found, centre = model(
             sample[rows, : model.config.in_channels].to(model.dtype),
             timestep,

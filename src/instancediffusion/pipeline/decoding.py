@@ -24,8 +24,8 @@ def decode_latents(vae: Any, latents: Tensor, *, upcast: bool = False) -> Tensor
 
     Args:
         vae: an `AutoencoderKL`; its config gives the scaling (and shift) of latents.
-        latents: (B, C, h, w), as sampled. Where C is p^2 times what the autoencoder reads, a cell holds p x p of its
-            codes (see `latent_patch`).
+        latents: (B, C, h, w), as sampled. Where C is p^2 times what the autoencoder reads, a latent pixel holds
+            p x p of its codes (see `latent_patch`).
         upcast: compute in float32 where the autoencoder is of float16 and its config says that it overflows.
 
     Returns:
@@ -44,12 +44,12 @@ def decode_latents(vae: Any, latents: Tensor, *, upcast: bool = False) -> Tensor
 
 
 def encode_pictures(vae: Any, pictures: Tensor, channels: int, *, upcast: bool = False) -> Tensor:
-    """Encode pictures one at a time, without chance: the mean of what the encoder says.
+    """Encode pictures one at a time, without sampling: the mode of what the encoder predicts.
 
     Args:
         vae: an `AutoencoderKL`.
         pictures: (B, 3, H, W), -1 to 1.
-        channels: of a cell of the latents; see `latent_patch`.
+        channels: of a latent pixel; see `latent_patch`.
         upcast: see `decode_latents`.
 
     Returns:
@@ -69,14 +69,14 @@ def encode_pictures(vae: Any, pictures: Tensor, channels: int, *, upcast: bool =
 
 
 def latent_patch(channels: int, vae: Any) -> int:
-    """Codes of the autoencoder on each side of a cell of latents with so many channels; 1 in the published model."""
+    """Codes of the autoencoder on each side of a latent pixel with so many channels; 1 in the published model."""
     return math.isqrt(max(channels // vae.config.latent_channels, 1))
 
 
 def preview_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Decode at half the resolution, for about a quarter of the cost; shapes as in `decode_latents`.
+    """Decode at half the resolution, in about a quarter of the time; shapes as in `decode_latents`.
 
-    What is not finite is black: an image that fails is told of at the end, and takes no others with it.
+    What is not finite is black: an image that fails is reported at the end, and takes no others with it.
     """
     codes = functional.pixel_shuffle(latents, latent_patch(latents.shape[1], vae))
     return decode_latents(vae, functional.avg_pool2d(codes, 2, ceil_mode=True)).nan_to_num(-1.0, 1.0, -1.0)

@@ -26,10 +26,10 @@ StepInputs = Callable[[Tensor, Tensor, int, Tensor, Sequence[int], Mapping[str, 
 
 
 class Contexts:
-    """Text contexts of different lengths, of which calls pick rows.
+    """Text contexts of different lengths, one in each row, of which a network call picks some.
 
     Args:
-        values: (K, L, D); what is beyond a row's length is not looked at.
+        values: (K, L, D); what is beyond a row's length is not attended to.
         lengths: of each row.
         projected: (K, P) the projected texts of rows, for UNets that take them beside the time step (XL).
     """
@@ -44,8 +44,8 @@ class Contexts:
         picked = self.values[torch.tensor(rows, device=self.values.device), :longest]
         if min(lengths) == longest:
             return picked, None
-        places = torch.arange(longest, device=self.values.device)
-        return picked, places < torch.tensor(lengths, device=self.values.device)[:, None]
+        positions = torch.arange(longest, device=self.values.device)
+        return picked, positions < torch.tensor(lengths, device=self.values.device)[:, None]
 
     def add(self, values: Tensor, like: Sequence[int]) -> list[int]:
         """Add contexts (R, L, D), with the projected texts of the rows `like`; returns their rows."""
@@ -68,19 +68,19 @@ def check_ran(grounding: Grounding) -> None:
     if missing:
         raise ModelError(
             f"unet: {len(missing)} of {len(grounding.layers)} gated layers did not run (the first: {min(missing)}), so "
-            "the places of instances would be ignored; something has patched the UNet's blocks, take that off"
+            "the locations of instances would be ignored; something has patched the UNet's blocks, take that off"
         )
 
 
 class NetworkDenoiser:
-    """The stock network of a base model with an adapter grafted on, and what the scenes of one run tell it.
+    """The stock network of a base model with an adapter grafted on, and the conditioning of the scenes of one run.
 
     Args:
-        network: a UNet, or another that is known (see `adapter.backbones`); nothing is stored on it.
+        network: a UNet, or another of those supported (see `adapter.backbones`); nothing is stored on it.
         contexts: text contexts; a tensor (K, L, D) if all are of one length.
-        groundings: groundings of one image each. They are joined only for the rows of a call, because joining pads all
-            to the widest.
-        rows: for a branch, its row of `contexts` and its place in `groundings`.
+        groundings: groundings of one image each. They are joined only for the batch of a call, because joining pads
+            all to the widest.
+        rows: for a branch, its row of `contexts` and its index in `groundings`.
         grounding_scales: of each step; none = 1 in all.
         attention: further `cross_attention_kwargs`, such as the scale of LoRA layers.
         extras: further arguments of the network for some branches; its `cross_attention_kwargs` join `attention`.
@@ -90,7 +90,7 @@ class NetworkDenoiser:
         canvas: (height, width) of the latents of whole pictures.
 
     Attributes:
-        rows_done: rows that were computed so far; a row on a part of the canvas counts as its share of it.
+        rows_done: NFE so far, in batch elements; one on a part of the canvas counts as that fraction of it.
     """
 
     def __init__(
@@ -132,60 +132,61 @@ class NetworkDenoiser:
         return BoundRows(self, branches)
 
     def count(self, sample: Tensor) -> None:
-        """Count the rows of a call."""
+        """Count the batch elements of a call."""
         height, width = self._canvas or sample.shape[-2:]
         self.rows_done += len(sample) * sample.shape[-2] * sample.shape[-1] / (height * width)
 
 
 class BoundRows:
-    """A network with the conditioning of some rows: a `sampling.Denoiser`. It is gathered anew when texts were added.
+    """A network with the conditioning of a batch: a `sampling.Denoiser`. It is gathered anew when texts were added.
 
     Args:
-        told: the network, and what the run tells it.
-        branches: the rows.
+        denoiser: the network, and the conditioning of the run.
+        branches: the batch elements.
     """
 
-    def __init__(self, told: NetworkDenoiser, branches: Sequence[Branch]) -> None:
-        self._told, self._branches, self._checked = told, branches, False
+    def __init__(self, denoiser: NetworkDenoiser, branches: Sequence[Branch]) -> None:
+        self._denoiser, self._branches, self._checked = denoiser, branches, False
         self._gather()
 
     def _gather(self) -> None:
-        told, branches = self._told, self._branches
-        self._texts = told.contexts.values
-        picked = [told.rows(branch) for branch in branches]
+        denoiser, branches = self._denoiser, self._branches
+        self._texts = denoiser.contexts.values
+        picked = [denoiser.rows(branch) for branch in branches]
         self._text_rows = [row for row, _ in picked]
-        self._context, counts = told.contexts.pick(self._text_rows)
-        self._lengths = [told.contexts.lengths[row] for row in self._text_rows]
-        places = list(dict.fromkeys(place for _, place in picked))  # what several rows are told is kept once
-        self._grounding = Grounding.cat([told.groundings[place] for place in places])
-        self._grounding_rows = [places.index(place) for _, place in picked]
-        extras = {} if told.extras is None else dict(told.extras(branches))
-        projected = told.contexts.projected
+        self._context, counts = denoiser.contexts.pick(self._text_rows)
+        self._lengths = [denoiser.contexts.lengths[row] for row in self._text_rows]
+        # A grounding of several batch elements is kept once.
+        distinct = list(dict.fromkeys(index for _, index in picked))
+        self._grounding = Grounding.cat([denoiser.groundings[index] for index in distinct])
+        self._grounding_rows = [distinct.index(index) for _, index in picked]
+        extras = {} if denoiser.extras is None else dict(denoiser.extras(branches))
+        projected = denoiser.contexts.projected
         pooled = None if projected is None else projected[self._text_rows]
-        for name, value in told.backbone.text_inputs(self._context, counts, pooled, told.size).items():
-            known = extras.get(name)
-            extras[name] = {**known, **value} if isinstance(known, Mapping) else value
-        self._attention = {**told.attention, **extras.pop("cross_attention_kwargs", {})}
+        for name, value in denoiser.backbone.text_inputs(self._context, counts, pooled, denoiser.size).items():
+            present = extras.get(name)
+            extras[name] = {**present, **value} if isinstance(present, Mapping) else value
+        self._attention = {**denoiser.attention, **extras.pop("cross_attention_kwargs", {})}
         self._extras = extras
-        self._control = None if told.control is None else told.control(branches)
-        self._cache = None if told.outer is None else DeepCache(told.outer, told.cache_interval)
+        self._control = None if denoiser.control is None else denoiser.control(branches)
+        self._cache = None if denoiser.outer is None else DeepCache(denoiser.outer, denoiser.cache_interval)
 
     def __call__(self, sample: Tensor, timestep: Tensor, step: int) -> Tensor:
-        """Predict for the rows; see `sampling.Denoiser`."""
-        told, backbone = self._told, self._told.backbone
-        if told.contexts.values is not self._texts:
+        """Predict for the batch; see `sampling.Denoiser`."""
+        denoiser, backbone = self._denoiser, self._denoiser.backbone
+        if denoiser.contexts.values is not self._texts:
             self._gather()
-        context, scale = self._context, told.grounding_scales[step] if told.grounding_scales else 1.0
+        context, scale = self._context, denoiser.grounding_scales[step] if denoiser.grounding_scales else 1.0
         if scale and not self._grounding.maps:
-            self._grounding = self._grounding.on_maps(backbone.map_sizes(told.core, *sample.shape[-2:]))
+            self._grounding = self._grounding.on_maps(backbone.map_sizes(denoiser.core, *sample.shape[-2:]))
         grounding = self._grounding.select(self._grounding_rows)
         grounding = replace(grounding, scale=scale, ran=None if self._checked or not scale else [])
         inputs = self._extras
         if self._control is not None:
             inputs = {**inputs, **self._control(sample, timestep, step, context, self._lengths, inputs)}
-        keys, cache = told.text_keys, self._cache
+        keys, cache = denoiser.text_keys, self._cache
         predicted = backbone.call(
-            told.network if cache is None else partial(cache, told.network, bool(scale)),
+            denoiser.network if cache is None else partial(cache, denoiser.network, bool(scale)),
             sample,
             timestep,
             context,
@@ -197,5 +198,5 @@ class BoundRows:
         if grounding.ran is not None:
             check_ran(grounding)
             self._checked = True
-        told.count(sample)
+        denoiser.count(sample)
         return predicted

@@ -38,7 +38,7 @@ class EditMethods:
 
         @property
         def latent_px(self) -> int:
-            """Pixels in the side of one latent cell."""
+            """Image pixels in the side of one latent pixel."""
 
         @property
         def _multiple_px(self) -> int: ...
@@ -58,8 +58,8 @@ class EditMethods:
     ) -> GenerationOutput:
         """Change a picture by changing its scene.
 
-        Only what the change can touch is drawn anew: the places of instances that were added, removed, moved or
-        changed, the old ones and the new ones, and of instances that were only restacked what they share. All other
+        Only what the change can touch is drawn anew: the regions of instances that were added, removed, moved or
+        changed, the old ones and the new ones, and of instances that were only restacked their overlap. All other
         pixels stay as they are, to the bit. A picture of a size that the model does not draw is drawn at one that it
         does, and only the changed part is scaled and put into the picture.
 
@@ -70,7 +70,7 @@ class EditMethods:
             before: what it shows, for pictures that do not carry it. Without it all instances of `scene` are new.
             index: which picture of an output.
             redraw: instances of `scene`, from 0, that are drawn anew though nothing about them changed.
-            margin: by how much the changed places are widened on each side, as a share of the canvas.
+            margin: by how much the changed regions are widened on each side, as a fraction of the canvas.
             seed: None takes that of the picture; if there is none, or `redraw` is all that changes, one is drawn.
             settings: None takes those of the picture, and else the model's.
             **options: further arguments of the call, such as `num_inference_steps` or `strength` (1 if not given).
@@ -87,17 +87,17 @@ class EditMethods:
         if not isinstance(scene, Scene):
             raise SettingsError(f"scene: it is {type(scene).__name__}; give a Scene (load_scene reads a file)")
         source = read_source(picture, index)
-        known = before if before is not None else source.scene
-        check_shape(source.image, known, scene)
+        shown = before if before is not None else source.scene
+        check_shape(source.image, shown, scene)
         wrong = [i for i in redraw if not 0 <= i < len(scene.instances)]
         if wrong:
             raise SettingsError(f"redraw: there is no instance {wrong[0]}; the scene has {len(scene.instances)}")
         if not 0 <= margin <= 1:
-            raise SettingsError(f"margin: {margin} is not a share of the canvas from 0 to 1")
+            raise SettingsError(f"margin: {margin} is not a fraction of the canvas from 0 to 1")
         size = (source.image.height, source.image.width)
-        change = find_change(known, scene, size, redraw=redraw, margin=margin)
+        change = find_change(shown, scene, size, redraw=redraw, margin=margin)
         if not change.region.any():
-            raise SettingsError(why_nothing(known, scene, redraw))
+            raise SettingsError(why_nothing(shown, scene, redraw))
         if seed is None:
             only_redrawn = not change.before and not change.restacked and set(change.after) <= set(redraw)
             seed = secrets.randbelow(2**32) if source.seed is None or only_redrawn else source.seed
@@ -105,17 +105,17 @@ class EditMethods:
         height, width = self._drawn_size(source, options)
         mask = as_mask(change.region)
         options = {"strength": 1.0, **options, "height": height, "width": width}
-        # Where cells are coarser than pixels, what is drawn may reach into what is kept; `pasted` does not.
-        shown = mask.resize((width, height), Image.Resampling.BOX).point(lambda value: 255 if value else 0)
+        # Where latent pixels are coarser than pixels, what is drawn may reach into what is kept; `pasted` does not.
+        drawn = mask.resize((width, height), Image.Resampling.BOX).point(lambda value: 255 if value else 0)
         output: GenerationOutput = self(
-            scene, image=source.image, mask_image=shown, seed=seed, settings=chosen, **options
+            scene, image=source.image, mask_image=drawn, seed=seed, settings=chosen, **options
         )
         images = [None if image is None else pasted(source.image, image, mask) for image in output.images]
         return dataclasses.replace(output, images=images, redrawn=mask)
 
     def _settings_of(self, source: Source) -> GenerationSettings:
-        known = self.default_settings.to_dict()
-        stated = {name: value for name, value in source.settings.items() if name in known}
+        fields = self.default_settings.to_dict()
+        stated = {name: value for name, value in source.settings.items() if name in fields}
         try:
             return self.default_settings.replace(**{**stated, "strength": None})
         except (SettingsError, TypeError):  # of another version

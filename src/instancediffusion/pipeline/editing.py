@@ -128,11 +128,11 @@ def find_change(
 ) -> Change:
     """Compare two scenes of one canvas.
 
-    An instance is the same if its caption, places, negative caption and reference are; numbers of `z_order` may
+    An instance is the same if its caption, locations, negative caption and reference are; numbers of `z_order` may
     differ as long as the order of any two is the same. The region of a change is: of an instance that was removed its
-    old one, of one that was added its new one, of one that was moved or changed both; of two that were restacked what
-    they share. Whatever is hidden there by an instance given as a mask, which is the same in both scenes and stated to
-    be nearer, is left out.
+    old one, of one that was added its new one, of one that was moved or changed both; of two that were restacked
+    their overlap. Whatever is hidden there by an instance given as a mask, which is the same in both scenes and stated
+    to be nearer, is left out.
 
     Args:
         before: None if nothing is known of it: then nothing counts as the same.
@@ -151,14 +151,14 @@ def find_change(
     region = torch.zeros(size, dtype=torch.bool)
     same = [(a, b) for a, b in pairs if b not in redraw]
 
-    def touched(places: Tensor, behind_old: Sequence[int], behind_new: Sequence[int]) -> Tensor:
+    def touched(pixels: Tensor, behind_old: Sequence[int], behind_new: Sequence[int]) -> Tensor:
         for a, b in same:
             if after.instances[b].mask is None:
                 continue
             hides_old = all(_order(old[a], old[i]) == 1 for i in behind_old)
             if hides_old and all(_order(after.instances[b], after.instances[i]) == 1 for i in behind_new):
-                places = places & ~new_regions[b]
-        return places
+                pixels = pixels & ~new_regions[b]
+        return pixels
 
     for i in gone:
         region |= touched(_widened(old_regions[i], margin), [i], [])

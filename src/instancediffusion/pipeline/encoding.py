@@ -79,7 +79,7 @@ class EncodingMethods:
             XL also their projected texts (B, P).
         """
         zeros = self.takes_pooled and negative_prompt is None and self.config.get("force_zeros_for_empty_prompt", True)
-        place = device or self._execution_device
+        target = device or self._execution_device
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
         count = len(prompts) if prompt_embeds is None else len(prompt_embeds)
         negatives = [negative_prompt or ""] * count if not isinstance(negative_prompt, Sequence) else negative_prompt
@@ -88,16 +88,16 @@ class EncodingMethods:
             raise SettingsError(f"negative_prompt: {len(negatives)} for {count} prompts; give one for each")
         with lora_scaled(self.text_encoder, lora_scale):
             if prompt_embeds is None:
-                prompt_embeds, pooled_prompt_embeds = self._encode(prompts, place, clip_skip)
+                prompt_embeds, pooled_prompt_embeds = self._encode(prompts, target, clip_skip)
             if do_classifier_free_guidance and negative_prompt_embeds is None and zeros:
                 negative_prompt_embeds = torch.zeros_like(prompt_embeds)
                 if pooled_prompt_embeds is not None:
                     negative_pooled_prompt_embeds = torch.zeros_like(pooled_prompt_embeds)
             elif do_classifier_free_guidance and negative_prompt_embeds is None:
-                negative_prompt_embeds, negative_pooled_prompt_embeds = self._encode(negatives, place, None)
+                negative_prompt_embeds, negative_pooled_prompt_embeds = self._encode(negatives, target, None)
                 longest = max(negative_prompt_embeds.shape[1], prompt_embeds.shape[1])
-                prompt_embeds = self._with_empty_windows(prompt_embeds, longest, place)
-                negative_prompt_embeds = self._with_empty_windows(negative_prompt_embeds, longest, place)
+                prompt_embeds = self._with_empty_windows(prompt_embeds, longest, target)
+                negative_prompt_embeds = self._with_empty_windows(negative_prompt_embeds, longest, target)
         found = [prompt_embeds, negative_prompt_embeds]
         found += [pooled_prompt_embeds, negative_pooled_prompt_embeds] if self.takes_pooled else []
         repeated = [None if one is None else one.repeat_interleave(num_images_per_prompt or 1, dim=0) for one in found]
@@ -160,7 +160,7 @@ class EncodingMethods:
         num_images_per_prompt: int,
         do_classifier_free_guidance: bool,
     ) -> list[Tensor]:
-        """Features of the pictures of each IP-Adapter, the unconditional half first; as diffusers' method of that name.
+        """Features of the pictures of each IP-Adapter, the unconditional ones first; as diffusers' own method.
 
         Raises:
             ValueError: the number of pictures is not that of the IP-Adapters.
@@ -200,9 +200,9 @@ class EncodingMethods:
         """Blacken unsafe pictures (B, 3, H, W) from -1 to 1; as `StableDiffusionPipeline.run_safety_checker`."""
         if self.safety_checker is None:
             return image, None
-        seen = self.feature_extractor(to_images(image), return_tensors="pt").to(device)
-        found, flags = self.safety_checker(images=image.clone(), clip_input=seen.pixel_values.to(dtype))
-        for row, unsafe in enumerate(flags):
+        inputs = self.feature_extractor(to_images(image), return_tensors="pt").to(device)
+        found, flags = self.safety_checker(images=image.clone(), clip_input=inputs.pixel_values.to(dtype))
+        for index, unsafe in enumerate(flags):
             if unsafe:  # the checker writes 0, which is grey here
-                found[row] = -1.0
+                found[index] = -1.0
         return found, [bool(flag) for flag in flags]

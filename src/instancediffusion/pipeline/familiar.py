@@ -28,7 +28,7 @@ class Familiar:
     """What a model is known to draw.
 
     Attributes:
-        captions: one for each thing, as "a dog"; none for models that may know any.
+        captions: one for each class, as "a dog"; none for models that may know any.
         likeness: cosine, -1..1, of pooled features without their mean, under which a caption is like none of them.
     """
 

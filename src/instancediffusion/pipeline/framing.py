@@ -11,7 +11,7 @@ WHOLE_CANVAS: BoxUnit = (0.0, 0.0, 1.0, 1.0)
 
 
 def framed(instance: Instance, frame: BoxUnit) -> Instance:
-    """The instance in the frame's own fractions; what lies outside the frame is cut off or moved to its border.
+    """The instance in frame-relative coordinates; what lies outside the frame is cut off or moved to its border.
 
     Of kinds of location that were added, what the network is given of them stays.
 

@@ -31,8 +31,8 @@ class GivenPicture:
         latents: (C, h, w) clean latents.
         pixels: (3, H, W), -1 to 1; None if the picture was given as latents.
         mask: (1, H, W), 0 (the picture stays, to the pixel) to 1 (it is drawn anew); None = anew everywhere.
-        redrawn: (1, h, w), 0 or 1, the same in cells; an inpainting UNet draws all cells, as it was trained to.
-        channels: (C + 1, h, w) what an inpainting UNet sees of mask and picture, or None.
+        redrawn: (1, h, w), 0 or 1, the same in latent pixels; an inpainting UNet draws all, as it was trained to.
+        channels: (C + 1, h, w) an inpainting UNet's input of mask and picture, or None.
     """
 
     latents: Tensor
@@ -105,13 +105,13 @@ def given_pictures(
     """
     images = [None] * len(requests) if image is None else as_list(image, "image", len(requests), scenes)
     masks = [None] * len(requests) if mask_image is None else as_list(mask_image, "mask_image", len(requests), scenes)
-    known: dict[tuple[int, int, tuple[int, int]], GivenPicture] = {}
+    encoded: dict[tuple[int, int, tuple[int, int]], GivenPicture] = {}
     found = []
     for r, own, mask in zip(requests, images, masks, strict=True):
         key = (id(own), id(mask), r.size)
-        if key not in known:
-            known[key] = _given(pipeline, own, mask, r.size)
-        found.append(known[key])
+        if key not in encoded:
+            encoded[key] = _given(pipeline, own, mask, r.size)
+        found.append(encoded[key])
     return found
 
 
@@ -128,31 +128,33 @@ def start_of(pictures: Sequence[GivenPicture], first: int) -> Start:
 
 
 def _given(pipeline: Any, image: Any, mask_image: Any, size: tuple[int, int]) -> GivenPicture:
-    channels, cell = latent_channels(pipeline.unet), pipeline.latent_px
-    cells = (size[0] // cell, size[1] // cell)
+    channels, latent_px = latent_channels(pipeline.unet), pipeline.latent_px
+    latent_size = (size[0] // latent_px, size[1] // latent_px)
     mask = None if mask_image is None else _pixels(_MASKS, mask_image, "mask_image", size)[:1].clamp(0, 1)
     pixels = None
     if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == channels != 3:
-        if tuple(image.shape[1:]) != cells:
-            raise SettingsError(f"image: its latents are {tuple(image.shape)}, this image needs {(channels, *cells)}")
+        if tuple(image.shape[1:]) != latent_size:
+            raise SettingsError(
+                f"image: its latents are {tuple(image.shape)}, this image needs {(channels, *latent_size)}"
+            )
         latents = image.detach().float().cpu()
     elif image is not None:
         pixels = _pixels(_PICTURES, image, "image", size)
         latents = _encoded(pipeline, pixels)
     else:
-        latents = torch.zeros(channels, *cells)
+        latents = torch.zeros(channels, *latent_size)
     redrawn = None
     if mask is not None:
-        # A cell is drawn anew if any of its pixels is, or what is asked for could not be drawn.
-        redrawn = functional.adaptive_max_pool2d((mask >= 0.5).float()[None], cells)[0]
+        # A latent pixel is drawn anew if any of its image pixels is, or what is asked for could not be drawn.
+        redrawn = functional.adaptive_max_pool2d((mask >= 0.5).float()[None], latent_size)[0]
     beside = None
     if is_inpainting(pipeline.unet):
-        shown = torch.ones(1, *cells) if redrawn is None else redrawn
+        shown = torch.ones(1, *latent_size) if redrawn is None else redrawn
         hidden = torch.zeros(1, *size) if mask is None else (mask < 0.5).float()
         masked = torch.zeros(3, *size) if pixels is None else pixels * hidden
         kept = latents * (1 - shown) if pixels is None and image is not None else _encoded(pipeline, masked)
         beside = torch.cat([shown, kept])
-        redrawn = torch.ones(1, *cells)
+        redrawn = torch.ones(1, *latent_size)
     return GivenPicture(latents, pixels, mask, redrawn, beside)
 
 

@@ -145,12 +145,12 @@ class HubMixin(PublishedWithCard, DiffusionPipeline):
 def _with_dtype(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with a type stated, because diffusers and transformers read half-precision files into different types.
 
-    It may be given as `torch_dtype`, as all of the field says, or as `dtype`, as diffusers does now.
+    It may be given as `torch_dtype`, the usual name, or as `dtype`, as in newer diffusers.
     """
     found = dict(options)
     given = [found.pop(name) for name in ("dtype", "torch_dtype") if name in found]
-    known = [dtype for dtype in given if dtype is not None]
-    return {**found, DTYPE: known[0] if known else torch.float32}
+    stated = [dtype for dtype in given if dtype is not None]
+    return {**found, DTYPE: stated[0] if stated else torch.float32}
 
 
 def _bring_together(pipeline: Any) -> None:

@@ -21,7 +21,7 @@ class UNetInputs:
 
     Attributes:
         pictures: for each IP-Adapter, features of its pictures (1 or B, ...).
-        no_pictures: the same for the unconditional half; empty where there is none.
+        no_pictures: the same for the unconditional branch; empty where there is none.
         guidance: (D,) the embedding of the guidance scale, for a UNet that was distilled to take it.
         references: the pictures of single instances.
     """
@@ -36,7 +36,7 @@ class UNetInputs:
 
         Args:
             branches: the branches.
-            images: the places of the group's images in the run.
+            images: the indices of the group's images in the run.
             frames: for each branch, the part of the canvas it is computed on.
         """
         inputs: dict[str, Any] = {}
@@ -60,10 +60,10 @@ class UNetInputs:
     def _rows(self, adapter: int, branches: Sequence[Branch], images: Sequence[int]) -> Tensor:
         rows = []
         for branch in branches:
-            known = self.pictures[adapter]
+            features = self.pictures[adapter]
             if not branch.conditional:
-                known = self.no_pictures[adapter] if self.no_pictures else torch.zeros_like(known)
-            rows.append(known[images[branch.image] if len(known) > 1 else 0])
+                features = self.no_pictures[adapter] if self.no_pictures else torch.zeros_like(features)
+            rows.append(features[images[branch.image] if len(features) > 1 else 0])
         return torch.stack(rows)
 
 
@@ -76,8 +76,8 @@ def image_prompts(
         pipeline: gives `prepare_ip_adapter_image_embeds`.
         image: as `ip_adapter_image`.
         embeds: as `ip_adapter_image_embeds`: for each adapter (1, n, D), or (2, n, D) with guidance, the negative
-            half first; in place of 1, also the number of images or scenes.
-        guided: whether there is an unconditional half.
+            ones first; in place of 1, also the number of images or scenes.
+        guided: whether there is an unconditional branch.
         images: of the run.
         scenes: of the run.
         references: the pictures of single instances.
@@ -99,9 +99,9 @@ def image_prompts(
     except ValueError as error:
         raise SettingsError(f"ip_adapter_image: {error}") from error
     dtype = pipeline.unet.dtype
-    halves = [tuple(one.to(dtype).chunk(2)) if guided else (None, one.to(dtype)) for one in found]
-    pictures = [_for_images(own, images, scenes) for _, own in halves]
-    nothing = [_for_images(none, images, scenes) for none, _ in halves if none is not None]
+    pairs = [tuple(one.to(dtype).chunk(2)) if guided else (None, one.to(dtype)) for one in found]
+    pictures = [_for_images(own, images, scenes) for _, own in pairs]
+    nothing = [_for_images(none, images, scenes) for none, _ in pairs if none is not None]
     return UNetInputs(pictures, nothing, references=references)
 
 

@@ -1,4 +1,4 @@
-"""A picture taken apart into layers, and their files: a folder of PNGs, and OpenRaster (Krita, GIMP)."""
+"""A picture decomposed into layers, and their files: a folder of PNGs, and OpenRaster (Krita, GIMP)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Layer:
     Attributes:
         caption: of the instance; `"background"` of the last layer, which has none.
         instance: from 0; None for the background.
-        image: RGBA, of the size of the picture. Where the instance is to be seen the colours are the picture's own;
+        image: RGBA, of the size of the picture. Where the instance is visible the colours are the picture's own;
             where others hide it they are those it was drawn with on a layer of its own. The alpha is 255 in the
             instance's region and 0 outside: its mask; else its box; else the half-value disc round its stroke or point.
             It is *not* a matte of the drawn object: in a box, what lies round the object belongs to the layer, too.
@@ -118,7 +118,7 @@ def openraster(layers: Sequence[Layer]) -> bytes:
     small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        # Programs know the file by this entry, which comes first and is not packed.
+        # Programs recognise the file by this entry, which comes first and is not packed.
         _add(archive, "mimetype", b"image/openraster", zipfile.ZIP_STORED)
         _add(archive, "stack.xml", ElementTree.tostring(image, encoding="utf-8", xml_declaration=True))
         for source, data in sorted(parts.items()):

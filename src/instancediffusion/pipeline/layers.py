@@ -1,4 +1,4 @@
-"""From the places of instances to the layers of `mis_merge="layered"`, and to where their depth order matters."""
+"""From the locations of instances to the layers of `mis_merge="layered"`, and to where their depth order matters."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from instancediffusion.sampling import Crop, LayeredMerge, Window
 from instancediffusion.scene import Scene
 
 PADDING = 0.15
-"""Margin of a crop round its instance, as a share of the instance's sides, on each side."""
+"""Margin of a crop round its instance, as a fraction of the instance's sides, on each side."""
 
 LEAST_SHARE = 0.375
-"""Least side of a crop, as a share of the canvas: models draw poorly on canvases far smaller than they know."""
+"""Least side of a crop, as a fraction of the canvas: models draw poorly on canvases far smaller than in training."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class LatentCanvas:
         factor: of the UNet: the sides of its input are multiples of it.
         published: whether the details of the published code are asked for (`mis_compat`).
         locations: where the instances are, for rules that are `located`; see `latent_locations`.
-        ground: one layer more, after the last instance, of the prompt without any instance, held where instances are.
-            It is of no weight in the merge.
+        ground: one layer more, after the last instance, of the prompt without any instance, with a blend mask where
+            instances are. It has no weight in the merge.
     """
 
     size: tuple[int, int]
@@ -46,7 +46,7 @@ class LatentCanvas:
 
 
 def latent_locations(scene: Scene, latent_size: tuple[int, int]) -> LocationTensors:
-    """Where the instances of a scene are, with their masks at the (height, width) of a latent in cells."""
+    """Where the instances of a scene are, with their masks at the (height, width) of a latent in latent pixels."""
     return locations_from_scenes([scene], segmentation_size=max(latent_size), segmentation_channels=0)
 
 
@@ -54,7 +54,7 @@ def layered_merge(scene: Scene, canvas: LatentCanvas) -> LayeredMerge:
     """The layers of a scene.
 
     Instances that hide each other are weighted by visibility, front to back; where two overlap whose order is not
-    stated they have equal shares. What no instance claims stays the scene's.
+    stated they have equal weights. What no instance claims stays the scene's.
     """
     instances, latent_size = tuple(range(1, len(scene.instances) + 1)), canvas.size
     if not instances:
@@ -68,7 +68,7 @@ def layered_merge(scene: Scene, canvas: LatentCanvas) -> LayeredMerge:
         x0, y0, x1, y1 = reach
         dx, dy = PADDING * (x1 - x0), PADDING * (y1 - y0)
         window = Window.aligned((x0 - dx, y0 - dy, x1 + dx, y1 + dy), latent_size, canvas.factor, LEAST_SHARE)
-        crops[number] = Crop(window, _hold(window, reach, latent_size))
+        crops[number] = Crop(window, _blend_mask(window, reach, latent_size))
         weights[number] *= _within(window, latent_size)
     weights = weights / weights.sum(0, keepdim=True).clamp(min=1e-6)
     if not canvas.ground:
@@ -79,14 +79,14 @@ def layered_merge(scene: Scene, canvas: LatentCanvas) -> LayeredMerge:
 
 
 def shown_regions(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
-    """Where each instance is to be seen, (N, height, width), 0..1: its region less what hides it; see `visibility`."""
+    """Where each instance is visible, (N, height, width), 0..1: its region less what hides it; see `visibility`."""
     shown = visibility(locations, size)[0]
-    # The floors are made for logarithms; here they would let every instance speak everywhere.
+    # The floors are made for logarithms; here they would let every instance act everywhere.
     return torch.where(shown > _floor(locations), shown, 0.0)
 
 
 def _floor(locations: LocationTensors) -> Tensor:
-    """(N, 1, 1): what a cell has to exceed to count as the instance's."""
+    """(N, 1, 1): what a latent pixel has to exceed to count as the instance's."""
     tight = (locations.present["box"] | locations.present["mask"])[0]
     return torch.where(tight, 1e-3, 0.12)[:, None, None]
 
@@ -101,8 +101,8 @@ def _reaches(locations: LocationTensors) -> list[tuple[float, float, float, floa
     return [(x0, y0, x1, y1) for x0, y0, x1, y1 in torch.cat([low, high], -1)[0].tolist()]
 
 
-def _hold(window: Window, reach: tuple[float, ...], size: tuple[int, int]) -> Tensor:
-    """1 on what the instance reaches, falling to 0 at the border of the window; 1 up to the border of the canvas."""
+def _blend_mask(window: Window, reach: tuple[float, ...], size: tuple[int, int]) -> Tensor:
+    """Feathered mask: 1 on what the instance reaches, falling to 0 at the borders of the window inside the canvas."""
 
     def along(first: int, last: int, low: float, high: float, count: int) -> Tensor:
         middle = torch.arange(first, last, dtype=torch.float32) + 0.5

@@ -16,7 +16,7 @@ from instancediffusion.settings import GenerationSettings
 
 
 def steps_before_merge(settings: GenerationSettings, num_steps: int | None = None) -> int:
-    """Number of steps in which instances run alone, of `num_steps` that are made (None = all of the settings)."""
+    """Number of steps with per-instance branches, of `num_steps` that are made (None = all of the settings)."""
     rounding: StepRounding = "published" if settings.mis_compat == "published" else "nearest"
     return steps_in_fraction(settings.mis_fraction, num_steps or settings.num_inference_steps, rounding)
 
@@ -67,7 +67,7 @@ def merge_rule(
         settings: `mis_merge` and `mis_compat` decide.
         latent_size: (height, width) in latent pixels.
         factor: of the UNet: the sides of its input are multiples of it.
-        locate: tells, for rules that ask for it, where the instances are.
+        locate: gives, for rules that ask for it, the locations of the instances.
         ground: see `LatentCanvas`; then the rule is the layered one.
     """
     published = settings.mis_compat == "published"
@@ -87,7 +87,7 @@ def _mean(scene: Scene, _: LatentCanvas) -> Merge:
 
 
 def _crop(scene: Scene, canvas: LatentCanvas) -> Merge:
-    """An instance with nothing but a point is not pasted, and so is not run alone either: it has no extent.
+    """An instance with nothing but a point is not pasted, and so has no branch of its own either: it has no extent.
 
     What is pasted later covers what is pasted earlier: first the instances without a stated order, then the stated
     ones from far to near; among equals the larger first, then the order of the scene.

@@ -30,14 +30,14 @@ def open_pipeline(
     Raises:
         SettingsError: the device cannot be used here.
     """
-    place = device or fastest_device()
+    target = device or fastest_device()
     given: dict[str, Any] = {"adapter": adapter, "variant": variant}
     given = {name: value for name, value in given.items() if value is not None}
     pipeline = InstanceDiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), **given)
     try:
-        return pipeline.to(place)  # type: ignore[no-any-return, unused-ignore]
+        return pipeline.to(target)  # type: ignore[no-any-return, unused-ignore]
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
-        raise SettingsError(f"device: {place!r} cannot be used here ({str(error).splitlines()[0]})") from error
+        raise SettingsError(f"device: {target!r} cannot be used here ({str(error).splitlines()[0]})") from error
 
 
 def fastest_device() -> str:

@@ -27,13 +27,13 @@ class GenerationOutput(BaseOutput):
             (B, 3, H, W), 0 to 1, or a list of such without B if sizes differ; `"latent"` the latents. In place of a
             picture that failed, None or NaN.
         nsfw_content_detected: for each image, whether the safety checker blackened it; None without one.
-        latents: (B, C, h, w) float32 on the CPU, one row for each image; a list of (C, h, w) if sizes differ.
+        latents: (B, C, h, w) float32 on the CPU, one for each image; a list of (C, h, w) if sizes differ.
         seeds: the seed of each image; of one with a generator, what that was first seeded with.
         scenes: the scene of each image.
         settings: the settings of the run, defaults filled in.
         timings: seconds of each stage (`text`, `grounding`, `sampling`, `decoding`, `refining`, `total`).
-        network_rows: rows the UNet computed (an image, guided, costs two for each step; a row on part of
-            the canvas counts as the share it is of it).
+        network_rows: network function evaluations (NFE), in batch elements: a guided image takes two for each step;
+            one on a part of the canvas counts as that fraction of it.
         interrupted: the run was stopped early; the images show the model's last estimate.
         failures: by the index of an image that could not be made, why.
         layers: with `layers=True`, for each image its layers from back to front, see `pipeline.layered_output`; an
@@ -55,7 +55,7 @@ class GenerationOutput(BaseOutput):
     redrawn: Image.Image | None = None
 
     def _repr_png_(self) -> bytes | None:
-        """Show the images in a notebook, on one sheet; None unless they are PIL images."""
+        """Show the images in a notebook, on one contact sheet; None unless they are PIL images."""
         shown = self._shown()
         return images_png([image for image, _, _ in shown], [label for _, _, label in shown])
 

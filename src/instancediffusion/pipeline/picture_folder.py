@@ -49,7 +49,7 @@ class PictureFolder:
 
     Args:
         path: the folder.
-        model: what decides a picture beside scene, settings and seed, and can be told before anything is loaded: the
+        model: what decides a picture beside scene, settings and seed, and can be stated before anything is loaded: the
             model's name, the hash of its weights, the type of its numbers, the refiner.
         settings: the settings of the run, defaults filled in.
         replace: make pictures again that are there with other settings.
@@ -69,7 +69,7 @@ class PictureFolder:
         """The pictures that are not there yet.
 
         Returns:
-            Those to be made, and those whose place is taken: by a picture of other settings, or a file that no run
+            Those to be made, and those whose file name is taken: by a picture of other settings, or a file that no run
             wrote. With `replace` there are none of the latter.
         """
         missing, taken = list[Picture](), list[tuple[Picture, RunConflictError]]()
@@ -87,7 +87,7 @@ class PictureFolder:
         return missing, taken
 
     def _made_before(self, picture: Picture) -> bool:
-        """Whether a version that knew fewer settings made this very picture: those it lacked have their defaults."""
+        """Whether a version that had fewer settings made this very picture: those it lacked have their defaults."""
         item = self.run.item(picture.key)
         if item is None or not self.run.is_complete(picture.key, item.fingerprint):
             return False
@@ -95,11 +95,11 @@ class PictureFolder:
         recorded = record.get("settings")
         if not isinstance(recorded, Mapping) or not recorded.keys() < usual.keys():
             return False
-        known = {**usual, **recorded}
+        filled = {**usual, **recorded}
         return (
             (record.get("seed"), record.get("model")) == (picture.seed, self.model)
             and record.get("scene") == self._scene_data(picture.scene)
-            and all(known[name] == value for name, value in self._decisive.items())
+            and all(filled[name] == value for name, value in self._decisive.items())
         )
 
     def _check_overlay(self, picture: Picture) -> None:
@@ -122,7 +122,7 @@ class PictureFolder:
         Args:
             picture: which one it is.
             output: what the pipeline returned.
-            row: its place in there.
+            row: its index in there.
             record: more to keep in the manifest.
         """
         image = output.images[row]
@@ -142,8 +142,8 @@ class PictureFolder:
         files = {f"{picture.key}.png": data}
         if output.layers and output.layers[row]:
             files[f"{picture.key}.ora"] = openraster(output.layers[row])
-            apart = layer_files(output.layers[row])
-            files |= {f"{picture.key}_layers/{name}": content for name, content in apart.items()}
+            parts = layer_files(output.layers[row])
+            files |= {f"{picture.key}_layers/{name}": content for name, content in parts.items()}
         self.run.put(
             picture.key,
             self._fingerprint(picture),
@@ -159,10 +159,10 @@ class PictureFolder:
 
     def _scene_data(self, scene: Scene) -> dict[str, Any]:
         """A scene as it is hashed. One of many seeds is written out once; it is kept, so that its id stays its own."""
-        known = self._written.get(id(scene))
-        if known is None:
-            known = self._written[id(scene)] = (scene, scene.to_dict())
-        return known[1]
+        written = self._written.get(id(scene))
+        if written is None:
+            written = self._written[id(scene)] = (scene, scene.to_dict())
+        return written[1]
 
 
 Call = tuple[list[Scene], list[int], list[Picture]]
@@ -227,7 +227,7 @@ def generate_pictures(
         pictures: what to make, as `PictureFolder.pending` returned it.
         batch_size: most pictures in one pipeline call.
         record: more to keep in the manifest, such as the device.
-        written: told the path of each picture.
+        written: called with the path of each picture.
         cut: cuts pictures into calls that `make` understands.
 
     Returns:

@@ -224,8 +224,8 @@ class InstanceDiffusionPipeline(
             raise ModelError("peft: LoRA files need it; pip install 'instancediffusion[adapters]'")
         before = {name for names in self.get_list_adapters().values() for name in names}
         super().load_lora_weights(*args, **options)
-        told = (*args[:1], *(options.get(name) for name in ("pretrained_model_name_or_path_or_dict", "weight_name")))
-        source = "/".join(str(part) for part in told if isinstance(part, str | os.PathLike))
+        sources = (*args[:1], *(options.get(name) for name in ("pretrained_model_name_or_path_or_dict", "weight_name")))
+        source = "/".join(str(part) for part in sources if isinstance(part, str | os.PathLike))
         after = {name for names in self.get_list_adapters().values() for name in names}
         self._lora_sources |= dict.fromkeys(after - before, source)
 
@@ -290,7 +290,7 @@ class InstanceDiffusionPipeline(
         """The base model of the UNet; without one, what the text encoders are of.
 
         Raises:
-            ModelError: it is of none that is known.
+            ModelError: it is of none that is supported.
         """
         if self.unet is None:
             return BACKBONES["sd15" if self.text_encoder_2 is None else "sdxl"]
@@ -312,7 +312,7 @@ class InstanceDiffusionPipeline(
 
     @property
     def latent_px(self) -> int:
-        """Pixels in the side of one latent cell."""
+        """Image pixels in the side of one latent pixel."""
         side = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return int(side * latent_patch(latent_channels(self.unet), self.vae))
 
@@ -392,8 +392,8 @@ class InstanceDiffusionPipeline(
             scene: a scene or several, with any numbers of instances, also none. A text, or several, is a `prompt`.
             prompt: a prompt, or several, in place of a scene. Words can be weighted, `(a red balloon:1.5)`, and longer
                 prompts than the text encoder reads at once are read in parts.
-            instances: the instances of `prompt`; with several prompts a list for each. Places are fractions of the
-                canvas.
+            instances: the instances of `prompt`; with several prompts a list for each. Locations are in fractions of
+                the canvas.
             height: of the pictures in pixels; None derives it from model and scene.
             width: of the pictures in pixels.
             num_inference_steps: steps of the sampler.
@@ -419,21 +419,21 @@ class InstanceDiffusionPipeline(
                 which is its own (rounded down to what the model can draw) where none is asked for.
             mask_image: what of it is drawn anew (white); the rest stays, to the pixel. An inpainting UNet needs both.
             strength: how much of the noise schedule is made on it, 0 to 1; None means 0.8, and 1 with a mask.
-            controlnet: a `ControlNetModel`, or several; they see whole scenes and instances alone.
+            controlnet: a `ControlNetModel`, or several; they act on whole scenes and on per-instance branches.
             control_image: the picture of the ControlNet (of several, a list with that of each), at the size of the
                 pictures; for several scenes or images, a list.
             controlnet_conditioning_scale: weight of the ControlNet, or of each.
-            control_guidance_start: share of the steps before it acts.
-            control_guidance_end: share of the steps after which it does not act any more.
+            control_guidance_start: fraction of the steps before it acts.
+            control_guidance_end: fraction of the steps after which it does not act any more.
             t2i_adapter: a `T2IAdapter`, or several.
             t2i_adapter_image: its picture, in the same way.
             t2i_adapter_conditioning_scale: its weight.
-            layers: take the picture apart, see `output.layers`. Instances run to the end on layers of their own
+            layers: decompose the picture, see `output.layers`. Instances run to the end on layers of their own
                 (`mis_merge` is then `"layered"`), and so does the scene without any.
             output_type: `"pil"`, `"np"`, `"pt"`, or `"latent"` to leave the decoding (and refining) out.
             return_dict: False returns the tuple (images, nsfw_content_detected).
             cross_attention_kwargs: for the UNet's attention layers, such as `scale` of LoRA layers.
-            guidance_rescale: share of a guided prediction's contrast that is put back, 0 to 1.
+            guidance_rescale: fraction of a guided prediction's contrast that is put back, 0 to 1.
             clip_skip: layers of the text encoder to leave out for prompts, from the last on.
             callback_on_step_end: called as `callback(pipeline, step, timestep, tensors)`, for the images being made;
                 what it changes in `tensors` and returns replaces them, as does a guidance scale it sets.
@@ -507,8 +507,8 @@ class InstanceDiffusionPipeline(
         prompts = self._prompts(scenes, len(requests), encoded, attention)
         given = None if latents is None else list(latents)
         if given is not None:
-            channels, cell = latent_channels(self.unet), self.latent_px
-            check_noise(given, [(channels, r.size[0] // cell, r.size[1] // cell) for r in requests])
+            channels, px = latent_channels(self.unet), self.latent_px
+            check_noise(given, [(channels, r.size[0] // px, r.size[1] // px) for r in requests])
         watch = Watch(self, callback_on_step_end, callback_on_step_end_tensor_inputs, preview, preview_every)
         scheduler = scheduler_for(chosen, self.scheduler, flow=self.backbone.flow)
         self._warn(prompts.texts, [instance.caption for s in scenes for instance in s.instances])
@@ -554,7 +554,7 @@ class InstanceDiffusionPipeline(
                 ends = run.latents()
                 kept = [latent for latent, _ in ends]
                 images, flags, failures = self._images(requests, ends, chosen, watch, output_type, pictures)
-                apart = self._layers(run, images, failures) if layers else ()
+                decomposed = self._layers(run, images, failures) if layers else ()
         finally:
             self.maybe_free_model_hooks()
         stacked = torch.stack(kept) if len({latent.shape for latent in kept}) == 1 else kept
@@ -573,7 +573,7 @@ class InstanceDiffusionPipeline(
             network_rows=watch.rows,
             interrupted=watch.stopped,
             failures=failures,
-            layers=apart,
+            layers=decomposed,
         )
 
     @classmethod

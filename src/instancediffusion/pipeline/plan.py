@@ -30,7 +30,7 @@ class Job:
         additions: what is added to their scenes.
         pictures: all of them.
         pending: those that are missing.
-        taken: those whose place something else has, and what.
+        taken: those whose file name something else has, and what.
     """
 
     folder: PictureFolder
@@ -87,8 +87,8 @@ class Plan:
         """
         found = []
         for settings, additions, pictures in self.pictures(defaults):
-            told = {**facts, **additions.facts(), **({"refiner": refiner} if settings.refiner_strength else {})}
-            folder = PictureFolder(output, told, settings, replace=overwrite)
+            model = {**facts, **additions.facts(), **({"refiner": refiner} if settings.refiner_strength else {})}
+            folder = PictureFolder(output, model, settings, replace=overwrite)
             found.append(Job(folder, settings, additions, pictures, *folder.pending(pictures)))
         return found
 
@@ -99,19 +99,19 @@ class Plan:
             if not item.model:
                 continue
             given = {**facts, **self._additions_of(item).facts()}
-            known = {name: value for name, value in item.model.items() if name in ("weights", "dtype", "adapter")}
-            other = [name for name, value in known.items() if facts.get(name) != value]
-            other += [name for name in ("adapter",) if name in facts and known and name not in known]
-            missing = sorted(item.model.keys() - known.keys() - given.keys() - {"refiner"})
+            stated = {name: value for name, value in item.model.items() if name in ("weights", "dtype", "adapter")}
+            other = [name for name, value in stated.items() if facts.get(name) != value]
+            other += [name for name in ("adapter",) if name in facts and stated and name not in stated]
+            missing = sorted(item.model.keys() - stated.keys() - given.keys() - {"refiner"})
             if "edit" in missing and edits.get(item.source) is None:
                 name = _name_of(item.model["edit"]) or "another picture"
-                told = f"is an edit of {name}, which is not in its folder, in one beside it, or here; it is drawn whole"
-                yield f"{item.source}: {told}; put it there, or give --edit"
+                text = f"is an edit of {name}, which is not in its folder, in one beside it, or here; it is drawn whole"
+                yield f"{item.source}: {text}; put it there, or give --edit"
                 missing = [name for name in missing if name not in ("edit", "redraw")]
-            for names, told in ((other, "was made with other {}"), (missing, "was made with {}, not given now")):
+            for names, text in ((other, "was made with other {}"), (missing, "was made with {}, not given now")):
                 if names:
-                    told = told.format(" and ".join(names))
-                    yield f"{item.source}: {told}: the picture will be another"
+                    text = text.format(" and ".join(names))
+                    yield f"{item.source}: {text}: the picture will be another"
 
     def _additions_of(self, item: Input) -> Additions:
         """What is added to a scene: a picture that was made by an edit, or with layers, is made so again.
@@ -137,8 +137,8 @@ class Plan:
         edited, edited_seeds = self._edited()
         for item in self.inputs:
             stated = edited | item.settings
-            known = {name: value for name, value in stated.items() if name in defaults.to_dict()}
-            settings = self.settings(defaults.replace(**known), loras)
+            usable = {name: value for name, value in stated.items() if name in defaults.to_dict()}
+            settings = self.settings(defaults.replace(**usable), loras)
             first = self.seeds or item.seeds or edited_seeds or (0,)
             seeds = resolve_seeds(list(first) if len(first) > 1 else first[0], self.num_images)
             additions = self._additions_of(item)
@@ -156,17 +156,17 @@ class Plan:
         settings = {k: v for k, v in source.settings.items() if k not in ("height", "width", "strength")}
         if source.seed is None:
             return settings, ()
-        # What is to be drawn anew as it was told before would come out as it was.
+        # What is drawn anew from the same scene and the same noise would come out as it was.
         return settings, ((source.seed + 1) % 2**64 if self.additions.redraw else source.seed,)
 
 
 def found_edit(item: Input) -> Path | None:
-    """The picture that an edited one was made from, known by its hash.
+    """The picture that an edited one was made from, identified by its hash.
 
     It is looked for by its name in the edited one's folder, in the folders beside that, and in the working directory.
     """
-    told = item.model["edit"]
-    name, wanted = _name_of(told), told.get("sha256") if isinstance(told, Mapping) else None
+    noted = item.model["edit"]
+    name, wanted = _name_of(noted), noted.get("sha256") if isinstance(noted, Mapping) else None
     own = Path(item.source).resolve().parent if Path(item.source).is_file() else Path.cwd()
     try:
         beside = sorted(path for path in own.parent.iterdir() if path.is_dir())
@@ -179,9 +179,9 @@ def found_edit(item: Input) -> Path | None:
     return None
 
 
-def _name_of(told: object) -> str:
-    """The name of a file that notes tell of; they may be anybody's, so that it leads nowhere else."""
-    name = told.get("file") if isinstance(told, Mapping) else None
+def _name_of(noted: object) -> str:
+    """The name of a file in notes; these may come from anywhere, so only the last part of a path is taken."""
+    name = noted.get("file") if isinstance(noted, Mapping) else None
     return Path(name).name if isinstance(name, str) and "\0" not in name else ""
 
 

@@ -1,4 +1,4 @@
-"""Reference pictures of instances: IP-Adapter pictures that act where the instance is to be seen."""
+"""Reference pictures of instances: IP-Adapter pictures that act where the instance is visible."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class References:
 
     Attributes:
         features: for each IP-Adapter, (P, ...) of all pictures that differ.
-        nothing: the same for the unconditional half, or empty.
+        nothing: the same for the unconditional branch, or empty.
         places: for each image, by instance (from 1), the picture.
-        regions: for each image, by instance, (h, w) where it is to be seen in the scene, 0 to 1.
-        alone: the same where nothing stands before it.
-        sizes: of each image, (h, w) in cells.
+        regions: for each image, by instance, (h, w) where it is visible in the scene, 0 to 1.
+        alone: the same with nothing in front of it, for per-instance branches.
+        sizes: of each image, (h, w) in latent pixels.
     """
 
     features: Sequence[Tensor] = ()
@@ -48,18 +48,18 @@ class References:
     def rows(
         self, adapter: int, branches: Sequence[Branch], images: Sequence[int], frames: Sequence[BoxUnit]
     ) -> tuple[Tensor, Tensor]:
-        """Features (R, P, ...) and masks (R, P, h, w) of some rows; places that a row has no picture for are masked."""
+        """Features (R, P, ...) and masks (R, P, h, w) of some branches; slots without a picture are masked."""
         features: list[Tensor] = []
         masks: list[Tensor] = []
-        known = self.features[adapter]
-        none = self.nothing[adapter] if self.nothing else torch.zeros_like(known)
+        shown = self.features[adapter]
+        none = self.nothing[adapter] if self.nothing else torch.zeros_like(shown)
         for branch, frame in zip(branches, frames, strict=True):
             image = images[branch.image]
             own, blank = self.places[image], self.most - len(self.places[image])
-            picked = [(known if branch.conditional else none)[row] for row in own.values()]
-            features.append(torch.stack(picked + [torch.zeros_like(known[0])] * blank))
-            seen = [self._region(image, branch, number) for number in own]
-            masks.append(_cut(torch.stack(seen + [torch.zeros(self.sizes[image])] * blank), frame))
+            picked = [(shown if branch.conditional else none)[row] for row in own.values()]
+            features.append(torch.stack(picked + [torch.zeros_like(shown[0])] * blank))
+            regions = [self._region(image, branch, number) for number in own]
+            masks.append(_cut(torch.stack(regions + [torch.zeros(self.sizes[image])] * blank), frame))
         return torch.stack(features), torch.stack(masks)
 
     def _region(self, image: int, branch: Branch, number: int) -> Tensor:
@@ -116,14 +116,14 @@ def read_references(pipeline: Any, requests: Sequence[ImageRequest], guided: boo
     except (ValueError, AttributeError) as error:
         raise SettingsError(f"instances[{first - 1}].reference: {error}") from error
     dtype = pipeline.unet.dtype
-    halves = [tuple(one.to(dtype).chunk(2)) if guided else (one[:0], one.to(dtype)) for one in found]
-    cells = [(r.size[0] // pipeline.latent_px, r.size[1] // pipeline.latent_px) for r in requests]
+    pairs = [tuple(one.to(dtype).chunk(2)) if guided else (one[:0], one.to(dtype)) for one in found]
+    sizes = [(r.size[0] // pipeline.latent_px, r.size[1] // pipeline.latent_px) for r in requests]
     regions, alone = [], []
-    for r, own, size in zip(requests, places, cells, strict=True):
+    for r, own, size in zip(requests, places, sizes, strict=True):
         shown = shown_regions(latent_locations(r.scene, size), size) if own else torch.zeros(0)
         regions.append({number: shown[number - 1] for number in own})
         singles = {n: dataclasses.replace(r.scene, instances=(r.scene.instances[n - 1],)) for n in own}
         found_alone = {number: latent_locations(scene, size) for number, scene in singles.items()}
-        alone.append({number: shown_regions(place, size)[0] for number, place in found_alone.items()})
-    nothing = [none[0] for none, _ in halves] if guided else []
-    return References([one[0] for _, one in halves], nothing, places, regions, alone, cells)
+        alone.append({number: shown_regions(located, size)[0] for number, located in found_alone.items()})
+    nothing = [none[0] for none, _ in pairs] if guided else []
+    return References([one[0] for _, one in pairs], nothing, places, regions, alone, sizes)

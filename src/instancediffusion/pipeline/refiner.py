@@ -41,8 +41,8 @@ def load_refiner(name: str = SDXL_REFINER, **options: Any) -> Any:
 
 def check_refiner(pipeline: Any) -> None:
     """Raise `ModelError` unless the pipeline takes a prompt, an image and a strength."""
-    known = inspect.signature(pipeline.__call__).parameters
-    missing = [name for name in _NEEDED if name not in known]
+    accepted = inspect.signature(pipeline.__call__).parameters
+    missing = [name for name in _NEEDED if name not in accepted]
     if missing:
         raise ModelError(f"refiner: {type(pipeline).__name__} takes no {missing[0]!r}; use an image-to-image pipeline")
 
@@ -62,7 +62,7 @@ def refine(
         seed: seeds the refiner's own noise.
         settings: `refiner_strength`, `refiner_steps` and `refiner_guidance_scale`.
     """
-    known = inspect.signature(pipeline.__call__).parameters
+    accepted = inspect.signature(pipeline.__call__).parameters
     arguments: dict[str, Any] = {
         "prompt": prompt,
         "negative_prompt": negative_prompt or None,
@@ -73,7 +73,7 @@ def refine(
         "generator": torch.Generator("cpu").manual_seed(seed),
         "output_type": "pil",
     }
-    given = {name: value for name, value in arguments.items() if value is not None and name in known}
+    given = {name: value for name, value in arguments.items() if value is not None and name in accepted}
     refined: Image.Image = pipeline(**given).images[0]
     return refined
 

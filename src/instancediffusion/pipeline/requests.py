@@ -27,9 +27,9 @@ class ImageRequest:
     """One picture to make.
 
     Attributes:
-        index: its place in the output.
+        index: its index in the output.
         scene: the scene.
-        scene_row: the scene's place among those of the call.
+        scene_row: the scene's index among those of the call.
         seed: of its generator.
         size: (height, width) in pixels.
         negative_prompt: what it is not to show.
@@ -82,8 +82,8 @@ def asked_scenes(
     if prompt is None and prompt_embeds is None:
         raise SettingsError(_WHAT)
     prompts = _prompts(prompt, prompt_embeds)
-    places = _instances(instances, len(prompts))
-    return [_scene(text, own, canvas_px) for text, own in zip(prompts, places, strict=True)]
+    given = _instances(instances, len(prompts))
+    return [_scene(text, own, canvas_px) for text, own in zip(prompts, given, strict=True)]
 
 
 def _is_list(value: Any) -> bool:
@@ -142,8 +142,8 @@ def image_requests(
     requests = []
     for k, (row, scene, seed) in enumerate(pairs):
         own = generators[k]
-        known = seed if own is None else (own.initial_seed() + (0 if _is_list(generator) else k)) % (MAX_SEED + 1)
-        requests.append(ImageRequest(k, scene, row, known, size_of(scene), negatives[k], own))
+        stated = seed if own is None else (own.initial_seed() + (0 if _is_list(generator) else k)) % (MAX_SEED + 1)
+        requests.append(ImageRequest(k, scene, row, stated, size_of(scene), negatives[k], own))
     return requests
 
 

@@ -119,7 +119,7 @@ class Run:
         prompts: prompts of the scenes.
         settings: its settings.
         scheduler: a scheduler of the right kind, without history.
-        latent_px: pixels in the side of one latent cell.
+        latent_px: image pixels in the side of one latent pixel.
         given: start noise of each image in place of its seed's, or None.
         watch: progress and clocks.
         inputs: what else the UNet is given.
@@ -147,7 +147,7 @@ class Run:
     parts: dict[int, dict[int, Tensor]] = field(default_factory=dict)
     _frames: dict[tuple[int, int], BoxUnit] = field(default_factory=dict)
     _away_rows: dict[tuple[int, int], int] = field(default_factory=dict)
-    _places: dict[tuple[int, tuple[int, int]], LocationTensors] = field(default_factory=dict)
+    _locations: dict[tuple[int, tuple[int, int]], LocationTensors] = field(default_factory=dict)
 
     def latents(self) -> list[tuple[Tensor, Tensor]]:
         """Sample every image.
@@ -158,17 +158,17 @@ class Run:
         merge_after = steps_before_merge(self.settings, self.steps)
         rules = [
             merge_rule(
-                r.scene, self.settings, self._cells(r), self._factor, locate=self._located, ground=self.keep_parts
+                r.scene, self.settings, self._latent_size(r), self._factor, locate=self._located, ground=self.keep_parts
             )
             for r in self.requests
         ]
         alone: list[dict[int, BoxUnit]] = [{} for _ in self.scenes]
-        shares = [0.0 for _ in self.requests]
+        areas = [0.0 for _ in self.requests]
         for r in self.requests if merge_after or self.keep_parts else ():
-            crops, cells = rules[r.index].crops, self._cells(r)
-            frames = {i: crops[i].window.unit(cells) if i in crops else WHOLE_CANVAS for i in rules[r.index].instances}
+            crops, size = rules[r.index].crops, self._latent_size(r)
+            frames = {i: crops[i].window.unit(size) if i in crops else WHOLE_CANVAS for i in rules[r.index].instances}
             alone[r.scene_row] = {i: frame for i, frame in frames.items() if i <= len(r.scene.instances)}
-            shares[r.index] = sum(crops[i].share(cells) if i in crops else 1 for i in frames)
+            areas[r.index] = sum(crops[i].share(size) if i in crops else 1 for i in frames)
         regions = self._order_regions()
         self._frames = {(r.index, number): frame for r in self.requests for number, frame in alone[r.scene_row].items()}
         ordered = {r.scene_row for r in self.requests if regions[r.index].any()}
@@ -177,7 +177,7 @@ class Run:
             self.scheduler,
             steps_of(self.settings),
             merge_after,
-            shares,
+            areas,
             1.0 if self._distilled else self.settings.guidance_scale,
             ordered=sum(bool(region.any()) for region in regions),
             order_steps=self._order_steps,
@@ -193,8 +193,8 @@ class Run:
         )
         noise = self._noise()
         finished: dict[int, tuple[Tensor, Tensor]] = {}
-        timed, told = self.watch.timed("sampling"), self._timesteps_told()
-        with timed, told, self.pipeline.progress_bar(total=total) as self.watch.bar:
+        timed, scheduled = self.watch.timed("sampling"), self._timesteps_set()
+        with timed, scheduled, self.pipeline.progress_bar(total=total) as self.watch.bar:
             for size in dict.fromkeys(r.size for r in self.requests):
                 group = [r for r in self.requests if r.size == size]
                 steering = Steering(
@@ -230,14 +230,14 @@ class Run:
         """The number of steps that are made."""
         return self.settings.num_inference_steps - self.first
 
-    def _located(self, scene: Scene, cells: tuple[int, int]) -> LocationTensors:
+    def _located(self, scene: Scene, size: tuple[int, int]) -> LocationTensors:
         """Where the instances of a scene are on latents of a size; computed once for both."""
-        key = (id(scene), cells)
-        if key not in self._places:
-            self._places[key] = latent_locations(scene, cells)
-        return self._places[key]
+        key = (id(scene), size)
+        if key not in self._locations:
+            self._locations[key] = latent_locations(scene, size)
+        return self._locations[key]
 
-    def _cells(self, request: ImageRequest) -> tuple[int, int]:
+    def _latent_size(self, request: ImageRequest) -> tuple[int, int]:
         return request.size[0] // self.latent_px, request.size[1] // self.latent_px
 
     @property
@@ -261,7 +261,7 @@ class Run:
 
     def _order_regions(self) -> list[Tensor]:
         """Where order guidance acts on each image; nowhere if it is off."""
-        sizes = [self._cells(r) for r in self.requests]
+        sizes = [self._latent_size(r) for r in self.requests]
         if self._order_steps == 0:
             return [torch.zeros(size) for size in sizes]
         return [
@@ -269,7 +269,7 @@ class Run:
         ]
 
     def _check_reuse(self, alone: Sequence[Mapping[int, BoxUnit]]) -> None:
-        """Refuse what keeps features of one network call for the next, unless all calls are of the same rows."""
+        """Refuse what keeps features of one network call for the next, unless all calls are of the same batch."""
         core = core_network(self.pipeline.unet)
         reason = unfit(self.pipeline.unet, core) if self.settings.cache_interval > 1 else ""
         if reason:
@@ -293,8 +293,8 @@ class Run:
             )
 
     @contextmanager
-    def _timesteps_told(self) -> Iterator[None]:
-        """Let the pipeline's own scheduler tell the timesteps of the run, for helpers that look them up there."""
+    def _timesteps_set(self) -> Iterator[None]:
+        """Let the pipeline's own scheduler show the timesteps of the run, for helpers that look them up there."""
         own, running = self.pipeline.scheduler, copy.deepcopy(self.scheduler)
         steps_of(self.settings).set_on(running)
         before = own.timesteps
@@ -381,16 +381,16 @@ class Run:
         projected = None if own.projected is None else own.projected[[own.row[text] for text in texts]]
         bank, rows = bank.with_contexts(found, projected)
         row_of = dict(zip(texts, rows, strict=True))
-        self._away_rows = {place: row_of[text] for place, text in self._away.items()}
+        self._away_rows = {key: row_of[text] for key, text in self._away.items()}
         return bank
 
     def _negative_captions(self, group: Sequence[ImageRequest]) -> list[dict[int, Tensor]]:
-        """Where they act: where the instance is to be seen. Weights of several sum to 1 at most."""
+        """Where they act: where the instance is visible. Weights of several sum to 1 at most."""
         where: list[dict[int, Tensor]] = []
         for r in group:
             numbers = [number for image, number in self._away if image == r.index]
-            cells = self._cells(r)
-            shown = shown_regions(self._located(r.scene, cells), cells) if numbers else torch.zeros(0)
+            size = self._latent_size(r)
+            shown = shown_regions(self._located(r.scene, size), size) if numbers else torch.zeros(0)
             total = sum((shown[number - 1] for number in numbers), torch.zeros(())).clamp(min=1)
             where.append({number: shown[number - 1] / total for number in numbers})
         return where
@@ -425,7 +425,7 @@ class Run:
         found: dict[int, Tensor] = {}
         for r in self.requests:
             if r.generator is not None:
-                shape = (channels, *self._cells(r))
+                shape = (channels, *self._latent_size(r))
                 found[r.index] = torch.randn(shape, generator=r.generator, device=r.generator.device).cpu()
         return found
 
@@ -443,16 +443,16 @@ class Run:
         pipeline, settings = self.pipeline, self.settings
         seeded = generators_for([r.seed for r in group])
         generators = [own if r.generator is None else r.generator for r, own in zip(group, seeded, strict=True)]
-        # Drawn also where it is replaced, so that a scheduler's own noise does not depend on who gave the start.
-        own_noise = start_noise(seeded, (latent_channels(pipeline.unet), *self._cells(group[0])))
+        # Drawn also where it is replaced, so that a scheduler's own noise does not depend on where the start is from.
+        own_noise = start_noise(seeded, (latent_channels(pipeline.unet), *self._latent_size(group[0])))
         noise = torch.stack([given.get(r.index, own) for r, own in zip(group, own_noise, strict=True)])
-        places = [r.index for r in group]
+        indices = [r.index for r in group]
         control = replace(self.control, steps=self.steps)
 
         def frames(branches: Sequence[Branch]) -> list[BoxUnit]:
-            return [self._frames.get((places[b.image], b.trajectory), WHOLE_CANVAS) for b in branches]
+            return [self._frames.get((indices[b.image], b.trajectory), WHOLE_CANVAS) for b in branches]
 
-        def place(branch: Branch) -> tuple[int, int]:
+        def rows_of(branch: Branch) -> tuple[int, int]:
             request = group[branch.image]
             context, grounding = bank.rows(request.scene_row, steering.prompts(branch.image), branch)
             if not branch.conditional:
@@ -464,7 +464,7 @@ class Run:
             pipeline.unet,
             steering.contexts,
             bank.groundings,
-            place,
+            rows_of,
             grounding_scales=grounding_schedule(
                 steps_of(settings).set_on(copy.deepcopy(self.scheduler)) - self.first,
                 settings.grounding_fraction,
@@ -472,13 +472,13 @@ class Run:
                 rounding=settings.step_rounding,
             ),
             attention=self.attention,
-            extras=lambda branches: self.inputs.of(branches, places, frames(branches)),
+            extras=lambda branches: self.inputs.of(branches, indices, frames(branches)),
             size=group[0].size,
-            control=(lambda branches: control.bind([places[b.image] for b in branches], frames(branches)))
+            control=(lambda branches: control.bind([indices[b.image] for b in branches], frames(branches)))
             if control
             else None,
             cache_interval=settings.cache_interval,
-            canvas=self._cells(group[0]),
+            canvas=self._latent_size(group[0]),
         )
         guidance = Guidance(
             steering.guidance_scale,

@@ -46,7 +46,7 @@ def picture_size(
         height: the height asked for, or None.
         width: the width asked for, or None. If only one side is given, the other follows the scene's shape.
         native_side_px: side of the square pictures the model was trained on.
-        latent_px: pixels in the side of one latent cell; sizes asked for must be multiples of it.
+        latent_px: image pixels in the side of one latent pixel; sizes asked for must be multiples of it.
         multiple_px: sizes that are derived are multiples of it.
 
     Raises:

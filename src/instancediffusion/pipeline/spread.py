@@ -36,7 +36,7 @@ def generate_spread(
         options: the cluster.
         batch_size: most pictures in one pipeline call.
         record: more to keep in the manifest.
-        written: told the path of each picture.
+        written: called with the path of each picture.
         cut: cuts pictures into calls.
 
     Returns:
@@ -45,8 +45,8 @@ def generate_spread(
     items = [(k, how, call) for k, (_, how, todo) in enumerate(jobs) for call in cut(todo, batch_size)]
     failed: list[list[tuple[Picture, Exception]]] = [[] for _ in jobs]
     try:
-        told = [(how, call) for _, how, call in items]
-        for index, results in ray_map(open_, _draw, told, options):
+        calls = [(how, call) for _, how, call in items]
+        for index, results in ray_map(open_, _draw, calls, options):
             job, _, (_, _, order) = items[index]
             for number, result, row in results:
                 if isinstance(result, str):
@@ -60,13 +60,13 @@ def generate_spread(
 
 
 def _draw(maker: Callable[[How], Make], item: tuple[How, Call]) -> list[tuple[int, GenerationOutput | str, int]]:
-    """Make the pictures of a call: place in it, output or why there is none, row of the output."""
+    """Make the pictures of a call: index in it, output or why there is none, row of the output."""
     how, call = item
-    places = {id(picture): number for number, picture in enumerate(call[2])}
+    index_of = {id(picture): number for number, picture in enumerate(call[2])}
     found: list[tuple[int, GenerationOutput | str, int]] = []
     for picture, result, row in draw_call(maker(how), call):
         if isinstance(result, Exception):
-            found.append((places[id(picture)], str(result).strip() or type(result).__name__, row))
+            found.append((index_of[id(picture)], str(result).strip() or type(result).__name__, row))
         else:  # latents are not written
-            found.append((places[id(picture)], dataclasses.replace(result, latents=torch.empty(0)), row))
+            found.append((index_of[id(picture)], dataclasses.replace(result, latents=torch.empty(0)), row))
     return found

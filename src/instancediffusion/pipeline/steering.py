@@ -77,7 +77,7 @@ class Steering:
                 raise SettingsError(f"callback_on_step_end: it returns {len(prompts)} prompt_embeds of {len(before)}")
             elif not torch.equal(prompts, before[-1:]):
                 self.positive = self._add(prompts.expand(images, -1, -1), self.positive)
-            # One row that is the last one's only says that the negative half is gone, as diffusers' own callbacks do.
+            # One prompt that is the last one only says that guidance has ended, as diffusers' own callbacks do.
         negatives = answer.get("negative_prompt_embeds")
         if isinstance(negatives, Tensor) and negatives is not handed.get("negative_prompt_embeds"):
             self.negative = self._add(negatives.expand(images, -1, -1), self.negative)

@@ -42,8 +42,8 @@ class Measured:
     Attributes:
         name: of preset and lever.
         seconds: median time of a picture.
-        share: of the time that the first row takes.
-        rows: network rows; one that reuses deep features counts as any other.
+        share: fraction of the time that the first row takes.
+        rows: NFE, in batch elements; one that reuses deep features counts as any other.
         change: root mean square of the difference to the first row's picture, 0 to 255.
     """
 
@@ -155,34 +155,34 @@ def unet_calls(
     )
     locations = adapter.locations([scene])
 
-    def ground(rule: str = "none", places: LocationTensors = locations, features: torch.Tensor = captions) -> Grounding:
+    def ground(rule: str = "none", given: LocationTensors = locations, features: torch.Tensor = captions) -> Grounding:
         with torch.inference_mode():
-            grounding: Grounding = adapter(places, features, instance_mask=rule)
+            grounding: Grounding = adapter(given, features, instance_mask=rule)
             return grounding
 
     sizes = backbone_of(unet).map_sizes(unet, side, side)
 
     def call(grounding: Grounding) -> Callable[[], object]:
         with torch.inference_mode():
-            told = {"grounding": grounding.on_maps(sizes)}
+            attention = {"grounding": grounding.on_maps(sizes)}
 
         def run() -> object:
             with torch.inference_mode():
-                return unet(x, 500, encoder_hidden_states=context, cross_attention_kwargs=told)
+                return unet(x, 500, encoder_hidden_states=context, cross_attention_kwargs=attention)
 
         return run
 
     conditional = ground()
-    null = ground(places=LocationTensors.empty(1), features=captions[:, :0])
+    null = ground(given=LocationTensors.empty(1), features=captions[:, :0])
     blocks = OuterBlocks(unet)
 
     def outer() -> object:
         with torch.inference_mode():
-            given = {"grounding": conditional.on_maps(sizes)}
-            told = {"encoder_hidden_states": context, "cross_attention_kwargs": given}
+            attention = {"grounding": conditional.on_maps(sizes)}
+            inputs = {"encoder_hidden_states": context, "cross_attention_kwargs": attention}
             if not features:
-                features.append(blocks.whole(unet, x, 500, **told)[1])
-            return blocks.outer(features[0], x, 500, **told)
+                features.append(blocks.whole(unet, x, 500, **inputs)[1])
+            return blocks.outer(features[0], x, 500, **inputs)
 
     features: list[torch.Tensor] = []
     yield "tokens and keys, once a scene", ground

@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes on, and how long its stages took."""
+"""What the user sees of a run while it goes on, and how long its stages took."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Watch:
         self.bar: Any = None
         self.rows: float = 0
         self.stopped = False
-        self._seen: float = 0
+        self._reported: float = 0
         self._start = time.perf_counter()
         self._times: dict[str, float] = {}
 
@@ -54,16 +54,16 @@ class Watch:
         self._times[stage] = self._times.get(stage, 0.0) + time.perf_counter() - start
 
     def step(self, report: StepReport, steering: Steering, rows: float) -> Tensor | None:
-        """Observe a step; see `sampling.Observer`. The progress bar counts network rows, so that its ETA holds.
+        """Observe a step; see `sampling.Observer`. The progress bar counts NFE, so that its ETA holds.
 
         Args:
             report: of the step.
             steering: what the callback may change.
-            rows: network rows of these images so far.
+            rows: NFE of these images so far, in batch elements.
         """
         if self.bar is not None:
-            self.bar.update(rows - self._seen)
-        self._seen = rows
+            self.bar.update(rows - self._reported)
+        self._reported = rows
         if self.preview is not None and (report.step + 1) % self.preview_every == 0:
             self.preview(report.step, to_images(preview_latents(self.pipeline.vae, report.estimate())))
         if self.callback is None:
@@ -75,10 +75,10 @@ class Watch:
         return steering.take(handed, answer or {}, self.pipeline._guidance_scale)
 
     def end_group(self, result: SampleResult, rows: float) -> None:
-        """Note the end of the images of one size, which took so many network rows."""
+        """Note the end of the images of one size, which took `rows` NFE."""
         self.rows += rows
         self.stopped |= result.stopped
-        self._seen = 0
+        self._reported = 0
 
     def finish(self) -> dict[str, float]:
         """Return seconds by stage, and in total."""

@@ -24,7 +24,7 @@ from instancediffusion.pipeline.loading import (
     local_model,
 )
 
-_SUMMARY = "Text-to-image generation in which every object has its own caption, its own place and its own layer."
+_SUMMARY = "Text-to-image generation in which every object has its own caption, its own location and its own layer."
 _USAGE = """
 from instancediffusion import InstanceDiffusionPipeline, load_scene
 

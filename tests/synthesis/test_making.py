@@ -246,7 +246,7 @@ def test_objects_nobody_asked_for_and_doubtful_ones():
     (found,) = ColourDetector().detect([paint(drawn.scene)], list(spec.labels))
     absent = next(name for name in ("dog", "cat", "owl") if name not in drawn.categories)
     extra = Detection(absent, (0.0, 0.0, 0.1, 0.1), 0.9)
-    assert "1 objects are seen" in judge_picture(drawn, [*found, extra], spec).rejected
+    assert "1 objects are detected" in judge_picture(drawn, [*found, extra], spec).rejected
     assert not judge_picture(drawn, [*found, dataclasses.replace(extra, score=0.4)], spec).rejected
     assert not judge_picture(drawn, [*found, dataclasses.replace(extra, label="a lamp")], spec).rejected
     assert judge_picture(drawn, [], spec).rejected == "none of 2 instances is as given"

@@ -58,7 +58,7 @@ def test_toml_and_json_are_the_same_spec(tmp_path):
         (("size = [0.2, 0.4]", "size = [0.2, nan]"), r"classes\[0\]: size = \[0.2, nan\]"),
         (("instances = [2, 4]", "instances = [6, 9]"), r"instances = \[6, 9\]: the counts of the classes allow 1 to 5"),
         (('order = "bottom"', 'order = "left"'), r"order = 'left': write one of random"),
-        (("box_iou = 0.6", "box_iou = 60"), r"a\.toml: filter: box_iou = 60: write a share"),
+        (("box_iou = 0.6", "box_iou = 60"), r"a\.toml: filter: box_iou = 60: write a fraction"),
         (("size = [96, 64]", "size = [96]"), r"size = \[96\]: write \[width, height\]"),
         (("pictures = 20", "pictures ="), r"a\.toml: not a TOML file"),
     ],

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.adapter.backbones import backbone_of
-from instancediffusion.pipeline.random_weights import published_size, random_pipeline
+from instancediffusion.pipeline.random_weights import measured_pipeline, published_size
 from instancediffusion.pipeline.timing import bench_scene
 
 
@@ -134,11 +134,7 @@ def calls(machine: Machine, options: argparse.Namespace, dtype: torch.dtype) -> 
 
 def pictures(machine: Machine, options: argparse.Namespace, dtype: torch.dtype) -> Iterator[str]:
     """Rows of the third table."""
-    from instancediffusion import InstanceDiffusionPipeline
-
-    pipe = random_pipeline(dtype) if options.size == "sd15" else InstanceDiffusionPipeline.from_pretrained()
-    pipe = pipe.to(machine.device)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = measured_pipeline("random" if options.size == "sd15" else "mini", dtype).to(machine.device)
     for preset in ("exact", "balanced", "fast"):
         for number in (1, 4, 16):
             if machine.over():

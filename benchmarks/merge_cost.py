@@ -17,8 +17,7 @@ import time
 
 import torch
 
-from instancediffusion import InstanceDiffusionPipeline
-from instancediffusion.pipeline.random_weights import random_pipeline
+from instancediffusion.pipeline.random_weights import measured_pipeline
 from instancediffusion.pipeline.timing import bench_scene
 
 
@@ -33,12 +32,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
-    pipe = (
-        random_pipeline(dtype)
-        if options.size == "sd15"
-        else InstanceDiffusionPipeline.from_pretrained(torch_dtype=dtype)
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = measured_pipeline("random" if options.size == "sd15" else options.size, dtype)
     print(f"{options}, {torch.get_num_threads()} threads")
     for rule in ("mean", "layered"):
         first = None

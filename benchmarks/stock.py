@@ -19,8 +19,7 @@ from collections.abc import Callable
 import torch
 from gpu import stock_seconds
 
-from instancediffusion import InstanceDiffusionPipeline
-from instancediffusion.pipeline.random_weights import random_pipeline
+from instancediffusion.pipeline.random_weights import measured_pipeline
 from instancediffusion.pipeline.timing import bench_scene
 
 
@@ -35,12 +34,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
-    pipe = (
-        random_pipeline(dtype)
-        if options.size == "sd15"
-        else InstanceDiffusionPipeline.from_pretrained(torch_dtype=dtype)
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = measured_pipeline("random" if options.size == "sd15" else options.size, dtype)
     scene, nfe = bench_scene(options.instances), 0.0
 
     def clocked(run: Callable[[], object]) -> float:

@@ -92,17 +92,10 @@ def _pictures(
 ) -> None:
     import torch
 
-    from instancediffusion.pipeline import InstanceDiffusionPipeline
-    from instancediffusion.pipeline.random_weights import random_pipeline
+    from instancediffusion.pipeline.random_weights import measured_pipeline
     from instancediffusion.pipeline.timing import bench_scene, pictures
 
-    kind = getattr(torch, dtype)
-    pipeline = (
-        random_pipeline(kind)
-        if model == "random"
-        else InstanceDiffusionPipeline.from_pretrained(model, torch_dtype=kind)
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = measured_pipeline(model, getattr(torch, dtype))
     setting = {"model": model, "dtype": dtype, "threads": torch.get_num_threads(), "instances": instances}
     if not as_json:
         click.echo(f"{model}, {dtype}, {setting['threads']} threads, {instances} instances, median of {calls}")

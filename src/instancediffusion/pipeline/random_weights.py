@@ -56,3 +56,18 @@ def random_pipeline(dtype: torch.dtype) -> InstanceDiffusionPipeline:
     )
     parts = {"vae": vae.to(dtype), "text_encoder": text.to(dtype), "tokenizer": tokenizer}
     return InstanceDiffusionPipeline(**parts, unet=unet, adapter=adapter, scheduler=DDIMScheduler())
+
+
+def measured_pipeline(model: str, dtype: torch.dtype) -> InstanceDiffusionPipeline:
+    """A pipeline to be timed, without a progress bar.
+
+    Args:
+        model: as `InstanceDiffusionPipeline.from_pretrained` takes it; "random" is `random_pipeline`.
+        dtype: of its weights.
+    """
+    if model == "random":
+        pipeline = random_pipeline(dtype)
+    else:
+        pipeline = InstanceDiffusionPipeline.from_pretrained(model, torch_dtype=dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

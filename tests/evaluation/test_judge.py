@@ -1,5 +1,7 @@
 """The judge: what it is taught, how cells become objects, that it learns, and that its training can be broken off."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from instancediffusion.projects.emoji_judge.losses import box_overlap, judge_los
 from instancediffusion.projects.emoji_judge.network import Answer, JudgeNetwork
 from instancediffusion.projects.emoji_judge.objects import read_objects
 from instancediffusion.projects.emoji_judge.reader import Reading, crops_of, told_corners, windows_around
-from instancediffusion.projects.emoji_judge.recipe import JudgeRecipe, train_judge
+from instancediffusion.projects.emoji_judge.recipe import JudgeRecipe, PairRecipe, train_judge
 from instancediffusion.projects.emoji_judge.windows import share_in, windows_of
 from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.config import OptimiserConfig, read_as
@@ -311,25 +313,30 @@ def test_recipe_of_the_repository_is_small_enough(repository):
     recipe = read_as(JudgeRecipe, repository / "recipes" / "judge.toml")
     kinds = tuple(f"kind {k}" for k in range(300))
     network = JudgeNetwork(JudgeConfig(**{**recipe.network.to_dict(), "kinds": kinds, "colours": ("red",) * 10}))
-    assert sum(p.numel() for p in network.parameters()) < 4e6
+    assert network.pairs is not None and sum(p.numel() for p in network.parameters()) < 6.5e6
 
 
 def tiny_recipe():
     run = OptimiserConfig(
         steps=6, batch_size=3, warmup=2, checkpoint_every=2, log_every=3, precision="fp32", preview_every=6
     )
-    return JudgeRecipe("tiny", SMALL, lessons_of(pool=12, crops=4, first_seed=500), run)
+    network = dataclasses.replace(SMALL, pair_px=32, pair_widths=(16, 24, 32))
+    pairs = PairRecipe(lessons_of(pool=12, crops=4, first_seed=700), run)
+    return JudgeRecipe("tiny", network, lessons_of(pool=12, crops=4, first_seed=500), run, pairs)
 
 
 def test_stopped_training_ends_with_the_same_bits(tmp_path):
     world = small_world()
     whole = train_judge(tiny_recipe(), tmp_path / "a", tmp_path / "a" / "judge", world=world, checks=4)
     train_judge(tiny_recipe(), tmp_path / "b", tmp_path / "b" / "judge", world=world, checks=4, stop_after=3)
+    assert Judge.load(tmp_path / "b" / "judge").network.pairs is None
+    train_judge(tiny_recipe(), tmp_path / "b", tmp_path / "b" / "judge", world=world, checks=4, stop_after=4)
     broken = train_judge(tiny_recipe(), tmp_path / "b", tmp_path / "b" / "judge", world=world, checks=4)
     for (name, a), b in zip(whole.network.state_dict().items(), broken.network.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     states = [load_checkpoint(tmp_path / run / "checkpoint.pt")["modules"]["judge"] for run in ("a", "b")]
     assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
     assert whole.card["accuracy"]["composites"] == 4 and whole.card["steps"] == 6
-    assert (tmp_path / "a" / "preview-000006.png").exists()
+    assert whole.card["pairs"]["steps"] == 6 and whole.card["pairs"]["accuracy"]["pairs"] > 0
+    assert (tmp_path / "a" / "preview-000006.png").exists() and (tmp_path / "a/pairs/preview-000006.png").exists()
     assert Judge.load(tmp_path / "b" / "judge").card == broken.card

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
 from instancediffusion import InstanceAdapter, InstanceDiffusionPipeline
@@ -54,6 +55,28 @@ def test_a_folder_in_one_variant_needs_no_name_for_it(saved, tmp_path):
     # An adapter of its own need not have the variant of the model.
     given = InstanceDiffusionPipeline.from_pretrained(folder / "fp16", variant="fp16", adapter=folder / "plain")
     close(latents(given), expected)
+
+
+def test_a_text_encoder_without_its_weights_is_refused(saved, tmp_path, monkeypatch):
+    """transformers fills in random numbers and goes on: `mini` once drew by a text encoder that knew no word."""
+    folder, expected = saved
+    shutil.copytree(folder / "plain", tmp_path / "copy")
+    file = tmp_path / "copy" / "text_encoder" / "model.safetensors"
+    tensors = {name.removeprefix("text_model."): value for name, value in load_file(file).items()}
+    for prefix in ("", "text_model."):
+        save_file({prefix + name: value for name, value in tensors.items()}, file, {"format": "pt"})
+        close(latents(InstanceDiffusionPipeline.from_pretrained(tmp_path / "copy")), expected)
+    gone = "encoder.layers.0.mlp.fc1.bias"
+    save_file({name: value for name, value in tensors.items() if name != gone}, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"text_encoder: .*copy lacks {gone}; pass text_encoder=, or download"):
+        InstanceDiffusionPipeline.from_pretrained(tmp_path / "copy")
+    own = CLIPTextModel.from_pretrained(folder / "plain" / "text_encoder")
+    close(latents(InstanceDiffusionPipeline.from_pretrained(tmp_path / "copy", text_encoder=own)), expected)
+    # A version that does not find any name leaves all of them random.
+    save_file({f"text_model.{name}": value for name, value in tensors.items()}, file, {"format": "pt"})
+    monkeypatch.setattr(CLIPTextModel, "from_pretrained", lambda *_args, **_options: CLIPTextModel(own.config))
+    with pytest.raises(ModelError, match=r"text_encoder: this version of transformers .* install transformers 5\.6"):
+        InstanceDiffusionPipeline.from_pretrained(tmp_path / "copy")
 
 
 def test_types_by_component_reach_the_adapter(saved):

@@ -159,9 +159,6 @@ def _centres(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tenso
 def _discs(points: Tensor, radius: float, size: tuple[int, int]) -> Tensor:
     """Gaussian of the distance to the nearest of (B, N, P, 2) points, (B, N, h, w)."""
     x, y = _centres(size, points.device)
-    nearest: Tensor | None = None
-    for k in range(points.shape[2]):
-        square = (y[:, None] - points[:, :, k, 1, None, None]) ** 2 + (x - points[:, :, k, 0, None, None]) ** 2
-        nearest = square if nearest is None else torch.minimum(nearest, square)
-    assert nearest is not None
+    down, across = (y - points[..., 1, None]) ** 2, (x - points[..., 0, None]) ** 2
+    nearest = (down[..., :, None] + across[..., None, :]).amin(2)
     return torch.exp(-nearest / (2 * radius**2))

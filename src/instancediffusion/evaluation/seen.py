@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+if TYPE_CHECKING:
+    from .orders.ownership import Overlap
 
 Picture = Image.Image | npt.NDArray[np.uint8]
 """What judges are given: a PIL picture, or (H, W, 3) uint8."""
@@ -48,12 +53,15 @@ class Seen:
         instances: the objects.
         features: (D,) float32, the judge's last-layer features of the whole picture, or None.
         wholes: (n, H, W) bool, all of each instance, with predicted hidden parts; None if these are not predicted.
+        overlaps: of instances i < j whose boxes overlap, what their overlap shows, None if it is too small to say;
+            empty if the judge does not read pairs: then labels and wholes say it (`orders.owned_overlap`).
     """
 
     labels: npt.NDArray[np.uint8]
     instances: tuple[SeenInstance, ...]
     features: npt.NDArray[np.float32] | None = None
     wholes: npt.NDArray[np.bool_] | None = None
+    overlaps: Mapping[tuple[int, int], Overlap | None] = field(default_factory=dict)
 
     def mask(self, index: int, size: tuple[int, int] | None = None) -> npt.NDArray[np.bool_]:
         """Return the visible part of an instance, (H, W) bool, at another size (height, width) if asked for."""

@@ -19,6 +19,7 @@ from instancediffusion.pipeline.loading import (
     DEFAULT_MODEL,
     DTYPE,
     check_complete,
+    check_text_encoders,
     folder_variant,
     load_adapter,
     local_model,
@@ -66,6 +67,7 @@ class HubMixin(PublishedWithCard, DiffusionPipeline):
             options["adapter"] = load_adapter(adapter, variant=variant, adapter_revision=revision, **options)
         options["variant"] = folder_variant(path, variant, given, str(name))
         pipeline = super().from_pretrained(str(path), **options)
+        check_text_encoders(path, pipeline.components, given, str(name))
         pipeline.register_to_config(_name_or_path=str(name))
         _bring_together(pipeline)
         return pipeline

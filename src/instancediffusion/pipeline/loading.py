@@ -11,12 +11,15 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from packaging.version import Version
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.adapter.graft import graft_on
 from instancediffusion.checkpoints import CARDS, AdapterSource, model_folder, read_adapter
 from instancediffusion.checkpoints.adapters import looks_like_path
+from instancediffusion.checkpoints.contents import SafeTensors
 from instancediffusion.checkpoints.families import check_family
 from instancediffusion.checkpoints.hub import (
     CHECKPOINTS,
@@ -34,6 +37,8 @@ DEFAULT_MODEL = "mini"
 DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype"
 """The name of the argument that diffusers takes types by; newer versions warn of the older one."""
 _HUB_URL = re.compile(r"https://[^/]+/(?P<repository>[^/]+/[^/]+)/(?:blob|resolve)/[^/]+/(?P<file>[^?]+)(?:\?.*)?")
+_TEXT = "text_model."
+_POSITIONS = "embeddings.position_embedding.weight"
 # Arguments of a loading call, beside the hub's and the type, that the adapter's own takes, too.
 _MODEL_OPTIONS = ("variant", "use_safetensors", "low_cpu_mem_usage", "disable_mmap")
 
@@ -169,6 +174,37 @@ def check_complete(folder: str | os.PathLike[str], options: Mapping[str, Any], w
         )
     if index.get("tokenizer", [None])[0] is None and options.get("tokenizer") is None:
         raise ModelError(f"tokenizer: {where} has none; pass tokenizer= (that of the base model)")
+
+
+def check_text_encoders(folder: Path, components: Mapping[str, Any], given: Collection[str], where: str) -> None:
+    """Raise `ModelError` if a CLIP text encoder has not got the weights of its folder.
+
+    transformers fills tensors that it does not find with random numbers and prints a table of them, no more. Which
+    names it finds differs by version: with or without the prefix `text_model.`.
+
+    Args:
+        folder: the model's.
+        components: of the pipeline that was opened from it, by name.
+        given: names of those that are not from the folder.
+        where: the model's name, for messages.
+    """
+    for name, module in components.items():
+        files = sorted((folder / name).glob("*.safetensors"))
+        if name in given or not isinstance(module, CLIPTextModel | CLIPTextModelWithProjection) or not files:
+            continue
+        tensors = {key.removeprefix(_TEXT): (file, key) for file in map(SafeTensors, files) for key in file}
+        own = {key.removeprefix(_TEXT): value for key, value in module.state_dict().items()}
+        if missing := [key for key in own if key.endswith((".weight", ".bias")) and key not in tensors]:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ModelError(f"{name}: {where} lacks {missing[0]}{more}; pass {name}=, or download the model again")
+        # One tensor tells: these embeddings are small, no two models have the same, and nothing quantises them.
+        file, key = tensors[_POSITIONS]
+        read = own[_POSITIONS]
+        if not read.is_meta and not torch.equal(read.cpu(), file[key].to(read.dtype)):
+            raise ModelError(
+                f"{name}: this version of transformers ({transformers.__version__}) does not find the tensors of "
+                f"{where} under their names ({key}); install transformers 5.6 or newer"
+            )
 
 
 def graft_once(adapter: InstanceAdapter, unet: Any) -> None:

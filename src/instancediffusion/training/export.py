@@ -9,6 +9,8 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from instancediffusion.checkpoints.cards import weights_sha256
 from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS, new_folder, save_part
@@ -77,6 +79,7 @@ def write_model(
     with new_folder(output, replace=True) as work:
         for name, module in networks.items():
             save_part(module.to(torch.float16), work / name)
+        _prefix_tensors(work / "text_encoder" / SAFE_WEIGHTS_NAME, "text_model.")
         save_part(parts.text.tokenizer, work / "tokenizer")
         save_part(scheduler, work / "scheduler")
         index: dict[str, Any] = {
@@ -89,6 +92,12 @@ def write_model(
         _write(work / "model_index.json", index)
         side = parts.unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1) * recipe.autoencoder.patch
         _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world, int(side)))
+
+
+def _prefix_tensors(path: Path, prefix: str) -> None:
+    """Give the tensors of a file the names of published CLIP text models, which every version of transformers reads."""
+    tensors = {prefix + name.removeprefix(prefix): tensor for name, tensor in load_file(path).items()}
+    save_file(tensors, path, {"format": "pt"})
 
 
 def _write_adapter(recipe: Recipe, run: Path, work: Path) -> None:

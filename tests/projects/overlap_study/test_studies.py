@@ -11,7 +11,7 @@ from tests.tiny_pipeline import tiny_pipeline
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import Seen
 from instancediffusion.evaluation.estimates import Estimate
-from instancediffusion.evaluation.orders import owned_overlap
+from instancediffusion.evaluation.orders import Overlap, owned_overlap
 from instancediffusion.pipeline import GenerationSettings
 from instancediffusion.projects.overlap_study.cells import Cell
 from instancediffusion.projects.overlap_study.compared import COMPARED, chosen
@@ -99,6 +99,24 @@ def test_both_orders_come_out_right_or_turned_round(cells, seen, told):
     assert (wrong["pair_right"].value, wrong["flipped"].value, wrong["prior"].value) == (0, 1, 0)
     deaf = pair_summary([measure_seen(cell, seen[0], "x") for cell in pair])
     assert (deaf["pair_right"].value, deaf["flipped"].value, deaf["prior"].value) == (0, 0, 0.5)
+
+
+def test_a_reader_of_pairs_is_believed_more_than_labels(cells, seen):
+    """Whichever of the two detections comes first in the picture."""
+    cell = cells[0]
+    one = seen[cell.front]
+    for instances, labels in (
+        (one.instances, one.labels),
+        (one.instances[::-1], np.where(one.labels > 0, len(one.instances) + 1 - one.labels, 0).astype(np.uint8)),
+    ):
+        at = [instances.index(one.instances[index]) for index in cell.pair]
+        for front in (0, 1):
+            lead = 0.9 if (front == 0) == (at[0] < at[1]) else -0.9
+            pair = Overlap(0.5, 0.25, 40, lead)
+            row = measure_seen(cell, Seen(labels, instances, overlaps={(min(at), max(at)): pair}), "x")
+            assert (row["front"], row["blend"]) == (front, 0.5)
+            none = measure_seen(cell, Seen(labels, instances, overlaps={(min(at), max(at)): None}), "x")
+            assert none["front"] is None
 
 
 def test_a_true_picture_is_whole_and_a_missed_object_is_not(cells, seen):

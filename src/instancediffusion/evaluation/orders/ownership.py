@@ -32,18 +32,27 @@ class Overlap:
         first: fraction of its pixels that show a.
         second: fraction that shows b.
         pixels: how many there are.
+        lead: -1..1, how surely a is in front of b, if a detector says so by itself; None leaves it to the fractions,
+            of which it is the difference.
     """
 
     first: float
     second: float
     pixels: int
+    lead: float | None = None
 
     @property
     def front(self) -> int | None:
         """0 if a is in front, 1 if b is, None if neither leads by `LEAD`."""
-        if abs(self.first - self.second) < LEAD:
+        lead = self.first - self.second if self.lead is None else self.lead
+        if abs(lead) < LEAD:
             return None
-        return 0 if self.first > self.second else 1
+        return 0 if lead > 0 else 1
+
+    @property
+    def exchanged(self) -> Overlap:
+        """The same of b and a."""
+        return Overlap(self.second, self.first, self.pixels, None if self.lead is None else -self.lead)
 
     @property
     def neither(self) -> float:

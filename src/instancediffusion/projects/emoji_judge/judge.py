@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from instancediffusion.errors import CheckpointError
 from instancediffusion.evaluation.metrics import InstanceMetrics, Scores
 from instancediffusion.evaluation.seen import Floats, Picture, Seen, as_rgb
 from instancediffusion.evaluation.truth import truth_of_sample
+from instancediffusion.geometry import box_iou
 from instancediffusion.projects.emoji_world import KINDS as CATALOGUE
 from instancediffusion.projects.emoji_world import ObjectKind, World
 from instancediffusion.runs import atomic_path, file_sha256, write_json
@@ -27,6 +30,7 @@ from .grouping import group_cells
 from .judge_config import JudgeConfig
 from .network import Answer, JudgeNetwork
 from .objects import read_objects
+from .pair_reader import read_pairs
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 BATCH = 8
@@ -96,7 +100,8 @@ class Judge:
             answer = self.network(pixels.contiguous(memory_format=torch.channels_last))
             boxes = [self._proposed(answer, row) for row in range(len(batch))]
             objects = read_objects(self.network.reader, self.config, batch, boxes)
-            found += [one.seen(answer.hidden[row].mean((1, 2)).numpy()) for row, one in enumerate(objects)]
+            seen = [one.seen(answer.hidden[row].mean((1, 2)).numpy()) for row, one in enumerate(objects)]
+            found += [self._with_pairs(image, one) for image, one in zip(batch, seen, strict=True)]
         return found
 
     @torch.inference_mode()
@@ -115,10 +120,23 @@ class Judge:
         found: list[Seen] = []
         for image, some in zip(images, boxes, strict=True):
             given = [(np.asarray(box, np.float64), 1.0) for box in some]
-            found.append(
-                read_objects(self.network.reader, self.config, [as_rgb(image)], [given], told=True)[0].seen(None)
-            )
+            rgb = as_rgb(image)
+            seen = read_objects(self.network.reader, self.config, [rgb], [given], told=True)[0].seen(None)
+            found.append(self._with_pairs(rgb, seen))
         return found
+
+    def _with_pairs(self, image: Image.Image, seen: Seen) -> Seen:
+        """Add what the pair reader says of every two detections whose boxes overlap, if there is one."""
+        boxes = [one.box for one in seen.instances]
+        overlapping = [
+            (first, second)
+            for first, second in combinations(range(len(boxes)), 2)
+            if box_iou(boxes[first], boxes[second])[0, 0] > 0
+        ]
+        if self.network.pairs is None or not overlapping:
+            return seen
+        read = read_pairs(self.network.pairs, image, [np.stack([boxes[i], boxes[j]]) for i, j in overlapping])
+        return dataclasses.replace(seen, overlaps=dict(zip(overlapping, read, strict=True)))
 
     def _proposed(self, answer: Answer, row: int) -> list[tuple[Floats, float]]:
         """Return box and confidence of each proposed object of a picture (a batch element)."""

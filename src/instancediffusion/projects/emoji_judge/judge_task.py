@@ -22,7 +22,7 @@ from instancediffusion.rendering import contact_sheet
 
 from .judge import Judge, cells_input, colours_of
 from .judge_config import JudgeConfig, JudgeLessons
-from .label_maps import LessonPool, pixels_of, targets_of, worsened
+from .label_maps import LessonPool, targets_of
 from .losses import judge_loss, reading_loss
 from .network import JudgeNetwork
 from .windows import windows_of
@@ -68,11 +68,7 @@ class JudgeTask:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a step and its parts; a function of weights and step alone."""
-        words = np.random.SeedSequence([self.seed, step]).generate_state(2, np.uint32)
-        generator = torch.Generator().manual_seed(int(words.view(np.uint64)[0] >> 1))
-        chosen = self._pool.at(step, self.batch_size, generator)
-        x = worsened(pixels_of([lesson.image for lesson in chosen]), self.lessons, generator)
-        images = _pictures(x)
+        chosen, images = self._pool.worsened_at(step, self.batch_size, self.seed)
         x = torch.stack([cells_input(image, self.config.side_px) for image in images])
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             answer = self.network(x.contiguous(memory_format=torch.channels_last))
@@ -99,12 +95,6 @@ class JudgeTask:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore nothing; the state is empty."""
-
-
-def _pictures(x: Tensor) -> list[Image.Image]:
-    """(B, 3, S, S), -1..1 -> pictures."""
-    pixels = ((x + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(one) for one in pixels]
 
 
 def with_words(config: JudgeConfig, world: World) -> JudgeConfig:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -97,6 +98,12 @@ def pixels_of(images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def as_pictures(x: Tensor) -> list[Image.Image]:
+    """(B, 3, H, W), -1..1 -> pictures."""
+    pixels = ((x + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(one) for one in pixels]
+
+
 def worsened(x: Tensor, lessons: JudgeLessons, generator: torch.Generator) -> Tensor:
     """Degrade pictures a little (augmentation), so that the judge does not depend on the exactness of composites.
 
@@ -147,11 +154,23 @@ class LessonPool:
 
     def at(self, step: int, count: int, generator: torch.Generator) -> list[Lesson]:
         """Choose `count` lessons of a step."""
-        first = self._lessons.first_seed + step * self._lessons.fresh
-        chosen = torch.randint(self._lessons.pool, (count,), generator=generator) + first
-        for seed in [seed for seed in self._kept if seed < first]:
+        window = self.window(step)
+        chosen = torch.randint(len(window), (count,), generator=generator) + window.start
+        for seed in [seed for seed in self._kept if seed < window.start]:
             del self._kept[seed]
         return [self.lesson(int(seed)) for seed in chosen]
+
+    def window(self, step: int) -> range:
+        """World seeds that a step can choose from."""
+        first = self._lessons.first_seed + step * self._lessons.fresh
+        return range(first, first + self._lessons.pool)
+
+    def worsened_at(self, step: int, count: int, seed: int) -> tuple[list[Lesson], list[Image.Image]]:
+        """Choose `count` lessons of a step, with their pictures degraded; `seed` is that of the run."""
+        words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint32)
+        generator = torch.Generator().manual_seed(int(words.view(np.uint64)[0] >> 1))
+        chosen = self.at(step, count, generator)
+        return chosen, as_pictures(worsened(pixels_of([one.image for one in chosen]), self._lessons, generator))
 
     def lesson(self, seed: int) -> Lesson:
         """Return the lesson of a world seed."""

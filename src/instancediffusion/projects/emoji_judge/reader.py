@@ -41,46 +41,73 @@ class Reading:
     mask: Tensor
 
 
-class ReaderNetwork(nn.Module):
-    """Windows to a `Reading`: a small U-Net of three levels whose lowest level predicts class, attributes and box.
+class WindowNetwork(nn.Module):
+    """Square windows to some numbers and some maps: a U-Net of three levels whose lowest level predicts the numbers.
+
+    Args:
+        side_px: side P of the windows, a multiple of 16.
+        widths: channels at 1/4, 1/8 and 1/16 of it.
+        hidden: of the layer before the numbers.
+        channels: of a window.
+        numbers: how many; 0 leaves out all that predicts them.
+        maps: how many.
+    """
+
+    def __init__(
+        self, side_px: int, widths: tuple[int, ...], hidden: int, channels: int, numbers: int, maps: int
+    ) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.stem = nn.Conv2d(channels * CELL_PX**2, first, 3, padding=1)
+        self.fine = Residual(first)
+        self.down = nn.Conv2d(first, second, 3, stride=2, padding=1)
+        self.middle = nn.Sequential(Residual(second), Residual(second))
+        self.lower = nn.Conv2d(second, third, 3, stride=2, padding=1)
+        self.coarse = nn.Sequential(Residual(third), ChannelNorm(third))
+        self.from_coarse = nn.Conv2d(third, second, 1)
+        self.from_middle = nn.Conv2d(second, first, 1)
+        self.back = Residual(first)
+        self.mask = nn.Sequential(ChannelNorm(first), nn.Conv2d(first, maps * (CELL_PX // 2) ** 2, 3, padding=1))
+        self.numbers = numbers
+        if not numbers:
+            return
+        grid = side_px // (4 * CELL_PX)
+        # Only a few channels keep their positions: a linear layer over all of them would have far too many inputs.
+        self.squeeze = nn.Conv2d(third, PLACED, 1)
+        self.whole = nn.Linear(third + PLACED * grid**2, hidden)
+        self.head = nn.Linear(hidden, numbers)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+
+    def read(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Read windows (M, channels, P, P): numbers (M, n), maps (M, m, P / 2, P / 2), both float32."""
+        fine = self.fine(self.stem(functional.pixel_unshuffle(windows, CELL_PX)))
+        middle = self.middle(self.down(fine))
+        coarse = self.coarse(self.lower(middle))
+        numbers = coarse.new_zeros(len(coarse), 0)
+        if self.numbers:
+            pooled = torch.cat([coarse.mean((2, 3)), self.squeeze(coarse).flatten(1)], 1)
+            numbers = self.head(functional.silu(self.whole(pooled))).float()
+        middle = middle + functional.interpolate(self.from_coarse(coarse), scale_factor=2.0, mode="nearest")
+        fine = fine + functional.interpolate(self.from_middle(middle), scale_factor=2.0, mode="nearest")
+        return numbers, functional.pixel_shuffle(self.mask(self.back(fine)), CELL_PX // 2).float()
+
+
+class ReaderNetwork(WindowNetwork):
+    """Windows to a `Reading`.
 
     Args:
         config: sizes, classes and attributes.
     """
 
     def __init__(self, config: JudgeConfig) -> None:
-        super().__init__()
-        first, second, third = config.crop_widths
-        self.stem = nn.Conv2d(4 * CELL_PX**2, first, 3, padding=1)
-        self.fine = Residual(first)
-        self.down = nn.Conv2d(first, second, 3, stride=2, padding=1)
-        self.middle = nn.Sequential(Residual(second), Residual(second))
-        self.lower = nn.Conv2d(second, third, 3, stride=2, padding=1)
-        self.coarse = nn.Sequential(Residual(third), ChannelNorm(third))
-        grid = config.crop_px // (4 * CELL_PX)
-        # Only a few channels keep their positions: a linear layer over all of them would have far too many inputs.
-        self.squeeze = nn.Conv2d(third, PLACED, 1)
-        self.whole = nn.Linear(third + PLACED * grid**2, config.hidden * 2)
         self.parts = (len(config.kinds) + 1, len(config.colours), len(config.facings), 4)
-        self.head = nn.Linear(config.hidden * 2, sum(self.parts))
-        self.from_coarse = nn.Conv2d(third, second, 1)
-        self.from_middle = nn.Conv2d(second, first, 1)
-        self.back = Residual(first)
-        self.mask = nn.Sequential(ChannelNorm(first), nn.Conv2d(first, 2 * (CELL_PX // 2) ** 2, 3, padding=1))
-        with torch.no_grad():
-            self.head.weight.mul_(0.1)
+        super().__init__(config.crop_px, config.crop_widths, config.hidden * 2, 4, sum(self.parts), 2)
 
     def forward(self, windows: Tensor) -> Reading:
         """Read windows (M, 4, P, P): colours -1..1, and 1 in the given box, 0 around it."""
-        fine = self.fine(self.stem(functional.pixel_unshuffle(windows, CELL_PX)))
-        middle = self.middle(self.down(fine))
-        coarse = self.coarse(self.lower(middle))
-        pooled = torch.cat([coarse.mean((2, 3)), self.squeeze(coarse).flatten(1)], 1)
-        whole = functional.silu(self.whole(pooled))
-        kind, colour, facing, sides = self.head(whole).float().split(self.parts, 1)
-        middle = middle + functional.interpolate(self.from_coarse(coarse), scale_factor=2.0, mode="nearest")
-        fine = fine + functional.interpolate(self.from_middle(middle), scale_factor=2.0, mode="nearest")
-        mask = functional.pixel_shuffle(self.mask(self.back(fine)), CELL_PX // 2).float()
+        numbers, mask = self.read(windows)
+        kind, colour, facing, sides = numbers.split(self.parts, 1)
         return Reading(kind, colour, facing, told_corners(windows[:, 3]) + sides, mask)
 
 
@@ -112,17 +139,31 @@ def crops_of(image: Image.Image, boxes: Floats, side_px: int) -> tuple[Tensor, F
         (M, 4, P, P) for the reader, and the windows (M, 4) in pixels of the picture.
     """
     windows = windows_around(boxes, (image.height, image.width))
+    inside = [inside_window(box, window, image, side_px) for box, window in zip(boxes, windows, strict=True)]
     crops = torch.zeros(len(boxes), 4, side_px, side_px)
-    if not len(boxes):
-        return crops, windows
+    if len(boxes):
+        crops[:, :3] = cut_out(image, windows, side_px)
+        crops[:, 3] = torch.stack(inside)
+    return crops, windows
+
+
+def cut_out(image: Image.Image, windows: Floats, side_px: int) -> Tensor:
+    """Crop windows (M, 4), x0 y0 x1 y1 pixels, from an RGB picture: (M, 3, P, P), -1..1, grey outside the picture."""
     margin = int(np.ceil(max(0.0, -windows.min(), *(windows[:, 2:] - (image.width, image.height)).max(0)))) + 1
     wide = Image.new("RGB", (image.width + 2 * margin, image.height + 2 * margin), (128, 128, 128))
     wide.paste(image, (margin, margin))
-    scaled = boxes * np.array([image.width, image.height] * 2)
-    for crop, window, box in zip(crops, windows, scaled, strict=True):
+    pixels = []
+    for window in windows:
         x0, y0, x1, y1 = (float(value) + margin for value in window)
-        small = wide.resize((side_px, side_px), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
-        crop[:3] = torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 127.5 - 1
-        inside = np.rint((box - np.tile(window[:2], 2)) / (window[2] - window[0]) * side_px).astype(int)
-        crop[3, inside[1] : inside[3], inside[0] : inside[2]] = 1
-    return crops, windows
+        pixels.append(np.array(wide.resize((side_px, side_px), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))))
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def inside_window(box: Floats, window: Floats, image: Image.Image, side_px: int) -> Tensor:
+    """Return (P, P): 1 where a box (4,), fractions of the picture, lies in a window (4,), pixels; else 0."""
+    pixels = box * np.array([image.width, image.height] * 2)
+    corners = (pixels - np.tile(window[:2], 2)) / (window[2] - window[0]) * side_px
+    x0, y0, x1, y1 = np.rint(corners).astype(int).clip(0, side_px)
+    inside = torch.zeros(side_px, side_px)
+    inside[y0:y1, x0:x1] = 1
+    return inside

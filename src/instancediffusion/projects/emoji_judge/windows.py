@@ -67,7 +67,7 @@ def windows_of(
         empty = box is not None
         whole = lesson.boxes[number].astype(np.float64)
         if box is None:
-            box = _inexact(whole, settings.jitter, rng)
+            box = inexact(whole, settings.jitter, rng)
         crop, windows = crops_of(images[row], box[None], config.crop_px)
         size = np.array([images[row].width, images[row].height] * 2)
         crops.append(crop)
@@ -93,7 +93,7 @@ def share_in(mask: npt.NDArray[np.bool_], window: Floats, side_px: int) -> Tenso
     return torch.from_numpy(np.array(small)).float() / 255
 
 
-def _inexact(box: Floats, jitter: float, rng: np.random.Generator) -> Floats:
+def inexact(box: Floats, jitter: float, rng: np.random.Generator) -> Floats:
     """Move each side of a box a little, and sometimes more."""
     sides = np.tile(box[2:] - box[:2], 2)
     scale = jitter * (2.0 if rng.random() < 0.25 else 1.0)

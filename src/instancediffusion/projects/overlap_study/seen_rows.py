@@ -1,8 +1,9 @@
 """From a judge's detections to the metrics of one picture. The judge is not given what was asked for.
 
-Which is in front is read from the region where both objects are: where their given silhouettes overlap if masks were
-given, else where the detected silhouettes overlap, with predicted hidden parts. Each of its pixels belongs to one of
-the two, or to neither (see `evaluation.orders.Overlap`).
+Which is in front is what the judge's reader of pairs says. A judge without one is read from the region where both
+objects are: where their given silhouettes overlap if masks were given, else where the detected silhouettes overlap,
+with predicted hidden parts. Each of its pixels belongs to one of the two, or to neither (see
+`evaluation.orders.Overlap`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from instancediffusion.evaluation.matching import match, share_inside
-from instancediffusion.evaluation.orders import Row, in_front, lower_and_larger, owned_overlap
+from instancediffusion.evaluation.orders import Overlap, Row, in_front, lower_and_larger, owned_overlap
 from instancediffusion.evaluation.scores import InstanceScore, mask_iou, score_picture
 from instancediffusion.evaluation.seen import Bools, Seen, resized
 from instancediffusion.evaluation.truth import TrueInstance
@@ -94,12 +95,21 @@ def _order(cell: Cell, seen: Seen, pairs: tuple[int | None, ...]) -> Row:
     row: Row = lower_and_larger(wanted[0], wanted[1]) | _visible(cell, seen, wanted, found)
     if found[0] is None or found[1] is None:
         return row | in_front(cell.front, None)
-    regions = [_region(seen, one, index) for one, index in zip(wanted, found, strict=True) if index is not None]
-    overlap = owned_overlap(seen, found[0], found[1], regions[0] & regions[1])
+    overlap = _overlap(seen, wanted, (found[0], found[1]))
     if overlap is None and not any("mask" in one.told or "box" in one.told for one in wanted):
         return row | {"apart": 1.0}  # the scene does not state that they overlap
     overlapping: dict[str, Any] = {} if {"mask", "box"} & set(wanted[0].told) else {"apart": 0.0}
     return row | overlapping | in_front(cell.front, overlap)
+
+
+def _overlap(seen: Seen, wanted: list[TrueInstance], found: tuple[int, int]) -> Overlap | None:
+    """What the overlap of two detections shows: as the judge reads pairs, else whose pixels it has."""
+    first, second = found
+    if seen.overlaps:
+        pair = seen.overlaps.get((min(found), max(found)))
+        return pair if pair is None or first < second else pair.exchanged
+    regions = [_region(seen, one, index) for one, index in zip(wanted, found, strict=True)]
+    return owned_overlap(seen, first, second, regions[0] & regions[1])
 
 
 def _region(seen: Seen, wanted: TrueInstance, index: int) -> Bools:

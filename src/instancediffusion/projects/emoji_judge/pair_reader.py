@@ -76,7 +76,7 @@ class PairNetwork(WindowNetwork):
         return PairReading((owner[:count] - owner[count:]) / 2, (mask[:count] + mask[count:][:, [1, 0, 3, 2]]) / 2)
 
     def start_from(self, reader: WindowNetwork) -> None:
-        """Take the weights of a reader of single windows, as far as they are of the same shape; it has no second box."""
+        """Take the weights of a reader of single windows that are of the same shape; it knows no second box."""
         own = self.state_dict()
         taken = {name: value for name, value in reader.state_dict().items() if name in own}
         known = taken["stem.weight"]

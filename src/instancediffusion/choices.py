@@ -16,7 +16,7 @@ INSTANCE_MASK_RULES: dict[str, Any] = dict.fromkeys(("none", "grounding", "full"
 Ours are named before that module is imported, which loads torch.
 """
 
-MERGE_RULES: dict[str, Any] = dict.fromkeys(("mean", "crop", "layered"))
+MERGE_RULES: dict[str, Any] = dict.fromkeys(("mean", "crop", "layered", "regional"))
 """Merge rules of the Multi-instance Sampler by name; `pipeline.merging.register` puts them in.
 
 Ours are named before that module is imported, which loads torch.

@@ -138,8 +138,10 @@ class GenerationSettings:
         grounding_decay_fraction: fraction of the steps after those in which the injection fades out.
         mis_fraction: fraction of the steps in which each instance is denoised in a branch of its own before all are
             merged (the Multi-instance Sampler); 0 = off. Each instance takes one more NFE a step, two with guidance.
-        mis_merge: `"mean"` of all latents; `"crop"`: each instance's latent pasted inside its extent; or
-            `"layered"`: instances run on crops, and are composited by depth order (a fraction of the cost).
+        mis_merge: `"mean"` of all latents; `"crop"`: each instance's latent pasted inside its extent; `"layered"`:
+            instances run on crops, and are composited by depth order (a fraction of the cost); or `"regional"`: no
+            branches, in those steps the whole scene's cross-attention reads captions where instances are visible
+            (hardly any cost).
         mis_compat: `"published"` keeps three details of the published code: step counts are truncated, crops are
             transposed and pasted in the order of the file, and at a fraction of 1 or more the last instance's latent
             alone is returned.
@@ -308,7 +310,7 @@ class GenerationSettings:
             choices=MERGE_RULES,
             label="How they are joined",
             paper="merge rule of the Multi-instance Sampler",
-            words={"mean": "average", "crop": "cut and paste", "layered": "in layers"},
+            words={"mean": "average", "crop": "cut and paste", "layered": "in layers", "regional": "by caption only"},
         ),
     )
     mis_compat: MultiInstanceRule = field(

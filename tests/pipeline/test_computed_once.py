@@ -8,9 +8,11 @@ import torch
 from peft import LoraConfig
 
 from instancediffusion.adapter import grounding, scaleu
+from instancediffusion.adapter.backbones import backbone_of
 from instancediffusion.adapter.backbones import unet as unets
 from instancediffusion.adapter.gated_attention import LEAST_APART, attend
 from instancediffusion.conditioning.attention_mask import AttentionBias
+from tests.tiny import random_locations, tiny_adapter, tiny_unet
 from tests.tiny_pipeline import scene_of
 
 FEW = {"guidance_scale": 2.0, "scheduler": "ddim", "mis_fraction": 0.5, "seed": 0, "max_batch_rows": 3}
@@ -110,6 +112,7 @@ def test_a_later_call_sees_new_weights(pipe):
 
 
 def test_maps_known_beforehand_are_those_of_the_unet(pipe, monkeypatch):
+    """Also one that only the decoder attends over: what instances say of it was computed anew by each of its layers."""
     seen = set()
     own = grounding.Grounding.on_map
 
@@ -122,6 +125,14 @@ def test_maps_known_beforehand_are_those_of_the_unet(pipe, monkeypatch):
         seen.clear()
         pipe(scene_of(1), height=side[0], width=side[1], num_inference_steps=1, seed=0)
         assert seen == set(unets.map_sizes(pipe.unet, side[0] // 4, side[1] // 4))
+    unet = tiny_unet(down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"))
+    adapter = tiny_adapter(unet)
+    adapter.graft(unet)
+    seen.clear()
+    given = adapter(random_locations(1, 2), torch.randn(1, 2, 32))
+    with torch.no_grad():
+        backbone_of(unet).call(unet, torch.randn(1, 4, 18, 22), torch.tensor(5), torch.randn(1, 3, 32), given)
+    assert seen == set(unets.map_sizes(unet, 18, 22)) == {(18, 22), (9, 11)}
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])

@@ -18,7 +18,7 @@ from diffusers import (
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from instancediffusion import InstanceAdapter, InstanceDiffusionPipeline
+from instancediffusion import Box, Instance, InstanceAdapter, InstanceDiffusionPipeline, Scene
 from instancediffusion.errors import ModelError, SettingsError
 from tests.pipeline.test_contract import FAST, TOLERANCE, components
 from tests.tiny import tiny_unet
@@ -99,7 +99,7 @@ def test_an_inpainting_unet_is_used_as_in_diffusers(parts):
     ours = ours_of(parts)
     torch.testing.assert_close(ours(**STOCK, **call)[0], expected, **TOLERANCE)
     kept = np.asarray(mask()) == 0
-    for rule in ("mean", "layered"):
+    for rule in ("mean", "layered", "regional"):
         shown = {**call, "prompt": None, "latents": None, "mis_merge": rule, "seed": 0}
         found = np.asarray(ours(scene_of(3), **shown, **STEPS).images[0])
         assert (found[kept] == np.asarray(picture())[kept]).all()
@@ -183,7 +183,7 @@ def test_t2i_adapters_are_those_of_diffusers(parts):
     assert (ours(**STOCK, **call)[0] - expected).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("rule", ["mean", "layered"])
+@pytest.mark.parametrize("rule", ["mean", "layered", "regional"])
 def test_control_acts_in_scenes_as_in_batches_of_one(pipe, rule):
     """Rows of texts of several lengths, instances alone and on crops, in one call or in many."""
     scenes = [scene_of(2), dataclasses.replace(scene_of(3), prompt="some " * 20)]
@@ -271,6 +271,18 @@ def test_references_are_the_masked_ip_adapter_pictures_of_diffusers(parts):
         cross_attention_kwargs={"ip_adapter_masks": [torch.cat([torch.ones_like(where), where], 1)]},
     )[0]  # fmt: skip
     torch.testing.assert_close(both, expected, **TOLERANCE)
+
+
+def test_captions_by_region_see_the_pictures_of_an_ip_adapter(parts):
+    """One caption of the whole canvas is the prompt; references, which have regions of their own, are refused."""
+    ours = with_ip_adapter(parts)
+    told = Scene("a dog", (Instance("a red cat", box=Box(0, 0, 1, 1)),), 64, 64)
+    call = {"seed": 2, "mis_merge": "regional", "grounding_fraction": 0.0, "ip_adapter_image": picture(4), **STEPS}
+    expected = ours(dataclasses.replace(told, prompt="a red cat", instances=()), **call).latents
+    torch.testing.assert_close(ours(told, mis_fraction=1.0, **call).latents, expected, rtol=0, atol=1e-4)
+    own = dataclasses.replace(told, instances=(dataclasses.replace(told.instances[0], reference=picture(3)),))
+    with pytest.raises(SettingsError, match=r"mis_merge: 'regional' is not to be had here: references of single"):
+        ours(own, mis_fraction=1.0, **call)
 
 
 def test_references_in_batches_with_and_without_them(parts):

@@ -81,7 +81,7 @@ def test_a_merge_rule_of_ones_own(pipe):
     without = pipe(scene_of(2), mis_fraction=0.0, **CALL).images
     with_mean = pipe(scene_of(2), mis_merge="mean", mis_fraction=0.7, **CALL).images
     assert np.allclose(own[0], without[0], atol=1e-5) and not np.allclose(own[0], with_mean[0], atol=1e-3)
-    with pytest.raises(SettingsError, match="mis_merge: 'nothing' is not one of mean, crop, layered"):
+    with pytest.raises(SettingsError, match="mis_merge: 'nothing' is not one of mean, crop, layered, regional"):
         GenerationSettings(mis_merge="nothing")
 
 

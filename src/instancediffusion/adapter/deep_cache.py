@@ -116,15 +116,16 @@ class DeepCache:
     def __init__(self, blocks: OuterBlocks, interval: int) -> None:
         self._blocks, self._interval = blocks, interval
         self._features: Tensor | None = None
-        self._since, self._grounded = 0, False
+        self._since, self._kind = 0, (False, False)
 
-    def __call__(self, unet: Any, grounded: bool, *args: Any, **kwargs: Any) -> Any:
-        """Call the UNet; features that were made with instances do not serve without them, nor the other way round."""
-        if self._features is not None and self._since < self._interval and grounded == self._grounded:
+    def __call__(self, unet: Any, grounded: bool, regional: bool, *args: Any, **kwargs: Any) -> Any:
+        """Call the UNet; features that were made with instances, or with their captions, serve no call without."""
+        kind = (grounded, regional)
+        if self._features is not None and self._since < self._interval and kind == self._kind:
             self._since += 1
             return self._blocks.outer(self._features, *args, **kwargs)
         answer, self._features = self._blocks.whole(unet, *args, **kwargs)
-        self._since, self._grounded = 1, grounded
+        self._since, self._kind = 1, kind
         return answer
 
 

@@ -15,11 +15,15 @@ from instancediffusion.adapter import Grounding
 from instancediffusion.adapter.backbones import backbone_of, core_network
 from instancediffusion.adapter.backbones.backbone import TextKeys
 from instancediffusion.adapter.deep_cache import DeepCache, OuterBlocks
+from instancediffusion.adapter.regional import RegionalCaptions
 from instancediffusion.errors import ModelError
 from instancediffusion.sampling import Branch
 
 Extras = Callable[[Sequence[Branch]], Mapping[str, Any]]
 """For the branches of a call, further keyword arguments of the UNet, such as `added_cond_kwargs`."""
+
+Captioned = tuple[Sequence[int], Callable[[tuple[int, int]], Tensor]]
+"""Rows of n captions, and from a map's (height, width) their weights (n, height, width); see `adapter.regional`."""
 
 StepInputs = Callable[[Tensor, Tensor, int, Tensor, Sequence[int], Mapping[str, Any]], Mapping[str, Any]]
 """From sample, timestep, step, texts, their lengths and the other arguments of the UNet to further ones."""
@@ -88,6 +92,9 @@ class NetworkDenoiser:
         control: for the branches of a call, what computes further arguments at each step (see `pipeline.control`).
         cache_interval: of the calls for the same branches, every so many-th runs the inner blocks of the UNet; 1 = all.
         canvas: (height, width) of the latents of whole pictures.
+        captions: for a branch, the rows in `contexts` of captions that are read where their instances are, and where
+            that is on a map; None = those of no branch.
+        caption_steps: number of steps, from the start, in which they are.
 
     Attributes:
         rows_done: NFE so far, in batch elements; one on a part of the canvas counts as that fraction of it.
@@ -107,6 +114,8 @@ class NetworkDenoiser:
         control: Callable[[Sequence[Branch]], StepInputs] | None = None,
         cache_interval: int = 1,
         canvas: tuple[int, int] | None = None,
+        captions: Callable[[Branch], Captioned] | None = None,
+        caption_steps: int = 0,
     ) -> None:
         self.network, self.core, self.backbone = network, core_network(network), backbone_of(network)
         if isinstance(contexts, Tensor):
@@ -115,6 +124,7 @@ class NetworkDenoiser:
         self.grounding_scales, self.attention, self.extras = grounding_scales, dict(attention or {}), extras
         self.size, self.control, self.cache_interval = size, control, cache_interval
         self.outer = OuterBlocks(self.core) if cache_interval > 1 else None
+        self.captions, self.caption_steps = captions, caption_steps
         self.rows_done = 0.0
         self._canvas = canvas
         self._keys: tuple[Tensor, TextKeys | None] | None = None
@@ -170,6 +180,26 @@ class BoundRows:
         self._extras = extras
         self._control = None if denoiser.control is None else denoiser.control(branches)
         self._cache = None if denoiser.outer is None else DeepCache(denoiser.outer, denoiser.cache_interval)
+        self._captions = self._regional()
+
+    def _regional(self) -> RegionalCaptions | None:
+        """The captions that are read in regions; None if there are none."""
+        denoiser = self._denoiser
+        if denoiser.captions is None:
+            return None
+        given = [denoiser.captions(branch) for branch in self._branches]
+        rows = [row for own, _ in given for row in own]
+        if not rows:
+            return None
+        texts, counts = denoiser.contexts.pick(rows)
+        keys = denoiser.text_keys
+        return RegionalCaptions(
+            texts,
+            torch.tensor([image for image, (own, _) in enumerate(given) for _ in own], device=texts.device),
+            lambda size: [weights(size) for _, weights in given],
+            None if counts is None else ((1 - counts.to(texts.dtype)) * -10000.0)[:, None],  # as a UNet makes it
+            {} if keys is None else keys.of(rows, texts.shape[1]),
+        )
 
     def __call__(self, sample: Tensor, timestep: Tensor, step: int) -> Tensor:
         """Predict for the batch; see `sampling.Denoiser`."""
@@ -177,8 +207,12 @@ class BoundRows:
         if denoiser.contexts.values is not self._texts:
             self._gather()
         context, scale = self._context, denoiser.grounding_scales[step] if denoiser.grounding_scales else 1.0
-        if scale and not self._grounding.maps:
-            self._grounding = self._grounding.on_maps(backbone.map_sizes(denoiser.core, *sample.shape[-2:]))
+        captions = self._captions if step < denoiser.caption_steps else None
+        if (scale and not self._grounding.maps) or (captions is not None and not captions.maps):
+            sizes = backbone.map_sizes(denoiser.core, *sample.shape[-2:])
+            self._grounding = self._grounding.on_maps(sizes) if scale else self._grounding
+            if captions is not None:
+                self._captions = captions = captions.on_maps(sizes)
         grounding = self._grounding.select(self._grounding_rows)
         grounding = replace(grounding, scale=scale, ran=None if self._checked or not scale else [])
         inputs = self._extras
@@ -186,13 +220,13 @@ class BoundRows:
             inputs = {**inputs, **self._control(sample, timestep, step, context, self._lengths, inputs)}
         keys, cache = denoiser.text_keys, self._cache
         predicted = backbone.call(
-            denoiser.network if cache is None else partial(cache, denoiser.network, bool(scale)),
+            denoiser.network if cache is None else partial(cache, denoiser.network, bool(scale), captions is not None),
             sample,
             timestep,
             context,
             grounding,
             text_keys=None if keys is None else keys.of(self._text_rows, context.shape[1]),
-            attention=self._attention,
+            attention=self._attention if captions is None else {**self._attention, "captions": captions},
             inputs=inputs,
         )
         if grounding.ran is not None:

@@ -60,9 +60,7 @@ def layered_merge(scene: Scene, canvas: LatentCanvas) -> LayeredMerge:
     if not instances:
         return LayeredMerge((), {}, torch.ones(1, *latent_size))
     locations = latent_locations(scene, latent_size) if canvas.locations is None else canvas.locations
-    shown = shown_regions(locations, latent_size)
-    rest = (1 - shown.amax(0, keepdim=True)).clamp(min=0)
-    weights = torch.cat([rest, shown])
+    weights = _with_rest(shown_regions(locations, latent_size))
     crops = {}
     for number, reach in zip(instances, _reaches(locations), strict=True):
         x0, y0, x1, y1 = reach
@@ -76,6 +74,20 @@ def layered_merge(scene: Scene, canvas: LatentCanvas) -> LayeredMerge:
     last = len(instances) + 1
     crops[last] = Crop(Window(0, 0, *latent_size), memberships(locations, latent_size)[0].amax(0).clamp(0, 1))
     return LayeredMerge((*instances, last), crops, torch.cat([weights, torch.zeros(1, *latent_size)]))
+
+
+def caption_weights(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
+    """How much of a position is each instance's, (N, height, width), 0..1; they sum to 1 at most.
+
+    Visible instances of unknown order share a position evenly; what none claims is left.
+    """
+    weights = _with_rest(shown_regions(locations, size))
+    return (weights / weights.sum(0, keepdim=True))[1:]
+
+
+def _with_rest(shown: Tensor) -> Tensor:
+    """(1 + N, height, width): what no instance claims, and then what is seen of each (N, height, width)."""
+    return torch.cat([(1 - shown.amax(0, keepdim=True)).clamp(min=0), shown])
 
 
 def shown_regions(locations: LocationTensors, size: tuple[int, int]) -> Tensor:

@@ -38,11 +38,14 @@ class MergeRule:
         name: the value of `mis_merge`.
         merge: makes the `Merge` of a scene.
         located: whether `merge` reads `LatentCanvas.locations`.
+        regional: until the merge, the whole scene's cross-attention reads the captions of instances where they are
+            visible; see `adapter.regional`.
     """
 
     name: str
     merge: Callable[[Scene, LatentCanvas], Merge]
     located: bool = False
+    regional: bool = False
 
 
 def register(rule: MergeRule) -> MergeRule:
@@ -71,9 +74,9 @@ def merge_rule(
         ground: see `LatentCanvas`; then the rule is the layered one.
     """
     published = settings.mis_compat == "published"
-    if published and settings.mis_fraction >= 1 and not ground:
-        return LastMerge(_numbers(scene))
     rule: MergeRule = MERGE_RULES["layered" if ground else settings.mis_merge]
+    if published and settings.mis_fraction >= 1 and not ground and not rule.regional:
+        return LastMerge(_numbers(scene))
     locations = locate(scene, latent_size) if rule.located else None
     return rule.merge(scene, LatentCanvas(latent_size, factor, published, locations, ground))
 
@@ -100,5 +103,14 @@ def _crop(scene: Scene, canvas: LatentCanvas) -> Merge:
     return CropMerge(tuple((placed[k][0], Window.from_box(placed[k][1], canvas.size)) for k in order))
 
 
-for _rule in (MergeRule("mean", _mean), MergeRule("crop", _crop), MergeRule("layered", layered_merge, located=True)):
+def _no_branches(_: Scene, __: LatentCanvas) -> Merge:
+    return MeanMerge(())
+
+
+for _rule in (
+    MergeRule("mean", _mean),
+    MergeRule("crop", _crop),
+    MergeRule("layered", layered_merge, located=True),
+    MergeRule("regional", _no_branches, regional=True),
+):
     register(_rule)

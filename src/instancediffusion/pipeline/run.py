@@ -14,19 +14,20 @@ from torch import Tensor
 
 from instancediffusion.adapter.backbones import core_network
 from instancediffusion.adapter.deep_cache import unfit
+from instancediffusion.choices import MERGE_RULES
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.text import TextBank
-from instancediffusion.conditioning.visibility import stated_overlaps
+from instancediffusion.conditioning.visibility import reversed_order, stated_overlaps
 from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.pipeline.compatibility import latent_channels
 from instancediffusion.pipeline.control import Control
-from instancediffusion.pipeline.denoiser import Contexts, NetworkDenoiser
+from instancediffusion.pipeline.denoiser import Captioned, Contexts, NetworkDenoiser
 from instancediffusion.pipeline.encoding import lora_scaled
 from instancediffusion.pipeline.framing import WHOLE_CANVAS, BoxUnit
 from instancediffusion.pipeline.given import GivenPicture, start_of
 from instancediffusion.pipeline.image_prompts import UNetInputs
-from instancediffusion.pipeline.layers import latent_locations, shown_regions
-from instancediffusion.pipeline.merging import merge_rule, steps_before_merge
+from instancediffusion.pipeline.layers import caption_weights, latent_locations, shown_regions
+from instancediffusion.pipeline.merging import MergeRule, merge_rule, steps_before_merge
 from instancediffusion.pipeline.requests import ImageRequest
 from instancediffusion.pipeline.scene_bank import SceneBank, build_scene_bank
 from instancediffusion.pipeline.steering import Steering
@@ -187,6 +188,8 @@ class Run:
             guided_steps=self._guided_steps,
         )
         self._check_reuse(alone)
+        if self._regional and merge_after:
+            self._check_regional()
         dtype, projected = self.pipeline.unet.dtype, bank.texts.projected
         contexts = Contexts(
             bank.texts.contexts.to(dtype), bank.texts.lengths, None if projected is None else projected.to(dtype)
@@ -243,6 +246,25 @@ class Run:
     @property
     def _factor(self) -> int:
         return int(self.pipeline.backbone.latent_multiple(self.pipeline.unet))
+
+    @property
+    def _regional(self) -> bool:
+        """Whether captions are read where their instances are, in place of branches for each."""
+        rule: MergeRule = MERGE_RULES[self.settings.mis_merge]
+        return rule.regional and not self.keep_parts
+
+    def _check_regional(self) -> None:
+        """Refuse what captions cannot be read in regions with."""
+        reason = ""
+        if not self.pipeline.backbone.regional:
+            reason = f"{type(core_network(self.pipeline.unet)).__name__} has no cross-attention for captions by region"
+        elif self.inputs.references:
+            reason = "references of single instances have regions of their own in the same cross-attention"
+        if reason:
+            raise SettingsError(
+                f"mis_merge: {self.settings.mis_merge!r} is not to be had here: {reason}; use 'layered', or "
+                "mis_fraction=0"
+            )
 
     @property
     def _order_steps(self) -> int:
@@ -452,6 +474,20 @@ class Run:
         def frames(branches: Sequence[Branch]) -> list[BoxUnit]:
             return [self._frames.get((indices[b.image], b.trajectory), WHOLE_CANVAS) for b in branches]
 
+        def captioned(branch: Branch) -> Captioned:
+            """Captions of the whole scene; those of nothing for branches that see no instance."""
+            scene = group[branch.image].scene
+            own = scene.instances if branch.conditional else ()
+
+            def weights(size: tuple[int, int]) -> Tensor:
+                if not own:
+                    return torch.zeros(0, *size)
+                located = self._located(scene, self._latent_size(group[0]))
+                turned = torch.tensor([branch.swapped], device=located.device)
+                return caption_weights(reversed_order(located, turned), size)
+
+            return [bank.texts.row[instance.caption] for instance in own], weights
+
         def rows_of(branch: Branch) -> tuple[int, int]:
             request = group[branch.image]
             context, grounding = bank.rows(request.scene_row, steering.prompts(branch.image), branch)
@@ -479,6 +515,8 @@ class Run:
             else None,
             cache_interval=settings.cache_interval,
             canvas=self._latent_size(group[0]),
+            captions=captioned if self._regional else None,
+            caption_steps=merge_after,
         )
         guidance = Guidance(
             steering.guidance_scale,

@@ -26,8 +26,8 @@ def rows_of_steps(scene: Scene, settings: GenerationSettings) -> list[int]:
     guided = is_guided(settings.guidance_scale)
     until_merge = min(steps_before_merge(settings), steps)
     ordered = steps_in_fraction(settings.order_guidance_fraction, steps) if settings.order_guidance_scale else 0
-    crops = merge_rule(scene, settings, NOMINAL_CELLS, NOMINAL_FACTOR).crops.values() if until_merge else ()
-    branches = len(scene.instances) - len(crops) + sum(crop.share(NOMINAL_CELLS) for crop in crops)
+    merge = merge_rule(scene, settings, NOMINAL_CELLS, NOMINAL_FACTOR)
+    branches = sum(merge.crops[i].share(NOMINAL_CELLS) if i in merge.crops else 1 for i in merge.instances)
     return [
         math.ceil(
             (1 + (guided and first <= step < last)) * (1 + (branches if step < until_merge else 0))

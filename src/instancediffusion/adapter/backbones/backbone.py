@@ -40,6 +40,7 @@ class Backbone(ABC):
         stock: by the class that is put on a part of the network, the class that `remove` puts back.
         upcasts_vae: the autoencoder computes in float32 whatever its type, as half precision overflows.
         flow: it was trained by flow matching, and predicts the velocity noise - x0.
+        regional: its cross-attention takes `RegionalCaptions`, as `captions` among the arguments of attention layers.
         in_pipeline: `InstanceDiffusionPipeline` samples with it.
     """
 
@@ -50,6 +51,7 @@ class Backbone(ABC):
     stock: ClassVar[Mapping[type[nn.Module], type[nn.Module]]]
     upcasts_vae: ClassVar[bool] = False
     flow: ClassVar[bool] = False
+    regional: ClassVar[bool] = False
     in_pipeline: ClassVar[bool] = True
 
     @abstractmethod

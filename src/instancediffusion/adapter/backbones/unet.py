@@ -9,6 +9,7 @@ own input and output. ScaleU acts on the decoder's residual blocks, which see th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -22,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from instancediffusion.adapter.grounding import Grounding
 from instancediffusion.adapter.kernels import QuickConvolution, attention
+from instancediffusion.adapter.regional import RegionalCaptions
 from instancediffusion.conditioning.text import TextBank, encode_texts
 from instancediffusion.errors import ModelError
 
@@ -39,8 +41,10 @@ class GroundedTransformer(Transformer2DModel):
         grounding = given.get("grounding")
         if grounding is not None:
             height, width = hidden_states.shape[-2:]
-            sized = grounding.on_map(len(hidden_states), height, width)
-            kwargs["cross_attention_kwargs"] = {**given, "grounding": sized}
+            sized = {"grounding": grounding.on_map(len(hidden_states), height, width)}
+            if given.get("captions") is not None:
+                sized["captions"] = given["captions"].on_map(height, width)
+            kwargs["cross_attention_kwargs"] = {**given, **sized}
         return super().__call__(hidden_states, *args, **kwargs)
 
     def _get_output_for_continuous_inputs(
@@ -65,15 +69,17 @@ class GroundedBlock(BasicTransformerBlock):
     grounding_layer: str
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As the stock block; `cross_attention_kwargs` may hold a `Grounding`, and what `PromptKeys` gives."""
+        """As the stock block; `cross_attention_kwargs` may hold a `Grounding`, `PromptKeys` and `RegionalCaptions`."""
         given = args[_POSITION_OF_KWARGS] if len(args) > _POSITION_OF_KWARGS else kwargs.get("cross_attention_kwargs")
-        grounding, prompt = (given or {}).get("grounding"), (given or {}).get("prompt_keys_values")
+        ours = ("grounding", "prompt_keys_values", "captions")
+        grounding, prompt, captions = ((given or {}).get(name) for name in ours)
         if grounding is None and prompt is None:
             return super().__call__(hidden_states, *args, **kwargs)
-        ours = ("grounding", "prompt_keys_values")
         passed = {name: value for name, value in (given or {}).items() if name not in ours}
         if prompt is not None and self.grounding_layer in prompt:
             passed["prompt"] = prompt[self.grounding_layer]
+        if captions is not None:
+            passed["captions"] = (captions, self.grounding_layer)
         if grounding is not None and grounding.scale != 0:
             passed["gated"] = (grounding, self.grounding_layer, hidden_states)
         if len(args) > _POSITION_OF_KWARGS:
@@ -96,10 +102,11 @@ class GroundedSelfAttention(Attention):
         *args: Any,
         gated: tuple[Grounding, str, Tensor] | None = None,
         prompt: Any = None,
+        captions: Any = None,
         **kwargs: Any,
     ) -> Tensor:
-        """As the stock attention; `gated` comes from `GroundedBlock`, and `prompt` is not for it."""
-        del prompt
+        """As the stock attention; `gated` comes from `GroundedBlock`; `prompt` and `captions` are not for it."""
+        del prompt, captions
         if hidden_states.dtype == torch.bfloat16 and hidden_states.device.type == "cpu" and self._is_own(args, kwargs):
             attended = self._attend(hidden_states)
         else:
@@ -140,10 +147,30 @@ class UngroundedAttention(Attention):
         *args: Any,
         gated: Any = None,
         prompt: tuple[Tensor, Tensor] | None = None,
+        captions: tuple[RegionalCaptions, str] | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """As the stock attention; `gated` is not for it, and `prompt` are keys and values (B, S, C) of the texts."""
+        """As the stock attention; `gated` is not for it.
+
+        `prompt` are keys and values (B, S, C) of the texts; `captions` those that are read in regions, and the layer's
+        name.
+        """
         del gated
+        attended = self._attended(hidden_states, encoder_hidden_states, attention_mask, prompt, *args, **kwargs)
+        if captions is None or encoder_hidden_states is None:
+            return attended
+        regional, name = captions
+        return regional.blend(name, hidden_states, attended, encoder_hidden_states, partial(self._attended, **kwargs))
+
+    def _attended(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None,
+        attention_mask: Tensor | None,
+        prompt: tuple[Tensor, Tensor] | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
         if prompt is None or encoder_hidden_states is None or not is_plain(self):
             result: Tensor = super().__call__(hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
             return result
@@ -228,15 +255,15 @@ def transformer_blocks(unet: nn.Module) -> Iterator[tuple[str, BasicTransformerB
 
 def map_sizes(unet: UNet2DConditionModel, height: int, width: int) -> list[tuple[int, int]]:
     """(height, width) of the feature maps that have transformers, for latents of that size."""
-    sizes = []
+    levels = []
     for block in unet.down_blocks:
-        if getattr(block, "attentions", None):
-            sizes.append((height, width))
+        levels.append((height, width))
         if block.downsamplers is not None:
             height, width = (height + 1) // 2, (width + 1) // 2
-    if getattr(unet.mid_block, "attentions", None):
-        sizes.append((height, width))
-    return list(dict.fromkeys(sizes))
+    # The decoder goes back up through the same levels, and may have transformers where the encoder has none.
+    blocks = [*zip(unet.down_blocks, levels, strict=True), (unet.mid_block, levels[-1])]
+    blocks += zip(reversed(unet.up_blocks), levels, strict=True)
+    return list(dict.fromkeys(size for block, size in blocks if getattr(block, "attentions", None)))
 
 
 def decoder_steps(unet: UNet2DConditionModel) -> list[tuple[nn.Module, int]]:
@@ -259,6 +286,7 @@ class UNetBackbone(Backbone):
     """
 
     network: ClassVar = UNet2DConditionModel.__name__
+    regional: ClassVar[bool] = True
     text_encoders: ClassVar[tuple[str, ...]] = ("CLIPTextModel",)
     stock: ClassVar = {
         GroundedTransformer: Transformer2DModel,

@@ -9,8 +9,9 @@ given to it here, and it is kept from downloading ImageNet weights), with weight
 weights of the same sizes. All cases take turns, `--repeats` times; medians. `--clock cpu` counts the process's own
 seconds of processor time, which other programs on the machine disturb less: with one thread alone.
 
-Below the table stand pictures, by the calls that either makes and what they took: 50 PLMS steps with grounding in .8 of
-them, and the Multi-instance Sampler.
+Below the table stand pictures. By the calls that either makes and what they took: 50 PLMS steps with grounding in .8 of
+them. And those of a preset of four instances with their order, which are made in the same process (`--preset fast`),
+beside the published picture with its Multi-instance Sampler, by the calls that makes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 
 from instancediffusion.adapter.deep_cache import OuterBlocks
 from instancediffusion.conditioning import LocationTensors
-from instancediffusion.pipeline.random_weights import PUBLISHED_SEGMENTATION
+from instancediffusion.pipeline.random_weights import PUBLISHED_SEGMENTATION, pipeline_round
 from instancediffusion.pipeline.timing import bench_scene
 
 SLOTS, STEPS, GROUNDED, PER_INSTANCE = 30, 50, 40, 18
@@ -112,8 +113,8 @@ def _unet(kind: Any, tokenizer: Mapping[str, Any]) -> Any:
     )
 
 
-def ours(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
-    """Our calls by name."""
+def ours(dtype: torch.dtype) -> tuple[dict[str, Callable[[], object]], Callable[..., Any]]:
+    """Our calls by name; and what makes a picture with the same network."""
     from diffusers import UNet2DConditionModel
 
     from instancediffusion.adapter import InstanceAdapter
@@ -147,12 +148,19 @@ def ours(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
             features.append(keep[0][1])
         return call(given, lambda *a, **k: blocks.outer(features[0], *a, **k))
 
-    return {
+    named = {
         "conditional": lambda: call(given),
         "unconditional": lambda: call(null),
         "without grounding": lambda: call(given.scaled(0)),
         "outer blocks alone": outer,
     }
+
+    def picture(preset: str, **options: Any) -> Any:
+        pipe = pipeline_round(unet, adapter)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe(scene, preset=preset, seed=0, output_type="latent", **options)
+
+    return named, picture
 
 
 def rate(dtype: torch.dtype, clock: Callable[[], float]) -> float:
@@ -179,6 +187,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--preset", nargs="*", default=[], help="pictures that are made at the end")
+    parser.add_argument("--merge", help="mis_merge of these, in place of the preset's")
     parser.add_argument("--when", type=Path, help="wait for this file before measuring, to load beforehand")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -189,8 +199,10 @@ def main() -> None:
             network = published(options.repository)
             cases["published float32", "conditional"] = lambda: network(True)
             cases["published float32", "unconditional"] = lambda: network(False)
+        makers = {}
         for name in options.dtypes:
-            cases |= {(f"ours {name}", case): run for case, run in ours(getattr(torch, name)).items()}
+            own, makers[name] = ours(getattr(torch, name))
+            cases |= {(f"ours {name}", case): run for case, run in own.items()}
         while options.when is not None and not options.when.exists():
             time.sleep(1)
         took: dict[tuple[str, str], list[float]] = {key: [] for key in cases}
@@ -204,7 +216,13 @@ def main() -> None:
                     took[key].append(seconds)
         rates = ", ".join(f"{rate(getattr(torch, n), clock):.0f} GFLOP/s in {n}" for n in ("float32", "bfloat16"))
     print(f"{options.threads} threads, {options.clock} clock, median of {options.repeats}; matrix product {rates}\n")
-    report({key: statistics.median(values) for key, values in took.items()})
+    medians = {key: statistics.median(values) for key, values in took.items()}
+    report(medians)
+    for preset in options.preset:
+        for name, picture in makers.items():
+            start = clock()
+            out = picture(preset, **({"mis_merge": options.merge} if options.merge else {}))
+            report_preset(f"{preset} {name}", clock() - start, out.network_rows, medians)
     print(f"\npeak memory of all together {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
@@ -224,6 +242,21 @@ def report(seconds: Mapping[tuple[str, str], float]) -> None:
         plain = (GROUNDED + 1) * both + (STEPS - GROUNDED) * 2 * own["without grounding"]
         whole = (STEPS + 1) * pair
         print(f"| 50 PLMS steps, grounding .8, {name} | {whole:.0f} | {plain:.0f} | {whole / plain:.2f} |")
+
+
+def report_preset(name: str, seconds: float, nfe: float, medians: Mapping[tuple[str, str], float]) -> None:
+    """Print what a picture took beside what the published one with its Multi-instance Sampler takes."""
+    print(f"\n{name}: {seconds:.0f} s, {nfe:.1f} NFE, four instances")
+    published_calls = [medians.get(("published float32", case)) for case in ("conditional", "unconditional")]
+    if published_calls[0] is None or published_calls[1] is None:
+        return
+    mean = (published_calls[0] + published_calls[1]) / 2
+    for number in (3, 4, 6):
+        count = calls(number)
+        print(
+            f"published, {number} instances: {count} calls, {count * mean:.0f} s: {count / nfe:.1f} times the NFE, "
+            f"{count * mean / seconds:.1f} times the seconds"
+        )
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ values)."""
 
 _NO_LISTS = {"timesteps": None, "sigmas": None}
 """Lists of noise levels, which a model may state, would decide the number of steps."""
-_NO_SHORT_CUT = {"guidance_start": 0.0, "guidance_end": 1.0, "cache_interval": 1}
+_NO_SHORT_CUT = {"guidance_start": 0.0, "guidance_end": 1.0, "cache_interval": 1, "token_merging": 0.0}
 
 FEWEST_STEPS = 4
 """A fraction of a model's steps is no less than these, or all."""

@@ -159,6 +159,8 @@ class GenerationSettings:
         order_guidance_fraction: fraction of the steps, from the start, in which it acts.
         cache_interval: the inner blocks of the UNet, its deep features, are computed in every so many-th network call
             of a stage, and kept for those between (DeepCache, Ma et al. 2024); 1 = in every call.
+        token_merging: fraction of the visual tokens of large maps that attend, and are attended to, as one with the
+            first token of their 2x2 patch, never across the border of an instance (after Bolya and Hoffman 2023).
         negative_prompt: what the pictures are not to show; None takes each scene's own.
         height: height of the pictures in pixels; None derives it from the model and the scene.
         width: width of the pictures in pixels; None derives it from the model and the scene.
@@ -373,6 +375,18 @@ class GenerationSettings:
             paper="cache interval (DeepCache)",
             later=True,
             slider=(1, 5, 1),
+        ),
+    )
+    token_merging: float = field(
+        default=0.0,
+        metadata=_setting(
+            "Fraction of the visual tokens of large maps that attend as one, never across instances.",
+            low=0,
+            high=0.75,
+            label="Merge like tokens",
+            paper="token merging (ToMe)",
+            later=True,
+            slider=(0, 0.75, 0.05),
         ),
     )
     negative_prompt: str | None = field(

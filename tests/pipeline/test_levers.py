@@ -39,7 +39,12 @@ def by_step(pipe, **options):
 
 def test_levers_that_are_off_leave_every_bit(pipe):
     plain = latents(pipe)
-    for off in ({"cache_interval": 1}, {"guidance_start": 0.0, "guidance_end": 1.0}, {"guidance_end": 0.95}):
+    for off in (
+        {"cache_interval": 1},
+        {"token_merging": 0.0},
+        {"guidance_start": 0.0, "guidance_end": 1.0},
+        {"guidance_end": 0.95},
+    ):
         assert torch.equal(latents(pipe, **off), plain), off
     assert torch.equal(latents(pipe, guidance_end=0.0), latents(pipe, guidance_scale=1.0))
     one = {"num_inference_steps": 1, "mis_fraction": 0.0}  # the first call is whole
@@ -88,29 +93,53 @@ def test_deep_features_are_reused(pipe):
 
 
 def test_deep_features_need_a_bare_unet(pipe):
+    """Its blocks may be compiled, which is the remedy that is named."""
     own = copy.deepcopy(pipe)
     own.unet.compile()
-    with pytest.raises(SettingsError, match=r"cache_interval.*compiled"):
+    with pytest.raises(SettingsError, match=r"cache_interval.*compiled.*by unet.compile_repeated_blocks\(\)"):
         latents(own, cache_interval=2)
+    own, counter = copy.deepcopy(pipe), CompileCounter()
+    own.set_progress_bar_config(disable=True)
+    torch._dynamo.reset()
+    own.unet.compile_repeated_blocks(backend=counter)
+    options = {"mis_fraction": 0.0, "cache_interval": 2, "num_inference_steps": 2}
+    torch.testing.assert_close(latents(own, **options), latents(pipe, **options), **TOLERANCE)
+    assert counter.frame_count > 0
 
 
-def test_a_small_decoder_takes_the_place_of_the_autoencoder(pipe):
-    """A TAESD-class one: other pixels of the same latents and size."""
+def test_a_small_decoder_takes_the_place_of_the_autoencoder(pipe, tmp_path):
+    """A TAESD-class one reads latents as they were sampled (its scale is 1): the numbers are those of diffusers."""
     levels = len(pipe.vae.config.block_out_channels)
+    torch.manual_seed(4)
     small = AutoencoderTiny(
         encoder_block_out_channels=(8,) * levels,
         decoder_block_out_channels=(8,) * levels,
         num_encoder_blocks=(1,) * levels,
         num_decoder_blocks=(1,) * levels,
         latent_channels=pipe.vae.config.latent_channels,
-        scaling_factor=pipe.vae.config.scaling_factor,
     ).eval()
-    own = copy.deepcopy(pipe)
-    own.vae = small
-    usual, other = pipe(scene_of(2), **CALL), own(scene_of(2), **CALL)
-    assert torch.equal(usual.latents, other.latents)
-    assert usual.images[0].size == other.images[0].size
-    assert usual.images[0].tobytes() != other.images[0].tobytes()
+    pipe.save_pretrained(tmp_path)
+    stored, own = type(pipe).from_pretrained(tmp_path), type(pipe).from_pretrained(tmp_path, vae=small)
+    for each in (stored, own):
+        each.set_progress_bar_config(disable=True)
+    usual = stored(scene_of(2), **CALL)
+    shown = {}
+    other = own(scene_of(2), **CALL, preview=lambda step, images: shown.update({step: images[0]}), layers=True)
+    assert torch.equal(usual.latents, own(scene_of(2), **CALL).latents)
+    stock = StableDiffusionPipeline(
+        vae=small, text_encoder=own.text_encoder, tokenizer=own.tokenizer, unet=copy.deepcopy(pipe).unet,
+        scheduler=own.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    with torch.no_grad():
+        expected = stock.image_processor.postprocess(small.decode(other.latents / small.config.scaling_factor)[0])[0]
+    assert other.images[0].tobytes() == expected.tobytes() != usual.images[0].tobytes()
+    assert len(shown) == CALL["num_inference_steps"] and shown[0].size == (32, 32)
+    assert len(other.layers[0]) == 3 and all(layer.image.size == (64, 64) for layer in other.layers[0])
+    # And the encoder: hardly a step is made on a picture, whose latents it gives.
+    with torch.no_grad():
+        codes = small.encode(stock.image_processor.preprocess(usual.images[0])).latents
+    again = own(scene_of(2), **{**CALL, "num_inference_steps": 100}, image=usual.images[0], strength=0.01).latents
+    assert (again - codes).norm() < 0.1 * codes.norm()
 
 
 @pytest.mark.slow
@@ -214,7 +243,8 @@ def test_bench_measures_presets_and_each_of_their_levers(tmp_path):
     done = CliRunner().invoke(cli, ["bench", "--preset", "fast", *options])
     assert done.exit_code == 0, done.output
     told = {row["name"]: row for row in json.loads(done.stdout)["pictures"]}
-    pulled = [lever for lever in LEVERS if lever != "guidance in an interval"]  # no preset asks for that
+    unasked = ("guidance in an interval", "tokens merged")  # no preset asks for these
+    pulled = [lever for lever in LEVERS if lever not in unasked]
     assert list(told) == ["the model's own", *(f"fast: {lever} alone" for lever in pulled), "fast"]
     assert told["the model's own"]["change"] == 0 and told["the model's own"]["share"] == 1
     for name, row in told.items():

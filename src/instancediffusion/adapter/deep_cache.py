@@ -8,6 +8,7 @@ layers belong to the blocks they sit in: those of inner blocks rest with them.
 from __future__ import annotations
 
 import copy
+from collections.abc import Hashable
 from typing import Any
 
 from diffusers import UNet2DConditionModel
@@ -116,11 +117,11 @@ class DeepCache:
     def __init__(self, blocks: OuterBlocks, interval: int) -> None:
         self._blocks, self._interval = blocks, interval
         self._features: Tensor | None = None
-        self._since, self._kind = 0, (False, False)
+        self._since = 0
+        self._kind: Hashable = None
 
-    def __call__(self, unet: Any, grounded: bool, regional: bool, *args: Any, **kwargs: Any) -> Any:
-        """Call the UNet; features that were made with instances, or with their captions, serve no call without."""
-        kind = (grounded, regional)
+    def __call__(self, unet: Any, kind: Hashable, *args: Any, **kwargs: Any) -> Any:
+        """Call the UNet; features of one kind of call (with instances, with their captions) serve no other."""
         if self._features is not None and self._since < self._interval and kind == self._kind:
             self._since += 1
             return self._blocks.outer(self._features, *args, **kwargs)

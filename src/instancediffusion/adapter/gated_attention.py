@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from instancediffusion.adapter.kernels import attention, takes_blocks
+from instancediffusion.adapter.token_merging import MergedTokens
 from instancediffusion.conditioning.attention_mask import AttentionBias
 
 
@@ -62,6 +63,7 @@ class GatedSelfAttention(nn.Module):
         bias: AttentionBias | None,
         scale: float,
         relative: Tensor | None = None,
+        merged: MergedTokens | None = None,
     ) -> Tensor:
         """What to add to x.
 
@@ -72,6 +74,7 @@ class GatedSelfAttention(nn.Module):
             bias: what is added to the logits; None = nothing.
             scale: the grounding scale s of this step.
             relative: (B, L, F) box-relative features, for layers that read them; see `RelativeFeatures.seen`.
+            merged: visual tokens that attend, and are attended to, as one.
 
         Returns:
             (B, L, C), the difference to the new x.
@@ -79,16 +82,28 @@ class GatedSelfAttention(nn.Module):
         given = x.dtype
         x = x.to(self.norm1.weight.dtype)  # the adapter may be of another type than the UNet it is in
         rows = self.norm1(x)
-        query = self._split(self.to_q(rows))
-        keys, values = self._split(self.to_k(rows)), self._split(self.to_v(rows))
-        own_keys, own_values = self._split(token_keys.to(rows.dtype)), self._split(token_values.to(rows.dtype))
-        attended = attend(query, keys, values, own_keys, own_values, bias)
-        attended = self.to_out(attended.transpose(1, 2).flatten(2))
+        token_keys, token_values = token_keys.to(rows.dtype), token_values.to(rows.dtype)
+        if merged is None:
+            attended = self._attended(rows, token_keys, token_values, bias)
+        else:
+
+            def of_image(image: int, joined: Tensor) -> Tensor:
+                own = None if bias is None else merged.bias(image, bias)
+                return self._attended(joined, token_keys[image, None], token_values[image, None], own)
+
+            attended = merged.attended(rows, of_image)
         if self.relative is not None and relative is not None:
             attended = attended + self.relative(relative.to(self.relative.weight.dtype)).to(attended.dtype)
         change = scale * self.alpha_attn.tanh() * attended
         whole: Tensor = change + scale * self.alpha_dense.tanh() * self.ff(self.norm2(x + change))
         return whole.to(given)
+
+    def _attended(self, rows: Tensor, token_keys: Tensor, token_values: Tensor, bias: AttentionBias | None) -> Tensor:
+        """(B, L, C) of normalised visual tokens of that shape."""
+        query, keys, values = (self._split(part(rows)) for part in (self.to_q, self.to_k, self.to_v))
+        attended = attend(query, keys, values, self._split(token_keys), self._split(token_values), bias)
+        projected: Tensor = self.to_out(attended.transpose(1, 2).flatten(2))
+        return projected
 
     def _split(self, rows: Tensor) -> Tensor:
         """(B, S, C) -> (B, heads, S, C / heads)."""

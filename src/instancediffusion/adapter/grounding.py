@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from instancediffusion.adapter.relative_values import RelativeFeatures
+from instancediffusion.adapter.token_merging import MergedTokens
 from instancediffusion.conditioning import InstanceMaskRule, LocationTensors
 from instancediffusion.conditioning.attention_mask import AttentionBias, attention_bias
 from instancediffusion.errors import ModelError
@@ -97,7 +98,7 @@ class Grounding:
         size = (height, width)
         return replace(self, here=next((one for one in self.maps if one.size == size), None) or self._of_map(size))
 
-    def change(self, name: str, x: Tensor) -> Tensor:
+    def change(self, name: str, x: Tensor, merged: MergedTokens | None = None) -> Tensor:
         """What the gated layer of a name adds to visual tokens x (B, L, C) of the current map."""
         current = self.here
         if current is None:
@@ -110,7 +111,7 @@ class Grounding:
         if self.ran is not None:
             self.ran.append(name)
         keys, values = self.keys_values[name]
-        change: Tensor = self.layers[name](x, keys, values, current.bias, self.scale, current.relative)
+        change: Tensor = self.layers[name](x, keys, values, current.bias, self.scale, current.relative, merged)
         return change
 
     def select(self, rows: Sequence[int] | Tensor) -> Grounding:

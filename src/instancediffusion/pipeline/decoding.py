@@ -23,7 +23,7 @@ def decode_latents(vae: Any, latents: Tensor, *, upcast: bool = False) -> Tensor
     """Decode latents one image at a time, which bounds memory and keeps an image independent of its batch.
 
     Args:
-        vae: an `AutoencoderKL`; its config gives the scaling (and shift) of latents.
+        vae: an `AutoencoderKL` or `AutoencoderTiny`; its config gives the scaling (and shift) of latents.
         latents: (B, C, h, w), as sampled. Where C is p^2 times what the autoencoder reads, a latent pixel holds
             p x p of its codes (see `latent_patch`).
         upcast: compute in float32 where the autoencoder is of float16 and its config says that it overflows.
@@ -47,7 +47,7 @@ def encode_pictures(vae: Any, pictures: Tensor, channels: int, *, upcast: bool =
     """Encode pictures one at a time, without sampling: the mode of what the encoder predicts.
 
     Args:
-        vae: an `AutoencoderKL`.
+        vae: an `AutoencoderKL` or `AutoencoderTiny`.
         pictures: (B, 3, H, W), -1 to 1.
         channels: of a latent pixel; see `latent_patch`.
         upcast: see `decode_latents`.
@@ -62,7 +62,9 @@ def encode_pictures(vae: Any, pictures: Tensor, channels: int, *, upcast: bool =
         finally:
             vae.to(torch.float16)
     shift = getattr(vae.config, "shift_factor", None) or 0.0
-    codes = [vae.encode(row[None].to(vae.dtype)).latent_dist.mode().float().cpu() for row in pictures]
+    found = [vae.encode(row[None].to(vae.dtype)) for row in pictures]
+    # A TAESD-class encoder (`AutoencoderTiny`) predicts latents, not a distribution of them.
+    codes = [(own.latents if hasattr(own, "latents") else own.latent_dist.mode()).float().cpu() for own in found]
     return functional.pixel_unshuffle(
         (torch.cat(codes) - shift) * vae.config.scaling_factor, latent_patch(channels, vae)
     )

@@ -16,6 +16,8 @@ from instancediffusion.adapter.backbones import backbone_of, core_network
 from instancediffusion.adapter.backbones.backbone import TextKeys
 from instancediffusion.adapter.deep_cache import DeepCache, OuterBlocks
 from instancediffusion.adapter.regional import RegionalCaptions
+from instancediffusion.adapter.token_merging import TokenMerging
+from instancediffusion.conditioning import LocationTensors
 from instancediffusion.errors import ModelError
 from instancediffusion.sampling import Branch
 
@@ -95,6 +97,7 @@ class NetworkDenoiser:
         captions: for a branch, the rows in `contexts` of captions that are read where their instances are, and where
             that is on a map; None = those of no branch.
         caption_steps: number of steps, from the start, in which they are.
+        token_merging: fraction of the visual tokens of large maps that are merged for attention; 0 = none.
 
     Attributes:
         rows_done: NFE so far, in batch elements; one on a part of the canvas counts as that fraction of it.
@@ -116,6 +119,7 @@ class NetworkDenoiser:
         canvas: tuple[int, int] | None = None,
         captions: Callable[[Branch], Captioned] | None = None,
         caption_steps: int = 0,
+        token_merging: float = 0.0,
     ) -> None:
         self.network, self.core, self.backbone = network, core_network(network), backbone_of(network)
         if isinstance(contexts, Tensor):
@@ -124,7 +128,7 @@ class NetworkDenoiser:
         self.grounding_scales, self.attention, self.extras = grounding_scales, dict(attention or {}), extras
         self.size, self.control, self.cache_interval = size, control, cache_interval
         self.outer = OuterBlocks(self.core) if cache_interval > 1 else None
-        self.captions, self.caption_steps = captions, caption_steps
+        self.captions, self.caption_steps, self.token_merging = captions, caption_steps, token_merging
         self.rows_done = 0.0
         self._canvas = canvas
         self._keys: tuple[Tensor, TextKeys | None] | None = None
@@ -180,7 +184,16 @@ class BoundRows:
         self._extras = extras
         self._control = None if denoiser.control is None else denoiser.control(branches)
         self._cache = None if denoiser.outer is None else DeepCache(denoiser.outer, denoiser.cache_interval)
-        self._captions = self._regional()
+        self._captions, self._merging = self._regional(), self._merged()
+
+    def _merged(self) -> TokenMerging | None:
+        """Whose borders no merged token crosses: those of the instances of the conditional branch, in both branches."""
+        denoiser = self._denoiser
+        if not denoiser.token_merging:
+            return None
+        rows = [denoiser.rows(replace(branch, conditional=True, negative=0))[1] for branch in self._branches]
+        locations = LocationTensors.cat([denoiser.groundings[row].locations for row in rows])
+        return TokenMerging(denoiser.token_merging, locations)
 
     def _regional(self) -> RegionalCaptions | None:
         """The captions that are read in regions; None if there are none."""
@@ -207,12 +220,16 @@ class BoundRows:
         if denoiser.contexts.values is not self._texts:
             self._gather()
         context, scale = self._context, denoiser.grounding_scales[step] if denoiser.grounding_scales else 1.0
-        captions = self._captions if step < denoiser.caption_steps else None
-        if (scale and not self._grounding.maps) or (captions is not None and not captions.maps):
-            sizes = backbone.map_sizes(denoiser.core, *sample.shape[-2:])
-            self._grounding = self._grounding.on_maps(sizes) if scale else self._grounding
-            if captions is not None:
-                self._captions = captions = captions.on_maps(sizes)
+        sizes = backbone.map_sizes(denoiser.core, *sample.shape[-2:])
+        if scale and not self._grounding.maps:
+            self._grounding = self._grounding.on_maps(sizes)
+        handed = dict(self._attention)
+        if step < denoiser.caption_steps and self._captions is not None:
+            self._captions = handed["captions"] = (
+                self._captions if self._captions.maps else self._captions.on_maps(sizes)
+            )
+        if self._merging is not None:
+            self._merging = handed["merging"] = self._merging if self._merging.maps else self._merging.on_maps(sizes)
         grounding = self._grounding.select(self._grounding_rows)
         grounding = replace(grounding, scale=scale, ran=None if self._checked or not scale else [])
         inputs = self._extras
@@ -220,13 +237,15 @@ class BoundRows:
             inputs = {**inputs, **self._control(sample, timestep, step, context, self._lengths, inputs)}
         keys, cache = denoiser.text_keys, self._cache
         predicted = backbone.call(
-            denoiser.network if cache is None else partial(cache, denoiser.network, bool(scale), captions is not None),
+            denoiser.network
+            if cache is None
+            else partial(cache, denoiser.network, (bool(scale), "captions" in handed)),
             sample,
             timestep,
             context,
             grounding,
             text_keys=None if keys is None else keys.of(self._text_rows, context.shape[1]),
-            attention=self._attention if captions is None else {**self._attention, "captions": captions},
+            attention=handed,
             inputs=inputs,
         )
         if grounding.ran is not None:

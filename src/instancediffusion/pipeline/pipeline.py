@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import (
@@ -86,7 +86,7 @@ class InstanceDiffusionPipeline(
     LoRA files, textual inversions and IP-Adapters the same way.
 
     Args:
-        vae: an `AutoencoderKL`.
+        vae: an `AutoencoderKL`, or an `AutoencoderTiny` (TAESD) in its place.
         text_encoder: a `CLIPTextModel`; it encodes prompts and captions alike.
         tokenizer: its tokenizer.
         unet: a stock `UNet2DConditionModel`. The adapter is grafted on it unless it is already.
@@ -122,7 +122,7 @@ class InstanceDiffusionPipeline(
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: AutoencoderKL | AutoencoderTiny,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel,

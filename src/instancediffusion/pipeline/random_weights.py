@@ -36,8 +36,13 @@ def published_size(dtype: torch.dtype) -> tuple[UNet2DConditionModel, InstanceAd
 
 def random_pipeline(dtype: torch.dtype) -> InstanceDiffusionPipeline:
     """A pipeline of the published size with random weights; its text model has one layer, its autoencoder is small."""
-    unet, adapter = published_size(dtype)
+    return pipeline_round(*published_size(dtype))
+
+
+def pipeline_round(unet: UNet2DConditionModel, adapter: InstanceAdapter) -> InstanceDiffusionPipeline:
+    """A pipeline round a grafted UNet of the published size, whose other parts have random weights and are small."""
     adapter.remove()
+    dtype = unet.dtype
     tokenizer = CLIPTokenizer.from_pretrained(mini_folder() / "tokenizer", model_max_length=77)
     text = CLIPTextModel(
         CLIPTextConfig(

@@ -189,7 +189,9 @@ class Run:
         )
         self._check_reuse(alone)
         if self._regional and merge_after:
-            self._check_regional()
+            self._check_per_map(True)
+        if self.settings.token_merging:
+            self._check_per_map(False)
         dtype, projected = self.pipeline.unet.dtype, bank.texts.projected
         contexts = Contexts(
             bank.texts.contexts.to(dtype), bank.texts.lengths, None if projected is None else projected.to(dtype)
@@ -253,18 +255,16 @@ class Run:
         rule: MergeRule = MERGE_RULES[self.settings.mis_merge]
         return rule.regional and not self.keep_parts
 
-    def _check_regional(self) -> None:
-        """Refuse what captions cannot be read in regions with."""
+    def _check_per_map(self, regional: bool) -> None:
+        """Refuse what acts at single visual tokens where it cannot."""
+        field, fix = ("mis_merge", "use 'layered', or mis_fraction=0") if regional else ("token_merging", "set it to 0")
         reason = ""
-        if not self.pipeline.backbone.regional:
-            reason = f"{type(core_network(self.pipeline.unet)).__name__} has no cross-attention for captions by region"
-        elif self.inputs.references:
+        if not self.pipeline.backbone.per_map:
+            reason = f"the attention of {type(core_network(self.pipeline.unet)).__name__} has no part for it"
+        elif regional and self.inputs.references:
             reason = "references of single instances have regions of their own in the same cross-attention"
         if reason:
-            raise SettingsError(
-                f"mis_merge: {self.settings.mis_merge!r} is not to be had here: {reason}; use 'layered', or "
-                "mis_fraction=0"
-            )
+            raise SettingsError(f"{field}: {getattr(self.settings, field)!r} is not to be had here: {reason}; {fix}")
 
     @property
     def _order_steps(self) -> int:
@@ -295,7 +295,10 @@ class Run:
         core = core_network(self.pipeline.unet)
         reason = unfit(self.pipeline.unet, core) if self.settings.cache_interval > 1 else ""
         if reason:
-            raise SettingsError(f"cache_interval: some calls need parts of the UNet alone, and {reason}; set it to 1")
+            raise SettingsError(
+                f"cache_interval: some calls need parts of the UNet alone, and {reason}; set it to 1, or compile its "
+                "blocks alone, by unet.compile_repeated_blocks()"
+            )
         wrapper = getattr(vars(core).get("forward"), "__module__", "")
         if not wrapper.startswith("DeepCache"):
             return
@@ -517,6 +520,7 @@ class Run:
             canvas=self._latent_size(group[0]),
             captions=captioned if self._regional else None,
             caption_steps=merge_after,
+            token_merging=settings.token_merging,
         )
         guidance = Guidance(
             steering.guidance_scale,

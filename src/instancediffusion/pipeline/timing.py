@@ -31,6 +31,7 @@ LEVERS: Mapping[str, tuple[str, ...]] = {
     "grounding in a share": ("grounding_fraction", "grounding_decay_fraction"),
     "Multi-instance Sampler": ("mis_fraction", "mis_merge", "mis_compat"),
     "deep features reused": ("cache_interval",),
+    "tokens merged": ("token_merging",),
 }
 """The settings that make one lever."""
 

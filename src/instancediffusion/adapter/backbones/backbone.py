@@ -40,7 +40,8 @@ class Backbone(ABC):
         stock: by the class that is put on a part of the network, the class that `remove` puts back.
         upcasts_vae: the autoencoder computes in float32 whatever its type, as half precision overflows.
         flow: it was trained by flow matching, and predicts the velocity noise - x0.
-        regional: its cross-attention takes `RegionalCaptions`, as `captions` among the arguments of attention layers.
+        per_map: its attention layers take, among their arguments, what acts at the visual tokens of a map:
+            `RegionalCaptions` as `captions`, and a `TokenMerging` as `merging`.
         in_pipeline: `InstanceDiffusionPipeline` samples with it.
     """
 
@@ -51,7 +52,7 @@ class Backbone(ABC):
     stock: ClassVar[Mapping[type[nn.Module], type[nn.Module]]]
     upcasts_vae: ClassVar[bool] = False
     flow: ClassVar[bool] = False
-    regional: ClassVar[bool] = False
+    per_map: ClassVar[bool] = False
     in_pipeline: ClassVar[bool] = True
 
     @abstractmethod

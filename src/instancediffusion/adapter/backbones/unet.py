@@ -24,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from instancediffusion.adapter.grounding import Grounding
 from instancediffusion.adapter.kernels import QuickConvolution, attention
 from instancediffusion.adapter.regional import RegionalCaptions
+from instancediffusion.adapter.token_merging import TokenMerging
 from instancediffusion.conditioning.text import TextBank, encode_texts
 from instancediffusion.errors import ModelError
 
@@ -42,8 +43,9 @@ class GroundedTransformer(Transformer2DModel):
         if grounding is not None:
             height, width = hidden_states.shape[-2:]
             sized = {"grounding": grounding.on_map(len(hidden_states), height, width)}
-            if given.get("captions") is not None:
-                sized["captions"] = given["captions"].on_map(height, width)
+            for name in ("captions", "merging"):
+                if given.get(name) is not None:
+                    sized[name] = given[name].on_map(height, width)
             kwargs["cross_attention_kwargs"] = {**given, **sized}
         return super().__call__(hidden_states, *args, **kwargs)
 
@@ -69,10 +71,13 @@ class GroundedBlock(BasicTransformerBlock):
     grounding_layer: str
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As the stock block; `cross_attention_kwargs` may hold a `Grounding`, `PromptKeys` and `RegionalCaptions`."""
+        """As the stock block; `cross_attention_kwargs` may hold what is ours.
+
+        That is a `Grounding`, `PromptKeys`, `RegionalCaptions` and a `TokenMerging`.
+        """
         given = args[_POSITION_OF_KWARGS] if len(args) > _POSITION_OF_KWARGS else kwargs.get("cross_attention_kwargs")
-        ours = ("grounding", "prompt_keys_values", "captions")
-        grounding, prompt, captions = ((given or {}).get(name) for name in ours)
+        ours = ("grounding", "prompt_keys_values", "captions", "merging")
+        grounding, prompt, captions, merging = ((given or {}).get(name) for name in ours)
         if grounding is None and prompt is None:
             return super().__call__(hidden_states, *args, **kwargs)
         passed = {name: value for name, value in (given or {}).items() if name not in ours}
@@ -80,6 +85,8 @@ class GroundedBlock(BasicTransformerBlock):
             passed["prompt"] = prompt[self.grounding_layer]
         if captions is not None:
             passed["captions"] = (captions, self.grounding_layer)
+        if merging is not None and merging.here is not None:
+            passed["merging"] = merging
         if grounding is not None and grounding.scale != 0:
             passed["gated"] = (grounding, self.grounding_layer, hidden_states)
         if len(args) > _POSITION_OF_KWARGS:
@@ -103,14 +110,19 @@ class GroundedSelfAttention(Attention):
         gated: tuple[Grounding, str, Tensor] | None = None,
         prompt: Any = None,
         captions: Any = None,
+        merging: TokenMerging | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """As the stock attention; `gated` comes from `GroundedBlock`; `prompt` and `captions` are not for it."""
+        """As the stock attention; `gated` and `merging` come from `GroundedBlock`; the others are not for it."""
         del prompt, captions
-        if hidden_states.dtype == torch.bfloat16 and hidden_states.device.type == "cpu" and self._is_own(args, kwargs):
-            attended = self._attend(hidden_states)
+        alone = all(given is None for given in (*args, *kwargs.values()))  # nothing but the visual tokens has a say
+        half = hidden_states.dtype == torch.bfloat16 and hidden_states.device.type == "cpu"
+        attend = self._attend if alone and half and is_plain(self) else super().__call__
+        merged = merging.of(hidden_states) if merging is not None and alone else None
+        if merged is not None:
+            attended = merged.attended(hidden_states, lambda _, rows: attend(rows))
         else:
-            attended = super().__call__(hidden_states, *args, **kwargs)
+            attended = attend(hidden_states, *args, **kwargs)
         if gated is None:
             return attended
         grounding, name, residual = gated
@@ -119,13 +131,9 @@ class GroundedSelfAttention(Attention):
                 f"unet: {name} attends to {attended.shape[1]} of {residual.shape[1]} visual tokens, as token merging "
                 "makes it; instances need all of them: take that patch off"
             )
-        return attended + grounding.change(name, residual + attended)
+        return attended + grounding.change(name, residual + attended, merged)
 
-    def _is_own(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Whether nothing but the visual tokens has a say in it."""
-        return is_plain(self) and all(given is None for given in (*args, *kwargs.values()))
-
-    def _attend(self, hidden_states: Tensor) -> Tensor:
+    def _attend(self, hidden_states: Tensor, *_: None, **__: None) -> Tensor:
         """As the stock processor, by our own attention; (B, L, C)."""
         query, keys, values = (_split(part(hidden_states), self.heads) for part in (self.to_q, self.to_k, self.to_v))
         attended = attention(query, keys, values).transpose(1, 2).flatten(2)
@@ -148,14 +156,15 @@ class UngroundedAttention(Attention):
         gated: Any = None,
         prompt: tuple[Tensor, Tensor] | None = None,
         captions: tuple[RegionalCaptions, str] | None = None,
+        merging: Any = None,
         **kwargs: Any,
     ) -> Tensor:
-        """As the stock attention; `gated` is not for it.
+        """As the stock attention; `gated` and `merging` are not for it.
 
         `prompt` are keys and values (B, S, C) of the texts; `captions` those that are read in regions, and the layer's
         name.
         """
-        del gated
+        del gated, merging
         attended = self._attended(hidden_states, encoder_hidden_states, attention_mask, prompt, *args, **kwargs)
         if captions is None or encoder_hidden_states is None:
             return attended
@@ -286,7 +295,7 @@ class UNetBackbone(Backbone):
     """
 
     network: ClassVar = UNet2DConditionModel.__name__
-    regional: ClassVar[bool] = True
+    per_map: ClassVar[bool] = True
     text_encoders: ClassVar[tuple[str, ...]] = ("CLIPTextModel",)
     stock: ClassVar = {
         GroundedTransformer: Transformer2DModel,

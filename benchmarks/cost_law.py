@@ -1,0 +1,145 @@
+"""What a picture will take, from three calibration calls: seconds against instances, canvas and steps.
+
+    python benchmarks/cost_law.py                               # mini
+    python benchmarks/cost_law.py --size sd15 --dtype bfloat16  # Stable Diffusion 1.5's size with random weights
+
+A call of one row on A latent pixels takes g(A) = a + b A + c A^2 with its instances, and u(A) = r g(A) without: b for
+what is done to each pixel by itself, c for self-attention. Three rows measured with instances, of a quarter, a half and
+the whole of the model's own canvas, give a, b and c, and one without gives r. A picture of S steps, G of them grounded
+and M before the merge, takes with guidance
+
+    2 (G g(A) + (S - G) u(A)) + 2 M sum_i g(A_i) + e,
+
+A_i the crop of instance i (`layered`; the whole canvas under `mean`; none under `regional`), and e, the texts, tokens
+and the decoder, measured once as what a picture of one step takes beyond its calls. Nothing of the pictures in the
+table went into these numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from instancediffusion.pipeline.merging import merge_rule, steps_before_merge
+from instancediffusion.pipeline.random_weights import measured_pipeline
+from instancediffusion.pipeline.timing import bench_scene
+from instancediffusion.sampling import steps_in_fraction
+from instancediffusion.scene import resize_scene
+from instancediffusion.settings import GenerationSettings
+
+CALIBRATED = 4
+"""Instances of the scene of the calibration."""
+
+# Instances, height and width in calibrated sides, steps, merge rule (None = none).
+POINTS: dict[str, tuple[tuple[int, float, float, int, str | None], ...]] = {
+    "mini": (
+        (1, 1, 1, 8, None),
+        (16, 1, 1, 8, None),
+        (4, 1, 1, 30, None),
+        (4, 0.75, 1, 8, None),
+        (4, 1.5, 1.5, 8, None),
+        (4, 2, 1, 8, None),
+        (4, 1, 1, 8, "mean"),
+        (8, 1, 1, 10, "layered"),
+        (16, 1, 1, 8, "regional"),
+    ),
+    "sd15": (
+        (1, 0.5, 0.5, 4, None),
+        (16, 0.5, 0.5, 2, None),
+        (4, 0.75, 0.75, 2, None),
+        (4, 0.5, 1, 2, None),
+        (4, 0.5, 0.5, 3, "mean"),
+        (8, 0.75, 0.5, 3, "layered"),
+    ),
+}
+
+
+def main() -> None:
+    """Measure, predict and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=list(POINTS), default="mini")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: with one thread alone")
+    options = parser.parse_args()
+    clock = time.perf_counter if options.clock == "wall" else time.process_time
+    pipe = measured_pipeline("random" if options.size == "sd15" else "mini", getattr(torch, options.dtype))
+    pipe.set_progress_bar_config(disable=True)
+    native = bench_scene(CALIBRATED)
+    side = pipe.picture_size(native, pipe.default_settings)[0]
+    factor = pipe.backbone.latent_multiple(pipe.unet)
+    latent_px = side // int(pipe.unet.config.sample_size)
+
+    def take(number: int, height: float, width: float, settings: GenerationSettings) -> tuple[float, tuple[int, int]]:
+        """Median seconds of a picture, and its size in pixels."""
+        rows, columns = (round(side * scale / factor / latent_px) * factor * latent_px for scale in (height, width))
+        scene = resize_scene(bench_scene(number), width=columns, height=rows)
+        chosen = settings.replace(height=rows, width=columns)
+        found = []
+        for _ in range(options.repeats + (options.size == "mini")):
+            start = clock()
+            pipe(scene, seed=0, settings=chosen, output_type="latent")
+            found.append(clock() - start)
+        return statistics.median(found[-options.repeats :]), (rows, columns)
+
+    base = GenerationSettings(
+        scheduler="ddim", guidance_scale=1.0, grounding_fraction=1.0, mis_fraction=0.0, num_inference_steps=1
+    )
+    few, many = base, base.replace(num_inference_steps=5)
+
+    def row(height: float, width: float, grounded: bool) -> tuple[float, float]:
+        """Seconds of a call of one row: what four more steps take; and what a picture takes beside them."""
+        how = {"grounding_fraction": 1.0 if grounded else 0.0}
+        short, _ = take(CALIBRATED, height, width, few.replace(**how))
+        long, _ = take(CALIBRATED, height, width, many.replace(**how))
+        return (long - short) / 4, short - (long - short) / 4
+
+    areas = [(0.5, 0.5), (0.5, 1.0), (1.0, 1.0)]
+    measured = [row(*area, True) for area in areas]
+    pixels = torch.tensor([[1.0, h * w, (h * w) ** 2] for h, w in areas], dtype=torch.float64)
+    a, b, c = torch.linalg.solve(pixels, torch.tensor([s for s, _ in measured], dtype=torch.float64)).tolist()
+    whole, beside = measured[-1]
+    ungrounded = row(1.0, 1.0, False)[0] / whole
+
+    def g(area: float) -> float:
+        return a + b * area + c * area**2
+
+    def predicted(number: int, size: tuple[int, int], settings: GenerationSettings) -> float:
+        latent = (size[0] // latent_px, size[1] // latent_px)
+        area = size[0] * size[1] / side**2
+        steps, grounded = (
+            settings.num_inference_steps,
+            steps_in_fraction(settings.grounding_fraction, settings.num_inference_steps),
+        )
+        merge = merge_rule(bench_scene(number), settings, latent, factor)
+        crops = [merge.crops[i].share(latent) if i in merge.crops else 1.0 for i in merge.instances]
+        branches = steps_before_merge(settings) * sum(g(area * crop) for crop in crops)
+        return 2 * (grounded * g(area) + (steps - grounded) * ungrounded * g(area) + branches) + beside
+
+    print(f"{options}, {torch.get_num_threads()} threads, {side} pixels")
+    print(
+        f"seconds of a row: {a:.4f} + {b:.4f} A + {c:.4f} A^2, A in canvases; without instances {ungrounded:.2f} of it"
+    )
+    print(f"beside the calls {beside:.3f} s\n")
+    print("| instances | pixels | steps | Multi-instance Sampler | measured, s | predicted, s | off by |")
+    print("|---|---|---|---|---|---|---|")
+    for number, height, width, steps, merge in POINTS[options.size]:
+        settings = GenerationSettings(
+            scheduler="ddim",
+            guidance_scale=3.0,
+            grounding_fraction=0.8,
+            num_inference_steps=steps,
+            mis_fraction=0.36 if merge else 0.0,
+            **({"mis_merge": merge} if merge else {}),
+        )
+        seconds, size = take(number, height, width, settings)
+        expected = predicted(number, size, settings)
+        text = f"| {number} | {size[1]} x {size[0]} | {steps} | {merge or 'off'} | {seconds:.2f} | {expected:.2f} "
+        print(f"{text}| {100 * (expected / seconds - 1):+.0f} % |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -129,8 +129,9 @@ def ours(dtype: torch.dtype) -> tuple[dict[str, Callable[[], object]], Callable[
     backbone = backbone_of(unet)
     scene = bench_scene(4)
     x, context = torch.randn(1, 4, 64, 64).to(dtype), torch.randn(1, 77, 768).to(dtype)
-    given = adapter(adapter.locations([scene]), torch.randn(1, 4, 768).to(dtype), instance_mask="none")
-    null = adapter(LocationTensors.empty(1), torch.zeros(1, 0, 768).to(dtype), instance_mask="none")
+    with torch.inference_mode():
+        given = adapter(adapter.locations([scene]), torch.randn(1, 4, 768).to(dtype), instance_mask="none")
+        null = adapter(LocationTensors.empty(1), torch.zeros(1, 0, 768).to(dtype), instance_mask="none")
     keys = backbone.text_keys(unet, context)
 
     def call(grounding: Any, network: Any = unet) -> Tensor:
@@ -194,15 +195,16 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     clock = time.perf_counter if options.clock == "wall" else time.process_time
     cases: dict[tuple[str, str], Callable[[], object]] = {}
+    # Not in inference mode: weights that are made in it are kept from being transformed.
+    makers = {}
+    if options.repository is not None:
+        network = published(options.repository)
+        cases["published float32", "conditional"] = lambda: network(True)
+        cases["published float32", "unconditional"] = lambda: network(False)
+    for name in options.dtypes:
+        own, makers[name] = ours(getattr(torch, name))
+        cases |= {(f"ours {name}", case): run for case, run in own.items()}
     with torch.inference_mode():
-        if options.repository is not None:
-            network = published(options.repository)
-            cases["published float32", "conditional"] = lambda: network(True)
-            cases["published float32", "unconditional"] = lambda: network(False)
-        makers = {}
-        for name in options.dtypes:
-            own, makers[name] = ours(getattr(torch, name))
-            cases |= {(f"ours {name}", case): run for case, run in own.items()}
         while options.when is not None and not options.when.exists():
             time.sleep(1)
         took: dict[tuple[str, str], list[float]] = {key: [] for key in cases}

@@ -32,19 +32,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--instances", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--merge", help="mis_merge, in place of the preset's")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: with one thread alone")
     options = parser.parse_args()
+    clock = time.perf_counter if options.clock == "wall" else time.process_time
+    merge = {} if options.merge is None else {"mis_merge": options.merge}
     dtype = getattr(torch, options.dtype)
     pipe = measured_pipeline("random" if options.size == "sd15" else options.size, dtype)
     scene, nfe = bench_scene(options.instances), 0.0
 
     def clocked(run: Callable[[], object]) -> float:
-        start = time.perf_counter()
+        start = clock()
         run()
-        return time.perf_counter() - start
+        return clock() - start
 
     def ours() -> None:
         nonlocal nfe
-        out = pipe(scene, preset=options.preset, num_inference_steps=options.steps, seed=0, output_type="latent")
+        out = pipe(
+            scene, preset=options.preset, num_inference_steps=options.steps, seed=0, output_type="latent", **merge
+        )
         nfe = out.network_rows
 
     stock_seconds(pipe, 1, clocked)

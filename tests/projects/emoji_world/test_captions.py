@@ -46,6 +46,21 @@ def test_bare_and_full_captions_both_occur(samples):
     assert any(re.fullmatch(r"a pointed arrow (facing|looking to the) (left|right)", text) for text in captions)
 
 
+def test_what_is_turned_round_is_said_to_be(make_world):
+    """One caption for two pictures taught a model to draw the mean of both, an animal with two heads."""
+    plain, stated = make_world(part_share=0.0), make_world(part_share=0.0, state_turned=True)
+    silent = 0
+    for seed in range(60):
+        one, other = plain.sample(seed), stated.sample(seed)
+        assert np.array_equal(one.image, other.image)
+        for before, after in zip(one.instances, other.instances, strict=True):
+            turned = after.facing == "right"  # the sprite looks to the left
+            for old, new in zip(before.captions, after.captions, strict=True):
+                assert ("right" in words(new)) == turned if turned else new == old
+            silent += turned and any(not words(old) & {"left", "right"} for old in before.captions)
+    assert silent > 5
+
+
 @pytest.mark.parametrize("order", [None, "reversed"])
 def test_in_front_and_behind_are_true(make_world, order):
     world = make_world(min_objects=2, max_objects=3, objects=("disc", "arrow", "box"), repeat_share=0.0)

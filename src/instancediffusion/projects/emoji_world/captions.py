@@ -48,12 +48,16 @@ _RELATIONS = {
 
 @dataclass(frozen=True)
 class Named:
-    """What a caption may state of an instance; without `drawing` it is the first sprite of the class."""
+    """What a caption may state of an instance; without `drawing` it is the first sprite of the class.
+
+    With `sided` every caption of it states its orientation.
+    """
 
     kind: ObjectKind
     colour: str | None
     facing: Facing | None
     drawing: Drawing | None = None
+    sided: bool = False
 
     @property
     def look(self) -> Drawing:
@@ -156,7 +160,7 @@ def _noun_phrase(rng: np.random.Generator, named: Named, *, trait: float, colour
 
 def _side(rng: np.random.Generator, named: Named, probability: float) -> str:
     use, how = rng.random(2)
-    if named.facing is None or use >= probability:
+    if named.facing is None or (use >= probability and not named.sided):
         return ""
     return f" facing {named.facing}" if how < 0.7 else f" looking to the {named.facing}"
 

@@ -34,7 +34,7 @@ def instance_wordings(rng: np.random.Generator, named: Named, box: NDArray[np.fl
     Returns:
         Lower case, no full stop.
     """
-    bare = _phrase(rng, named, box, adjective=0.0, colour=0.3)
+    bare = _phrase(rng, named, box, adjective=0.0, colour=0.3) + (f" facing {named.facing}" if named.sided else "")
     some = _phrase(rng, named, box, adjective=0.25, colour=0.65) + _aside(rng, named, box, side=0.55, location=0.15)
     full = _phrase(rng, named, box, adjective=0.5, colour=0.75, style=0.3)
     full = _opened(rng, full) + _pose(rng, named) + _aside(rng, named, box, side=0.6, location=0.5)
@@ -116,7 +116,7 @@ def _pose(rng: np.random.Generator, named: Named) -> str:
 def _aside(rng: np.random.Generator, named: Named, box: NDArray[np.float32], *, side: float, location: float) -> str:
     """State its orientation or its location; both would be hard to read."""
     use_side, how, use_location, which = rng.random(4)
-    if named.facing and use_side < side:
+    if named.facing and (use_side < side or named.sided):
         return f" {SIDES[int(how * len(SIDES))].format(named.facing)}"
     found = places(box)
     return f" {found[int(which * len(found))]}" if found and use_location < location else ""

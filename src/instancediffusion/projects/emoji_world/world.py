@@ -163,7 +163,8 @@ class World:
         chosen = look.colour
         if look.colours and native >= self.spec.native_share:
             chosen = look.colours[int(colour * len(look.colours))]
-        return Named(kind, chosen, look.facings[int(side * 2)] if look.facings else None, look)
+        facing = look.facings[int(side * 2)] if look.facings else None
+        return Named(kind, chosen, facing, look, self.spec.state_turned and facing != look.facing)
 
     def _arrange(self, rng: np.random.Generator, looks: np.random.Generator, count: int) -> list[Placed]:
         """Choose objects, sizes and locations."""

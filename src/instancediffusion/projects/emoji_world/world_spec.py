@@ -33,6 +33,8 @@ class WorldSpec:
             parts in a picture, beside the objects counted by `max_objects`; the picture is the same without them.
         art_sets: names of the sets whose sprites occur, out of `ART_SETS`; empty means all. ("noto",) alone has one
             sprite of each class.
+        state_turned: captions of an object that is drawn the other way round than its sprite always state its
+            orientation, so that a caption without one means one side. By default many leave it out.
     """
 
     size: int = 128
@@ -50,6 +52,7 @@ class WorldSpec:
     backgrounds: tuple[str, ...] = ()
     art_sets: tuple[str, ...] = ()
     part_share: float = 0.15
+    state_turned: bool = False
 
     def __post_init__(self) -> None:
         checks = {

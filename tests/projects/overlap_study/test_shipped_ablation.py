@@ -16,10 +16,10 @@ from instancediffusion.projects.overlap_study.study_metrics import summary
 
 JUDGE = Path(os.environ.get("INSTANCEDIFFUSION_JUDGE", ROOT / "runs" / "judge" / "judge"))
 
-HELPS = {"no_gates": "class", "no_attention": "class", "no_relative_values": "class"}
+HELPS = {"no_gates": "class", "no_attention": "class", "no_relative_values": "class", "no_scaleu": "class"}
 """Rows without a part that the documentation says helps -> what it helps."""
 
-LAYOUTS = 6
+LAYOUTS = 12
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_parts_of_the_shipped_model_do_what_is_said_of_them(tmp_path):
     assert found["no_gates"]["class"].value <= 0.15
     for name, measure in HELPS.items():
         assert found[name][measure].value < found[WHOLE][measure].value, name
-    if best["pair_right"].value < 0.8:
+    if best["pair_right"].value <= 0.25:
         pytest.skip("this judge cannot tell who is in front even in the world's own pictures")
     # Without the order in the model or in the request, both orders come out right by chance at most.
     assert found["order_nowhere"]["pair_right"].low <= 0.25

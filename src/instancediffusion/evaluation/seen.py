@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-if TYPE_CHECKING:
-    from .orders.ownership import Overlap
-
 Picture = Image.Image | npt.NDArray[np.uint8]
 """What judges are given: a PIL picture, or (H, W, 3) uint8."""
+
+LEAD = 0.1
+"""By how much more of the overlap an object must own than the other to be in front."""
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -42,6 +41,52 @@ class SeenInstance:
     facing: str | None
     box: npt.NDArray[np.float64]
     confidence: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The overlap of two objects a and b, as it is detected.
+
+    Attributes:
+        first: fraction of its pixels that show a.
+        second: fraction that shows b.
+        pixels: how many there are.
+        lead: -1..1, how surely a is in front of b, if a detector says so by itself; None leaves it to the fractions,
+            of which it is the difference.
+    """
+
+    first: float
+    second: float
+    pixels: int
+    lead: float | None = None
+
+    @property
+    def front(self) -> int | None:
+        """0 if a is in front, 1 if b is, None if neither leads by `LEAD`."""
+        lead = self.first - self.second if self.lead is None else self.lead
+        if abs(lead) < LEAD:
+            return None
+        return 0 if lead > 0 else 1
+
+    @property
+    def exchanged(self) -> Overlap:
+        """The same of b and a."""
+        return Overlap(self.second, self.first, self.pixels, None if self.lead is None else -self.lead)
+
+    @property
+    def neither(self) -> float:
+        """Fraction that shows neither."""
+        return 1.0 - self.first - self.second
+
+    @property
+    def flicker(self) -> float:
+        """Fraction that shows the one of the two that shows less: where the owner changes within the overlap."""
+        return min(self.first, self.second)
+
+    @property
+    def blend(self) -> float:
+        """The blend index: fraction that does not show the object in front, `neither + flicker`; 0 is clean."""
+        return self.neither + self.flicker
 
 
 @dataclass(frozen=True, eq=False)

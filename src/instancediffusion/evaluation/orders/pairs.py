@@ -9,8 +9,8 @@ import numpy as np
 
 from instancediffusion.scene import Instance
 
+from ..seen import Overlap
 from ..truth import TrueInstance
-from .ownership import Overlap
 
 Row = dict[str, Any]
 """Numbers of one picture of a pair, JSON-like; what is undecided is None or absent."""

@@ -72,7 +72,7 @@ def suite_options(command: _Command) -> _Command:
         click.option("--segmenter", help="Suites: segmenter that is given boxes; hub id or folder."),
         click.option("--depth", help="Suites: depth model; hub id or folder."),
         click.option("--same-seed", is_flag=True, help="Suite flip: make both orders of a pair from one seed."),
-        click.option("--features", help="Suites: network of the Frechet distance; hub id or folder."),
+        click.option("--features", help="Suites: network of the Frechet distance; hub id, folder or Inception's .pt."),
     ]
 
     @functools.wraps(command)

@@ -19,6 +19,7 @@ from ..gallery import Counter, make_pictures
 from .clip import CLIP, FEATURES, Clip, Features
 from .detectors import DETECTOR, FileDetector, TransformersDetector
 from .found_pictures import find_pictures
+from .inception import Inception, is_inception
 from .models import Models
 from .phrase_models import SEGMENTER, BoxNetwork, PhraseNetwork
 from .suite import Case, NotScoredError, Suite, suite_of
@@ -163,7 +164,7 @@ _OPENERS: Mapping[str, Opener] = {
     "phrases": lambda name, device: PhraseNetwork(name, device, surest=True),
     "segmenter": BoxNetwork,
     "clip": Clip,
-    "features": Features,
+    "features": lambda name, device: (Inception if is_inception(name) else Features)(name, device),
 }
 
 

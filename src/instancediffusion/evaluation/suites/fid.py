@@ -2,7 +2,7 @@
 
 Heusel et al. 2017 take an Inception network; by default this takes DINOv2, whose distances agree better with people's
 judgement (Stein et al. 2023). Numbers of different networks, and of sets of different size, cannot be compared: the
-paper's FID (23.9 by boxes) is of Inception. For that one, run clean-fid on the two folders.
+paper's FID (23.9 by boxes) is of Inception, which `--features inception-2015-12-05.pt` takes (see `inception`).
 """
 
 from __future__ import annotations

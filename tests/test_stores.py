@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from instancediffusion.cli import cli
+from instancediffusion.cli.annotate import STAGES
 from instancediffusion.datasets import open_dataset
 from instancediffusion.errors import SettingsError
 from instancediffusion.runs import ItemState, RunConflictError, RunDirectory
@@ -22,9 +23,31 @@ from tests.tiny_pipeline import scene_of, tiny_pipeline
 QUICK = ["--steps", 2, "--guidance-scale", 1, "--mis-fraction", 0, "--device", "cpu"]
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(scope="module")
+def s3():
+    """A server of S3 in this process; `pip install moto flask flask-cors s3fs` for the tests that need it."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        system = fsspec.filesystem("s3", skip_instance_cache=True)
+        yield system
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "file", "s3"])
 def url(request, tmp_path):
-    if request.param == "memory":
+    if request.param == "s3":
+        system = request.getfixturevalue("s3")
+        system.mkdir("bucket")
+        yield "s3://bucket"
+        system.invalidate_cache()
+        system.rm("bucket", recursive=True)
+    elif request.param == "memory":
         yield "memory://bucket"
         fsspec.filesystem("memory").store.clear()
     else:
@@ -141,7 +164,10 @@ def test_generate_and_make_write_into_a_store_what_they_write_into_a_folder(url,
     run("data", "convert", f"{url}/animals", f"{url}/yolo", "--to", "yolo")
     assert len(open_dataset(local_copy(f"{url}/yolo", tmp_path / "yolo"))) == 4
     refused = CliRunner().invoke(cli, ["data", "convert", f"{url}/animals", f"{url}/yolo", "--to", "yolo"])
-    assert refused.exit_code == 2 and "not empty" in refused.output
+    assert refused.exit_code == 2 and f"{url}/yolo: is there already and not empty" in refused.output
+    assert f"{url}/animals: coco, 4 of 4 entries" in run("data", "info", f"{url}/animals")  # by its own name
+    refused = CliRunner().invoke(cli, ["data", "info", f"{url}/spec.toml"])
+    assert refused.exit_code == 2 and f"{url}/spec.toml: looks like no data set" in refused.output
 
 
 def test_scenes_are_read_over_http(tmp_path):
@@ -165,3 +191,60 @@ def test_stores_that_cannot_be_used_are_told_in_a_line(tmp_path):
     assert is_url("s3://a/b") and not is_url("C:/a") and not is_url("a cat, 3:4")
     Store(f"file://{tmp_path}/b").write("x", b"1")
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["x"]  # nothing half written beside it
+
+
+def test_a_data_set_that_was_sent_in_part_is_replaced_by_the_same_command(url, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(4):
+        Image.new("RGB", (32, 24), (number, 0, 0)).save(source / f"{number}.png")
+        (source / f"{number}.json").write_text(
+            json.dumps({"shapes": [{"label": "cat", "shape_type": "rectangle", "points": [[1, 2], [9, 9]]}],
+                        "imagePath": f"{number}.png", "imageHeight": 24, "imageWidth": 32})
+        )  # fmt: skip
+    command = ["data", "annotate", source, "--tags", "cat", *(f"--{stage}=none" for stage in STAGES)]
+    run(*command, "-o", tmp_path / "here")
+    store = Store(f"{url}/set")
+    for stop in (1, 3, 6, 7):
+        written = []
+
+        def once(self, name, content, write=Store.write, stop=stop, written=written):
+            written.append(name)
+            if len(written) == stop:
+                raise KeyboardInterrupt
+            write(self, name, content)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Mirror, "push", stopping(Mirror.push, once))
+            CliRunner().invoke(cli, [str(part) for part in (*command, "-o", f"{url}/set")])
+        assert len(written) == stop
+    left = store.sizes()
+    refused = CliRunner().invoke(cli, [str(part) for part in (*command, "-o", f"{url}/set", "--score", 7)])
+    assert refused.exit_code == 2 and store.sizes() == left != {}
+    run(*command, "-o", f"{url}/set")
+    assert set(store.sizes()) == {
+        path.relative_to(tmp_path / "here").as_posix() for path in (tmp_path / "here").rglob("*") if path.is_file()
+    }
+    for name, content in store.read(store.sizes()).items():
+        assert content == (tmp_path / "here" / name).read_bytes()
+    # Pictures that are gone go there, too; nothing new is nothing sent.
+    (source / "2.png").unlink()
+    (source / "2.json").unlink()
+    run(*command, "-o", f"{url}/set")
+    assert "images/2.png" not in store.sizes() and "images/3.png" in store.sizes()
+    with monkeypatch.context() as patched:
+        sent = []
+        patched.setattr(Mirror, "push", stopping(Mirror.push, lambda self, name, content: sent.append(name)))
+        assert "is up to date" in run(*command, "-o", f"{url}/set")
+        assert sent == ["set.records/failed.jsonl"]
+
+
+def stopping(push, write):
+    """A `push` whose writes go through another function."""
+
+    def patched(self):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "write", write)
+            push(self)
+
+    return patched

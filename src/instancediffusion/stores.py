@@ -7,6 +7,8 @@ done (see `runs`); every other file is sent when the command ends.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import tempfile
@@ -18,6 +20,8 @@ from typing import Any
 from .errors import SettingsError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
+_SENDING = ".sending"
+"""In a folder of a store: the names of files some of which may have been sent, some not."""
 _WHOLE = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hf"}
 """Protocols whose files appear whole or not at all; on the others they are written under another name first."""
 
@@ -130,11 +134,13 @@ class Mirror:
     Attributes:
         url: the folder of the store.
         folder: what stands for it here; there when something is in it.
+        pull: whether it is a folder that is replaced as a whole.
     """
 
     url: str
     folder: Path
-    _kept: dict[str, tuple[int, int]] = field(default_factory=dict)
+    pull: bool = False
+    _kept: dict[str, tuple[int, int] | None] = field(default_factory=dict)
 
     @classmethod
     def open(cls, url: str, *, pull: bool = False) -> Mirror:
@@ -142,7 +148,8 @@ class Mirror:
 
         Args:
             url: the folder.
-            pull: bring what is in it, for commands that look at what an earlier run left.
+            pull: bring what is in it, for commands that look at what an earlier run left and replace it as a whole.
+                What was left by one that was stopped while it sent its files is not brought, and replaced.
 
         Raises:
             SettingsError: the store cannot be used, or the address names no folder in it.
@@ -153,25 +160,39 @@ class Mirror:
         store = Store(url.rstrip("/"))
         sizes = store.sizes()  # also shows at once whether the store can be used
         folder = Path(tempfile.mkdtemp(prefix="instancediffusion-")).resolve() / name
-        mirror = cls(store.url, folder)
-        _MIRRORS[folder.parent] = above
-        if pull:
+        mirror = cls(store.url, folder, pull)
+        _MIRRORS[folder.parent] = _NAMES[folder.parent] = above
+        if pull and _SENDING in sizes:
+            names = json.loads(store.read([_SENDING])[_SENDING])
+            mirror._kept = {name: None for name in names if name in sizes}
+        elif pull:
             for part in sorted(sizes, key=lambda one: one == "manifest.json"):  # what lists the others comes last
                 keep(_inside(folder, part, url), store.read([part])[part])
                 mirror._kept[part] = _facts(folder / part)
         return mirror
 
     def push(self) -> None:
-        """Send every file that was written here since."""
+        """Send every file that was written here since; those whose name, or a folder's, begins with a dot stay."""
         above = self.folder.parent
-        store = Store(_MIRRORS[above])
-        for path in sorted(above.rglob("*")):
-            inside = path.is_file() and not path.name.startswith(".")
-            name = path.relative_to(above).as_posix()
-            own = name.removeprefix(f"{self.folder.name}/") if name.startswith(f"{self.folder.name}/") else ""
-            if inside and path not in _FETCHED and self._kept.get(own) != _facts(path):
-                store.write(name, path.read_bytes())
-        Store(self.url).remove([name for name in self._kept if not (self.folder / name).exists()])
+        store, home = Store(_MIRRORS[above]), Store(self.url)
+        found = (Path(root, name) for root, folders, names in os.walk(above) for name in _shown(names, folders))
+        new = [path for path in found if path not in _FETCHED and self._kept.get(self._own(path)) != _facts(path)]
+        own = {self._own(path) for path in new} - {""}
+        # Without the folder nothing was written, and what was sent in part stays as it is.
+        gone = [name for name in self._kept if self.folder.exists() and not (self.folder / name).exists()]
+        marked = self.pull and bool(own or gone)
+        if marked:
+            home.write(_SENDING, json.dumps(sorted(own | self._kept.keys())).encode())
+        # What lists other files comes after them: `instances.json` after its pictures, a manifest after all.
+        for path in sorted(new, key=lambda one: (one.name == "manifest.json", -len(one.parts), one)):
+            store.write(path.relative_to(above).as_posix(), path.read_bytes())
+        home.remove([*gone, *([_SENDING] if marked else [])])
+        self._kept = {name: facts for name, facts in self._kept.items() if name not in gone}
+        self._kept |= {self._own(path): _facts(path) for path in new if self._own(path)}
+
+    def _own(self, path: Path) -> str:
+        """The name of a file in the folder; empty for one beside it."""
+        return path.relative_to(self.folder).as_posix() if self.folder in path.parents else ""
 
     def close(self) -> None:
         """Send what is left, and remove what stands here."""
@@ -185,6 +206,8 @@ class Mirror:
 
 _MIRRORS: dict[Path, str] = {}
 """The folder above each mirror -> the address above what it mirrors."""
+_NAMES: dict[Path, str] = {}
+"""The same of every mirror and temporary copy that there ever was in this process."""
 _FETCHED: set[Path] = set()
 """Files of mirrors that are in the store as they are here."""
 
@@ -208,8 +231,8 @@ def keep(path: Path, content: bytes, *, fetched: bool = False) -> Path:
 
 
 def told(text: str) -> str:
-    """A text for people: mirrors go by the name of what they mirror."""
-    for above, url in _MIRRORS.items():
+    """A text for people: mirrors and copies go by the names of what they stand for, also when they are gone again."""
+    for above, url in _NAMES.items():
         text = text.replace(f"{above}/", url if url.endswith("/") else f"{url}/")
     return text
 
@@ -234,6 +257,17 @@ def local_copy(url: str, folder: Path) -> Path:
     return keep(folder / name, Store(above).read([name])[name])
 
 
+def temporary_copy(url: str) -> tuple[Path, Path]:
+    """Copy a file or folder out of a store, see `local_copy`; returns the copy, and the new folder that it is in."""
+    folder = Path(tempfile.mkdtemp(prefix="instancediffusion-")).resolve()
+    _NAMES[folder] = _parted(url)[0]
+    try:
+        return local_copy(url, folder), folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def _parted(url: str) -> tuple[str, str]:
     """An address as what is above its last name, and that name."""
     above, _, name = url.rstrip("/").rpartition("/")
@@ -244,6 +278,12 @@ def _inside(folder: Path, name: str, url: str) -> Path:
     if ".." in name.split("/"):
         raise SettingsError(f"{url}: holds {name!r}, a name that leads out of the folder")
     return folder / name
+
+
+def _shown(names: list[str], folders: list[str]) -> list[str]:
+    """Files that are no secret, of a folder whose secret folders are not gone into."""
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    return [name for name in names if not name.startswith(".")]
 
 
 def _facts(path: Path) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import click
 
 from instancediffusion import __version__
 from instancediffusion.errors import InstanceDiffusionError, SceneError, SettingsError
+from instancediffusion.stores import told
 
 from .click_types import Group
 from .defaults import PREFIX, default_map, name_variables, read_defaults
@@ -49,7 +50,7 @@ class Failure(click.ClickException):
         """Print the message to stderr, or to `file`."""
         for line in self.message.splitlines() or ["failed"]:
             lead = "" if line.startswith("warning: ") else "error: "
-            click.echo(f"{lead}{line}", file=file, err=file is None)
+            click.echo(told(f"{lead}{line}"), file=file, err=file is None)
 
 
 class BadInput(Failure):

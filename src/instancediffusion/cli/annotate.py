@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instancediffusion.errors import SettingsError
-from instancediffusion.stores import told
 
 from .click_types import Output, Source
 from .model_options import engine_options
-from .progress import echoed_warnings
+from .progress import echo, echoed_warnings
 
 if TYPE_CHECKING:
     from instancediffusion.ray_pool import RayOptions
@@ -68,12 +67,12 @@ def annotate(
         where = Target(out, target, overwrite, retry)
         outcome = annotate_dataset(dataset, where, settings, models.pins, models.build, _progress, engine)
     for key, reason in outcome.failed.items():
-        click.echo(f"warning: {key}: {reason}", err=True)
+        echo(f"warning: {key}: {reason}", err=True)
     count = f"{outcome.annotated} new, {outcome.skipped} done before, {len(outcome.failed)} failed"
     wrote = "is up to date"
     if outcome.written is not None:
         wrote = f"{outcome.written.pictures} pictures, {outcome.written.instances} instances ({target})"
-    click.echo(told(f"{out}: {wrote}; {count}"))
+    echo(f"{out}: {wrote}; {count}")
     if outcome.failed:
         raise click.exceptions.Exit(1)
 
@@ -101,4 +100,4 @@ def _device() -> str:
 
 
 def _progress(done: int, total: int) -> None:
-    click.echo(f"{done} of {total}", err=True)
+    echo(f"{done} of {total}", err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import shutil
-import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from instancediffusion.stores import Mirror, is_url, local_copy
+from instancediffusion.stores import Mirror, is_url, temporary_copy
 
 
 class Group(click.Group):
@@ -104,6 +103,6 @@ class SceneSource(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 def brought(url: str, context: click.Context) -> Path:
     """Copy a file or folder of a store here, until the command ends."""
-    folder = Path(tempfile.mkdtemp(prefix="instancediffusion-"))
+    copy, folder = temporary_copy(url)
     context.call_on_close(lambda: shutil.rmtree(folder, ignore_errors=True))
-    return local_copy(url, folder)
+    return copy

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from instancediffusion.errors import SettingsError
-from instancediffusion.stores import told
 
 from .annotate import annotate
 from .click_types import Group, Output, Source
-from .progress import echoed_warnings
+from .progress import echo, echoed_warnings
 
 if TYPE_CHECKING:
     from instancediffusion.datasets import SceneDataset
@@ -58,9 +57,9 @@ def info(path: Path, format_: str | None, split: str | None, images: Path | None
                 counts.update([*instance.kinds, *(["z_order"] if instance.z_order is not None else [])])
             counts["visible"] += sum(mask is not None for mask in example.visible)
             counts["without a picture"] += example.image is None
-    click.echo(f"{path}: {format_of(path, format_).name}, {pictures} of {len(dataset)} entries can be used")
-    click.echo(f"instances: {sum(categories.values())} ({', '.join(f'{k} {n}' for k, n in counts.items() if n)})")
-    click.echo(f"categories: {len(categories)} ({', '.join(f'{k} {n}' for k, n in categories.most_common(20))})")
+    echo(f"{path}: {format_of(path, format_).name}, {pictures} of {len(dataset)} entries can be used")
+    echo(f"instances: {sum(categories.values())} ({', '.join(f'{k} {n}' for k, n in counts.items() if n)})")
+    echo(f"categories: {len(categories)} ({', '.join(f'{k} {n}' for k, n in categories.most_common(20))})")
 
 
 @data.command()
@@ -82,7 +81,7 @@ def check(path: Path, format_: str | None, split: str | None, images: Path | Non
                 good += 1
             except SceneError as error:
                 warnings.warn(f"{path}: entry {index}: {error}", stacklevel=1)
-    click.echo(f"{path}: {good} of {len(dataset)} entries and their pictures can be used")
+    echo(f"{path}: {good} of {len(dataset)} entries and their pictures can be used")
     if found:
         raise click.exceptions.Exit(2)
 
@@ -101,7 +100,7 @@ def convert(source: Path, out: Path, target: str, format_: str | None, split: st
     with echoed_warnings():
         written = write_dataset(_open(source, format_, split, images), out, target)
     left = f", {written.skipped} left out" if written.skipped else ""
-    click.echo(told(f"{out}: {written.pictures} pictures, {written.instances} instances ({target}){left}"))
+    echo(f"{out}: {written.pictures} pictures, {written.instances} instances ({target}){left}")
 
 
 @data.command("split")
@@ -134,7 +133,7 @@ def split_(
                 raise SettingsError(f"--part {name}: no picture falls to it; give it a larger share")
             subset = Subset(dataset, sorted(order[first:last].tolist()))
             written = write_dataset(subset, out / name, target or format_of(source, format_).name)
-            click.echo(told(f"{out / name}: {written.pictures} pictures, {written.instances} instances"))
+            echo(f"{out / name}: {written.pictures} pictures, {written.instances} instances")
 
 
 def _share(part: str) -> tuple[str, float]:

@@ -12,7 +12,7 @@ import click
 from .click_types import Group, Output, Source
 from .libraries import quieten_libraries, uncollected
 from .model_options import engine_options, model_options
-from .progress import Reporter
+from .progress import Reporter, echo
 from .settings_options import settings_of, settings_options
 
 if TYPE_CHECKING:
@@ -125,4 +125,4 @@ def _tell(made: MadeDataset, say: Reporter) -> None:
     for reason in dict.fromkeys(made.failed.values()):
         numbers = [number for number, text in made.failed.items() if text == reason]
         more = f" (and {len(numbers) - 1} more)" if len(numbers) > 1 else ""
-        click.echo(f"error: scene {numbers[0]}: {reason}{more}", err=True)
+        echo(f"error: scene {numbers[0]}: {reason}{more}", err=True)

@@ -16,7 +16,7 @@ from instancediffusion.scene import KINDS
 from .click_types import Output
 from .libraries import quieten_libraries
 from .model_options import engine_options
-from .progress import Countdown
+from .progress import Countdown, echo
 from .settings_options import settings_of, settings_options
 from .suite_options import judged, suite_options
 
@@ -125,7 +125,7 @@ def evaluate(
         openers = {"depth": NearDepth, "judge": lambda name, _: open_judge(Path(name), 5)[0]}
         for path in run_bench(BenchOptions(**bench), output, device, make, progress, facts, openers):
             if not quiet:
-                click.echo(str(path))
+                echo(str(path))
         return
     folder = local_model(model)
     chosen = settings_of(base_settings(model_defaults(folder), base), options)
@@ -155,7 +155,7 @@ def evaluate(
     )
     for path in run.go(groups):
         if not quiet:
-            click.echo(str(path))
+            echo(str(path))
 
 
 def _maker(

@@ -23,7 +23,7 @@ from .additions_options import additions_options
 from .click_types import Output, SceneSource
 from .libraries import quieten_libraries, uncollected, unloaded
 from .model_options import engine_options, model_options
-from .progress import Reporter
+from .progress import Reporter, echo
 from .reading_options import reading_options
 from .settings_options import settings_of, settings_options
 
@@ -107,7 +107,7 @@ def generate(
     options["refiner_strength"] = 0.35 if refiner is not None and refiner_strength is None else refiner_strength
     for name, reason in RETIRED.items():
         if options.pop(name) is not None:
-            click.echo(f"warning: {name}: {reason}; leave it out", err=True)
+            echo(f"warning: {name}: {reason}; leave it out", err=True)
     inputs = _read(scenes, reading, options)
     outcome = Outcome(unread=len({source for source, _ in inputs.problems}))
     if inputs.found:
@@ -121,7 +121,7 @@ def generate(
             say = Reporter(quiet or as_json)
             run.into(output, outcome, say, batch_size=batch_size, overwrite=overwrite)
     if as_json:
-        click.echo(json.dumps(outcome.pictures, indent=2))
+        echo(json.dumps(outcome.pictures, indent=2))
     if outcome.exit_code:
         raise click.exceptions.Exit(outcome.exit_code)
 
@@ -138,9 +138,9 @@ def _read(scenes: Sequence[str], reading: Reading, options: Mapping[str, Any]) -
             inputs.found.remove(item)
             inputs.problems.append((item.source, Problem("$", f"was refined by {name}", fix)))
     for source, problem in inputs.warnings:
-        click.echo(f"warning: {source}: {problem}", err=True)
+        echo(f"warning: {source}: {problem}", err=True)
     for source, problem in inputs.problems:
-        click.echo(f"error: {source}: {problem}", err=True)
+        echo(f"error: {source}: {problem}", err=True)
     return inputs
 
 
@@ -203,7 +203,7 @@ class _Run:
         settings = partial(_settings, self.options)
         plan = Plan(self.inputs, settings, self.additions, self.seeds, self.num_images)
         for doubt in plan.doubts(facts):
-            click.echo(f"warning: {doubt}", err=True)
+            echo(f"warning: {doubt}", err=True)
         jobs = plan.jobs(output, facts, defaults, refiner=self.refiner, overwrite=overwrite)
         self._tell(jobs, outcome, say)
         total = sum(len(job.pending) for job in jobs)
@@ -244,7 +244,7 @@ class _Run:
         if conflicts:
             more = f" (and {len(conflicts) - 1} more)" if len(conflicts) > 1 else ""
             reason = str(conflicts[0]).replace("ask to replace it", "add --overwrite")
-            click.echo(f"error: {reason}{more}", err=True)
+            echo(f"error: {reason}{more}", err=True)
         if there:
             say.line(f"{there} of {count} pictures are there already")
 
@@ -320,7 +320,7 @@ class _Run:
         for reason in dict.fromkeys(reasons.values()):
             same = [picture for picture, _ in failed if reasons[picture.key] == reason]
             more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
-            click.echo(f"error: {same[0].name}, seed {same[0].seed}: {reason}{more}", err=True)
+            echo(f"error: {same[0].name}, seed {same[0].seed}: {reason}{more}", err=True)
 
 
 def _one_picture(run: _Run, outcome: Outcome, output: Path, overwrite: bool) -> None:
@@ -344,7 +344,7 @@ def _one_picture(run: _Run, outcome: Outcome, output: Path, overwrite: bool) -> 
                     sys.stdout.buffer.flush()
                 else:
                     write_atomic(output, content)
-                    click.echo(output)
+                    echo(output)
 
 
 def _prompt_canvas(options: Mapping[str, Any]) -> tuple[int, int]:

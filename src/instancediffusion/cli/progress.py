@@ -16,6 +16,11 @@ from instancediffusion.errors import SceneWarning
 from instancediffusion.stores import told
 
 
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a line in which folders of a store go by their addresses."""
+    click.echo(told(str(text)), err=err)
+
+
 class Reporter:
     """Prints what is written, and bars with the time left if stderr is a terminal.
 
@@ -33,12 +38,11 @@ class Reporter:
         """Print a line to stdout, without tearing a bar."""
         if self.quiet:
             return
-        text = told(text)
         if self._bar is None:
-            click.echo(text)
+            echo(text)
         else:
             self._bar.clear()
-            click.echo(text)
+            echo(text)
             self._bar.refresh()
 
     def wrote(self, path: Path | None) -> None:
@@ -126,4 +130,4 @@ def echoed_warnings() -> Iterator[list[warnings.WarningMessage]]:
         finally:
             for warning in found:
                 for line in str(warning.message).splitlines():
-                    click.echo(f"warning: {line}", err=True)
+                    echo(f"warning: {line}", err=True)

@@ -1,7 +1,10 @@
 """Folders of pictures through stages whose answers are known: frames, orders, resume, failures."""
 
 import json
+import os
 import pickle
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from instancediffusion.annotation import (
     Target,
     annotate_dataset,
     annotation_run,
+    known_pictures,
     open_pictures,
 )
 from instancediffusion.datasets import FORMATS, Example, open_dataset
@@ -145,6 +149,63 @@ def test_a_run_that_was_killed_goes_on_and_gives_what_one_without_a_stop_gives(t
     (tmp_path / "out.records" / "2.png.json").unlink()
     changed = run(source, tmp_path / "out")
     assert changed.annotated == 2 and set(examples(tmp_path / "out")) == {f"{n}.png" for n in (0, 2, 3, 4, 5, 6, 8)}
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("target", ["coco", "yolo"])
+def test_pictures_that_come_later_give_the_data_set_of_one_run(target, tmp_path, monkeypatch):
+    monkeypatch.setattr(known_pictures, "_SETTLED_NS", 0)  # else files that were just written are read again
+    source = make(tmp_path / "in", 8)
+    (source / "broken.jpg").write_bytes(b"no picture")
+    out, read = tmp_path / "out", []
+    getitem = PictureFolder.__getitem__
+    monkeypatch.setattr(PictureFolder, "__getitem__", lambda self, n: read.append(self.key(n)) or getitem(self, n))
+
+    def again():
+        read.clear()
+        outcome = run(source, out, target=target)
+        seen = sorted(set(read))
+        run(source, tmp_path / "whole", target=target)
+        assert files(out) == files(tmp_path / "whole")
+        for name in ("whole", "whole.records"):
+            shutil.rmtree(tmp_path / name)
+        return outcome.annotated, seen
+
+    assert again()[0] == 9
+    assert again() == (0, [])  # nothing is read
+    save(source / "9.png", SCENE)
+    assert again() == (1, ["9.png", "broken.jpg"])  # a batch of two
+    (source / "3.png").unlink()
+    assert again() == (0, [])
+    # Another picture of the same length and time.
+    before = (source / "4.png").stat()
+    data = bytearray((source / "4.png").read_bytes())
+    (source / "4.png").write_bytes(bytes(data[:-4] + b"!!!!"))
+    os.utime(source / "4.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    annotated, seen = again()
+    assert annotated == 1 and "4.png" in seen
+    # Stopped between the old data set and the new one.
+    (source / "5.png").unlink()
+    rename = Path.rename
+
+    def stopped(self, to):
+        if self.name == ".new":
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", stopped)
+        run(source, out, target=target)
+    assert not out.exists()
+    assert again()[0] == 0
+    next(out.rglob("*.png")).unlink()
+    with pytest.raises(SettingsError, match="was changed since"):
+        run(source, out, target=target)
+    run(source, out, target=target, overwrite=True)
+    assert again() == (0, [])
 
 
 class Elsewhere(Eyes):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 import warnings
 
@@ -138,6 +139,37 @@ def test_damaged_and_hostile_files_are_refused_in_a_sentence(tmp_path):
     dataset = open_dataset(coco(tmp_path / "far", images=[
         {"id": 7, "file_name": "../../../../../etc/hostname", "width": 40, "height": 30}]))  # fmt: skip
     assert dataset[0].image is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.timeout(60)
+def test_a_pipe_among_pictures_is_not_waited_for(tmp_path):
+    from instancediffusion.annotation import open_pictures
+
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "none")
+    Image.new("RGB", (32, 24)).save(tmp_path / "a.png")
+    (tmp_path / "a.json").write_text('{"version": 1, "prompt": "x", "width": 32, "height": 24, "instances": []}')
+    pictures = open_pictures(tmp_path, "pictures")
+    assert [path.name for path in pictures.files] == ["a.png", "nowhere.png"]
+    assert open_dataset(tmp_path)[0].pixels().shape == (24, 32, 3)
+    with pytest.raises(SceneError, match="is no file"):
+        Example(Scene("x", (), 32, 24), tmp_path / "pipe.png").pixels()
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(SceneError, match="holds no labelled picture"):
+        open_dataset(tmp_path, "webdataset")
+
+
+def test_a_part_of_yolo_is_where_its_yaml_says(tmp_path):
+    for part in ("one", "two"):
+        (tmp_path / "images" / part).mkdir(parents=True)
+        (tmp_path / "labels" / part).mkdir(parents=True)
+        Image.new("RGB", (32, 24)).save(tmp_path / "images" / part / f"{part}.png")
+        (tmp_path / "labels" / part / f"{part}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    (tmp_path / "data.yaml").write_bytes(b"# \xff is no UTF-8\ntrain: images/one\nval: images/two\nnames:\n  0: cat\n")
+    read = open_dataset(tmp_path, "yolo", ReadingOptions(split="val"))
+    assert [read[index].file_name for index in range(len(read))] == ["two.png"]
 
 
 def test_a_format_of_ones_own_is_one_object(tmp_path):

@@ -1,7 +1,9 @@
 """Data sets end to end: what is filtered, what labels say, what a second run does."""
 
 import dataclasses
+import itertools
 import json
+import shutil
 import warnings
 
 import numpy as np
@@ -154,6 +156,52 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path):
     assert open_dataset(tmp_path / "set")[0].scene.prompt.endswith("on ice") and made.kept == 12
 
 
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_known_of_pictures_gives_the_data_set_of_one_run(tmp_path, monkeypatch):
+    filter_ = dataclasses.replace(FILTER, max_dropped=0.4)
+    drawn, scene = [], SceneSampler.scene
+    monkeypatch.setattr(SceneSampler, "scene", lambda self, number: drawn.append(number) or scene(self, number))
+
+    faults = dict.fromkeys(range(0, 20, 3), "absent")
+
+    def go(name, count):
+        drawn.clear()
+        spec = painted_spec(count, filter=filter_)
+        return maker(tmp_path / name, Painter(faults), spec=spec, detector=ColourDetector()).go()
+
+    def same(count):
+        shutil.rmtree(tmp_path / "whole", ignore_errors=True)
+        shutil.rmtree(tmp_path / "whole.making", ignore_errors=True)
+        whole, here = go("whole", count), tmp_path / "set"
+        (tmp_path / "whole" / "README.md").write_text(
+            (tmp_path / "whole" / "README.md").read_text().replace("# whole", "# set")
+        )
+        assert files(here) == files(tmp_path / "whole")
+        assert files(made.work / "rejected") == files(whole.work / "rejected")
+        return dataclasses.replace(made, folder=whole.folder, work=whole.work) == whole
+
+    made = go("set", 12)
+    assert made.rejected and made.dropped and same(12)
+    made = go("set", 14)
+    assert set(drawn) == {12, 13} and same(14)
+    # A picture that is lost is made again, and one that is another one is looked at again.
+    (made.work / "pictures" / "00000004_4.png").unlink()
+    made = go("set", 15)
+    assert set(drawn) == {4, 14} and same(15)
+    faults[5] = "absent"
+    (made.work / "pictures" / "00000005_5.png").unlink()
+    made = go("set", 16)
+    assert set(drawn) == {5, 15} and same(16)
+    next((tmp_path / "set" / "images").iterdir()).unlink()
+    made = go("set", 16)
+    assert len(set(drawn)) == 1 and same(16)
+    made = go("set", 9)
+    assert not drawn and same(9)
+
+
 def test_a_run_killed_at_any_write_is_gone_on_with(tmp_path, monkeypatch):
     from instancediffusion.synthesis import making
 
@@ -168,14 +216,15 @@ def test_a_run_killed_at_any_write_is_gone_on_with(tmp_path, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 maker(tmp_path / "set", Painter(), detector=ColourDetector()).go()
     rename = making.Path.rename
-    for stop in (1, 2):  # the old one is away, the new one not yet there; and right after
+    # Written, not yet in its place; the old one away, the new one not yet there; and right after each.
+    for stop, after in itertools.product((1, 2, 3), (False, True)):
         spec = painted_spec(12 + stop, filter=FILTER)
         calls = []
 
-        def stopped(self, target, stop=stop, calls=calls):
+        def stopped(self, target, stop=stop, after=after, calls=calls):
             calls.append(1)
             if len(calls) == stop:
-                if stop == 2:
+                if after:
                     rename(self, target)
                 raise KeyboardInterrupt
             return rename(self, target)

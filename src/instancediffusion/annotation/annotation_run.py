@@ -18,7 +18,18 @@ from typing import Any
 import numpy as np
 
 from instancediffusion import __version__
-from instancediffusion.datasets import Example, LazyDataset, SceneDataset, Written, format_of, write_dataset
+from instancediffusion.datasets import (
+    Example,
+    LazyDataset,
+    Notes,
+    SceneDataset,
+    Written,
+    bring_back,
+    files_in,
+    format_of,
+    put_in_place,
+    write_dataset,
+)
 from instancediffusion.datasets.formats.shared import read_visible, runs_of
 from instancediffusion.errors import SceneError, SettingsError
 from instancediffusion.ray_pool import RayOptions, ray_map
@@ -29,12 +40,15 @@ from instancediffusion.scene.problem_report import Report
 
 from .annotate import annotate
 from .annotation_settings import AnnotationSettings
+from .known_pictures import KnownPictures
 from .protocols import Stages
 from .selection import one_line
 from .unlabelled_pictures import content_of, key_of
 
 KIND = "annotate"
 FAILED = "failed.jsonl"
+KNOWN, NOTES, FRESH, REPLACED = ".known.json", ".notes.jsonl", ".new", ".old"
+"""What may be lost without any harm; a store is not sent it."""
 
 SENT_BYTES = 1 << 30
 """Files of pictures that are sent to a cluster at a time; the models there are loaded once for each such part."""
@@ -110,18 +124,30 @@ def annotate_dataset(
         ModelError: the models cannot be loaded on the cluster.
     """
     format_of(target.folder, target.format)
+    bring_back(target.folder, target.records / REPLACED)
     recipe = fingerprint(settings.facts(), {name: dict(pin) for name, pin in pins.items()})
     records = RunDirectory(target.records, KIND)
-    _check(target, records, recipe)
     known = records.items()  # at once: asking for each of thousands of pictures takes longer than all else
+    _check(target, known, recipe)
+    pictures = KnownPictures(target.records / KNOWN, dataset, recipe)
     outcome = Outcome()
 
     def batches() -> Iterator[_Batch]:
         for start in range(0, len(dataset), settings.batch_size):
             numbers = range(start, min(start + settings.batch_size, len(dataset)))
-            entries = [_Entry.of(dataset, index, recipe) for index in numbers]
-            done = [_is_done(records, known.get(entry.key), entry, target.retry) for entry in entries]
-            yield _Batch(entries, [not one for one in done])
+            entries = []
+            for index in numbers:
+                mark = pictures.mark(index)
+                entry = _Entry(key_of(dataset, index), mark, None) if mark else _Entry.of(dataset, index, recipe)
+                pictures.note(index, entry.mark)
+                entries.append(entry)
+            wanted = [not _is_done(records, known.get(entry.key), entry, target.retry) for entry in entries]
+            if any(wanted):  # then all of them are
+                entries = [
+                    entry if entry.example or entry.fault else _Entry.of(dataset, index, recipe)
+                    for index, entry in zip(numbers, entries, strict=True)
+                ]
+            yield _Batch(entries, wanted)
 
     work = _here(batches(), build, settings) if engine is None else _spread(batches(), build, settings, engine)
     for batch, results in work:
@@ -133,13 +159,14 @@ def annotate_dataset(
         if told is not None:
             told(outcome.annotated + outcome.skipped, len(dataset))
     records.settle()
+    pictures.save()
     _write(dataset, target, records, outcome, {"settings": settings.facts(), "models": pins})
     return outcome
 
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """An entry of the data set: what it is, or why it cannot be read."""
+    """An entry of the data set: what it is, or why it cannot be read; neither where nothing is to be done with it."""
 
     key: str
     mark: str
@@ -275,14 +302,14 @@ def _keep(records: RunDirectory, entry: _Entry, found: Example | str, recipe: st
     records.put(entry.key, entry.mark, files, record, replace=records.item(entry.key) is not None)
 
 
-def _check(target: Target, records: RunDirectory, recipe: str) -> None:
+def _check(target: Target, known: Mapping[str, Item], recipe: str) -> None:
     """Refuse, before any work, what would be overwritten in silence."""
     folder = target.folder
     if target.overwrite:
         if folder.is_dir() and any(folder.iterdir()) and _manifest(folder) is None:
             raise SettingsError(f"{folder}: is no data set that was annotated here; choose another folder")
         return
-    if any(item.record.get("recipe") != recipe for item in records.items().values()):
+    if any(item.record.get("recipe") != recipe for item in known.values()):
         message = f"{target.records}: was made with other settings or models"
         raise SettingsError(f"{message}; choose another folder, or replace it (--overwrite)")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -291,9 +318,12 @@ def _check(target: Target, records: RunDirectory, recipe: str) -> None:
     if manifest is None:
         raise SettingsError(f"{folder}: is there already and not empty; choose another folder")
     written = (folder / MANIFEST).stat().st_mtime_ns
-    changed = (path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime_ns > written)
-    if (first := next(changed, None)) is not None:
-        message = f"{first}: was changed since the data set was written, which would undo that"
+    times = {path: os.stat(path).st_mtime_ns for path in files_in(folder)}
+    changed = next((path for path, time in times.items() if time > written), None)
+    if changed is None and len(times) < manifest.get("files", 0):
+        changed = os.fspath(folder)  # something is gone
+    if changed is not None:
+        message = f"{changed}: was changed since the data set was written, which would undo that"
         raise SettingsError(f"{message}; choose another folder, or replace it (--overwrite)")
 
 
@@ -315,11 +345,13 @@ def _write(
     failed = [{"picture": key, "reason": reason} for key, reason in outcome.failed.items()]
     lines = [json.dumps(entry, ensure_ascii=False) for entry in failed]
     write_atomic(target.records / FAILED, "".join(f"{line}\n" for line in lines))
-    mark = fingerprint(target.format, [[key, items[key].fingerprint] for key in keys if key not in outcome.failed])
+    done = [index for index, key in enumerate(keys) if key not in outcome.failed]
+    entries = [(key, items[key]) for key in keys if key not in outcome.failed]
+    marks = [fingerprint(key, item.fingerprint, item.files) for key, item in entries]
+    mark = fingerprint(target.format, list(dataset.categories.items()), marks)
     manifest = _manifest(target.folder)
     if manifest is not None and manifest.get("mark") == mark and not target.overwrite:
         return
-    done = [index for index, key in enumerate(keys) if key not in outcome.failed]
     if not done:
         first = next(iter(outcome.failed.items()), ("", ""))
         raise SettingsError(f"{target.folder}: no picture could be annotated; {first[0]}: {first[1]}")
@@ -327,22 +359,19 @@ def _write(
     def read(report: Report, index: int) -> Example | None:
         return _read_record(report, records.local(f"{keys[index]}.json"), dataset[index])
 
-    fresh = target.records / "dataset.partial"
+    fresh = target.records / FRESH
     shutil.rmtree(fresh, ignore_errors=True)
     found = LazyDataset(os.fspath(target.records), done, read, dataset.categories)
-    outcome.written = write_dataset(found, fresh, target.format)
+    notes = Notes(target.records / NOTES, target.folder, marks)
+    if target.overwrite:
+        notes.file.unlink(missing_ok=True)
+    outcome.written = write_dataset(found, fresh, target.format, notes)
     counts = {"pictures": outcome.written.pictures, "instances": outcome.written.instances}
     failed = [{"picture": key, "reason": reason} for key, reason in outcome.failed.items()]
     head = {"version": 1, "kind": KIND, "program": __version__, "format": target.format, "mark": mark, **counts}
+    head["files"] = len(list(files_in(fresh))) + 1
     write_json(fresh / MANIFEST, {**head, **facts, "failed": failed})
-    if target.folder.exists():
-        old = target.records / "dataset.replaced"
-        shutil.rmtree(old, ignore_errors=True)
-        target.folder.rename(old)
-        fresh.rename(target.folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        fresh.rename(target.folder)
+    put_in_place(fresh, target.folder, target.records / REPLACED)
 
 
 def _read_record(report: Report, path: Path, source: Example) -> Example | None:

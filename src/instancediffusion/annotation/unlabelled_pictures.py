@@ -33,6 +33,7 @@ class PictureFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files = files_under(folder, PICTURE_SUFFIXES)
+        self._above = "" if folder == Path() else f"{folder.as_posix().rstrip('/')}/"
         if not 0 < len(self.files) <= MAX_ENTRIES:
             raise SettingsError(f"{folder}: holds {len(self.files)} pictures ({', '.join(PICTURE_SUFFIXES)})")
 
@@ -49,11 +50,11 @@ class PictureFolder:
         name = self.key(number)
         # A scene needs a canvas, the canvas the picture's size: that of a first, empty one.
         blank = Example(Scene(NO_WORDS, (), MIN_SIDE_PX, MIN_SIDE_PX), self.files[number], name)
-        return Example(Scene(NO_WORDS, (), *blank.size), self.files[number], name, number + 1)
+        return Example(Scene(NO_WORDS, (), *blank.size), self.files[number], name)  # formats number them as they come
 
     def key(self, index: int) -> str:
         """What a picture is called: its path in the folder."""
-        return self.files[index].relative_to(self.folder).as_posix()
+        return self.files[index].as_posix().removeprefix(self._above)
 
 
 def open_pictures(path: Path, format: str | None = None, options: ReadingOptions | None = None) -> SceneDataset:

@@ -11,6 +11,7 @@ from .dataset_format import (
     register,
     write_dataset,
 )
+from .entries import Entry, Notes, bring_back, files_in, put_in_place
 from .example import Example, LazyDataset, SceneDataset, Subset, usable
 from .holding import EVERYTHING, FEATURES
 
@@ -19,14 +20,19 @@ __all__ = [
     "FEATURES",
     "FORMATS",
     "DatasetFormat",
+    "Entry",
     "Example",
     "LazyDataset",
+    "Notes",
     "ReadingOptions",
     "SceneDataset",
     "Subset",
     "Written",
+    "bring_back",
+    "files_in",
     "format_of",
     "open_dataset",
+    "put_in_place",
     "register",
     "usable",
     "write_dataset",

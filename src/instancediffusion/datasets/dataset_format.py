@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from instancediffusion.errors import Problem, SceneError, SceneWarning, SettingsError
 
+from .entries import Entry, Line, Notes
 from .example import Example, SceneDataset
-from .file_access import MAX_ENTRIES
+from .file_access import MAX_ENTRIES, Names
 from .holding import EVERYTHING, held
 
 
@@ -33,7 +37,9 @@ class ReadingOptions:
     split: str | None = None
 
 
-Writer = Callable[[Iterator[Example], Path, Mapping[int | str, str]], None]
+_PARTIAL = ".partial"
+
+Writer = Callable[[Iterator[Entry], Path, Mapping[int | str, str]], None]
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,12 @@ class DatasetFormat:
         holds: the keys of `holding.FEATURES` that it can state; the rest is lost on writing, which is warned of.
         recognise: whether a path looks like one.
         read: opens it; nothing but the annotations' index need be read before entries are asked for.
-        write: takes examples one by one that hold nothing the format cannot, each with a `file_name` of its own, and
-            the categories (id -> name); into an empty folder.
+        write: takes entries one by one, and the categories (id -> name); into an empty folder. It calls `save` of each
+            entry, or takes its `image`, before it asks for the next but one.
         adjust: what else is lost, counted; for what `holds` has no word for.
+        describe: makes the `content` of an entry of an example that holds nothing the format cannot: JSON-like values
+            that depend on nothing else, which are kept for when the data set is written again. Without it, the content
+            is the example, and all is read and written each time.
     """
 
     name: str
@@ -58,6 +67,7 @@ class DatasetFormat:
     read: Callable[[Path, ReadingOptions], SceneDataset]
     write: Writer
     adjust: Callable[[Example, Counter[str]], Example | None] = lambda example, _: example
+    describe: Callable[[Example], Any] | None = None
 
     def hold(self, example: Example, lost: Counter[str]) -> Example | None:
         """The example as it comes back from this format, or None if nothing of it does; counts what is lost."""
@@ -143,22 +153,43 @@ class Written:
     lost: Counter[str] = field(default_factory=Counter)
 
 
-def write_dataset(dataset: SceneDataset, folder: str | os.PathLike[str], format: str) -> Written:
-    """Write labelled pictures with their pictures, in the order of the data set.
+def write_dataset(
+    dataset: SceneDataset, folder: str | os.PathLike[str], format: str, notes: Notes | None = None
+) -> Written:
+    """Write labelled pictures with their pictures, in the order of the data set; all of them or nothing.
 
     Names of files are kept as far as they are safe and differ; numbers and names of categories are kept. What cannot
     be used is left out with a warning; what the format cannot hold is listed in one `SceneWarning`.
+
+    Args:
+        dataset: what is written.
+        folder: a new or empty one.
+        format: the name of a format.
+        notes: of the data set that this one replaces: entries that have not changed are taken from it.
 
     Raises:
         SettingsError: the folder is there and not empty, or the format is not known.
         SceneError: no entry can be written.
     """
     target, kind, count = Path(folder), format_of(folder, format), Written()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and (not target.is_dir() or any(path.name != _PARTIAL for path in target.iterdir())):
         raise SettingsError(f"{target}: is there already and not empty; choose another folder")
-    target.mkdir(parents=True, exist_ok=True)
+    partial = target / _PARTIAL if target.exists() else target.with_name(f".{target.name}{_PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was stopped
+    partial.mkdir(parents=True)
 
-    kind.write(_prepared(dataset, kind, count), target, dict(dataset.categories))
+    noting = notes is not None and kind.describe is not None
+    try:
+        with notes.writing(kind.name, partial) if notes is not None and noting else nullcontext(_unnoted) as note:
+            entries = _entries(dataset, kind, count, notes if noting else None, note)
+            kind.write(entries, partial, dict(dataset.categories))
+        if count.pictures and not target.exists():
+            partial.rename(target)
+        elif count.pictures:
+            for path in sorted(partial.iterdir(), key=lambda path: path.is_file()):  # lists of pictures after these
+                path.rename(target / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     if count.lost:
         lost = ", ".join(f"{what} ({number})" for what, number in count.lost.items())
         warnings.warn(f"{target}: {kind.title} cannot hold {lost}", SceneWarning, stacklevel=2)
@@ -167,24 +198,51 @@ def write_dataset(dataset: SceneDataset, folder: str | os.PathLike[str], format:
     return count
 
 
-def _prepared(dataset: SceneDataset, kind: DatasetFormat, count: Written) -> Iterator[Example]:
-    from .file_access import Names
+def _unnoted(index: int, line: Line, entry: Entry | None) -> None:
+    """Nobody wants to know."""
 
+
+def _entries(
+    dataset: SceneDataset,
+    kind: DatasetFormat,
+    count: Written,
+    notes: Notes | None,
+    note: Callable[[int, Line, Entry | None], None],
+) -> Iterator[Entry]:
     names = Names()
+    known = {} if notes is None else notes.read(kind.name)
     for index in range(len(dataset)):
-        try:
-            example = dataset[index]
-            if example.image is None:
-                raise SceneError([Problem("$", "has no picture", "name the folder of the pictures")], example.file_name)
-            data, suffix = example.encoded()
-            kept = kind.hold(example, count.lost)
-        except SceneError as error:
-            warnings.warn(f"{error}: left out", SceneWarning, stacklevel=4)
+        line, image = None if notes is None else notes.find(known, index), None
+        if line is None:
+            try:
+                line, image = _line(dataset[index], kind)
+            except SceneError as error:
+                warnings.warn(f"{error}: left out", SceneWarning, stacklevel=4)
+                count.skipped += 1
+                continue
+        count.lost.update(line.lost)
+        if line.content is None:
             count.skipped += 1
-            continue
-        if kept is None:
-            count.skipped += 1
+            note(index, line, None)
             continue
         count.pictures += 1
-        count.instances += len(kept.scene.instances)
-        yield replace(kept, image=data, file_name=names.free(example.file_name, suffix, f"{index:08d}"))
+        count.instances += line.instances
+        name = names.free(line.own_name, line.suffix, f"{index:08d}")
+        kept = notes.folder / line.path if notes is not None and image is None else None
+        content = replace(line.content, image=image, file_name=name) if kind.describe is None else line.content
+        entry = Entry(name, line.image_id, content, image, kept)
+        yield entry
+        note(index, line, entry)
+
+
+def _line(example: Example, kind: DatasetFormat) -> tuple[Line, bytes]:
+    """What is written of an example, and its picture."""
+    if example.image is None:
+        raise SceneError([Problem("$", "has no picture", "name the folder of the pictures")], example.file_name)
+    lost = Counter[str]()
+    data, suffix = example.encoded()
+    kept = kind.hold(example, lost)
+    if kept is None:
+        return Line(None, lost=dict(lost)), data
+    content = kept if kind.describe is None else kind.describe(kept)
+    return Line(content, kept.file_name, suffix, kept.image_id, len(kept.scene.instances), dict(lost)), data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,8 +122,12 @@ class Example:
         if self.image is None:
             raise self._refusal("cannot be found; name the folder of the pictures")
         try:
-            if isinstance(self.image, Path) and self.image.stat().st_size > MAX_PICTURE_BYTES:
-                raise self._refusal(f"is larger than {MAX_PICTURE_BYTES >> 20} MB")
+            if isinstance(self.image, Path):
+                facts = self.image.stat()
+                if not stat.S_ISREG(facts.st_mode):  # a pipe would be waited for
+                    raise self._refusal("is no file")
+                if facts.st_size > MAX_PICTURE_BYTES:
+                    raise self._refusal(f"is larger than {MAX_PICTURE_BYTES >> 20} MB")
             assert not isinstance(self.image, np.ndarray)
             picture = Image.open(self.image if isinstance(self.image, Path) else io.BytesIO(self.image))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

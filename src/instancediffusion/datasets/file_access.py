@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,23 @@ def read_json(path: Path, limit: int = MAX_FILE_BYTES) -> Any:
 
 
 def files_under(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Files with one of these suffixes in a folder and below it, in order; links to folders are not followed."""
-    wanted, found = tuple(suffixes), list[Path]()
-    for root, folders, names in os.walk(folder):
+    """Files with one of these suffixes in a folder and below it, in order; links to folders are not followed.
+
+    Pipes and devices, which may be read for ever, are no files.
+    """
+    wanted, found = tuple(suffixes), list[str]()
+    for root, folders, names in os.walk(folder.as_posix()):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(root, name) for name in names if not name.startswith(".") and name.lower().endswith(wanted)]
-    return sorted(found)
+        found += [f"{root}/{name}" for name in names if not name.startswith(".") and name.lower().endswith(wanted)]
+    return [Path(path) for path in sorted(filter(_ends, found), key=lambda path: path.split("/"))]
+
+
+def _ends(path: str) -> bool:
+    """Whether reading comes to an end; a link that leads nowhere is told of when it is read."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True
 
 
 def find_picture(folders: Iterable[Path], file_name: str) -> Path | None:
@@ -92,15 +104,31 @@ class Names:
         return found + (own if same and found + own == file_name else suffix)
 
 
-def save_picture(folder: Path, name: str, image: Any) -> None:
-    """Write the bytes of a picture; the index of a data set, which is written last, says that everything is there."""
-    assert isinstance(image, bytes)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(image)
+class Numbers:
+    """Numbers of pictures, each once: their own where they are whole numbers that no other has.
+
+    Args:
+        first: what is counted from where there are none.
+        lowest: own numbers below are not kept.
+    """
+
+    def __init__(self, first: int, lowest: float = float("-inf")) -> None:
+        self._lowest, self._used, self._next = lowest, set[int](), first
+
+    def free(self, own: int | str) -> int:
+        """The picture's own number, or one beyond all that were given out."""
+        given = own if isinstance(own, int) and own >= self._lowest and own not in self._used else self._next
+        self._next = max(self._next, given + 1) if self._used else given + 1
+        self._used.add(given)
+        return given
+
+    def own_or_free(self, own: int | str) -> int | str:
+        """The same where texts are kept, too."""
+        return own if isinstance(own, str) else self.free(own)
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write the annotations of one picture, as `save_picture` does."""
+    """Write the annotations of one picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
 

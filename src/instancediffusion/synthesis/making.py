@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from instancediffusion import __version__
-from instancediffusion.datasets import Example, format_of, write_dataset
+from instancediffusion.datasets import Example, Notes, bring_back, files_in, format_of, put_in_place, write_dataset
 from instancediffusion.errors import InstanceDiffusionError, SettingsError
 from instancediffusion.pipeline.picture_folder import (
     Make,
@@ -27,7 +28,7 @@ from instancediffusion.pipeline.picture_folder import (
 )
 from instancediffusion.pipeline.spread import generate_spread
 from instancediffusion.ray_pool import RayOptions
-from instancediffusion.runs import RunDirectory, fingerprint, write_atomic
+from instancediffusion.runs import RunDirectory, atomic_path, fingerprint, write_atomic
 from instancediffusion.settings import GenerationSettings
 
 from .detection import Detection, Detector
@@ -43,6 +44,8 @@ SPREAD_CHUNK = 20_000
 
 WORK_SUFFIX = ".making"
 CARD, LINES = "README.md", "generation.jsonl"
+LOOKED, NOTES, FRESH, ASIDE = ".looked.jsonl", ".notes.jsonl", ".new", ".old"
+"""What may be lost without any harm; a store is not sent it."""
 UNFILTERED = "no detector was given: nothing is filtered, labels are what the model was given"
 
 MakePictures = Callable[[PictureFolder, Sequence[Picture]], list[tuple[Picture, Exception]]]
@@ -82,6 +85,29 @@ class _Entry:
     picture: Picture
     detections: list[Detection] | None
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What is known of a picture that was made and looked at, so that its scene need not be drawn again.
+
+    Attributes:
+        key: of the picture in its folder.
+        files: what the folder knows of its file.
+        mark: changes whenever the picture or its labels do.
+        line: what is told of it.
+        rejected: whether it is left out.
+        kept: instances that are kept.
+        reasons: why the others are not.
+    """
+
+    key: str
+    files: str
+    mark: str
+    line: str
+    rejected: bool
+    kept: int
+    reasons: list[str]
 
 
 def pipeline_pictures(
@@ -184,6 +210,12 @@ class DatasetMaker:
         self._make, self._model, self._settings = make, dict(model), settings
         self._sampler, self._chunk_size = SceneSampler(spec, spec_folder), chunk
         self._facts = None if detector is None else dict(detector.describe())
+        shapes = {
+            name: [[*one.shape, hashlib.sha256(one.tobytes()).hexdigest()] for one in shapes]
+            for name, shapes in self._sampler.shapes.items()
+        }
+        self._base = {"model": self._model, "settings": settings.decisive(), "seen": self._facts, "shapes": shapes}
+        bring_back(self.output, self.work / ASIDE)
         self._seen = RunDirectory(self.work / "detections", "detections")
         self._state = RunDirectory(self.work / "state", "dataset")
         self._check_folder()
@@ -203,20 +235,20 @@ class DatasetMaker:
             self._say(f"{self.output}: everything is there already")
             reasons = Counter(done.record["reasons"])
             return MadeDataset(self.output, self.work, reasons=reasons, **{k: done.record[k] for k in _COUNTS})
-        made = MadeDataset(self.output, self.work)
-        numbers = [number for chunk in self._chunks() for number in self._chunk(chunk, made)]
+        known = {} if self.replace else self._known()
+        made = MadeDataset(self.output, self.work, pictures=len(known))
+        missing = [number for number in range(self.spec.pictures) if number not in known]
+        size = self._chunk_size
+        chunks = (missing[start : start + size] for start in range(0, len(missing), size))
+        numbers = {number for chunk in chunks for number in self._chunk(chunk, made)}
         self._seen.settle()
-        self._write(numbers, made)
+        self._write(sorted(numbers | known.keys()), known, made)
         # A picture that failed is tried again by the same command.
         self._state.put("written", _UNFINISHED if made.failed else mark, {}, _facts_of(made), replace=True)
         self._state.settle()
         return made
 
     # Scenes and pictures
-
-    def _chunks(self) -> Iterator[range]:
-        size = self._chunk_size
-        return (range(k, min(k + size, self.spec.pictures)) for k in range(0, self.spec.pictures, size))
 
     def _folder(self) -> PictureFolder:
         return PictureFolder(self.work / "pictures", self._model, self._settings, replace=self.replace)
@@ -226,7 +258,7 @@ class DatasetMaker:
         """All pictures, once they are made."""
         return RunDirectory(self.work / "pictures", "generate")
 
-    def _chunk(self, chunk: range, made: MadeDataset) -> Iterator[int]:
+    def _chunk(self, chunk: Sequence[int], made: MadeDataset) -> Iterator[int]:
         """Make and look at some pictures; yields the numbers of those that are there and looked at."""
         drawn: dict[int, DrawnScene] = {}
         for number in chunk:
@@ -276,6 +308,32 @@ class DatasetMaker:
 
     # What is kept
 
+    def _recipe(self) -> str:
+        """What decides everything of picture k but its number."""
+        spec = {name: value for name, value in self.spec.to_dict().items() if name != "pictures"}
+        return fingerprint(__version__, spec, self._base)
+
+    def _known(self) -> dict[int, _Looked]:
+        """What is known of pictures that were made and looked at, and are as they were then."""
+        try:
+            with open(self.work / LOOKED, encoding="utf-8") as lines:
+                if json.loads(next(lines, "null")) != self._recipe():
+                    return {}
+                there = RunDirectory(self.work / "pictures", "generate").whole()
+                found = {number: _Looked(*facts) for number, *facts in map(json.loads, lines)}
+        except (OSError, ValueError, TypeError):  # not whole: then all is looked at again
+            return {}
+        kept = (number for number, one in found.items() if there.get(one.key) == one.files)
+        return {number: found[number] for number in kept if number < self.spec.pictures}
+
+    def _look_up(self, number: int, there: Mapping[str, str]) -> _Looked:
+        entry = self._entry(number)
+        verdict, key = entry.verdict, entry.picture.key
+        seen = None if entry.detections is None else [one.to_dict() for one in entry.detections]
+        mark = fingerprint(self._recipe(), number, there[key], seen)
+        reasons = [_kind(reason) for reason in verdict.dropped.values()]
+        return _Looked(key, there[key], mark, _line(entry), bool(verdict.rejected), len(verdict.kept), reasons)
+
     def _entry(self, number: int) -> _Entry:
         drawn = self._sampler.scene(number)
         picture = _picture(drawn)
@@ -292,51 +350,55 @@ class DatasetMaker:
         named = {"image": path, "file_name": f"{number:08d}.png", "image_id": number + 1}
         return labelled(entry.drawn, entry.verdict, entry.detections, self.spec, **named)
 
-    def _write(self, numbers: Sequence[int], made: MadeDataset) -> None:
-        kept, lines, rejects = [], list[str](), list[str]()
-        for number in numbers:
-            entry = self._entry(number)
-            (rejects if entry.verdict.rejected else lines).append(_line(entry))
-            made.reasons.update(_kind(reason) for reason in entry.verdict.dropped.values())
-            if entry.verdict.rejected:
-                made.rejected += 1
-                continue
-            made.dropped += len(entry.verdict.dropped)
-            made.instances += len(entry.verdict.kept)
-            kept.append(number)
-        rejects += [_json({"number": number, "failed": reason}) for number, reason in sorted(made.failed.items())]
-        self._put_rejects(rejects)
+    def _write(self, numbers: Sequence[int], known: Mapping[int, _Looked], made: MadeDataset) -> None:
+        kept, rejects = dict[int, _Looked](), dict[int, _Looked]()
+        with atomic_path(self.work / LOOKED) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            file.write(_json(self._recipe()) + "\n")
+            there = self._pictures.whole() if len(known) < len(numbers) else {}
+            for number in numbers:
+                found = known[number] if number in known else self._look_up(number, there)
+                file.write(_json([number, *vars(found).values()]) + "\n")
+                made.reasons.update(found.reasons)
+                (rejects if found.rejected else kept)[number] = found
+        made.kept, made.rejected = len(kept), len(rejects)
+        made.dropped = sum(len(one.reasons) for one in kept.values())
+        made.instances = sum(one.kept for one in kept.values())
+        failed = [_json({"number": number, "failed": reason}) for number, reason in sorted(made.failed.items())]
+        self._put_rejects(rejects, failed, known)
         if not kept:
             raise SettingsError(
                 f"{self.output}: none of {self.spec.pictures} pictures is kept ({_listed(made.reasons)}); loosen the "
                 f"filter, or look at {self.work / 'rejected'}"
             )
-        made.kept = len(kept)
-        new = self.work / "new"
+        new = self.work / FRESH
         shutil.rmtree(new, ignore_errors=True)
-        write_dataset(_Kept(self.spec, kept, self._example), new, self.format)
-        write_atomic(new / LINES, "\n".join(lines) + "\n")
+        notes = Notes(self.work / NOTES, self.output, [one.mark for one in kept.values()])
+        if self.replace:
+            notes.file.unlink(missing_ok=True)
+        write_dataset(_Kept(self.spec, list(kept), self._example), new, self.format, notes)
+        write_atomic(new / LINES, "".join(f"{one.line}\n" for one in kept.values()))
         write_atomic(new / CARD, self._card(made))
-        old = self.work / "old"
-        shutil.rmtree(old, ignore_errors=True)
         names = sorted(path.name for path in new.iterdir())  # noted before they are there, as `RunDirectory.put` does
-        self._state.put("names", fingerprint(names), {}, {"names": names}, replace=True)
+        count = len(list(files_in(new)))
+        self._state.put("names", fingerprint(names, count), {}, {"names": names, "files": count}, replace=True)
         self._state.put("written", _UNFINISHED, {}, _facts_of(made), replace=True)
-        if self.output.exists():
-            self.output.rename(old)
-        new.rename(self.output)
-        shutil.rmtree(old, ignore_errors=True)
+        put_in_place(new, self.output, self.work / ASIDE)
 
-    def _put_rejects(self, lines: Sequence[str]) -> None:
+    def _put_rejects(self, rejects: Mapping[int, _Looked], failed: Sequence[str], known: Mapping[int, _Looked]) -> None:
         """Keep what was left out aside: a line each, and a copy of each picture."""
         folder = self.work / "rejected"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for line in lines:
-            values = json.loads(line)
-            if "picture" in values:
-                shutil.copyfile(self._pictures.local(values["picture"]), folder / values["picture"])
-        write_atomic(folder / "rejected.jsonl", "".join(f"{line}\n" for line in lines))
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {f"{one.key}.png": number for number, one in rejects.items()}
+        there = {path.name for path in folder.iterdir()}
+        for name in there - names.keys():
+            (folder / name).unlink()
+        for name, number in names.items():
+            if number not in known or name not in there:
+                shutil.copyfile(self._pictures.local(name), folder / name)
+        write_atomic(
+            folder / "rejected.jsonl",
+            "".join(f"{line}\n" for line in (*(one.line for one in rejects.values()), *failed)),
+        )
 
     # The folder
 
@@ -356,11 +418,13 @@ class DatasetMaker:
         return set() if item is None else set(item.record["names"])
 
     def _is_whole(self) -> bool:
-        return self.output.is_dir() and {path.name for path in self.output.iterdir()} == self._names()
+        item = self._state.item("names")
+        if item is None or not self.output.is_dir() or {path.name for path in self.output.iterdir()} != self._names():
+            return False
+        return item.record.get("files") in (None, len(list(files_in(self.output))))
 
     def _fingerprint(self) -> str:
-        decisive = self._settings.decisive()
-        return fingerprint(self.spec.to_dict(), self._model, decisive, self._facts, self.format, self.licence)
+        return fingerprint(self.spec.to_dict(), self._base, self.format, self.licence)
 
     def _card(self, made: MadeDataset) -> str:
         """A card as the hub's data sets have it."""

@@ -21,8 +21,9 @@ from instancediffusion.scene.limits import MAX_COCO_BYTES
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
+from ..entries import Entry
 from ..example import Example, LazyDataset
-from ..file_access import find_picture, read_json, refuse, save_picture
+from ..file_access import Numbers, find_picture, read_json, refuse
 from ..holding import EVERYTHING
 from .amodal import as_coco
 from .shared import kind_of, read_visible, runs_of
@@ -154,30 +155,36 @@ def _picture_folders(file: Path, options: ReadingOptions) -> list[Path]:
     return ([options.images] if options.images is not None else []) + folders
 
 
-def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:
+def describe(example: Example) -> dict[str, Any]:
+    """The image, caption and annotations of an example; numbers and names are those of the data set."""
+    instances, texts = write_coco([CocoScene(1, "", example.scene)])
+    names = [example.category(index) for index in range(len(example.scene.instances))]
+    for entry, mask in zip(instances["annotations"], example.visible, strict=False):
+        if mask is not None:
+            entry["visible"] = runs_of(mask)
+    image, caption = instances["images"][0], texts["annotations"][0]
+    return {"image": image, "caption": caption, "annotations": instances["annotations"], "categories": names}
+
+
+def write(entries: Iterator[Entry], folder: Path, categories: Mapping[int | str, str]) -> None:
     """Write `instances.json`, `instances.captions.json` and `images/`; numbers of categories and pictures are kept."""
     numbers = {name: number for number, name in categories.items() if isinstance(number, int)}
-    ids: set[int] = set()
+    ids = Numbers(1)
     images: list[str] = []
     captions: list[str] = []
     annotations: list[str] = []
     for name in categories.values():
         numbers.setdefault(name, max(numbers.values(), default=0) + 1)
-    for example in examples:
-        own = example.image_id
-        image_id = own if isinstance(own, int) and own not in ids else max(ids, default=0) + 1
-        ids.add(image_id)
-        save_picture(folder / "images", example.file_name, example.image)
-        instances, texts = write_coco([CocoScene(image_id, example.file_name, example.scene)])
-        images.append(_json(instances["images"][0]))
-        captions.append(_json(texts["annotations"][0] | {"id": len(captions) + 1}))
-        for index, entry in enumerate(instances["annotations"]):
-            name = example.category(index)
+    for entry in entries:
+        image_id = ids.free(entry.image_id)
+        entry.save(folder / "images")
+        content = entry.content
+        images.append(_json(content["image"] | {"id": image_id, "file_name": entry.file_name}))
+        captions.append(_json(content["caption"] | {"id": len(captions) + 1, "image_id": image_id}))
+        for name, annotation in zip(content["categories"], content["annotations"], strict=True):
             number = numbers.setdefault(name, max(numbers.values(), default=0) + 1)
-            entry |= {"id": len(annotations) + 1, "category_id": number}
-            if example.visible and example.visible[index] is not None:
-                entry["visible"] = runs_of(example.visible[index])
-            annotations.append(_json(entry))
+            own = {"id": len(annotations) + 1, "image_id": image_id, "category_id": number}
+            annotations.append(_json(annotation | own))
     named = [_json({"id": number, "name": name}) for name, number in numbers.items()]
     paths = coco_paths(folder / "instances.json")
     _write(paths[1], {"images": images, "annotations": captions})
@@ -197,4 +204,4 @@ def _write(path: Path, lists: Mapping[str, list[str]]) -> None:
         file.write("}\n")
 
 
-COCO = register(DatasetFormat("coco", "COCO", EVERYTHING, recognise, read, write))
+COCO = register(DatasetFormat("coco", "COCO", EVERYTHING, recognise, read, write, describe=describe))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -19,8 +20,9 @@ from instancediffusion.scene.formats.foreign.xml_files import parse_xml, read_cv
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
+from ..entries import Entry
 from ..example import Example, LazyDataset
-from ..file_access import find_picture, read_bounded, refuse, save_picture
+from ..file_access import Numbers, find_picture, read_bounded, refuse
 from ..holding import FEATURES
 from .shared import kind_of, line_of, one_line, with_places
 
@@ -69,31 +71,35 @@ def adjust(example: Example, lost: Counter[str]) -> Example:
     return one_line(example, lost)
 
 
-def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:
+def describe(example: Example) -> dict[str, Any]:
+    """The size of an example, the XML of its shapes, and their labels."""
+    scene, shapes = example.scene, list[str]()
+    labels = [example.category(index) for index in range(len(scene.instances))]
+    for label, instance in zip(labels, scene.instances, strict=True):
+        shape = _shape(instance, Canvas(scene.width, scene.height))
+        shape.set("label", label)
+        shape.set("occluded", "0")
+        shape.set("z_order", str(instance.z_order or 0))
+        shapes.append(ET.tostring(shape, encoding="unicode"))
+    return {"width": str(scene.width), "height": str(scene.height), "shapes": "".join(shapes), "labels": labels}
+
+
+def write(entries: Iterator[Entry], folder: Path, categories: Mapping[int | str, str]) -> None:
     """Write `annotations.xml` and `images/`."""
-    root = ET.Element("annotations")
-    ET.SubElement(root, "version").text = "1.1"
-    labels = ET.SubElement(ET.SubElement(ET.SubElement(root, "meta"), "task"), "labels")
     used = dict.fromkeys(line_of(name) for name in categories.values())
-    ids: set[int] = set()
-    for example in examples:
-        scene, own = example.scene, example.image_id
-        number = own if isinstance(own, int) and own >= 0 and own not in ids else max(ids, default=-1) + 1
-        ids.add(number)
-        save_picture(folder / "images", example.file_name, example.image)
-        sides = {"width": str(scene.width), "height": str(scene.height)}
-        image = ET.SubElement(root, "image", {"id": str(number), "name": example.file_name, **sides})
-        for index, instance in enumerate(scene.instances):
-            label = example.category(index)
-            used.setdefault(label)
-            shape = _shape(instance, Canvas(scene.width, scene.height))
-            shape.set("label", label)
-            shape.set("occluded", "0")
-            shape.set("z_order", str(instance.z_order or 0))
-            image.append(shape)
+    ids, images, end = Numbers(0, lowest=0), list[str](), "</image>"
+    for entry in entries:
+        entry.save(folder / "images")
+        used |= dict.fromkeys(entry.content["labels"])
+        facts = {"id": str(ids.free(entry.image_id)), "name": entry.file_name}
+        image = ET.Element("image", facts | {side: entry.content[side] for side in ("width", "height")})
+        empty = ET.tostring(image, encoding="unicode", short_empty_elements=False)
+        images.append(empty.removesuffix(end) + entry.content["shapes"] + end)
+    labels = ET.Element("labels")
     for name in used:
         ET.SubElement(ET.SubElement(labels, "label"), "name").text = name
-    write_atomic(folder / _FILE, ET.tostring(root, encoding="utf-8"))
+    head = f"<version>1.1</version><meta><task>{ET.tostring(labels, encoding='unicode')}</task></meta>"
+    write_atomic(folder / _FILE, f"<annotations>{head}{''.join(images)}</annotations>")
 
 
 def _shape(instance: Instance, canvas: Canvas) -> ET.Element:
@@ -132,5 +138,6 @@ CVAT = register(
         read,
         write,
         adjust,
+        describe,
     )
 )

@@ -26,8 +26,9 @@ from instancediffusion.scene.limits import MAX_COCO_BYTES
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
+from ..entries import Entry
 from ..example import Example, LazyDataset
-from ..file_access import find_picture, read_bounded, refuse, save_picture
+from ..file_access import Numbers, find_picture, read_bounded, refuse
 from ..holding import EVERYTHING
 from .shared import read_visible, runs_of
 
@@ -149,27 +150,42 @@ def _entries(
     return found
 
 
-def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:  # noqa: ARG001
+def describe(example: Example) -> dict[str, Any]:
+    """The row of an example, but for the name of its picture."""
+    scene = example.scene
+    canvas = Canvas(scene.width, scene.height)
+    written = [write_annotation(instance, canvas) for instance in scene.instances]
+    objects: dict[str, list[Any]] = {
+        name: [item.get(key) or (item.get(key) if key == "z_order" else None) for item in written]
+        for key, name in _LISTS.items()
+    }
+    objects["categories"] = [example.category(index) for index in range(len(written))]
+    objects["visible"] = [runs_of(mask) for mask in example.visible or [None] * len(written)]
+    row: dict[str, Any] = {"file_name": "", "image_id": 1}
+    row |= {"width": scene.width, "height": scene.height, "text": scene.prompt}
+    if scene.negative_prompt is not None:
+        row["negative_prompt"] = scene.negative_prompt
+    return row | {"objects": objects}
+
+
+def write(entries: Iterator[Entry], folder: Path, categories: Mapping[int | str, str]) -> None:  # noqa: ARG001
     """Write `train/metadata.jsonl` and the pictures beside it; `load_dataset("imagefolder", data_dir=...)` opens it."""
     with atomic_path(folder / "train" / _FILE) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for example in examples:
-            scene = example.scene
-            canvas = Canvas(scene.width, scene.height)
-            written = [write_annotation(instance, canvas) for instance in scene.instances]
-            objects: dict[str, list[Any]] = {
-                name: [item.get(key) or (item.get(key) if key == "z_order" else None) for item in written]
-                for key, name in _LISTS.items()
-            }
-            objects["categories"] = [example.category(index) for index in range(len(written))]
-            objects["visible"] = [runs_of(mask) for mask in example.visible or [None] * len(written)]
-            row: dict[str, Any] = {"file_name": example.file_name, "image_id": example.image_id}
-            row |= {"width": scene.width, "height": scene.height, "text": scene.prompt}
-            if scene.negative_prompt is not None:
-                row["negative_prompt"] = scene.negative_prompt
-            save_picture(folder / "train", example.file_name, example.image)
-            file.write(json.dumps(row | {"objects": objects}, ensure_ascii=True, allow_nan=False) + "\n")
+        ids = Numbers(1)
+        for entry in entries:
+            entry.save(folder / "train")
+            row = entry.content | {"file_name": entry.file_name, "image_id": ids.own_or_free(entry.image_id)}
+            file.write(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n")
 
 
 IMAGEFOLDER = register(
-    DatasetFormat("imagefolder", "imagefolder of Hugging Face datasets", EVERYTHING - {"looks"}, recognise, read, write)
+    DatasetFormat(
+        "imagefolder",
+        "imagefolder of Hugging Face datasets",
+        EVERYTHING - {"looks"},
+        recognise,
+        read,
+        write,
+        describe=describe,
+    )
 )

@@ -19,8 +19,9 @@ from instancediffusion.scene.limits import MAX_COCO_BYTES
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
+from ..entries import Entry
 from ..example import Example, LazyDataset
-from ..file_access import find_picture, read_json, save_picture
+from ..file_access import Numbers, find_picture, read_json
 from .shared import example_of, kind_of, outlined
 
 _FILE = "tasks.json"
@@ -71,27 +72,31 @@ def _picture(task: Any, folders: list[Path]) -> Path | None:
     return None
 
 
-def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:  # noqa: ARG001
-    """Write `tasks.json` and `images/`; masks are polygons."""
+def describe(example: Example) -> dict[str, Any]:
+    """The prompt and the results of an example; masks are polygons."""
+    scene = example.scene
+    frame = {"original_width": scene.width, "original_height": scene.height, "image_rotation": 0}
+    results = [
+        {"id": "", "from_name": "label", "to_name": "image", **frame}
+        | _result(instance, example.category(index), (scene.width, scene.height))
+        for index, instance in enumerate(scene.instances)
+    ]
+    return {"prompt": scene.prompt, "results": results}
+
+
+def write(entries: Iterator[Entry], folder: Path, categories: Mapping[int | str, str]) -> None:  # noqa: ARG001
+    """Write `tasks.json` and `images/`."""
     with atomic_path(folder / _FILE) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        lead, ids = "[\n", set[int]()
-        for example in examples:
-            own = example.image_id
-            number = own if isinstance(own, int) and own not in ids else max(ids, default=0) + 1
-            ids.add(number)
-            save_picture(folder / "images", example.file_name, example.image)
-            scene = example.scene
-            frame = {"original_width": scene.width, "original_height": scene.height, "image_rotation": 0}
-            results = [
-                {"id": f"{number}-{index}", "from_name": "label", "to_name": "image", **frame}
-                | _result(instance, example.category(index), (scene.width, scene.height))
-                for index, instance in enumerate(scene.instances)
-            ]
-            data = {"image": example.file_name, "prompt": scene.prompt}
+        lead, ids = "[\n", Numbers(1)
+        for entry in entries:
+            number = ids.free(entry.image_id)
+            entry.save(folder / "images")
+            results = [one | {"id": f"{number}-{index}"} for index, one in enumerate(entry.content["results"])]
+            data = {"image": entry.file_name, "prompt": entry.content["prompt"]}
             task = {"id": number, "data": data, "annotations": [{"result": results}]}
             file.write(lead + json.dumps(task, ensure_ascii=False, allow_nan=False))
             lead = ",\n"
-        file.write("\n]\n" if ids else "[]\n")
+        file.write("\n]\n" if lead != "[\n" else "[]\n")
 
 
 def _result(instance: Instance, label: str, size: tuple[int, int]) -> dict[str, Any]:
@@ -125,5 +130,6 @@ LABEL_STUDIO = register(
         read,
         write,
         adjust,
+        describe,
     )
 )

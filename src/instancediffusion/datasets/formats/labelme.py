@@ -20,8 +20,9 @@ from instancediffusion.scene.formats.foreign.labelme import read_labelme
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
+from ..entries import Entry
 from ..example import Example, LazyDataset
-from ..file_access import files_under, find_picture, read_json, save_picture, save_text
+from ..file_access import files_under, find_picture, read_json, save_text
 from .shared import example_of, kind_of
 
 
@@ -60,21 +61,24 @@ def _embedded(value: Any) -> bytes | None:
         return None
 
 
-def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:  # noqa: ARG001
-    """Write a JSON file beside each picture; masks are shapes of the type `mask`."""
-    for example in examples:
-        scene = example.scene
-        canvas = Canvas(scene.width, scene.height)
-        shapes = [
-            {"label": example.category(index), "group_id": None, "flags": {}, **_shape(instance, canvas)}
-            for index, instance in enumerate(scene.instances)
-        ]
-        data: dict[str, Any] = {"version": "5.5.0", "flags": {}, "shapes": shapes, "prompt": scene.prompt}
-        data |= {"imagePath": example.file_name, "imageData": None}
-        data |= {"imageHeight": scene.height, "imageWidth": scene.width}
-        save_picture(folder, example.file_name, example.image)
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-        save_text(folder / f"{Path(example.file_name).stem}.json", text)
+def describe(example: Example) -> dict[str, Any]:
+    """The JSON of an example, but for the name of its picture; masks are shapes of the type `mask`."""
+    scene = example.scene
+    canvas = Canvas(scene.width, scene.height)
+    shapes = [
+        {"label": example.category(index), "group_id": None, "flags": {}, **_shape(instance, canvas)}
+        for index, instance in enumerate(scene.instances)
+    ]
+    data: dict[str, Any] = {"version": "5.5.0", "flags": {}, "shapes": shapes, "prompt": scene.prompt}
+    return data | {"imagePath": "", "imageData": None, "imageHeight": scene.height, "imageWidth": scene.width}
+
+
+def write(entries: Iterator[Entry], folder: Path, categories: Mapping[int | str, str]) -> None:  # noqa: ARG001
+    """Write a JSON file beside each picture."""
+    for entry in entries:
+        entry.save(folder)
+        text = json.dumps(entry.content | {"imagePath": entry.file_name}, ensure_ascii=False, allow_nan=False)
+        save_text(folder / f"{Path(entry.file_name).stem}.json", text)
 
 
 def _shape(instance: Instance, canvas: Canvas) -> dict[str, Any]:
@@ -106,6 +110,12 @@ def _packed(mask: Mask) -> tuple[list[list[float]], str]:
 
 LABELME = register(
     DatasetFormat(
-        "labelme", "LabelMe", frozenset({"box", "point", "scribble", "mask", "prompt", "exact"}), recognise, read, write
+        "labelme",
+        "LabelMe",
+        frozenset({"box", "point", "scribble", "mask", "prompt", "exact"}),
+        recognise,
+        read,
+        write,
+        describe=describe,
     )
 )

@@ -12,8 +12,9 @@ from instancediffusion.scene.limits import PICTURE_SUFFIXES
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
+from ..entries import Entry
 from ..example import MAX_PICTURE_BYTES, Example, LazyDataset
-from ..file_access import files_under, find_picture, read_bounded, save_picture, save_text
+from ..file_access import files_under, find_picture, read_bounded, save_text
 from ..holding import EVERYTHING
 from .shared import kind_of
 
@@ -56,11 +57,20 @@ def read(path: Path, options: ReadingOptions) -> LazyDataset[Path]:
     return LazyDataset(os.fspath(path), _files(folder), read_one)
 
 
-def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:  # noqa: ARG001
+def describe(example: Example) -> str:
+    """The scene file of an example."""
+    return scene_text(example.scene)
+
+
+def write(entries: Iterator[Entry], folder: Path, categories: Mapping[int | str, str]) -> None:  # noqa: ARG001
     """Write a scene file beside each picture."""
-    for example in examples:
-        save_picture(folder, example.file_name, example.image)
-        save_text(folder / f"{Path(example.file_name).stem}.json", scene_text(example.scene))
+    for entry in entries:
+        entry.save(folder)
+        save_text(folder / f"{Path(entry.file_name).stem}.json", entry.content)
 
 
-NATIVE = register(DatasetFormat("native", "scene files", EVERYTHING - {"category", "visible"}, recognise, read, write))
+NATIVE = register(
+    DatasetFormat(
+        "native", "scene files", EVERYTHING - {"category", "visible"}, recognise, read, write, describe=describe
+    )
+)

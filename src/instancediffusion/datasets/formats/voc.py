@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape
 
 from instancediffusion.runs import write_atomic
 from instancediffusion.scene import ReadOptions
@@ -15,8 +16,9 @@ from instancediffusion.scene.formats.foreign.xml_files import parse_xml, read_vo
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
+from ..entries import Entry
 from ..example import Example, LazyDataset
-from ..file_access import files_under, find_picture, read_bounded, save_picture, save_text
+from ..file_access import files_under, find_picture, read_bounded, save_text
 from .shared import example_of, kind_of, one_line, pixel_box, whole_boxes
 
 
@@ -59,33 +61,37 @@ def adjust(example: Example, lost: Counter[str]) -> Example:
     return whole_boxes(one_line(example, lost), lost)
 
 
-def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:  # noqa: ARG001
-    """Write `Annotations`, `JPEGImages` and `ImageSets/Main/train.txt`. Corners count pixels from 0."""
-    names = []
-    for example in examples:
-        canvas = Canvas(example.scene.width, example.scene.height)
-        save_picture(folder / "JPEGImages", example.file_name, example.image)
-        root = ET.Element("annotation")
-        ET.SubElement(root, "folder").text = "JPEGImages"
-        ET.SubElement(root, "filename").text = example.file_name
-        size = ET.SubElement(root, "size")
-        for key, value in (("width", canvas.width), ("height", canvas.height), ("depth", 3)):
-            ET.SubElement(size, key).text = str(value)
-        ET.SubElement(root, "segmented").text = "0"
-        for index, instance in enumerate(example.scene.instances):
-            assert instance.box is not None, "held() leaves boxes"
-            item = ET.SubElement(root, "object")
-            ET.SubElement(item, "name").text = example.category(index)
-            for key, text in (("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
-                ET.SubElement(item, key).text = text
-            corners = ET.SubElement(item, "bndbox")
-            for key, corner in zip(("xmin", "ymin", "xmax", "ymax"), pixel_box(instance.box, canvas), strict=True):
-                ET.SubElement(corners, key).text = str(corner)
-        ET.indent(root)
-        stem = Path(example.file_name).stem
-        save_text(folder / "Annotations" / f"{stem}.xml", ET.tostring(root, encoding="unicode"))
+def describe(example: Example) -> str:
+    """The XML of an example, but for the name of its picture. Corners count pixels from 0."""
+    canvas = Canvas(example.scene.width, example.scene.height)
+    root = ET.Element("annotation")
+    size = ET.SubElement(root, "size")
+    for key, value in (("width", canvas.width), ("height", canvas.height), ("depth", 3)):
+        ET.SubElement(size, key).text = str(value)
+    ET.SubElement(root, "segmented").text = "0"
+    for index, instance in enumerate(example.scene.instances):
+        assert instance.box is not None, "held() leaves boxes"
+        item = ET.SubElement(root, "object")
+        ET.SubElement(item, "name").text = example.category(index)
+        for key, text in (("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
+            ET.SubElement(item, key).text = text
+        corners = ET.SubElement(item, "bndbox")
+        for key, corner in zip(("xmin", "ymin", "xmax", "ymax"), pixel_box(instance.box, canvas), strict=True):
+            ET.SubElement(corners, key).text = str(corner)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode")
+
+
+def write(entries: Iterator[Entry], folder: Path, categories: Mapping[int | str, str]) -> None:  # noqa: ARG001
+    """Write `Annotations`, `JPEGImages` and `ImageSets/Main/train.txt`."""
+    names, head = [], "<annotation>\n"
+    for entry in entries:
+        entry.save(folder / "JPEGImages")
+        named = f"  <folder>JPEGImages</folder>\n  <filename>{escape(entry.file_name)}</filename>\n"
+        stem = Path(entry.file_name).stem
+        save_text(folder / "Annotations" / f"{stem}.xml", head + named + entry.content.removeprefix(head))
         names.append(stem)
     write_atomic(folder / "ImageSets" / "Main" / "train.txt", "".join(f"{name}\n" for name in names))
 
 
-VOC = register(DatasetFormat("voc", "Pascal VOC", frozenset({"box"}), recognise, read, write, adjust))
+VOC = register(DatasetFormat("voc", "Pascal VOC", frozenset({"box"}), recognise, read, write, adjust, describe))

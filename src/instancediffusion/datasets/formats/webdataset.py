@@ -22,8 +22,9 @@ from instancediffusion.scene.limits import MAX_FILE_BYTES, PICTURE_SUFFIXES
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
+from ..entries import Entry
 from ..example import MAX_PICTURE_BYTES, Example, LazyDataset
-from ..file_access import MAX_ENTRIES, read_json, refuse
+from ..file_access import MAX_ENTRIES, Numbers, read_json, refuse
 from ..holding import EVERYTHING
 from .shared import read_visible, runs_of
 
@@ -52,7 +53,7 @@ def _shards(path: Path, split: str | None = None) -> list[Path]:
     if path.is_file():
         return [path]
     folder = path / split if split is not None and (path / split).is_dir() else path
-    found = sorted(folder.glob("*.tar"))
+    found = sorted(shard for shard in folder.glob("*.tar") if shard.is_file())
     if split is not None and folder == path:
         found = [shard for shard in found if shard.name.startswith(split)]
     return found
@@ -148,22 +149,23 @@ def _prompt_only(
     return Scene(str(prompt), (), *size)
 
 
-def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:
+def write(entries: Iterator[Entry], folder: Path, categories: Mapping[int | str, str]) -> None:
     """Write `00000.tar`, `00001.tar`, ... of at most 10,000 pictures or about 1 GB, and the numbers of categories."""
-    number, pending = 0, next(examples, None)
+    number, pending, ids = 0, next(entries, None), Numbers(1)
     while pending is not None:
         with atomic_path(folder / f"{number:05d}.tar") as temporary, tarfile.open(temporary, "w") as tar:
             count = 0
             while pending is not None and count < SHARD_PICTURES and tar.offset < SHARD_BYTES:
-                _add(tar, f"{number:05d}{count:05d}", pending)
-                pending, count = next(examples, None), count + 1
+                _add(tar, f"{number:05d}{count:05d}", pending, ids.own_or_free(pending.image_id))
+                pending, count = next(entries, None), count + 1
         number += 1
     write_json(folder / _CATEGORIES, [{"id": number, "name": name} for number, name in categories.items()])
 
 
-def _add(tar: tarfile.TarFile, key: str, example: Example) -> None:
+def _add(tar: tarfile.TarFile, key: str, entry: Entry, image_id: int | str) -> None:
+    example: Example = entry.content
     data: dict[str, Any] = {"scene": write_native(example.scene), "file_name": example.file_name}
-    data |= {"image_id": example.image_id, "categories": list(example.categories)}
+    data |= {"image_id": image_id, "categories": list(example.categories)}
     if example.visible:
         data["visible"] = [runs_of(mask) for mask in example.visible]
     assert isinstance(example.image, bytes)

@@ -19,10 +19,12 @@ from instancediffusion.scene.limits import PICTURE_SUFFIXES
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
+from ..entries import Entry
 from ..example import Example, LazyDataset
-from ..file_access import files_under, numbered, read_bounded, save_picture, save_text
+from ..file_access import files_under, numbered, read_bounded, save_text
 from .shared import example_of, line_of, one_line, outlined
 
+_YAML = (".yaml", ".yml")
 _PARTS = ("train", "val", "valid")
 _CLASSES = ("classes.txt", "obj.names", "data.yaml", "data.yml", "dataset.yaml", "notes.json")
 
@@ -76,9 +78,11 @@ def _pictures(root: Path, path: Path, options: ReadingOptions) -> list[Path]:
         return files_under(root, PICTURE_SUFFIXES)
     split = options.split
     candidates = [root / "images" / split, root / split / "images", root / split]
-    yaml = path if path.is_file() else next((root / name for name in _CLASSES if (root / name).is_file()), None)
-    if yaml is not None and yaml.suffix in (".yaml", ".yml"):
-        found = re.search(rf"^{re.escape(split)}[ \t]*:[ \t]*['\"]?([^#\n'\"]+)", yaml.read_text("utf-8"), re.MULTILINE)
+    named = [path] if path.is_file() else [root / name for name in _CLASSES if Path(name).suffix in _YAML]
+    yaml = next((file for file in named if file.is_file() and file.suffix in _YAML), None)
+    if yaml is not None:
+        text = read_bounded(yaml).decode("utf-8-sig", "replace")
+        found = re.search(rf"^{re.escape(split)}[ \t]*:[ \t]*['\"]?([^#\n'\"]+)", text, re.MULTILINE)
         candidates[:0] = [root / found[1].strip().removeprefix("../")] if found is not None else []
     inside = [folder for folder in candidates if folder.is_dir() and folder.resolve().is_relative_to(root.resolve())]
     return files_under(inside[0], PICTURE_SUFFIXES) if inside else []
@@ -99,23 +103,24 @@ def adjust(example: Example, lost: Counter[str]) -> Example:
     return outlined(one_line(example, lost), lost)
 
 
-def write(examples: Iterator[Example], folder: Path, categories: Mapping[int | str, str]) -> None:
+def describe(example: Example) -> list[list[str]]:
+    """The category of each object, and the numbers of its line."""
+    return [[example.category(k), _numbers(one, example)] for k, one in enumerate(example.scene.instances)]
+
+
+def write(entries: Iterator[Entry], folder: Path, categories: Mapping[int | str, str]) -> None:
     """Write `images/train`, `labels/train`, `data.yaml` and `classes.txt`; classes are numbered in their order."""
     numbers = numbered({key: line_of(name) for key, name in categories.items()}, iter(()))
-    for example in examples:
-        lines = [
-            _line(numbers.setdefault(example.category(index), len(numbers)), instance, example)
-            for index, instance in enumerate(example.scene.instances)
-        ]
-        save_picture(folder / "images" / "train", example.file_name, example.image)
-        label = folder / "labels" / "train" / Path(example.file_name).with_suffix(".txt").name
-        save_text(label, "".join(f"{line}\n" for line in lines))
+    for entry in entries:
+        lines = [f"{numbers.setdefault(name, len(numbers))} {values}\n" for name, values in entry.content]
+        entry.save(folder / "images" / "train")
+        save_text(folder / "labels" / "train" / Path(entry.file_name).with_suffix(".txt").name, "".join(lines))
     write_atomic(folder / "classes.txt", "".join(f"{name}\n" for name in numbers))
     named = "".join(f"  {number}: {json.dumps(name, ensure_ascii=False)}\n" for name, number in numbers.items())
     write_atomic(folder / "data.yaml", f"train: images/train\nval: images/train\nnames:\n{named}")
 
 
-def _line(number: int, instance: Instance, example: Example) -> str:
+def _numbers(instance: Instance, example: Example) -> str:
     if instance.mask is not None:
         ring = mask_ring(instance.mask.array) / (example.scene.width, example.scene.height)
         values = ring.ravel().tolist()
@@ -123,7 +128,9 @@ def _line(number: int, instance: Instance, example: Example) -> str:
         assert instance.box is not None, "held() leaves boxes and masks"
         box = instance.box
         values = [*box.centre, box.x1 - box.x0, box.y1 - box.y0]
-    return " ".join([str(number), *(f"{value:.12g}" for value in values)])
+    return " ".join(f"{value:.12g}" for value in values)
 
 
-YOLO = register(DatasetFormat("yolo", "YOLO", frozenset({"box", "mask", "exact"}), recognise, read, write, adjust))
+YOLO = register(
+    DatasetFormat("yolo", "YOLO", frozenset({"box", "mask", "exact"}), recognise, read, write, adjust, describe)
+)

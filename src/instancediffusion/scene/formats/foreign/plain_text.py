@@ -10,7 +10,7 @@ from typing import Any
 
 from ...canvas import Canvas
 from ...checks import is_array
-from ...limits import PICTURE_SUFFIXES
+from ...limits import MAX_FILE_BYTES, PICTURE_SUFFIXES
 from ...model import Instance
 from ...problem_report import Report, show
 from ..scene_format import SceneFormat, register
@@ -107,10 +107,17 @@ def _tidied(corners: list[float], canvas: Canvas) -> list[float]:
 
 
 def read_labels(source: Path) -> list[str] | None:
-    """Class names of a file: one in each line, or `names` of a data set's YAML file; None if it holds none."""
+    """Class names of a file: one in each line, or `names` of a data set's YAML file; None if it holds none.
+
+    A file of more than 64 MB holds none.
+    """
     try:
-        text = source.read_text(encoding="utf-8-sig")
+        with open(source, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
+        return None
+    if len(content) > MAX_FILE_BYTES:
         return None
     if source.suffix.lower() == ".json":
         categories = re.findall(r'"name"\s*:\s*"([^"\\]*)"', text)

@@ -159,6 +159,7 @@ def files(folder):
 def test_pictures_that_come_later_give_the_data_set_of_one_run(target, tmp_path, monkeypatch):
     monkeypatch.setattr(known_pictures, "_SETTLED_NS", 0)  # else files that were just written are read again
     source = make(tmp_path / "in", 8)
+    save(source / "4.png", SCENE, compress_level=0)
     (source / "broken.jpg").write_bytes(b"no picture")
     out, read = tmp_path / "out", []
     getitem = PictureFolder.__getitem__
@@ -182,9 +183,9 @@ def test_pictures_that_come_later_give_the_data_set_of_one_run(target, tmp_path,
     assert again() == (0, [])
     # Another picture of the same length and time.
     before = (source / "4.png").stat()
-    data = bytearray((source / "4.png").read_bytes())
-    (source / "4.png").write_bytes(bytes(data[:-4] + b"!!!!"))
+    save(source / "4.png", np.ascontiguousarray(SCENE[::-1]), compress_level=0)
     os.utime(source / "4.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (source / "4.png").stat().st_size == before.st_size
     annotated, seen = again()
     assert annotated == 1 and "4.png" in seen
     # Stopped between the old data set and the new one.

@@ -160,6 +160,29 @@ def test_a_pipe_among_pictures_is_not_waited_for(tmp_path):
         open_dataset(tmp_path, "webdataset")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of some faults
+def test_damaged_pictures_are_read_or_refused(kind):
+    """Nothing else comes out, whatever byte is changed or missing: one bad picture must not stop a run."""
+    rng, out, exif = np.random.default_rng(0), io.BytesIO(), Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "turned"
+    pixels = rng.integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(out, kind, **({} if kind == "BMP" else {"exif": exif}))
+    data, refused = out.getvalue(), 0
+    for trial in range(300):
+        bad = bytearray(data[: rng.integers(1, len(data))] if trial % 3 == 0 else data)
+        for place in rng.integers(0, min(len(bad), 200 if trial % 2 else len(bad)), 1 + trial % 4):
+            bad[place] = rng.integers(256)
+        example = Example(Scene("x", (), 24, 16), bytes(bad), "bad")
+        for read in (lambda one: one.size, Example.encoded, Example.pixels):
+            try:
+                read(example)
+            except SceneError as error:
+                assert "the picture" in str(error)
+                refused += 1
+    assert refused
+
+
 def test_a_part_of_yolo_is_where_its_yaml_says(tmp_path):
     for part in ("one", "two"):
         (tmp_path / "images" / part).mkdir(parents=True)

@@ -80,7 +80,7 @@ def test_written_again_it_is_the_data_set_written_from_nothing(name, tmp_path):
         number = rng.choice(sorted(content))
         match step % 6:
             case 0:  # one that comes before others and shifts their numbers
-                content[number - 0.5] = example(30 + step)
+                content[number - 0.5], version[number - 0.5] = example(30 + step), step
             case 1:
                 del content[number]
             case 2:  # other pixels, or another entry, under the same name

@@ -6,6 +6,7 @@ import io
 import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -74,23 +75,20 @@ class Example:
         """
         if isinstance(self.image, np.ndarray):
             return self.image
-        from PIL import Image, ImageOps
+        from PIL import ImageOps
 
-        with self._open() as picture:
-            try:
-                turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                stored = picture.size == (self.scene.width, self.scene.height) != picture.size[::-1]
-                shown: Any = picture if turned and stored else ImageOps.exif_transpose(picture)
-                return _seen(shown)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise self._refusal(f"cannot be read ({str(error)[:80]})") from None
+        with self._reading() as picture:
+            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            stored = picture.size == (self.scene.width, self.scene.height) != picture.size[::-1]
+            shown: Any = picture if turned and stored else ImageOps.exif_transpose(picture)
+            return _seen(shown)
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of `pixels()` in pixels, without reading them; see there for what it raises."""
         if isinstance(self.image, np.ndarray):
             return self.image.shape[1], self.image.shape[0]
-        with self._open() as picture:
+        with self._reading() as picture:
             turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             width, height = picture.size
         kept = not turned or (width, height) == (self.scene.width, self.scene.height)
@@ -106,7 +104,7 @@ class Example:
 
         kind = ""
         if not isinstance(self.image, np.ndarray):
-            with self._open() as picture:
+            with self._reading() as picture:
                 kind = picture.format or ""
                 if kind in _SUFFIXES and picture.getexif().get(0x0112, 1) == 1:
                     data = self.image.read_bytes() if isinstance(self.image, Path) else self.image
@@ -115,6 +113,15 @@ class Example:
         jpeg = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
         Image.fromarray(self.pixels()).save(out, "JPEG" if jpeg else "PNG", **jpeg)
         return out.getvalue(), ".jpg" if jpeg else ".png"
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        """Open the picture. What Pillow raises on damaged ones is no list that could be written down."""
+        with self._open() as picture:
+            try:
+                yield picture
+            except Exception as error:  # noqa: BLE001
+                raise self._refusal(f"cannot be read ({str(error)[:80] or type(error).__name__})") from None
 
     def _open(self) -> Any:
         from PIL import Image

@@ -113,7 +113,7 @@ def _unet(kind: Any, tokenizer: Mapping[str, Any]) -> Any:
     )
 
 
-def ours(dtype: torch.dtype) -> tuple[dict[str, Callable[[], object]], Callable[..., Any]]:
+def ours(dtype: torch.dtype, by_openvino: bool = False) -> tuple[dict[str, Callable[[], object]], Callable[..., Any]]:
     """Our calls by name; and what makes a picture with the same network."""
     from diffusers import UNet2DConditionModel
 
@@ -155,6 +155,11 @@ def ours(dtype: torch.dtype) -> tuple[dict[str, Callable[[], object]], Callable[
         "without grounding": lambda: call(given.scaled(0)),
         "outer blocks alone": outer,
     }
+    if by_openvino:
+        from instancediffusion.adapter.openvino import OpenVINOCall
+
+        unet._compiled_call_impl = OpenVINOCall(unet)
+        del named["outer blocks alone"]
 
     def picture(preset: str, **options: Any) -> Any:
         pipe = pipeline_round(unet, adapter)
@@ -184,7 +189,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", type=Path, help="a clone of the published code; without it, ours alone")
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    parser.add_argument("--openvino", nargs="+", default=[], choices=["float32", "bfloat16"], help="ours by OpenVINO")
+    parser.add_argument("--cases", nargs="+", help="the calls to make; all, where memory allows")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
@@ -204,6 +211,10 @@ def main() -> None:
     for name in options.dtypes:
         own, makers[name] = ours(getattr(torch, name))
         cases |= {(f"ours {name}", case): run for case, run in own.items()}
+    for name in options.openvino:
+        own, makers[f"{name}, OpenVINO"] = ours(getattr(torch, name), by_openvino=True)
+        cases |= {(f"ours {name}, OpenVINO", case): run for case, run in own.items()}
+    cases = {key: run for key, run in cases.items() if options.cases is None or key[1] in options.cases}
     with torch.inference_mode():
         while options.when is not None and not options.when.exists():
             time.sleep(1)
@@ -234,12 +245,14 @@ def report(seconds: Mapping[tuple[str, str], float]) -> None:
     print("| call | seconds | the published conditional call is so many times as long |\n|---|---|---|")
     for (who, case), value in seconds.items():
         print(f"| {who}, {case} | {value:.3f} | {'' if base is None else f'{base / value:.2f}'} |")
-    if base is None:
+    if base is None or ("published float32", "unconditional") not in seconds:
         return
     pair = base + seconds["published float32", "unconditional"]
     print("\n| picture, by calls | published, s | ours, s | times |\n|---|---|---|---|")
     for name in dict.fromkeys(who for who, _ in seconds if who.startswith("ours")):
         own = {case: value for (who, case), value in seconds.items() if who == name}
+        if not {"conditional", "unconditional", "without grounding"} <= set(own):
+            continue
         both = own["conditional"] + own["unconditional"]
         plain = (GROUNDED + 1) * both + (STEPS - GROUNDED) * 2 * own["without grounding"]
         whole = (STEPS + 1) * pair

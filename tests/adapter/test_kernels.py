@@ -6,10 +6,11 @@ import pickle
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention import FeedForward
 from torch import nn
 from torch.nn import functional
 
-from instancediffusion.adapter.kernels import QuickConvolution, convolution
+from instancediffusion.adapter.kernels import QuickConvolution, QuickFeedForward, convolution, feed_forward
 from instancediffusion.adapter.kernels import blocked_attention as kernels
 from tests.tiny import random_locations, tiny_adapter, tiny_unet
 
@@ -22,7 +23,9 @@ def quick(inputs, outputs, **options):
 
 @pytest.mark.parametrize("size", [(2, 2), (2, 8), (6, 4)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_fewer_products_give_the_same_convolution(size, bias):
+@pytest.mark.parametrize("tiles", [convolution.TILES, 1000, 1])
+def test_fewer_products_give_the_same_convolution(monkeypatch, size, bias, tiles):
+    monkeypatch.setattr(convolution, "TILES", tiles)
     generator = torch.Generator().manual_seed(0)
     pixels, weight = (
         torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((2, 5, *size), (7, 5, 3, 3))
@@ -109,6 +112,7 @@ def test_the_network_says_the_same_whatever_is_chosen(monkeypatch, dtype):
     adapter.graft(unet)
     monkeypatch.setattr(convolution, "LEAST_CHANNELS", 1000)
     monkeypatch.setattr(kernels, "blocks_pay", lambda width, threads: False)
+    monkeypatch.setattr(feed_forward, "ROWS", 100_000)
     expected = call()
     monkeypatch.setattr(convolution, "LEAST_CHANNELS", 1)
     monkeypatch.setattr(convolution, "LEAST_PIXELS", 1)
@@ -116,6 +120,7 @@ def test_the_network_says_the_same_whatever_is_chosen(monkeypatch, dtype):
     monkeypatch.setattr(kernels, "blocks_pay", lambda width, threads: True)
     monkeypatch.setattr(kernels, "_LEAST", 1)
     monkeypatch.setattr(kernels, "BLOCK", 64)
+    monkeypatch.setattr(feed_forward, "ROWS", 100)
     error = 1e-5 if dtype == torch.float32 else 0.03
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         torch.testing.assert_close(call(given), expected, rtol=0, atol=error * float(expected.abs().max()))
@@ -130,3 +135,19 @@ def test_taking_the_adapter_off_brings_stock_classes_back():
     adapter.remove()
     assert {name: type(module) for name, module in unet.named_modules()} == before
     assert isinstance(unet, UNet2DConditionModel)
+
+
+def test_feed_forward_in_blocks_of_rows(monkeypatch):
+    """Blocks that do not divide the rows and lie across images, and none where gradients are recorded."""
+    monkeypatch.setattr(feed_forward, "ROWS", 5)
+    torch.manual_seed(0)
+    layer, seen = FeedForward(8, activation_fn="geglu").double(), []
+    layer.net[0].register_forward_hook(lambda _, given, __: seen.append(given[0].shape[1]))
+    x = torch.randn(2, 6, 8, dtype=torch.float64)
+    expected = layer(x)
+    layer.__class__ = QuickFeedForward
+    assert torch.equal(layer(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(layer(x[:1, :5]), expected[:1, :5], rtol=0, atol=1e-12)
+    assert seen == [6, 6, 5, 5, 2, 5]

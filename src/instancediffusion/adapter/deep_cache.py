@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from instancediffusion.adapter.openvino import OpenVINOCall
 
 _FIRST, _LAST = 1, 2  # residual blocks of the encoder's first block and the decoder's last one that are outer ones
 _NOT_OURS = ("forward", "_hf_hook", "_old_forward", "_compiled_call_impl")  # what others bound to the whole module
@@ -30,7 +33,7 @@ def unfit(network: Any, core: Any) -> str:
         return f"{type(core).__name__} has no inner and outer blocks"
     if str(getattr(vars(core).get("forward"), "__module__", "")).startswith("DeepCache"):
         return "DeepCache is on it"
-    if core is not network or core._compiled_call_impl is not None:
+    if core is not network or (core._compiled_call_impl is not None and OpenVINOCall.of(core) is None):
         return "it is compiled, or something is round it"
     return ""
 
@@ -122,10 +125,15 @@ class DeepCache:
 
     def __call__(self, unet: Any, kind: Hashable, *args: Any, **kwargs: Any) -> Any:
         """Call the UNet; features of one kind of call (with instances, with their captions) serve no other."""
+        compiled = OpenVINOCall.of(unet)
         if self._features is not None and self._since < self._interval and kind == self._kind:
             self._since += 1
-            return self._blocks.outer(self._features, *args, **kwargs)
-        answer, self._features = self._blocks.whole(unet, *args, **kwargs)
+            outer = self._blocks.outer if compiled is None else partial(compiled.run, "outer", self._blocks.outer)
+            return outer(self._features, *args, **kwargs)
+        whole = partial(self._blocks.whole, unet)
+        if compiled is not None:
+            whole = partial(compiled.run, "deep features", partial(self._blocks.whole, unet._call_impl))
+        answer, self._features = whole(*args, **kwargs)
         self._since, self._kind = 1, kind
         return answer
 

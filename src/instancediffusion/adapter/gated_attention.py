@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional
 
-from instancediffusion.adapter.kernels import attention, takes_blocks
+from instancediffusion.adapter.kernels import QuickFeedForward, attention, is_exporting, takes_blocks
 from instancediffusion.adapter.token_merging import MergedTokens
 from instancediffusion.conditioning.attention_mask import AttentionBias
 
@@ -42,7 +41,7 @@ class GatedSelfAttention(nn.Module):
         self.to_k = nn.Linear(channels, channels, bias=False)
         self.to_v = nn.Linear(channels, channels, bias=False)
         self.to_out = nn.Linear(channels, channels)
-        self.ff = FeedForward(channels, activation_fn="geglu")
+        self.ff = QuickFeedForward(channels, activation_fn="geglu")
         self.relative = nn.Linear(relative_values, channels, bias=False) if relative_values else None
         if self.relative is not None:
             nn.init.zeros_(self.relative.weight)
@@ -158,6 +157,7 @@ def _is_separate(query: Tensor, bias: AttentionBias) -> bool:
         and bias.tokens.shape[-2] > 1
         and query.shape[-2] >= LEAST_APART
         and not takes_blocks(query)
+        and not is_exporting()
         and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
     )
 

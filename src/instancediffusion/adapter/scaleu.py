@@ -8,6 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from instancediffusion.adapter.kernels import is_exporting
+
 
 class ScaleU(nn.Module):
     """h <- h (tanh(b) + 1) per channel; skip <- skip with its lowest frequencies times (tanh(s) + 1).
@@ -43,7 +45,8 @@ def scale_low_frequencies(features: Tensor, scale: Tensor) -> Tensor:
     Returns:
         (B, C, H, W) of the type of `features`.
     """
-    basis = _basis(features.shape[-2], features.shape[-1], features.device)
+    made = _new_basis if is_exporting() else _basis  # what an export makes is no tensor to be kept
+    basis = made(features.shape[-2], features.shape[-1], features.device)
     if features.stride(1) == 1:  # channels last: the same products the other way round, and no copies
         rows = features.permute(0, 2, 3, 1).flatten(1, 2).float()
         with torch.autocast(features.device.type, enabled=False):

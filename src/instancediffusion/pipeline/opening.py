@@ -24,16 +24,22 @@ def open_pipeline(
         folder: of the model; see `local_model`.
         adapter: one that takes the place of the model's own.
         dtype: name of a torch type.
-        device: None is the fastest there is.
+        device: None is the fastest there is; "openvino" is the processor, with the network computed by OpenVINO, and
+            "openvino:GPU" another device of OpenVINO's for that.
         variant: of the weights; see `choose_variant`.
 
     Raises:
         SettingsError: the device cannot be used here.
+        ModelError: no such model, or OpenVINO is to compute it and is not installed.
     """
-    target = device or fastest_device()
+    target, by_openvino = device or fastest_device(), None
+    if target.partition(":")[0] == "openvino":
+        target, by_openvino = "cpu", target.partition(":")[2] or "CPU"
     given: dict[str, Any] = {"adapter": adapter, "variant": variant}
     given = {name: value for name, value in given.items() if value is not None}
     pipeline = InstanceDiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), **given)
+    if by_openvino is not None:
+        pipeline.enable_openvino(by_openvino)
     try:
         return pipeline.to(target)  # type: ignore[no-any-return, unused-ignore]
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there

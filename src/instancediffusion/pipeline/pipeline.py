@@ -55,6 +55,7 @@ from instancediffusion.pipeline.hub_mixin import HubMixin
 from instancediffusion.pipeline.image_prompts import UNetInputs, guidance_embedding, image_prompts
 from instancediffusion.pipeline.layered_output import Layer, take_apart
 from instancediffusion.pipeline.loading import discard_forsaken_graft, graft_once
+from instancediffusion.pipeline.openvino_mixin import OpenVINOMixin
 from instancediffusion.pipeline.output import GenerationOutput
 from instancediffusion.pipeline.references import read_references
 from instancediffusion.pipeline.refiner import SDXL_REFINER, check_refiner, load_refiner, refine
@@ -74,6 +75,7 @@ class InstanceDiffusionPipeline(
     HubMixin,
     EncodingMethods,
     EditMethods,
+    OpenVINOMixin,
     StableDiffusionMixin,
     TextualInversionLoaderMixin,
     StableDiffusionLoraLoaderMixin,

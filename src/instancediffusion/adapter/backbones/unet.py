@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention import BasicTransformerBlock, FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from instancediffusion.adapter.grounding import Grounding
-from instancediffusion.adapter.kernels import QuickConvolution, attention
+from instancediffusion.adapter.kernels import QuickConvolution, QuickFeedForward, attention
 from instancediffusion.adapter.regional import RegionalCaptions
 from instancediffusion.adapter.token_merging import TokenMerging
 from instancediffusion.conditioning.text import TextBank, encode_texts
@@ -303,6 +303,7 @@ class UNetBackbone(Backbone):
         GroundedSelfAttention: Attention,
         UngroundedAttention: Attention,
         QuickConvolution: nn.Conv2d,
+        QuickFeedForward: FeedForward,
     }
 
     def fits(self, network: nn.Module) -> bool:
@@ -340,6 +341,8 @@ class UNetBackbone(Backbone):
             elif type(module) is nn.Conv2d and module.kernel_size == (3, 3):
                 module.__class__ = QuickConvolution
         for _, block in transformer_blocks(network):
+            if type(block.ff) is FeedForward:
+                block.ff.__class__ = QuickFeedForward
             if block.attn2 is not None:
                 block.attn2.__class__ = UngroundedAttention
         return ()

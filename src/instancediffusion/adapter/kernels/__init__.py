@@ -2,5 +2,7 @@
 
 from .blocked_attention import attention, takes_blocks
 from .convolution import QuickConvolution
+from .exporting import is_exporting
+from .feed_forward import QuickFeedForward
 
-__all__ = ["QuickConvolution", "attention", "takes_blocks"]
+__all__ = ["QuickConvolution", "QuickFeedForward", "attention", "is_exporting", "takes_blocks"]

@@ -21,6 +21,8 @@ LEAST_PIXELS = 128
 KEPT = 8_000_000
 """Most weights of a layer that is computed by fewer products: their transformed copy, 16/9 as large, is kept. At Stable
 Diffusion 1.5's size that is 0.45 GB, for the layers of the two largest maps; those of the others would take 2.6."""
+TILES = 5_500_000
+"""Most numbers that pixels are transformed to at a time: 22 MB, which a processor's last cache may hold."""
 GATHERED = 256
 """Most pixels of a map, batch counted, that are gathered into a matrix where weights are too many to be kept twice."""
 GATHERED_HALF = 64
@@ -107,7 +109,18 @@ def winograd(pixels: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor
     """
     batch, channels, height, width = pixels.shape
     padded = functional.pad(pixels.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-    tiles = pixels.new_empty(16, batch, height // 2, width // 2, channels)
+    result = pixels.new_empty(batch, height, width, transformed.shape[1])
+    step = 2 * max(1, TILES // (8 * batch * width * channels))
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        _winograd_rows(padded[:, top : bottom + 2], transformed, bias, result[:, top:bottom])
+    return result.permute(0, 3, 1, 2)
+
+
+def _winograd_rows(padded: Tensor, transformed: Tensor, bias: Tensor | None, result: Tensor) -> None:
+    """Fill some rows (B, H, W, O) of a result, from their pixels and one more on each side (B, H + 2, W + 2, C)."""
+    batch, height, width, _ = result.shape
+    tiles = padded.new_empty(16, batch, height // 2, width // 2, padded.shape[-1])
     rows = [padded[:, i : i + height - 1 : 2] for i in range(4)]
     for i, row in enumerate((rows[0] - rows[2], rows[1] + rows[2], rows[2] - rows[1], rows[1] - rows[3])):
         a, b, c, d = (row[:, :, j : j + width - 1 : 2] for j in range(4))
@@ -118,14 +131,12 @@ def winograd(pixels: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor
     products = torch.bmm(tiles.flatten(1, 3), transformed.transpose(1, 2)).view(
         4, 4, batch, height // 2, width // 2, -1
     )
-    result = pixels.new_empty(batch, height, width, products.shape[-1])
     inner, difference = products[1] + products[2], products[1] - products[2]
     for i, row in enumerate((inner.add_(products[0]), difference.sub_(products[3]))):
         if bias is not None:
             row[1].add_(bias)  # it is in both results of a row once
         torch.add(row[0].add_(row[1]), row[2], out=result[:, i::2, 0::2])
         torch.sub(row[1].sub_(row[2]), row[3], out=result[:, i::2, 1::2])
-    return result.permute(0, 3, 1, 2)
 
 
 def gathered(pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

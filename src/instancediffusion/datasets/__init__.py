@@ -11,7 +11,7 @@ from .dataset_format import (
     register,
     write_dataset,
 )
-from .entries import Entry, Notes, bring_back, files_in, put_in_place
+from .dataset_notes import Entry, Notes, bring_back, files_in, put_in_place
 from .example import Example, LazyDataset, SceneDataset, Subset, usable
 from .holding import EVERYTHING, FEATURES
 

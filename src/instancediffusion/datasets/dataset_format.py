@@ -14,7 +14,7 @@ from typing import Any
 
 from instancediffusion.errors import Problem, SceneError, SceneWarning, SettingsError
 
-from .entries import Entry, Line, Notes
+from .dataset_notes import Entry, Line, Notes
 from .example import Example, SceneDataset
 from .file_access import MAX_ENTRIES, Names
 from .holding import EVERYTHING, held

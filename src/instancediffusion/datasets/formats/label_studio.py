@@ -19,7 +19,7 @@ from instancediffusion.scene.limits import MAX_COCO_BYTES
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
-from ..entries import Entry
+from ..dataset_notes import Entry
 from ..example import Example, LazyDataset
 from ..file_access import Numbers, find_picture, read_json
 from .shared import example_of, kind_of, outlined

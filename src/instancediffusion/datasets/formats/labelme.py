@@ -20,7 +20,7 @@ from instancediffusion.scene.formats.foreign.labelme import read_labelme
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
-from ..entries import Entry
+from ..dataset_notes import Entry
 from ..example import Example, LazyDataset
 from ..file_access import files_under, find_picture, read_json, save_text
 from .shared import example_of, kind_of

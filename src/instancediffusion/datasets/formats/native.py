@@ -12,7 +12,7 @@ from instancediffusion.scene.limits import PICTURE_SUFFIXES
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
-from ..entries import Entry
+from ..dataset_notes import Entry
 from ..example import MAX_PICTURE_BYTES, Example, LazyDataset
 from ..file_access import files_under, find_picture, read_bounded, save_text
 from ..holding import EVERYTHING

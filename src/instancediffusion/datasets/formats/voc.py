@@ -16,7 +16,7 @@ from instancediffusion.scene.formats.foreign.xml_files import parse_xml, read_vo
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
-from ..entries import Entry
+from ..dataset_notes import Entry
 from ..example import Example, LazyDataset
 from ..file_access import files_under, find_picture, read_bounded, save_text
 from .shared import example_of, kind_of, one_line, pixel_box, whole_boxes

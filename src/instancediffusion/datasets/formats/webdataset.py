@@ -22,7 +22,7 @@ from instancediffusion.scene.limits import MAX_FILE_BYTES, PICTURE_SUFFIXES
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
-from ..entries import Entry
+from ..dataset_notes import Entry
 from ..example import MAX_PICTURE_BYTES, Example, LazyDataset
 from ..file_access import MAX_ENTRIES, Numbers, read_json, refuse
 from ..holding import EVERYTHING

@@ -19,7 +19,7 @@ from instancediffusion.scene.limits import PICTURE_SUFFIXES
 from instancediffusion.scene.problem_report import Report
 
 from ..dataset_format import DatasetFormat, ReadingOptions, register
-from ..entries import Entry
+from ..dataset_notes import Entry
 from ..example import Example, LazyDataset
 from ..file_access import files_under, numbered, read_bounded, save_text
 from .shared import example_of, line_of, one_line, outlined

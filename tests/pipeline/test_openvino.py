@@ -58,6 +58,16 @@ def test_deep_features_are_reused(pipe):
     close(latents(own, **options), latents(pipe, **options))
 
 
+def test_torch_computes_what_openvino_cannot_take_and_says_so(pipe):
+    pytest.importorskip("openvino")
+    own = copy.deepcopy(pipe)
+    own.enable_openvino()
+    options = {"mis_merge": "regional", "mis_fraction": 1.0, "guidance_scale": 1.0}
+    with pytest.warns(UserWarning, match="mis_merge='regional' and token_merging do; torch computes it"):
+        found = latents(own, **options)
+    close(found, latents(pipe, **options))
+
+
 def test_commands_open_models_with_it(pipe, tmp_path):
     pytest.importorskip("openvino")
     pipe.save_pretrained(tmp_path)

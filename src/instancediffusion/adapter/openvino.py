@@ -108,6 +108,11 @@ class OpenVINOCall:
             return function(*args, **kwargs)
         call = _Call.of(args, kwargs, self._map_sizes)
         if not all(isinstance(each, _Form | _Place | _SIMPLE) for each in call.constants):
+            warnings.warn(
+                "openvino: this call hands down more than tensors, as mis_merge='regional' and token_merging do; torch "
+                "computes it",
+                stacklevel=2,
+            )
             return function(*args, **kwargs)
         first = call.tensors[0]
         if first.device.type != "cpu":

@@ -89,3 +89,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def taught(task, steps, rate):
+    """The network of a task after some steps, all of one cycle of the learning rate."""
+    torch.set_num_threads(1)
+    adam = torch.optim.AdamW(task.network.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=steps)
+    for step in range(steps):
+        loss, _ = task.loss(step)
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(task.network.parameters(), 1.0)
+        adam.step()
+        schedule.step()
+    return task.network

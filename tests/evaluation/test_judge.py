@@ -23,7 +23,7 @@ from instancediffusion.projects.emoji_judge.windows import share_in, windows_of
 from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.config import OptimiserConfig, read_as
 
-from .conftest import small_world
+from .conftest import small_world, taught
 
 SMALL = JudgeConfig(
     side_px=64, widths=(16, 24, 32, 32), depths=(1, 1, 1, 1), hidden=32, crop_px=32, crop_widths=(16, 24, 32)
@@ -36,18 +36,7 @@ def lessons_of(**options):
 
 @pytest.fixture(scope="module")
 def trained(world):
-    torch.set_num_threads(1)
-    task = JudgeTask(SMALL, lessons_of(), world, batch_size=8, half=False)
-    adam = torch.optim.AdamW(task.network.parameters(), lr=4e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 4e-3, total_steps=360)
-    for step in range(360):
-        loss, _ = task.loss(step)
-        adam.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(task.network.parameters(), 1.0)
-        adam.step()
-        schedule.step()
-    return Judge(task.network, {"name": "small"})
+    return Judge(taught(JudgeTask(SMALL, lessons_of(), world, batch_size=8, half=False), 360, 4e-3), {"name": "small"})
 
 
 def test_labels_are_what_the_picture_shows(world, samples):

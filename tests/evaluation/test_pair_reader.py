@@ -23,7 +23,7 @@ from instancediffusion.projects.emoji_judge.pair_task import (
     pair_windows,
 )
 
-from .conftest import small_world
+from .conftest import small_world, taught
 
 SMALL = JudgeConfig(side_px=64, crop_px=32, pair_px=48, pair_widths=(16, 24, 32))
 LESSONS = JudgeLessons(
@@ -44,18 +44,7 @@ def lessons(crowded):
 
 @pytest.fixture(scope="module")
 def trained(crowded):
-    torch.set_num_threads(1)
-    task = PairTask(with_words(SMALL, crowded), LESSONS, crowded, batch_size=16, half=False)
-    adam = torch.optim.AdamW(task.network.parameters(), lr=8e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 8e-3, total_steps=200)
-    for step in range(200):
-        loss, _ = task.loss(step)
-        adam.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(task.network.parameters(), 1.0)
-        adam.step()
-        schedule.step()
-    return task.network.eval()
+    return taught(PairTask(with_words(SMALL, crowded), LESSONS, crowded, batch_size=16, half=False), 200, 8e-3).eval()
 
 
 def test_lessons_say_what_was_drawn_in_front(crowded):

@@ -62,14 +62,8 @@ def train_judge(
         stop_after: end after this many steps of this call.
     """
     lessons, settings = recipe.lessons, recipe.optimiser
-    task = JudgeTask(
-        dataclasses.replace(recipe.network, pair_widths=()),
-        lessons,
-        world or lesson_world(lessons),
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        half=settings.precision == "bf16",
-    )
+    drawn = world or lesson_world(lessons)
+    task = JudgeTask(dataclasses.replace(recipe.network, pair_widths=()), lessons, drawn, **_options(settings))
     # The classes and colours are part of what must not change during a run.
     depends = {"name": recipe.name, "network": task.config.to_dict(), **_depends(lessons, settings)}
     ema = fit(task, settings, run, depends, stop_after=stop_after)
@@ -78,7 +72,7 @@ def train_judge(
     # The pair reader starts from the reader, so its run begins when that is done.
     if recipe.network.pair_widths and ema.updates >= settings.steps:
         judge = with_pair_reader(judge, recipe, run / PAIRS, world=world, checks=checks, stop_after=stop_after)
-    judge.card["accuracy"] = accuracy(judge, world or lesson_world(lessons), checks)
+    judge.card["accuracy"] = accuracy(judge, drawn, checks)
     judge.save(output)
     log.info("%s: %s", output, judge.card["accuracy"])
     return judge
@@ -105,25 +99,25 @@ def with_pair_reader(
     """
     network, lessons, settings = recipe.network, recipe.pairs.lessons, recipe.pairs.optimiser
     config = dataclasses.replace(judge.config, pair_px=network.pair_px, pair_widths=network.pair_widths)
-    task = PairTask(
-        config,
-        lessons,
-        world or lesson_world(lessons),
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        half=settings.precision == "bf16",
-    )
+    drawn = world or lesson_world(lessons)
+    task = PairTask(config, lessons, drawn, **_options(settings))
     task.network.start_from(judge.network.reader)
     ema = fit(task, settings, run, {"pairs": config.to_dict(), **_depends(lessons, settings)}, stop_after=stop_after)
     ema.apply()
     whole = JudgeNetwork(config)
     of_pairs = {f"pairs.{name}": value for name, value in task.network.state_dict().items()}
     whole.load_state_dict({**judge.network.state_dict(), **of_pairs})
-    judge = Judge(whole, {**judge.card, "pairs": _history(ema.updates, settings)})
-    assert judge.network.pairs is not None
-    world = world or lesson_world(lessons)
-    judge.card["pairs"]["accuracy"] = check_pairs(judge.network.pairs, config, world, checks, CHECK_SEED)
-    return judge
+    measured = check_pairs(task.network, config, drawn, checks, CHECK_SEED)
+    return Judge(whole, {**judge.card, "pairs": {**_history(ema.updates, settings), "accuracy": measured}})
+
+
+def _options(settings: OptimiserConfig) -> dict[str, Any]:
+    """What a task takes from the settings of its run."""
+    return {
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "half": settings.precision == "bf16",
+    }
 
 
 def _depends(lessons: JudgeLessons, settings: OptimiserConfig) -> dict[str, Any]:

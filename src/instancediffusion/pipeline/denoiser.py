@@ -220,16 +220,18 @@ class BoundRows:
         if denoiser.contexts.values is not self._texts:
             self._gather()
         context, scale = self._context, denoiser.grounding_scales[step] if denoiser.grounding_scales else 1.0
-        sizes = backbone.map_sizes(denoiser.core, *sample.shape[-2:])
+        sizes = partial(backbone.map_sizes, denoiser.core, *sample.shape[-2:])
         if scale and not self._grounding.maps:
-            self._grounding = self._grounding.on_maps(sizes)
+            self._grounding = self._grounding.on_maps(sizes())
         handed = dict(self._attention)
-        if step < denoiser.caption_steps and self._captions is not None:
-            self._captions = handed["captions"] = (
-                self._captions if self._captions.maps else self._captions.on_maps(sizes)
-            )
+        if self._captions is not None and step < denoiser.caption_steps:
+            if not self._captions.maps:
+                self._captions = self._captions.on_maps(sizes())
+            handed["captions"] = self._captions
         if self._merging is not None:
-            self._merging = handed["merging"] = self._merging if self._merging.maps else self._merging.on_maps(sizes)
+            if not self._merging.maps:
+                self._merging = self._merging.on_maps(sizes())
+            handed["merging"] = self._merging
         grounding = self._grounding.select(self._grounding_rows)
         grounding = replace(grounding, scale=scale, ran=None if self._checked or not scale else [])
         inputs = self._extras

@@ -1,18 +1,18 @@
-"""What a picture will take, from three calibration calls: seconds against instances, canvas and steps.
+"""What a picture will take, from a few calibration calls: seconds against instances, canvas and steps.
 
     python benchmarks/cost_law.py                               # mini
     python benchmarks/cost_law.py --size sd15 --dtype bfloat16  # Stable Diffusion 1.5's size with random weights
 
 A guided call on a canvas of A times the model's own takes g(A) = a + b A + c A^2 with its instances, and u(A) = r g(A)
-without: b for what is done to each pixel by itself, c for self-attention. Calls with instances on a quarter, a half and
-the whole of the canvas give a, b and c, and one without gives r. A guided picture of S steps, G of them grounded and M
-before the merge, takes
+without: b for what is done to each pixel by itself, c for self-attention. Calls with instances on three canvases give
+a, b and c (none below zero), one without gives r, and one under `regional` what each text's cross-attention adds, d A.
+A guided picture of N instances and S steps, G of them grounded and M before the merge, takes
 
-    G g(A) + (S - G) u(A) + M (a K + sum_i b A_i + c A_i^2) + e,
+    G g(A) + (S - G) u(A) + M (a K + sum_i b A_i + c A_i^2 + d A N) + e,
 
-A_i the crop of instance i (`layered`; the whole canvas under `mean`; none under `regional`), K the number of different
-sizes of crops, which share a call, and e, the texts and tokens, measured once as what a picture of one step takes
-beyond its calls. Nothing of the pictures in the table went into these numbers.
+A_i the crop of instance i (`layered`; the whole canvas under `mean`; none under `regional`, which alone has d), K the
+number of different sizes of crops, which share a call, and e, the texts and tokens, measured once as what a picture of
+one step takes beyond its calls. Nothing of the pictures in the table went into these numbers.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ from instancediffusion.settings import GenerationSettings
 
 CALIBRATED = 4
 """Instances of the scene of the calibration."""
+
+CANVASES = {"mini": ((0.5, 1.0), (1.0, 1.0), (2.0, 2.0)), "sd15": ((0.5, 0.5), (0.5, 1.0), (1.0, 1.0))}
+"""Height and width of the canvases of the calibration, in the model's own; a small model's smallest calls are all
+overhead."""
 
 # Instances, height and width in calibrated sides, steps, merge rule (None = none).
 POINTS: dict[str, tuple[tuple[int, float, float, int, str | None], ...]] = {
@@ -54,6 +58,16 @@ POINTS: dict[str, tuple[tuple[int, float, float, int, str | None], ...]] = {
         (8, 0.75, 0.5, 3, "layered"),
     ),
 }
+
+
+def non_negative(inputs: torch.Tensor, outputs: torch.Tensor) -> list[float]:
+    """Least squares without coefficients below zero: what would be negative is left out, the most negative first."""
+    kept = list(range(inputs.shape[1]))
+    while True:
+        found = torch.linalg.lstsq(inputs[:, kept], outputs[:, None]).solution[:, 0].tolist()
+        if min(found) >= 0:
+            return [found[kept.index(i)] if i in kept else 0.0 for i in range(inputs.shape[1])]
+        del kept[found.index(min(found))]
 
 
 def main() -> None:
@@ -89,19 +103,19 @@ def main() -> None:
     )
     few, many = base, base.replace(num_inference_steps=5)
 
-    def call(height: float, width: float, grounded: bool) -> tuple[float, float]:
+    def call(height: float, width: float, **how: object) -> tuple[float, float]:
         """Seconds of a guided call: what four more steps take; and what a picture takes beside them."""
-        how = {"grounding_fraction": 1.0 if grounded else 0.0}
         short, _ = take(CALIBRATED, height, width, few.replace(**how))
         long, _ = take(CALIBRATED, height, width, many.replace(**how))
         return (long - short) / 4, short - (long - short) / 4
 
-    areas = [(0.5, 0.5), (0.5, 1.0), (1.0, 1.0)]
-    measured = [call(*area, True) for area in areas]
+    areas = CANVASES[options.size]
+    measured = [call(*area) for area in areas]
     pixels = torch.tensor([[1.0, h * w, (h * w) ** 2] for h, w in areas], dtype=torch.float64)
-    a, b, c = torch.linalg.solve(pixels, torch.tensor([s for s, _ in measured], dtype=torch.float64)).tolist()
-    whole, beside = measured[-1]
-    ungrounded = call(1.0, 1.0, False)[0] / whole
+    a, b, c = non_negative(pixels, torch.tensor([s for s, _ in measured], dtype=torch.float64))
+    whole, beside = measured[areas.index((1.0, 1.0))]
+    ungrounded = call(1.0, 1.0, grounding_fraction=0.0)[0] / whole
+    d = max(0.0, call(1.0, 1.0, mis_fraction=1.0, mis_merge="regional")[0] - whole) / CALIBRATED
 
     def g(area: float) -> float:
         return a + b * area + c * area**2
@@ -116,12 +130,13 @@ def main() -> None:
         merge = merge_rule(bench_scene(number), settings, latent, factor)
         crops = [merge.crops[i].share(latent) if i in merge.crops else 1.0 for i in merge.instances]
         calls = len({tuple(crop.hold.shape) for crop in merge.crops.values()})  # those on the whole canvas join its own
-        branches = steps_before_merge(settings) * (a * calls + sum(g(area * crop) - a for crop in crops))
+        texts = d * area * number if settings.mis_merge == "regional" else 0.0
+        branches = steps_before_merge(settings) * (a * calls + sum(g(area * crop) - a for crop in crops) + texts)
         return grounded * g(area) + (steps - grounded) * ungrounded * g(area) + branches + beside
 
     print(f"{options}, {torch.get_num_threads()} threads, {side} pixels")
     print(f"a guided call on A canvases: {a:.4f} + {b:.4f} A + {c:.4f} A^2 s; without instances {ungrounded:.2f} of it")
-    print(f"beside the calls {beside:.3f} s\n")
+    print(f"`regional` adds {d:.4f} s for each instance; beside the calls {beside:.3f} s\n")
     print("| instances | pixels | steps | Multi-instance Sampler | measured, s | predicted, s | off by |")
     print("|---|---|---|---|---|---|---|")
     for number, height, width, steps, merge in POINTS[options.size]:

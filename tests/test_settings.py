@@ -145,6 +145,8 @@ def test_the_page_is_told_what_a_preset_changes():
         ("Hyper-SD15-1step-lora.safetensors", "ddim_trailing", 1, 1.0),
         ("Hyper-SD15-12steps-CFG-lora.safetensors", "ddim_trailing", 12, None),
         ("sdxl_lightning_2step_lora.safetensors", "euler_trailing", 2, 1.0),
+        ("runs/few/export/mini-distilled-4steps.safetensors", "ddim_trailing", 4, 1.0),
+        ("distilled-water.safetensors", None, None, None),
         ("lcm-tests/horses.safetensors", None, None, None),
         ("hyperrealistic.safetensors", None, None, None),
         ("lightning-bolts.safetensors", None, None, None),

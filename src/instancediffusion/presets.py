@@ -163,12 +163,13 @@ FEW_STEP: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "LCM": (r"(?<![a-z])(lcm|dmd2)(?![a-z])", {**_FEW, "scheduler": "lcm"}),
     "TCD": (r"(?<![a-z])tcd(?![a-z])", {**_FEW, "scheduler": "tcd", "eta": 0.3}),
     "Hyper-SD": (r"(?<![a-z])hyper[-_ ]?sd", {**_FEW, "scheduler": "ddim_trailing"}),
+    "Distilled": (r"(?<![a-z])distilled[-_ ]\d+[-_ ]?steps?(?![a-z])", {**_FEW, "scheduler": "ddim_trailing"}),
     "Lightning": (r"(?<![a-z])lightning.*\d[-_ ]?step", {**_FEW, "scheduler": "euler_trailing"}),
 }
 """By family of LoRA files distilled to few steps: how their names are recognised, and the settings their authors use.
 
-Such weights have guidance trained in. A number of steps in the name ("8steps") is the number made; "cfg" in it says
-that guidance is still wanted.
+"Distilled" are those of the training stage "distillation". Such weights have guidance trained in. A number of steps in
+the name ("8steps") is the number made; "cfg" in it says that guidance is still wanted.
 """
 
 

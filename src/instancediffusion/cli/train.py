@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from instancediffusion.training.config import Recipe
     from instancediffusion.training.preview import Scorer
 
-STAGES = ("scenes", "autoencoder", "words", "text", "latents", "relative", "diffusion", "decoder", "export")
+STAGES = (
+    *("scenes", "autoencoder", "words", "text", "latents", "relative", "diffusion", "decoder", "distillation"),
+    "export",
+)
 _BY_ONE = ("scenes", "latents", "export")
 """Stages that one process does for all."""
 
@@ -64,7 +67,8 @@ def train(
 ) -> None:
     """Train a model from nothing, or an adapter for a base: RECIPE is a TOML file such as recipes/mini.toml.
 
-    With --dataset, or a recipe that names a data set, an adapter learns from labelled pictures of your own.
+    With --dataset, or a recipe that names a data set, an adapter learns from labelled pictures of your own. A recipe
+    that names a teacher distils it to few steps.
 
     A stage that was stopped or killed continues from its last checkpoint when the same command is given again. Several
     processes, as started by `accelerate launch` or `torchrun`, share the work of each step.
@@ -123,6 +127,8 @@ def _run(stage: str, settings: Recipe, run: Path, stop_after: int | None, output
         run_stage.diffusion(settings, run, stop_after=stop_after, scorer=_scorer(judge, settings))
     elif stage == "decoder":
         run_stage.decoder(settings, run, stop_after=stop_after)
+    elif stage == "distillation":
+        run_stage.distillation(settings, run, stop_after=stop_after)
     else:
         from instancediffusion.training.export import export
 

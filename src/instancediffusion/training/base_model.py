@@ -71,17 +71,21 @@ def load_parts(recipe: Recipe, folder: Path, latents: Latents) -> Parts:
     adapter.graft(unet)
     adapter.train()
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    stock = DDPMScheduler.from_pretrained(folder, subfolder="scheduler").config
-    schedule = {name: stock[name] for name in _SCHEDULE if name in stock}
     return Parts(
         text=TextSide(tokenizer, text),
         unet=unet,
         adapter=adapter,
-        objective=Objective(config, schedule),
+        objective=Objective(config, schedule_of(folder)),
         latents=latents,
         trained={"adapter": adapter},
         identity={"base": weights_sha256(folder)},
     )
+
+
+def schedule_of(folder: Path) -> dict[str, Any]:
+    """The noise schedule that a model was trained with, and what it predicts, as a stock scheduler states them."""
+    stock = DDPMScheduler.from_pretrained(folder, subfolder="scheduler").config
+    return {name: stock[name] for name in _SCHEDULE if name in stock}
 
 
 def _frozen(kind: Any, folder: Path, part: str) -> Any:

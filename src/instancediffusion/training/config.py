@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 
 from instancediffusion.data.location_dropout import LocationDropout
 from instancediffusion.errors import SettingsError
-from instancediffusion.training.run_sections import DiffusionConfig, OptimiserConfig, ResolutionStage
+from instancediffusion.training.run_sections import (
+    DiffusionConfig,
+    DistillationConfig,
+    OptimiserConfig,
+    ResolutionStage,
+)
 from instancediffusion.training.sections import (
     AutoencoderConfig,
     DatasetConfig,
@@ -35,6 +40,7 @@ __all__ = [
     "AutoencoderConfig",
     "DatasetConfig",
     "DiffusionConfig",
+    "DistillationConfig",
     "ExportConfig",
     "OptimiserConfig",
     "Recipe",
@@ -57,6 +63,8 @@ class Recipe:
     `start` names a finished model (a card, or the folder of an export) whose weights and latents the run goes on from,
     with scenes of its own; its text model is kept as it is. A run from random weights has none.
 
+    `distillation.teacher` names a finished model that is distilled to few steps; nothing else is then trained.
+
     `reached` holds the results (command, wall time, scores). Nothing depends on it: recipes that differ in nothing
     else are equal, and a run is continued whatever it says.
 
@@ -75,14 +83,20 @@ class Recipe:
     relative: OptimiserConfig = field(default_factory=OptimiserConfig)
     locations: LocationDropout = field(default_factory=LocationDropout)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     reached: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Check what one section cannot check itself."""
+        teacher = self.distillation.teacher
+        if teacher and (self.start or self.diffusion.base):
+            raise SettingsError(
+                f"distillation.teacher = {teacher!r}: start and diffusion.base are for other stages; leave them out"
+            )
         if not self.dataset.path:
             return
-        if not self.diffusion.base:
+        if not self.diffusion.base and not teacher:
             raise SettingsError(
                 "dataset.path: a data set trains an adapter for a finished model; give diffusion.base and "
                 "diffusion.train = 'adapter'"

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from instancediffusion.adapter import Grounding
-from instancediffusion.adapter.backbones import backbone_of
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.regions import covered_cells
 from instancediffusion.data import SceneCache, collate, drop_locations, latents_name
-from instancediffusion.errors import CheckpointError, SettingsError
+from instancediffusion.errors import SettingsError
 from instancediffusion.training.attention import WrittenOutAttention
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.networks import Parts
@@ -80,7 +79,7 @@ class DiffusionTask(SceneTask):
         batch = collate(self.cache, rows, generator)
         given = drop_locations(batch.locations, self.recipe.locations, generator)
         no_prompt, no_instances = self._dropped(len(rows), generator)
-        given = _without(given, no_instances)
+        given = without_instances(given, no_instances)
         hard = bool(torch.rand((), generator=generator) < config.hard_mask) if config.hard_mask else False
         prompts = ["" if dropped else prompt for prompt, dropped in zip(batch.prompts, no_prompt.tolist(), strict=True)]
         # This process's part; scene k of a batch has the noises k * draws and following.
@@ -117,21 +116,11 @@ class DiffusionTask(SceneTask):
         instance_mask: str | None = None,
     ) -> Grounding:
         """Grounding of a batch; captions of unused slots are ignored. Without a mask rule, it has the recipe's."""
-        grounding: Grounding = self.adapter(
-            locations,
-            self.text.captions(captions, locations.slots),
-            instance_mask=instance_mask or self.config.instance_mask,
-        )
-        return grounding
+        return self.parts.ground(locations, captions, instance_mask or self.config.instance_mask)
 
     def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
         """The network's prediction, of what the objective asks for, (B, C, h, w)."""
-        if not grounding.maps:  # once for all layers, and outside of what gradient checkpointing computes again
-            height, width = x.shape[-2:]
-            grounding = grounding.on_maps(backbone_of(self.unet).map_sizes(self.unet, height, width))
-        kwargs = {"grounding": grounding}
-        predicted: Tensor = self._denoise(x, t, encoder_hidden_states=context, cross_attention_kwargs=kwargs).sample
-        return predicted
+        return self.parts.predict(x, t, context, grounding, self._denoise)
 
     def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
         """Sample the fixed scenes of `write_preview`."""
@@ -151,11 +140,7 @@ class DiffusionTask(SceneTask):
         Raises:
             CheckpointError: it is of another base.
         """
-        for name, value in self.parts.identity.items():
-            if state.get(name) != value:
-                raise CheckpointError(
-                    f"the checkpoint's {name} has other weights; use the old one, or a new run folder"
-                )
+        self.parts.check(state)
         super().load_state(state)
 
     def _dropped(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -178,7 +163,7 @@ def _recomputed(module: nn.Module, *args: Any) -> Any:
     return checkpoint(module, *args, use_reentrant=False, **contexts)
 
 
-def _without(given: LocationTensors, dropped: Tensor) -> LocationTensors:
+def without_instances(given: LocationTensors, dropped: Tensor) -> LocationTensors:
     """Take all instances from the scenes where `dropped` (B,) is true."""
     kept = ~dropped[:, None]
     present = {kind: flags & kept for kind, flags in given.present.items()}

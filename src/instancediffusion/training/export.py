@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,20 @@ from instancediffusion.scene.english import with_article
 from instancediffusion.training.checkpoint import CHECKPOINT, freeze, load_checkpoint
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.drawn_scenes import open_world
+from instancediffusion.training.few_steps import STUDENT_SCHEDULER, write_lora
 from instancediffusion.training.networks import Parts
 from instancediffusion.training.objective import scheduler_config
 from instancediffusion.training.pretrained import start_folder
 from instancediffusion.training.schedule import Schedule
-from instancediffusion.training.stages import decoder_task, diffusion_task
+from instancediffusion.training.stages import decoder_task, diffusion_task, distillation_task
 
 
 def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) -> None:
     """Write unet, vae, text encoder and adapter in float16, tokenizer, scheduler, index and card.
 
     Of an adapter that was trained for a base, only the adapter is written, in float32: `from_pretrained` takes it along
-    with the base.
+    with the base. Of a distillation a LoRA file in float16 is written, and a card beside it; without LoRA layers, the
+    teacher's folder with the student's UNet and adapter, which states the student's sampler as its own.
 
     Args:
         recipe: of the run.
@@ -42,6 +45,10 @@ def export(recipe: Recipe, run: Path, output: Path, world: World | None = None) 
     Raises:
         SettingsError: a stage has no checkpoint, or the scheduler's class does not exist.
     """
+    if recipe.distillation.teacher:
+        with new_folder(output, replace=True) as work:
+            _write_student(recipe, run, work)
+        return
     if recipe.diffusion.base:
         with new_folder(output, replace=True) as work:
             _write_adapter(recipe, run, work)
@@ -113,6 +120,35 @@ def _write_adapter(recipe: Recipe, run: Path, work: Path) -> None:
         "base_weights_sha256": task.parts.identity["base"],
         "steps": {"diffusion": steps},
         "pictures_seen": {"diffusion": task.schedule.pictures(steps)},
+        "weights_sha256": weights_sha256(work),
+    }
+    _write(work / "card.json", card)
+
+
+def _write_student(recipe: Recipe, run: Path, work: Path) -> None:
+    task, config = distillation_task(recipe, run), recipe.distillation
+    few, teacher = task.few, task.few.folder
+    steps = freeze(task, config.optimiser, run / "distillation")
+    settings = {"scheduler": STUDENT_SCHEDULER, "num_inference_steps": config.steps, "guidance_scale": 1.0}
+    card: dict[str, Any] = {"name": recipe.name}
+    if few.lora is not None:
+        write_lora(few.lora, work / f"{recipe.name}-distilled-{config.steps}steps.safetensors")
+        card |= {"licence": recipe.export.licence, "pictures": recipe.export.pictures, "settings": settings}
+    else:
+        shutil.copytree(teacher, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns("unet", "adapter"))
+        few.student.adapter.remove()
+        for name, module in few.trained.items():
+            save_part(module.to(torch.float16), work / name)
+        index = json.loads((work / "model_index.json").read_text("utf-8"))
+        own = index.get("default_settings") or {}
+        _write(work / "model_index.json", index | {"default_settings": own | settings})
+        if (work / "card.json").is_file():
+            card = json.loads((work / "card.json").read_text("utf-8")) | card
+    card |= {
+        "teacher_weights_sha256": few.teacher.identity["teacher"],
+        "teacher_guidance_scale": few.guidance,
+        "steps": _added(card.get("steps", {}), {"distillation": steps}),
+        "pictures_seen": _added(card.get("pictures_seen", {}), {"distillation": task.schedule.pictures(steps)}),
         "weights_sha256": weights_sha256(work),
     }
     _write(work / "card.json", card)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 
-from instancediffusion.adapter import InstanceAdapter
+from instancediffusion.adapter import Grounding, InstanceAdapter
+from instancediffusion.adapter.backbones import backbone_of
+from instancediffusion.conditioning import LocationTensors
+from instancediffusion.errors import CheckpointError
 from instancediffusion.training.config import DiffusionConfig, Recipe, TextConfig, UNetConfig
 from instancediffusion.training.latents import Latents
 from instancediffusion.training.objective import Objective
@@ -38,6 +41,34 @@ class Parts:
     latents: Latents
     trained: Mapping[str, nn.Module]
     identity: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Raise `CheckpointError` if a checkpoint's state is of other weights than those these depend on."""
+        for name, value in self.identity.items():
+            if state.get(name) != value:
+                raise CheckpointError(
+                    f"the checkpoint's {name} has other weights; use the old one, or a new run folder"
+                )
+
+    def ground(
+        self, locations: LocationTensors, captions: list[list[str]], instance_mask: str | None = None
+    ) -> Grounding:
+        """Grounding of a batch; captions of unused slots are ignored. Without a mask rule, it has the adapter's."""
+        features = self.text.captions(captions, locations.slots)
+        grounding: Grounding = self.adapter(locations, features, instance_mask=instance_mask)
+        return grounding
+
+    def predict(
+        self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding, unet: Callable[..., Any] | None = None
+    ) -> Tensor:
+        """The network's prediction, of what the objective asks for, (B, C, h, w); `unet` may be its compiled self."""
+        if not grounding.maps:  # once for all layers, and outside of what gradient checkpointing computes again
+            height, width = x.shape[-2:]
+            grounding = grounding.on_maps(backbone_of(self.unet).map_sizes(self.unet, height, width))
+        kwargs = {"grounding": grounding}
+        call = self.unet if unet is None else unet
+        predicted: Tensor = call(x, t, encoder_hidden_states=context, cross_attention_kwargs=kwargs).sample
+        return predicted
 
 
 def build_parts(recipe: Recipe, text: TextSide, latents: Latents) -> Parts:

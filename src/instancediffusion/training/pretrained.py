@@ -17,15 +17,15 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 NEEDED = ("vae", "text_encoder", "tokenizer", "unet", "adapter")
 
 
-def start_folder(name: str) -> Path:
-    """Find a start: the name of a card, or the folder of an export.
+def start_folder(name: str, setting: str = "start") -> Path:
+    """Find a start, or the finished model that another setting names: the name of a card, or the folder of an export.
 
     Raises:
         SettingsError: it is no whole model.
     """
     folder = model_folder(name) if name in CARDS else Path(name).expanduser()
     if missing := [part for part in NEEDED if not (folder / part).is_dir()]:
-        raise SettingsError(f"start = {name!r}: {folder} has no {', '.join(missing)}; give the folder of an export")
+        raise SettingsError(f"{setting} = {name!r}: {folder} has no {', '.join(missing)}; give the folder of an export")
     return folder
 
 

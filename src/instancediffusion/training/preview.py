@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -20,9 +20,11 @@ from instancediffusion.conditioning import LocationTensors
 from instancediffusion.data import SceneCache, collate
 from instancediffusion.sampling import Branch, ClassifierFreeGuidance, Denoiser, sample
 from instancediffusion.scene import Scene
-from instancediffusion.training.config import DiffusionConfig
+from instancediffusion.training.config import DiffusionConfig, DistillationConfig
 from instancediffusion.training.networks import Parts
+from instancediffusion.training.objective import Objective
 from instancediffusion.training.task import Place
+from instancediffusion.training.text_model import TextSide
 
 SCENES = 8
 STEPS = 12
@@ -31,8 +33,35 @@ SCORED_AT_ONCE = 8
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000000")
 
 
-class Denoising(Protocol):
-    """What is sampled from: networks in training, and how they are called. `DiffusionTask` is one."""
+class Conditioned(Protocol):
+    """Networks, and how they are called. `Parts` and `DiffusionTask` are some."""
+
+    @property
+    def text(self) -> TextSide:
+        """Tokenizer and text model."""
+        ...
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        """With the adapter grafted on."""
+        ...
+
+    @property
+    def objective(self) -> Objective:
+        """The noise schedule, and what is predicted."""
+        ...
+
+    def ground(self, locations: LocationTensors, captions: list[list[str]]) -> Grounding:
+        """Grounding of a batch; captions of unused slots are ignored."""
+        ...
+
+    def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
+        """The network's prediction, of what the objective asks for, (B, C, h, w)."""
+        ...
+
+
+class Denoising(Conditioned, Protocol):
+    """What is sampled from: networks in training, and their scenes. `DiffusionTask` is one."""
 
     @property
     def parts(self) -> Parts:
@@ -45,7 +74,7 @@ class Denoising(Protocol):
         ...
 
     @property
-    def config(self) -> DiffusionConfig:
+    def config(self) -> DiffusionConfig | DistillationConfig:
         """Its precision counts."""
         ...
 
@@ -56,14 +85,6 @@ class Denoising(Protocol):
 
     def latents(self, rows: Sequence[int]) -> Tensor:
         """Latents of scenes, (B, C, h, w)."""
-        ...
-
-    def ground(self, locations: LocationTensors, captions: list[list[str]]) -> Grounding:
-        """Grounding of a batch; captions of unused slots are ignored."""
-        ...
-
-    def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
-        """The network's prediction, of what the objective asks for, (B, C, h, w)."""
         ...
 
 
@@ -81,14 +102,14 @@ class Scorer(Protocol):
         ...
 
 
-def write_preview(task: Denoising, path: Path) -> None:
+def write_preview(task: Denoising, path: Path, sampling: Sampling | None = None) -> None:
     """Write a contact sheet: ground truth with boxes; pictures sampled from boxes and order; the same without boxes."""
     rows = task.cache.same_size(0, len(task.cache))[:SCENES].tolist()
     generator = torch.Generator().manual_seed(0)
     batch = collate(task.cache, rows, generator)
     given = batch.locations.drop("point", "scribble", "mask")
     noise = torch.randn((len(rows), *task.latents(rows[:1]).shape[1:]), generator=generator)
-    made = draw(task, batch.prompts, batch.captions, given, noise)
+    made = draw(task, batch.prompts, batch.captions, given, noise, sampling)
     truth = np.stack([task.cache.image(row) for row in rows])
     boxed = [np.concatenate([_with_boxes(row[i], given, i) for i in range(len(rows))], axis=1) for row in (truth, made)]
     Image.fromarray(np.concatenate([*boxed, np.concatenate(list(made), axis=1)])).save(path)
@@ -108,53 +129,68 @@ def score(task: Denoising, scorer: Scorer) -> Mapping[str, float]:
 
 
 def draw(
-    task: Denoising, prompts: list[str], captions: list[list[str]], given: LocationTensors, noise: Tensor
+    task: Denoising,
+    prompts: list[str],
+    captions: list[list[str]],
+    given: LocationTensors,
+    noise: Tensor,
+    sampling: Sampling | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Pictures (B, H, W, 3) uint8 of some scenes; see `sample_latents`."""
+    """Pictures (B, H, W, 3) uint8 of some scenes, sampled by `sample_latents` if nothing else is said."""
+    device = task.where.device
     with torch.no_grad(), task.where.autocast(task.config.optimiser.precision):
-        latents = sample_latents(task, prompts, captions, given.to(task.where.device), noise.to(task.where.device))
+        network = SceneNetwork(task, prompts, captions, given.to(device), (noise.shape[-2], noise.shape[-1]))
+        latents = (sampling or sample_latents)(network, noise.to(device))
         images = task.parts.latents.decode(latents.cpu()).float()
     made: npt.NDArray[np.uint8] = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return made
 
 
-def sample_latents(
-    task: Denoising, prompts: list[str], captions: list[list[str]], given: LocationTensors, noise: Tensor
-) -> Tensor:
+def sample_latents(network: SceneNetwork, noise: Tensor) -> Tensor:
     """Latents (B, C, h, w) of some scenes after `STEPS` steps of DDIM with classifier-free guidance.
 
     The unconditional branch has neither prompt nor instances.
     """
     scheduler = DDIMScheduler.from_config(
-        {**task.parts.objective.schedule, "timestep_spacing": "trailing"}, clip_sample=False, set_alpha_to_one=False
+        {**network.source.objective.schedule, "timestep_spacing": "trailing"}, clip_sample=False, set_alpha_to_one=False
     )
     scheduler.set_timesteps(STEPS)
-    network = _Network(task, prompts, captions, given, (noise.shape[-2], noise.shape[-1]))
-    branches = [Branch(image) for image in range(len(prompts))]
-    denoiser = ClassifierFreeGuidance(network, branches, GUIDANCE, max_rows=2 * len(prompts))
-    return sample(denoiser, scheduler, noise)
+    branches = [Branch(image) for image in range(len(noise))]
+    return sample(ClassifierFreeGuidance(network, branches, GUIDANCE, max_rows=2 * len(noise)), scheduler, noise)
 
 
 @dataclass(frozen=True)
-class _Network:
-    """Networks in training, conditioned on some scenes: a `sampling.Network`."""
+class SceneNetwork:
+    """Networks in training, conditioned on some scenes: a `sampling.Network`.
 
-    task: Denoising
+    Attributes:
+        source: the networks.
+        prompts: B texts.
+        captions: for each scene, a caption for each of its instances.
+        given: the locations of B scenes, on the device of the networks.
+        size: (h, w) of the latents.
+    """
+
+    source: Conditioned
     prompts: list[str]
     captions: list[list[str]]
     given: LocationTensors
-    size: tuple[int, int]  # (h, w) of the latents
+    size: tuple[int, int]
 
     def bind(self, branches: Sequence[Branch]) -> Denoiser:
         """The denoiser of some batch elements; an unconditional one has no instance and an empty prompt."""
-        task, nothing = self.task, LocationTensors.empty(1, self.given.slots).to(self.given.device)
+        source, nothing = self.source, LocationTensors.empty(1, self.given.slots).to(self.given.device)
         locations = [self.given.select([b.image]) if b.conditional else nothing for b in branches]
-        grounding = task.ground(
+        grounding = source.ground(
             LocationTensors.cat(locations), [self.captions[b.image] if b.conditional else [] for b in branches]
         )
-        grounding = grounding.on_maps(backbone_of(task.parts.unet).map_sizes(task.parts.unet, *self.size))
-        context = task.parts.text.context([self.prompts[b.image] if b.conditional else "" for b in branches])
-        return lambda x, t, step: task.predict(x, t, context, grounding)  # noqa: ARG005 - the same in all steps
+        grounding = grounding.on_maps(backbone_of(source.unet).map_sizes(source.unet, *self.size))
+        context = source.text.context([self.prompts[b.image] if b.conditional else "" for b in branches])
+        return lambda x, t, step: source.predict(x, t, context, grounding)  # noqa: ARG005 - the same in all steps
+
+
+Sampling = Callable[[SceneNetwork, Tensor], Tensor]
+"""From a network with the conditioning of B scenes, and noise (B, C, h, w), to latents."""
 
 
 def _with_boxes(image: np.ndarray, given: LocationTensors, row: int) -> np.ndarray:

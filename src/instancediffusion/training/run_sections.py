@@ -163,6 +163,56 @@ class DiffusionConfig:
                 raise SettingsError(f"noise_draws = {self.noise_draws}: expected a divisor of batch_size = {size}")
 
 
+UNET_LAYERS = (
+    *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_out.0"),
+    *("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "time_emb_proj"),
+)
+"""Layers of a stock UNet that get LoRA layers. Not those that read texts: their results are computed once a picture."""
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """How a finished model is distilled to few steps without guidance.
+
+    Attributes:
+        teacher: the name of a card, or a model's folder; "" = nothing is distilled.
+        steps: n, of the student.
+        substeps: k, steps of the teacher for each of the student's.
+        guidance_scale: of the teacher; 0 = its own.
+        rank: of the LoRA layers; 0 = none, UNet and adapter learn as a whole.
+        layers: how the names of the UNet's layers that get LoRA layers end.
+        init: LoRA file of the same rank and layers to go on from, such as one of the teacher's earlier weights.
+        drop_prompt, drop_grounding: probability that a scene's prompt is emptied, that its instances are taken away.
+        pool: batches that are gone through one after another, `uses` times.
+        uses: how often a batch is learned from. Teaching takes as long as learning, and is done once a batch.
+        optimiser: the run; `batch_size` counts scenes, of each of which all n steps are learned.
+    """
+
+    teacher: str = ""
+    steps: int = 4
+    substeps: int = 2
+    guidance_scale: float = 0.0
+    rank: int = 8
+    layers: tuple[str, ...] = UNET_LAYERS
+    init: str = ""
+    drop_prompt: float = 0.05
+    drop_grounding: float = 0.05
+    pool: int = 50
+    uses: int = 2
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        for name, low in (("steps", 1), ("substeps", 1), ("rank", 0), ("pool", 1), ("uses", 1)):
+            if getattr(self, name) < low:
+                raise SettingsError(f"{name} = {getattr(self, name)}: expected at least {low}")
+        for name in ("drop_prompt", "drop_grounding"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"{name} = {getattr(self, name)}: expected a probability, 0..1")
+        if self.init and not self.rank:
+            raise SettingsError("init: there are no LoRA layers with rank = 0; name the model as the teacher instead")
+
+
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raise `SettingsError` if a setting has none of its known values."""
     if value not in known:

@@ -7,9 +7,11 @@ RUN/text/                   checkpoint, metrics; tokenizer/ or grammar.json
 RUN/relative/               checkpoint, metrics; for adapters with box-relative values only
 RUN/diffusion/              checkpoint, metrics, previews
 RUN/decoder/                checkpoint, metrics, previews of the autoencoder's decoder, which learns on by itself
+RUN/distillation/           checkpoint, metrics, previews of a finished model's student of few steps
 
 With a start, autoencoder, text model, UNet and adapter are the start's; UNet and adapter learn on, and the decoder if
-the recipe says how. With a base they are the base's and stay as they are; only a new adapter learns.
+the recipe says how. With a base they are the base's and stay as they are; only a new adapter learns. With a teacher
+nothing but its student learns.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from instancediffusion.training.checkpoint import CHECKPOINT, freeze
 from instancediffusion.training.config import DatasetConfig, OptimiserConfig, Recipe
 from instancediffusion.training.dataset_scenes import SOURCE, read_scenes
 from instancediffusion.training.diffusion import DiffusionTask
+from instancediffusion.training.distillation import DistillationTask
 from instancediffusion.training.drawn_scenes import draw_scenes, open_world
+from instancediffusion.training.few_steps import FewSteps
 from instancediffusion.training.fit import fit
 from instancediffusion.training.language.prepare import load_grammar, load_lessons, prepare_grammar, prepare_lessons
 from instancediffusion.training.language.reading_task import ReadingTask
@@ -47,6 +51,7 @@ from instancediffusion.training.text_model import TextSide
 from instancediffusion.training.tokenizer import train_tokenizer
 
 STAGES = ("scenes", "autoencoder", "words", "text", "latents", "relative", "diffusion", "decoder", "export")
+DISTILLATION_STAGES = ("scenes", "distillation", "export")
 ADAPTER_STAGES = ("scenes", "latents", "relative", "diffusion", "export")
 STARTED_STAGES = ("scenes", "latents", "diffusion", "decoder", "export")
 CORPUS = 5_000
@@ -59,6 +64,8 @@ VAE = "vae"
 
 def names(recipe: Recipe) -> tuple[str, ...]:
     """The stages of a recipe, in order."""
+    if recipe.distillation.teacher:
+        return DISTILLATION_STAGES
     stages = STARTED_STAGES if recipe.start else ADAPTER_STAGES if recipe.diffusion.base else STAGES
     left_out = set() if recipe.text.teacher else {"words"}
     if not recipe.diffusion.cache_latents:
@@ -262,6 +269,25 @@ def _parts(recipe: Recipe, run: Path) -> Parts:
         load_start(parts.adapter, folder, "adapter")
         return parts
     return build_parts(recipe, finished_text(recipe, run), code)
+
+
+def distillation(recipe: Recipe, run: Path, *, stop_after: int | None = None) -> None:
+    """Distil the recipe's teacher to few steps, on the layouts of the scenes."""
+    depends, config = _part(recipe, "world", "dataset", "locations", "distillation"), recipe.distillation.optimiser
+    task = distillation_task(recipe, run)
+    fit(task, config, run / "distillation", depends, stop_after=stop_after, schedule=task.schedule)
+
+
+def distillation_task(recipe: Recipe, run: Path) -> DistillationTask:
+    """Put the distillation stage together.
+
+    Raises:
+        SettingsError: the teacher is no whole model, or of a family that is not known here.
+    """
+    cache = SceneCache(run / "scenes")
+    few = FewSteps(recipe.distillation, start_folder(recipe.distillation.teacher, "distillation.teacher"))
+    _check_sizes(recipe, cache, few.student.latents)
+    return DistillationTask(recipe, cache, few)
 
 
 def _part(recipe: Recipe, *names: str) -> dict[str, Any]:

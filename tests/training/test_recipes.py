@@ -11,8 +11,9 @@ from instancediffusion.errors import SettingsError
 from instancediffusion.training import fit, stages
 from instancediffusion.training.checkpoint import load_checkpoint, save_checkpoint
 from instancediffusion.training.config import read_recipe
+from instancediffusion.training.few_steps import own_settings
 
-NAMES = ("mini_small", "mini", "mini-gpu", "finetune", "adapter")
+NAMES = ("mini_small", "mini", "mini-gpu", "finetune", "adapter", "mini_few_steps")
 
 
 @pytest.fixture
@@ -92,6 +93,13 @@ def test_the_adapter_is_trained_on_pictures_of_its_base(read):
 def test_the_first_half_has_every_stage(read):
     small = read("mini_small")
     assert set(stages.names(small)) == set(stages.STAGES)
+
+
+def test_the_student_of_mini_learns_from_its_own_sampler(read):
+    recipe = read("mini_few_steps")
+    config = recipe.distillation
+    assert config.teacher == "mini" and stages.names(recipe) == stages.DISTILLATION_STAGES
+    assert config.steps * config.substeps == own_settings(mini_folder()).num_inference_steps
 
 
 def test_ten_minutes_of_a_gpu_run_in_small(read, recipe, exported, world, tmp_path, monkeypatch):

@@ -182,6 +182,9 @@ def test_what_cannot_be_distilled_is_refused_by_name(distilling, recipe, base, r
     (file,) = (tmp_path / "export").glob("*.safetensors")
     with pytest.raises(SettingsError, match="it has other layers"):
         FewSteps(replace(distilling.distillation, rank=3, init=str(file)), base)
+    for path in ("gone.safetensors", str(tmp_path / "export" / "card.json")):
+        with pytest.raises(SettingsError, match=r"distillation\.init = .*: no LoRA file that can be read"):
+            FewSteps(replace(distilling.distillation, init=path), base)
     # Another teacher under the same name.
     task = stages.distillation_task(distilling, run)
     state = task.state()

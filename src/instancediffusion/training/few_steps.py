@@ -11,6 +11,7 @@ from pathlib import Path
 import diffusers
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -57,9 +58,14 @@ class LoraLayers(nn.Module):
         """Take the weights of a file.
 
         Raises:
-            SettingsError: its layers are others.
+            SettingsError: it cannot be read, or its layers are others.
         """
-        own, found = self.tensors(), load_file(path)
+        try:
+            own, found = self.tensors(), load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise SettingsError(
+                f"distillation.init = {str(path)!r}: no LoRA file that can be read ({error})"
+            ) from error
         differ = sorted(name for name in own.keys() | found.keys() if _shape(own, name) != _shape(found, name))
         if differ:
             more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from instancediffusion.scene import Scene
 
 WEIGHTS = ".safetensors"
+LORA_FOLDER = "lora"
+"""Where a model's folder may hold LoRA files of its own, which can be asked for by name."""
 _EXTRA = "pip install 'instancediffusion[adapters]'"
 
 
@@ -71,6 +73,16 @@ class Additions:
     edit: Path | None = None
     redraw: Sequence[int] = ()
     layers: bool = False
+
+    def with_model(self, folder: Path) -> Additions:
+        """The same, with the paths of LoRA files that are named as the model's folder holds them in `lora/`.
+
+        A file or folder of that name in the working directory goes first.
+
+        Args:
+            folder: of the model.
+        """
+        return replace(self, loras=tuple(_found_in(folder, lora) for lora in self.loras))
 
     def check(self) -> None:
         """Raise what is wrong before anything is loaded.
@@ -213,6 +225,12 @@ class Additions:
         return lambda scenes, seeds: pipeline.edit(
             self.edit, scenes[0], seed=seeds[0], settings=settings, redraw=redraw, **options
         )
+
+
+def _found_in(folder: Path, lora: Weighted) -> Weighted:
+    path = folder / LORA_FOLDER / f"{lora.source}{WEIGHTS}"
+    bare = Path(lora.source).name == lora.source and not Path(lora.source).exists()
+    return replace(lora, source=str(path)) if bare and path.is_file() else lora
 
 
 _ARGUMENTS = {

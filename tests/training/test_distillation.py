@@ -1,14 +1,19 @@
 """A finished model distilled to few steps without guidance."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from tests.tiny_pipeline import scene_of
 
-from instancediffusion import InstanceDiffusionPipeline
+from instancediffusion import InstanceDiffusionPipeline, save_scene
+from instancediffusion.additions import LORA_FOLDER, Additions, Weighted
+from instancediffusion.checkpoints import weights_sha256
+from instancediffusion.cli import cli
 from instancediffusion.data import SceneCache
 from instancediffusion.errors import CheckpointError, SettingsError
 from instancediffusion.sampling import build_scheduler
@@ -145,6 +150,25 @@ def test_the_exported_lora_draws_the_students_picture(distilling, run, pipe, bas
     assert len(passed) == 3
     torch.testing.assert_close(walked, passed[-1], rtol=1e-4, atol=1e-4)
     assert (untouched[-1] - passed[-1]).abs().mean() > 1e-2
+
+
+def test_a_student_in_its_teachers_folder_is_known_by_name(distilling, run, base, tmp_path):
+    stages.distillation(distilling, run, stop_after=1)
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+    weights = weights_sha256(model)
+    export(distilling, run, model / LORA_FOLDER)
+    assert weights_sha256(model) == weights
+    save_scene(scene_of(2), tmp_path / "scene.json")
+    command = [tmp_path / "scene.json", "--model", model, "-o", tmp_path / "out", "--preset", "fast", "--quiet"]
+    result = CliRunner().invoke(cli, ["generate", *map(str, command), "--lora", "tiny-distilled-3steps"])
+    assert result.exit_code == 0, result.output
+    note = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    text = json.dumps(note)
+    assert "tiny-distilled-3steps.safetensors" in text and "ddim_trailing" in text
+    assert Additions(loras=(Weighted("tiny-distilled-9steps"),)).with_model(model).loras[0].source == (
+        "tiny-distilled-9steps"
+    )
 
 
 def test_a_whole_student_is_a_model_that_states_its_own_sampler(distilling, run, base):

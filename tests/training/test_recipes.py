@@ -13,7 +13,7 @@ from instancediffusion.training.checkpoint import load_checkpoint, save_checkpoi
 from instancediffusion.training.config import read_recipe
 from instancediffusion.training.few_steps import own_settings
 
-NAMES = ("mini_small", "mini", "mini-gpu", "finetune", "adapter", "mini_few_steps")
+NAMES = ("mini_small", "mini", "mini-gpu", "finetune", "adapter", "mini_few_steps", "mini_two_steps")
 
 
 @pytest.fixture
@@ -95,8 +95,9 @@ def test_the_first_half_has_every_stage(read):
     assert set(stages.names(small)) == set(stages.STAGES)
 
 
-def test_the_student_of_mini_learns_from_its_own_sampler(read):
-    recipe = read("mini_few_steps")
+@pytest.mark.parametrize("name", ["mini_few_steps", "mini_two_steps"])
+def test_students_of_mini_learn_from_its_own_sampler(read, name):
+    recipe = read(name)
     config = recipe.distillation
     assert config.teacher == "mini" and stages.names(recipe) == stages.DISTILLATION_STAGES
     assert config.steps * config.substeps == own_settings(mini_folder()).num_inference_steps

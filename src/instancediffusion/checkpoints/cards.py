@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard as HubCard
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from instancediffusion.additions import LORA_FOLDER
 from instancediffusion.errors import ModelError
 from instancediffusion.runs import file_sha256
 
@@ -97,12 +98,14 @@ def mini_folder() -> Path:
 def weights_sha256(folder: Path) -> str:
     """One hash for all weights of a model folder: over the names and hashes of its safetensors files.
 
+    LoRA files that lie in it are no part of the model.
+
     Of a model in one file it is the hash of the file; without safetensors, that of the checkpoints there are.
     """
     if folder.is_file():
         return file_sha256(folder)
     digest = hashlib.sha256()
-    files = sorted(folder.rglob("*.safetensors"))
+    files = sorted(set(folder.rglob("*.safetensors")) - set((folder / LORA_FOLDER).glob("*.safetensors")))
     files = files or sorted(path for path in folder.iterdir() if path.suffix in (".ckpt", ".pth", ".pt", ".bin"))
     for path in files:
         digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())

@@ -19,7 +19,13 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def additions_options(command: _Command) -> _Command:
     """Give a command the options of `Additions`, which it gets as `additions`."""
     options = [
-        click.option("--lora", "loras", multiple=True, metavar="PATH[:WEIGHT]", help="LoRA file; repeatable."),
+        click.option(
+            "--lora",
+            "loras",
+            multiple=True,
+            metavar="PATH[:WEIGHT]",
+            help="LoRA file, or the name of one in the model's folder lora/; repeatable.",
+        ),
         click.option("--textual-inversion", "embeddings", multiple=True, help="Textual inversion file; repeatable."),
         click.option(
             "--ip-adapter", metavar="PATH[:WEIGHT]", help="IP-Adapter file, for reference pictures of scenes."

@@ -201,7 +201,7 @@ class _Run:
         facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": self.dtype}
         facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
         settings = partial(_settings, self.options)
-        plan = Plan(self.inputs, settings, self.additions, self.seeds, self.num_images)
+        plan = Plan(self.inputs, settings, self.additions.with_model(folder), self.seeds, self.num_images)
         for doubt in plan.doubts(facts):
             echo(f"warning: {doubt}", err=True)
         jobs = plan.jobs(output, facts, defaults, refiner=self.refiner, overwrite=overwrite)
@@ -260,7 +260,9 @@ class _Run:
     def _opener(self, folder: Path, adapter: Path | None, jobs: Sequence[Job]) -> Callable[[], Any]:
         refined = any(job.settings.refiner_strength for job in jobs if job.pending)
         refiner = self.refiner if refined else None
-        return partial(_open, folder, adapter, self.dtype, self.device, self.variant, refiner, self.additions)
+        return partial(
+            _open, folder, adapter, self.dtype, self.device, self.variant, refiner, self.additions.with_model(folder)
+        )
 
     def _spread(
         self, engine: RayOptions, opener: Callable[[], Any], jobs: Sequence[Job], outcome: Outcome, say: Reporter, *,

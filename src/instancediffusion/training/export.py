@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from instancediffusion.additions import LORA_FOLDER
 from instancediffusion.checkpoints.cards import weights_sha256
 from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS, new_folder, save_part
 from instancediffusion.data.drawn_world import World
@@ -88,6 +89,8 @@ def write_model(
             save_part(module.to(torch.float16), work / name)
         _prefix_tensors(work / "text_encoder" / SAFE_WEIGHTS_NAME, "text_model.")
         save_part(parts.text.tokenizer, work / "tokenizer")
+        for path in (work / "tokenizer").glob("tokenizer.json"):  # of fast tokenizers; others have two files
+            _close_up(path)
         save_part(scheduler, work / "scheduler")
         index: dict[str, Any] = {
             "_class_name": PIPELINE_CLASS,
@@ -99,6 +102,12 @@ def write_model(
         _write(work / "model_index.json", index)
         side = parts.unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1) * recipe.autoencoder.patch
         _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world, int(side)))
+
+
+def _close_up(path: Path) -> None:
+    """Take the blanks out of a JSON file: more than half of a tokenizer's."""
+    value = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")), "utf-8")
 
 
 def _prefix_tensors(path: Path, prefix: str) -> None:
@@ -135,7 +144,9 @@ def _write_student(recipe: Recipe, run: Path, work: Path) -> None:
         write_lora(few.lora, work / f"{recipe.name}-distilled-{config.steps}steps.safetensors")
         card |= {"licence": recipe.export.licence, "pictures": recipe.export.pictures, "settings": settings}
     else:
-        shutil.copytree(teacher, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns("unet", "adapter"))
+        shutil.copytree(
+            teacher, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns("unet", "adapter", LORA_FOLDER)
+        )
         few.student.adapter.remove()
         for name, module in few.trained.items():
             save_part(module.to(torch.float16), work / name)

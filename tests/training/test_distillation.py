@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import stat
 from dataclasses import replace
 
 import pytest
@@ -133,7 +134,7 @@ def test_the_exported_lora_draws_the_students_picture(distilling, run, pipe, bas
     stages.distillation(distilling, run)
     export(distilling, run, run / "export")
     (file,) = (run / "export").glob("*.safetensors")
-    assert file.name == "tiny-distilled-3steps.safetensors"
+    assert file.name == "tiny-distilled-3steps.safetensors" and stat.S_IMODE(file.stat().st_mode) == 0o644
     assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float16}
     card = json.loads((run / "export" / "card.json").read_text())
     assert card["pictures_seen"] == {"distillation": 12} and card["teacher_guidance_scale"] == SCALE

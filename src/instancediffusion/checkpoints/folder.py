@@ -119,6 +119,8 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield work
         work.chmod(0o755)
+        for path in work.rglob("*"):  # newer versions of safetensors write files that no one else may read
+            path.chmod(0o755 if path.is_dir() else 0o644)
         if out.exists() and replace:
             shutil.rmtree(out)
         elif out.exists():

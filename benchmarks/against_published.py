@@ -113,8 +113,10 @@ def _unet(kind: Any, tokenizer: Mapping[str, Any]) -> Any:
     )
 
 
-def ours(dtype: torch.dtype, by_openvino: bool = False) -> tuple[dict[str, Callable[[], object]], Callable[..., Any]]:
-    """Our calls by name; and what makes a picture with the same network."""
+def ours(
+    dtype: torch.dtype, precision: str | None = None
+) -> tuple[dict[str, Callable[[], object]], Callable[..., Any]]:
+    """Our calls by name, by OpenVINO in a precision or by torch; and what makes a picture with the same network."""
     from diffusers import UNet2DConditionModel
 
     from instancediffusion.adapter import InstanceAdapter
@@ -155,10 +157,14 @@ def ours(dtype: torch.dtype, by_openvino: bool = False) -> tuple[dict[str, Calla
         "without grounding": lambda: call(given.scaled(0)),
         "outer blocks alone": outer,
     }
-    if by_openvino:
+    if precision is not None:
         from instancediffusion.adapter.openvino import OpenVINOCall
 
-        unet._compiled_call_impl = OpenVINOCall(unet)
+        unet._compiled_call_impl = compiled = OpenVINOCall(unet, precision=precision)
+        if precision == "int8":
+            with torch.inference_mode(), compiled.measuring() as ranges:
+                call(given)
+            compiled.quantize(ranges)
         del named["outer blocks alone"]
 
     def picture(preset: str, **options: Any) -> Any:
@@ -190,7 +196,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", type=Path, help="a clone of the published code; without it, ours alone")
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
-    parser.add_argument("--openvino", nargs="+", default=[], choices=["float32", "bfloat16"], help="ours by OpenVINO")
+    parser.add_argument(
+        "--openvino", nargs="+", default=[], choices=["float32", "bfloat16", "int8"], help="ours by OpenVINO"
+    )
     parser.add_argument("--cases", nargs="+", help="the calls to make; all, where memory allows")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
@@ -212,7 +220,8 @@ def main() -> None:
         own, makers[name] = ours(getattr(torch, name))
         cases |= {(f"ours {name}", case): run for case, run in own.items()}
     for name in options.openvino:
-        own, makers[f"{name}, OpenVINO"] = ours(getattr(torch, name), by_openvino=True)
+        dtype = torch.float32 if name == "int8" else getattr(torch, name)
+        own, makers[f"{name}, OpenVINO"] = ours(dtype, name)
         cases |= {(f"ours {name}, OpenVINO", case): run for case, run in own.items()}
     cases = {key: run for key, run in cases.items() if options.cases is None or key[1] in options.cases}
     with torch.inference_mode():

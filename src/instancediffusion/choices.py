@@ -191,5 +191,16 @@ for _kind in (
 ):
     register_scheduler(_kind)
 
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+"""What OpenVINO may compute a network in. "int8" are its linear layers and convolutions; see `adapter.quantization`."""
+
+
+def openvino_precision(device: str | None) -> str | None:
+    """The precision that a device of OpenVINO is asked for: "int8" of "openvino:int8"; None where none is."""
+    name, _, rest = (device or "").partition(":")
+    last = rest.rpartition(":")[2]
+    return last if name == "openvino" and last in PRECISIONS else None
+
+
 STANDARD = "-"
 """What stands for standard input, or standard output, in place of a path."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from torch.utils import _pytree as pytree
 from instancediffusion.adapter.backbones import backbone_of, core_network
 from instancediffusion.adapter.graft import graft_on
 from instancediffusion.adapter.grounding import Grounding, MapGrounding
+from instancediffusion.adapter.quantization import Ranges, measuring, quantized
+from instancediffusion.choices import PRECISIONS
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.attention_mask import AttentionBias
 from instancediffusion.errors import ModelError, SettingsError
@@ -36,11 +38,21 @@ TOKENS = 64
 GRAPHS = 6
 """Graphs of one network that are kept, the last used ones: each has its own copy of the weights."""
 
-_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _PLAIN = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm, nn.SiLU, nn.GELU, nn.Dropout, nn.ModuleList, nn.ModuleDict)
 """Modules that have nothing but weights."""
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _SIMPLE = bool | int | float | str | None
+
+
+class GraphStore(Protocol):
+    """Where compiled graphs are kept, for later processes."""
+
+    def read(self, key: str) -> tuple[dict[str, Any], Any] | None:
+        """What was written: JSON-like facts, and an array of bytes."""
+
+    def write(self, key: str, facts: Mapping[str, Any], graph: bytes) -> None:
+        """Keep a graph."""
 
 
 class OpenVINOCall:
@@ -53,30 +65,80 @@ class OpenVINOCall:
     Args:
         network: with an adapter grafted on or without.
         device: as OpenVINO names it: "CPU", "GPU", "AUTO".
-        ov_config: OpenVINO's properties. By default `INFERENCE_PRECISION_HINT` is the type of the network's weights,
-            `INFERENCE_NUM_THREADS` torch's number of threads, `PERFORMANCE_HINT` "LATENCY".
+        ov_config: OpenVINO's properties. By default `INFERENCE_PRECISION_HINT` is `precision`, with "int8" that of the
+            remaining arithmetic: bfloat16 where the device has it; `INFERENCE_NUM_THREADS` torch's number of threads,
+            `PERFORMANCE_HINT` "LATENCY".
+        precision: one of `PRECISIONS`; None is the type of the network's weights. "int8" needs
+            ranges: those that `measuring` takes while the network is called as it will be, for `quantize`.
 
     Raises:
         ModelError: OpenVINO is not installed, or a network of no known base model.
-        SettingsError: OpenVINO has no such device here.
+        SettingsError: OpenVINO has no such device here, or no such precision on it.
     """
 
-    def __init__(self, network: nn.Module, device: str = "CPU", ov_config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        device: str = "CPU",
+        ov_config: Mapping[str, Any] | None = None,
+        precision: str | None = None,
+    ) -> None:
+        if precision not in (None, *PRECISIONS):
+            raise SettingsError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}")
         try:
             import openvino
         except ImportError as error:
             raise ModelError(
                 "openvino: OpenVINO is not installed; pip install 'instancediffusion[openvino]'"
             ) from error
-        self._core, self._convert = openvino.Core(), openvino.convert_model
+        self._core, self._convert, self._tensor = openvino.Core(), openvino.convert_model, openvino.Tensor
+        self._version = openvino.get_version()
         known = self._core.available_devices
         if device.partition(".")[0].partition(":")[0] not in ("AUTO", "HETERO", "MULTI", *known):
             raise SettingsError(f"device: OpenVINO has no {device!r} here; it has {', '.join(known)}")
         self._backbone = backbone_of(network)
-        self._network, self._device, self._config = network, device, dict(ov_config or {})
+        self._network, self._device, self.precision = network, device, precision
+        self._config = {"INFERENCE_PRECISION_HINT": self._hint(), **(ov_config or {})}
         self._graphs: OrderedDict[Any, _Graph] = OrderedDict()
         self._state: tuple[Any, ...] = ()
         self._lock = threading.Lock()
+        self._ranges: Ranges = {}
+        self._measured: tuple[Any, ...] | None = None
+        self._store: GraphStore | None = None
+        self._measuring: Ranges | None = None
+
+    def _hint(self) -> str:
+        """OpenVINO's word for the type of all that is not of 8 bits."""
+        if self.precision in _HINTS:
+            return _HINTS[self.precision]
+        if self.precision == "int8":
+            able = self._core.get_property(self._device, "OPTIMIZATION_CAPABILITIES")
+            if "INT8" not in able:
+                raise SettingsError(f"precision: OpenVINO's {self._device} has no int8 here; it has {', '.join(able)}")
+            return "bf16" if "BF16" in able else "f32"
+        dtypes = (str(weights.dtype).rpartition(".")[2] for weights in self._network.parameters())
+        return next(_HINTS[dtype] for dtype in dtypes if dtype in _HINTS)
+
+    @property
+    def ranges(self) -> Ranges:
+        """Of the layers that are computed with 8-bit numbers; see `adapter.quantization`."""
+        return self._ranges
+
+    def quantize(self, ranges: Ranges, store: GraphStore | None = None) -> None:
+        """Take ranges that were measured on these weights, and where graphs of both are kept."""
+        with self._lock:
+            self._store = store
+            self._ranges, self._measured = dict(ranges), tuple(_state(self._modules().values()))
+            self._graphs.clear()
+
+    @contextmanager
+    def measuring(self) -> Iterator[Ranges]:
+        """Let torch compute the network, and take the ranges that it shows, while the context is open."""
+        self._measuring = ranges = {}
+        try:
+            yield ranges
+        finally:
+            self._measuring = None
 
     @staticmethod
     def of(network: Any) -> OpenVINOCall | None:
@@ -104,6 +166,9 @@ class OpenVINOCall:
         Raises:
             ModelError: the tensors are not on the processor.
         """
+        if self._measuring is not None:
+            with measuring(self._modules(), self._measuring):
+                return function(*args, **kwargs)
         if torch.is_grad_enabled():
             return function(*args, **kwargs)
         call = _Call.of(args, kwargs, self._map_sizes)
@@ -121,7 +186,7 @@ class OpenVINOCall:
                 'pipeline (`.to("cpu")`), or call disable_openvino()'
             )
         with self._lock:
-            modules = self._modules()
+            modules = self._current()
             rows = [self._row(name, function, call, modules, row) for row in range(len(first))]
         joined = [
             torch.cat(parts) if parts[0].dim() else parts[0] for parts in zip(*(out for out, _ in rows), strict=True)
@@ -131,7 +196,7 @@ class OpenVINOCall:
         return pytree.tree_unflatten(joined, rows[0][1].found.answer)
 
     def _row(
-        self, name: str, function: Callable[..., Any], call: _Call, modules: Sequence[nn.Module], row: int
+        self, name: str, function: Callable[..., Any], call: _Call, modules: Mapping[str, nn.Module], row: int
     ) -> tuple[list[Tensor], _Graph]:
         """One batch element, and the graph that it took."""
         batch = len(call.tensors[0])
@@ -140,41 +205,95 @@ class OpenVINOCall:
         if key not in self._graphs:
             while len(self._graphs) >= GRAPHS:
                 self._graphs.popitem(last=False)
-            self._graphs[key] = self._made(modules, function, call, tensors)
+            self._graphs[key] = self._kept(str(key)) or self._made(str(key), modules, function, call, tensors)
         self._graphs.move_to_end(key)
         return self._graphs[key](tensors), self._graphs[key]
 
+    def _kept(self, key: str) -> _Graph | None:
+        """A graph that was made of the same weights before."""
+        if self._store is None or self._measured != self._state:
+            return None
+        found = self._store.read(self._of_device(key))
+        if found is None:
+            return None
+        facts, content = found
+        try:
+            compiled = self._core.import_model(self._tensor(content), self._device, self._properties())
+        except RuntimeError:  # of another version of OpenVINO, or of its drivers
+            return None
+        dtypes = [getattr(torch, name) for name in facts["dtypes"]]
+        found_before = _Found(dtypes, pytree.treespec_loads(facts["answer"]), facts["ran"])
+        return _Graph(compiled.create_infer_request(), facts["inputs"], found_before)
+
+    def _keep(self, key: str, compiled: Any, graph: _Graph) -> None:
+        if self._store is None or self._measured != self._state:
+            return
+        try:
+            answer = pytree.treespec_dumps(graph.found.answer)
+        except NotImplementedError:  # the network returns objects of a kind of its own
+            return
+        dtypes = [str(dtype).rpartition(".")[2] for dtype in graph.found.dtypes]
+        facts = {"inputs": list(graph.inputs), "dtypes": dtypes, "answer": answer, "ran": graph.found.ran}
+        self._store.write(self._of_device(key), facts, compiled.export_model().getvalue())
+
+    def _of_device(self, key: str) -> str:
+        """A graph's key, and all that it depends on besides weights: OpenVINO, device, properties, what modules are."""
+        device = self._core.get_property(self._device, "FULL_DEVICE_NAME")
+        built = [list(_structure(part)) for root in self._modules().values() for part in root.modules()]
+        return str((key, self._version, device, sorted(self._properties().items()), built))
+
+    def _properties(self) -> dict[str, Any]:
+        threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if self._device == "CPU" else {}
+        return {"PERFORMANCE_HINT": "LATENCY", **threads, **self._config}
+
     def _made(
-        self, modules: Sequence[nn.Module], function: Callable[..., Any], call: _Call, tensors: Sequence[Tensor]
+        self,
+        key: str,
+        modules: Mapping[str, nn.Module],
+        function: Callable[..., Any],
+        call: _Call,
+        tensors: Sequence[Tensor],
     ) -> _Graph:
-        traced = _Traced(modules, function, call, [t.dtype for t in tensors])
+        parts = list(modules.values())
+        ranges = self._ranges if self._measured == self._state else {}
+        traced = _Traced(parts, function, call, [t.dtype for t in tensors])
         # Values do not matter; tensors of inference mode could not be exported.
-        with torch.inference_mode(False), torch.no_grad(), _untouched(modules), warnings.catch_warnings():
+        with torch.inference_mode(False), torch.no_grad(), _untouched(parts), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             examples = tuple(torch.zeros(t.shape, dtype=_taken(t.dtype)) for t in tensors)
-            exported = torch.export.export(traced, examples)
+            with quantized(modules, ranges):
+                exported = torch.export.export(traced, examples)
             model = self._convert(exported)
-        threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if self._device == "CPU" else {}
-        precision = _PRECISIONS[next(p.dtype for p in self._network.parameters() if p.dtype in _PRECISIONS)]
-        usual = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision, **threads}
-        compiled = self._core.compile_model(model, self._device, {**usual, **self._config})
+        compiled = self._core.compile_model(model, self._device, self._properties())
         places = {name: place for place, name in enumerate(exported.graph_signature.user_inputs)}
         inputs = [place for port in model.inputs for name, place in places.items() if name in port.names]
-        return _Graph(compiled.create_infer_request(), inputs, traced.found)
+        graph = _Graph(compiled.create_infer_request(), inputs, traced.found)
+        self._keep(key, compiled, graph)
+        return graph
 
     def _map_sizes(self, sample: Tensor) -> list[tuple[int, int]]:
         height, width = sample.shape[-2:]
         return self._backbone.map_sizes(self._network, height, width)
 
-    def _modules(self) -> list[nn.Module]:
-        """The network, and the adapter on it; graphs of what they were before are dropped."""
+    def _modules(self) -> dict[str, nn.Module]:
+        """The network, and the adapter on it."""
         carried = graft_on(self._network)
         adapter = None if carried is None or carried.owner.adapter is None else carried.owner.adapter()
-        modules = [self._network, *([] if adapter is None else [adapter])]
-        state = tuple(_state(modules))
+        return {"unet": self._network} | ({} if adapter is None else {"adapter": adapter})
+
+    def _current(self) -> dict[str, nn.Module]:
+        """The same; graphs of what they were before are dropped."""
+        modules = self._modules()
+        state = tuple(_state(modules.values()))
         if state != self._state:
             self._graphs.clear()
             self._state = state
+            if self.precision == "int8" and state != self._measured:
+                warnings.warn(
+                    "openvino: weights or settings of the network are others than those that int8 was measured for, so "
+                    "it is computed without; enable_openvino(precision='int8') measures anew",
+                    stacklevel=2,
+                )
         return modules
 
 
@@ -187,10 +306,10 @@ class _Found:
         ran: the gated layers.
     """
 
-    def __init__(self) -> None:
-        self.dtypes: list[torch.dtype] = []
-        self.answer: Any = None
-        self.ran: list[str] = []
+    def __init__(
+        self, dtypes: Iterable[torch.dtype] = (), answer: pytree.TreeSpec | None = None, ran: Iterable[str] = ()
+    ) -> None:
+        self.dtypes, self.answer, self.ran = list(dtypes), answer, list(ran)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +328,9 @@ class _Graph:
 
 class _Place:
     """Stands for a tensor among the constants of a call."""
+
+    def __repr__(self) -> str:
+        return "tensor"
 
 
 _TENSOR = _Place()
@@ -363,15 +485,20 @@ def _taken(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype.is_floating_point else dtype
 
 
-def _state(modules: Sequence[nn.Module]) -> Iterator[Any]:
+def _state(modules: Iterable[nn.Module]) -> Iterator[Any]:
     """All that a graph of modules depends on and that may change: weights, what is set on modules, hooks."""
     for module in (part for root in modules for part in root.modules()):
         for weights in (*module._parameters.values(), *module._buffers.values()):
             if weights is not None:
                 yield weights.data_ptr(), 0 if weights.is_inference() else weights._version
-        if type(module) not in _PLAIN:
-            yield type(module), _settings(module), _settings(getattr(module, "processor", None))
-        yield len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in vars(module)
+        yield from _structure(module)
+
+
+def _structure(module: nn.Module) -> Iterator[Any]:
+    """All of it but weights: the same in every process."""
+    if type(module) not in _PLAIN:
+        yield type(module), _settings(module), _settings(getattr(module, "processor", None))
+    yield len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in vars(module)
 
 
 def _settings(thing: Any) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instancediffusion.additions import Additions
-from instancediffusion.choices import RETIRED, STANDARD
+from instancediffusion.choices import RETIRED, STANDARD, openvino_precision
 from instancediffusion.errors import Problem, SettingsError
 
 from .additions_options import additions_options
@@ -198,7 +198,8 @@ class _Run:
         folder = local_model(self.model, variant=self.variant)
         adapter = None if self.adapter is None else local_adapter(self.adapter, variant=self.variant)
         defaults = model_defaults(folder)
-        facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": self.dtype}
+        dtype = openvino_precision(self.device) or self.dtype
+        facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
         facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
         settings = partial(_settings, self.options)
         plan = Plan(self.inputs, settings, self.additions.with_model(folder), self.seeds, self.num_images)

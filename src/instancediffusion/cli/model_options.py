@@ -26,7 +26,7 @@ _OPTIONS = (
         show_default=True,
         help="Type of the model's numbers.",
     ),
-    click.option("--device", help="cpu, cuda, mps, openvino ... Default: the fastest there is."),
+    click.option("--device", help="cpu, cuda, mps, openvino, openvino:int8 ... Default: the fastest there is."),
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from instancediffusion.choices import openvino_precision
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.pipeline import InstanceDiffusionPipeline
 
@@ -17,6 +18,8 @@ def open_pipeline(
     dtype: str = "float32",
     device: str | None = None,
     variant: str | None = None,
+    *,
+    bars: bool = True,
 ) -> InstanceDiffusionPipeline:
     """Load a model onto a device.
 
@@ -25,8 +28,10 @@ def open_pipeline(
         adapter: one that takes the place of the model's own.
         dtype: name of a torch type.
         device: None is the fastest there is; "openvino" is the processor, with the network computed by OpenVINO, and
-            "openvino:GPU" another device of OpenVINO's for that.
+            "openvino:GPU" another device of OpenVINO's for that. A precision may follow: "openvino:int8",
+            "openvino:GPU:int8".
         variant: of the weights; see `choose_variant`.
+        bars: show progress.
 
     Raises:
         SettingsError: the device cannot be used here.
@@ -34,16 +39,24 @@ def open_pipeline(
     """
     target, by_openvino = device or fastest_device(), None
     if target.partition(":")[0] == "openvino":
-        target, by_openvino = "cpu", target.partition(":")[2] or "CPU"
+        target, by_openvino = "cpu", target
     given: dict[str, Any] = {"adapter": adapter, "variant": variant}
     given = {name: value for name, value in given.items() if value is not None}
     pipeline = InstanceDiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), **given)
-    if by_openvino is not None:
-        pipeline.enable_openvino(by_openvino)
+    pipeline.set_progress_bar_config(**({} if bars else {"disable": True}))
     try:
-        return pipeline.to(target)  # type: ignore[no-any-return, unused-ignore]
+        pipeline.to(target)
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
         raise SettingsError(f"device: {target!r} cannot be used here ({str(error).splitlines()[0]})") from error
+    if by_openvino is not None:
+        pipeline.enable_openvino(_openvino_device(by_openvino), precision=openvino_precision(by_openvino))
+    return pipeline  # type: ignore[no-any-return, unused-ignore]
+
+
+def _openvino_device(device: str) -> str:
+    """What OpenVINO calls it: "GPU" of "openvino:GPU:int8"."""
+    _, *parts = device.split(":")
+    return ":".join(parts[: len(parts) - (openvino_precision(device) is not None)]) or "CPU"
 
 
 def fastest_device() -> str:
@@ -55,6 +68,4 @@ def fastest_device() -> str:
 
 def open_quietly(folder: Path, *where: Any, **options: Any) -> InstanceDiffusionPipeline:
     """Load a model as `open_pipeline` does, without progress bars."""
-    pipeline = open_pipeline(folder, *where, **options)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return open_pipeline(folder, *where, **options, bars=False)

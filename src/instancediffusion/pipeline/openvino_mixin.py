@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instancediffusion.adapter.backbones import core_network
 from instancediffusion.adapter.openvino import OpenVINOCall
+from instancediffusion.errors import SettingsError
+from instancediffusion.pipeline.calibration import calibrate
+from instancediffusion.scene import Scene
 
 
 class OpenVINOMixin:
@@ -14,22 +17,48 @@ class OpenVINOMixin:
 
     unet: Any
 
-    def enable_openvino(self, device: str = "CPU", ov_config: Mapping[str, Any] | None = None) -> None:
+    def enable_openvino(
+        self,
+        device: str = "CPU",
+        ov_config: Mapping[str, Any] | None = None,
+        *,
+        precision: str | None = None,
+        calibration: Sequence[Scene] | None = None,
+    ) -> None:
         """Let OpenVINO compute the network, the adapter's layers included; all other components stay with torch.
 
         The first call of each kind (with instances and without, of another canvas) takes long: it is exported and
         compiled. Copies, saved folders and `unet.compile()` are without it.
 
+        With `precision="int8"` linear layers and convolutions multiply 8-bit numbers, and all else is bfloat16 where
+        the device has it. Torch makes a few pictures first, to see what goes through the layers; what it saw is kept
+        in the cache folder and read again for the same weights. Weights that change afterwards are computed without
+        8-bit numbers, and a warning says so, until this is called again.
+
         Args:
             device: as OpenVINO names it: "CPU", "GPU", "AUTO". The pipeline itself stays on the processor.
             ov_config: OpenVINO's properties, such as `{"INFERENCE_PRECISION_HINT": "bf16"}`; see `OpenVINOCall`.
+            precision: "float32", "bfloat16", "float16" or "int8"; None is the type of the network's weights.
+            calibration: scenes to measure "int8" on; None are a few of one to eight common objects.
 
         Raises:
             ModelError: OpenVINO is not installed.
-            SettingsError: it has no such device here.
+            SettingsError: it has no such device here, or no such precision; scenes without "int8", or none.
         """
+        if calibration is not None and precision != "int8":
+            raise SettingsError("calibration: these scenes are for precision='int8' alone")
+        if calibration is not None and not calibration:
+            raise SettingsError("calibration: there is no scene; leave it out for those that are built in")
         network = core_network(self.unet)
-        network._compiled_call_impl = OpenVINOCall(network, device, ov_config)
+        call = OpenVINOCall(network, device, ov_config, precision)
+        before = network._compiled_call_impl
+        network._compiled_call_impl = call
+        if precision == "int8":
+            try:
+                calibrate(self, call, calibration)
+            except BaseException:
+                network._compiled_call_impl = before
+                raise
 
     def disable_openvino(self) -> None:
         """Let torch compute the network again."""

@@ -134,7 +134,8 @@ class OpenVINOCall:
     @contextmanager
     def measuring(self) -> Iterator[Ranges]:
         """Let torch compute the network, and take the ranges that it shows, while the context is open."""
-        self._measuring = ranges = {}
+        ranges: Ranges = {}
+        self._measuring = ranges
         try:
             yield ranges
         finally:
@@ -306,9 +307,7 @@ class _Found:
         ran: the gated layers.
     """
 
-    def __init__(
-        self, dtypes: Iterable[torch.dtype] = (), answer: pytree.TreeSpec | None = None, ran: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, dtypes: Iterable[torch.dtype] = (), answer: Any = None, ran: Iterable[str] = ()) -> None:
         self.dtypes, self.answer, self.ran = list(dtypes), answer, list(ran)
 
 

@@ -78,7 +78,7 @@ def quantized(modules: Mapping[str, nn.Module], ranges: Mapping[str, tuple[Tenso
     """
     changed = [(layer, ranges[name]) for name, layer in quantizable_layers(modules) if name in ranges]
     for layer, (low, high) in changed:
-        layer.forward = _rounding(layer, low, high)  # type: ignore[method-assign]
+        layer.forward = _rounding(layer, low, high)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

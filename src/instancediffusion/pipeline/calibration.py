@@ -104,5 +104,5 @@ def weights_digest(module: torch.nn.Module) -> str:
     for name, weights in sorted((*module.named_parameters(), *module.named_buffers())):
         digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}\n".encode())
         flat = weights.detach().cpu().contiguous().view(-1)
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import torch
 from instancediffusion.adapter.openvino import OpenVINOCall
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline import InstanceDiffusionPipeline
+from instancediffusion.pipeline.kept_graphs import KeptGraphs
 from instancediffusion.pipeline.opening import open_pipeline
 from tests.tiny_pipeline import scene_of
 
@@ -98,6 +99,21 @@ def test_a_measurement_that_fails_leaves_all_as_it_was(own, pipe):
         own.enable_openvino(precision="int8")
     own.text_encoder = broken
     assert OpenVINOCall.of(own.unet) is None and torch.equal(latents(own), latents(pipe))
+
+
+def test_graphs_are_kept_for_their_weights_and_damaged_ones_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr("instancediffusion.pipeline.kept_graphs.MOST", 2)
+    kept, other = KeptGraphs(tmp_path, "weights"), KeptGraphs(tmp_path, "others")
+    kept.write("a", {"inputs": [1, 0]}, b"graph")
+    facts, content = kept.read("a")
+    assert facts == {"inputs": [1, 0]} and content.tobytes() == b"graph"
+    assert other.read("a") is None and kept.read("b") is None
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-3])
+    assert kept.read("a") is None
+    for key in "bcd":
+        kept.write(key, {}, b"graph")
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_commands_open_models_with_it(own, pipe, tmp_path):

@@ -68,8 +68,8 @@ class OpenVINOCall:
         ov_config: OpenVINO's properties. By default `INFERENCE_PRECISION_HINT` is `precision`, with "int8" that of the
             remaining arithmetic: bfloat16 where the device has it; `INFERENCE_NUM_THREADS` torch's number of threads,
             `PERFORMANCE_HINT` "LATENCY".
-        precision: one of `PRECISIONS`; None is the type of the network's weights. "int8" needs
-            ranges: those that `measuring` takes while the network is called as it will be, for `quantize`.
+        precision: one of `PRECISIONS`; None is the type of the network's weights. "int8" needs ranges:
+            those that `measuring` takes while the network is called as it will be, for `quantize`.
 
     Raises:
         ModelError: OpenVINO is not installed, or a network of no known base model.
@@ -230,18 +230,21 @@ class OpenVINOCall:
         if self._store is None or self._measured != self._state:
             return
         try:
-            answer = pytree.treespec_dumps(graph.found.answer)
-        except NotImplementedError:  # the network returns objects of a kind of its own
+            answer, content = pytree.treespec_dumps(graph.found.answer), compiled.export_model().getvalue()
+        except (NotImplementedError, RuntimeError):  # an answer of a kind of its own; a device that exports nothing
             return
         dtypes = [str(dtype).rpartition(".")[2] for dtype in graph.found.dtypes]
         facts = {"inputs": list(graph.inputs), "dtypes": dtypes, "answer": answer, "ran": graph.found.ran}
-        self._store.write(self._of_device(key), facts, compiled.export_model().getvalue())
+        self._store.write(self._of_device(key), facts, content)
 
     def _of_device(self, key: str) -> str:
-        """A graph's key, and all that it depends on besides weights: OpenVINO, device, properties, what modules are."""
+        """A graph's key, and all that it depends on besides weights."""
         device = self._core.get_property(self._device, "FULL_DEVICE_NAME")
-        built = [list(_structure(part)) for root in self._modules().values() for part in root.modules()]
-        return str((key, self._version, device, sorted(self._properties().items()), built))
+        return str((key, self._version, device, sorted(self._properties().items()), self.structure()))
+
+    def structure(self) -> str:
+        """What the network is besides weights, the same in every process: kinds of modules and what is set on them."""
+        return str([list(_structure(part)) for root in self._modules().values() for part in root.modules()])
 
     def _properties(self) -> dict[str, Any]:
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if self._device == "CPU" else {}
@@ -265,9 +268,10 @@ class OpenVINOCall:
             with quantized(modules, ranges):
                 exported = torch.export.export(traced, examples)
             model = self._convert(exported)
-        compiled = self._core.compile_model(model, self._device, self._properties())
         places = {name: place for place, name in enumerate(exported.graph_signature.user_inputs)}
         inputs = [place for port in model.inputs for name, place in places.items() if name in port.names]
+        model.reshape({port: list(examples[place].shape) for port, place in zip(model.inputs, inputs, strict=True)})
+        compiled = self._core.compile_model(model, self._device, self._properties())
         graph = _Graph(compiled.create_infer_request(), inputs, traced.found)
         self._keep(key, compiled, graph)
         return graph

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,12 @@ def calibrate(pipeline: Any, call: OpenVINOCall, scenes: Sequence[Scene] | None 
         scenes: None are `calibration_scenes`.
     """
     chosen = calibration_scenes() if scenes is None else tuple(scenes)
-    folder, key = cache_folder() / "int8", _key(pipeline, chosen)
+    folder, key = cache_folder() / "int8", _key(pipeline, call, chosen)
     file = folder / f"{key}.safetensors"
     ranges = _read(file)
     if ranges is None:
         ranges = _measured(pipeline, call, chosen)
-        with atomic_path(file) as temporary:
+        with suppress(OSError), atomic_path(file) as temporary:
             save_file(_flat(ranges), temporary)
     call.quantize(ranges, KeptGraphs(folder, key, __version__, torch.__version__))
 
@@ -90,12 +91,12 @@ def _flat(ranges: Ranges) -> dict[str, torch.Tensor]:
     return {f"{name}.{end}": both[index].contiguous() for name, both in ranges.items() for end, index in ends.items()}
 
 
-def _key(pipeline: Any, scenes: Sequence[Scene]) -> str:
-    """All that ranges depend on."""
+def _key(pipeline: Any, call: OpenVINOCall, scenes: Sequence[Scene]) -> str:
+    """All that ranges depend on: weights, but also which LoRA files act, and how much."""
     names = ("unet", "adapter", "text_encoder", "text_encoder_2")
     parts = {name: weights_digest(getattr(pipeline, name)) for name in names if getattr(pipeline, name) is not None}
     settings = pipeline.default_settings.decisive()
-    return fingerprint(VERSION, STEPS, parts, settings, [scene.to_dict() for scene in scenes])
+    return fingerprint(VERSION, STEPS, parts, call.structure(), settings, [scene.to_dict() for scene in scenes])
 
 
 def weights_digest(module: torch.nn.Module) -> str:

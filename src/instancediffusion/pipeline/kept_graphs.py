@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,14 @@ class KeptGraphs:
             return None
 
     def write(self, key: str, facts: Mapping[str, Any], graph: bytes) -> None:
-        """Keep a graph, and forget those that were written long ago."""
+        """Keep a graph, and forget those that were written long ago; nothing where the folder cannot be written."""
         array = np.frombuffer(graph, dtype=np.uint8)
-        with atomic_path(self._path(key)) as temporary:
-            save_file({"graph": array}, temporary, {"facts": json.dumps(facts)})
-        by_age = sorted(self._folder.glob("*.graph"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in by_age[MOST:]:
-            old.unlink(missing_ok=True)
+        with suppress(OSError):
+            with atomic_path(self._path(key)) as temporary:
+                save_file({"graph": array}, temporary, {"facts": json.dumps(facts)})
+            by_age = sorted(self._folder.glob("*.graph"), key=lambda path: path.stat().st_mtime, reverse=True)
+            for old in by_age[MOST:]:
+                old.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{fingerprint(key, *self._facts)}.graph"

@@ -23,7 +23,7 @@ class OpenVINOMixin:
         ov_config: Mapping[str, Any] | None = None,
         *,
         precision: str | None = None,
-        calibration: Sequence[Scene] | None = None,
+        calibration: Scene | Sequence[Scene] | None = None,
     ) -> None:
         """Let OpenVINO compute the network, the adapter's layers included; all other components stay with torch.
 
@@ -39,7 +39,7 @@ class OpenVINOMixin:
             device: as OpenVINO names it: "CPU", "GPU", "AUTO". The pipeline itself stays on the processor.
             ov_config: OpenVINO's properties, such as `{"INFERENCE_PRECISION_HINT": "bf16"}`; see `OpenVINOCall`.
             precision: "float32", "bfloat16", "float16" or "int8"; None is the type of the network's weights.
-            calibration: scenes to measure "int8" on; None are a few of one to eight common objects.
+            calibration: a scene, or several, to measure "int8" on; None are a few of one to eight common objects.
 
         Raises:
             ModelError: OpenVINO is not installed.
@@ -47,6 +47,7 @@ class OpenVINOMixin:
         """
         if calibration is not None and precision != "int8":
             raise SettingsError("calibration: these scenes are for precision='int8' alone")
+        calibration = [calibration] if isinstance(calibration, Scene) else calibration
         if calibration is not None and not calibration:
             raise SettingsError("calibration: there is no scene; leave it out for those that are built in")
         network = core_network(self.unet)

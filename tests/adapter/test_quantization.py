@@ -9,7 +9,10 @@ from instancediffusion.adapter.quantization import LEAST_CHANNELS, measuring, qu
 
 
 class Layers(nn.Module):
-    """A convolution with a step of 2, a linear layer, one of few channels, and one that gets a row for a picture."""
+    """A convolution with a step of 2, a linear layer, and those that stay as they are.
+
+    These are one of few channels, one that gets a row for a picture, and one of box-relative values.
+    """
 
     def __init__(self):
         super().__init__()
@@ -17,10 +20,11 @@ class Layers(nn.Module):
         self.linear = nn.Linear(48, 32, bias=False)
         self.small = nn.Linear(32, LEAST_CHANNELS - 1)
         self.of_time = nn.Linear(32, 32)
+        self.relative = nn.Linear(32, 32)
 
     def forward(self, pixels):
         rows = self.convolution(pixels).flatten(2).transpose(1, 2)
-        return self.small(self.linear(rows) + self.of_time(pixels.mean((2, 3)))[:, None])
+        return self.small(self.relative(self.linear(rows)) + self.of_time(pixels.mean((2, 3)))[:, None])
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from torch.nn import functional
 LEAST_CHANNELS = 32
 """Layers of fewer channels in or out stay as they are: the first and the last one, and the small ones of LoRA files.
 They cost little, and the first and last one touch the latents."""
+KEPT = ("relative",)
+"""Layers of these names stay as they are: box-relative values cost little, and are a seventh of `mini`'s error."""
 SMOOTHING = 0.5
 """The power of a channel's greatest magnitude that activations are divided by."""
 
@@ -39,7 +41,8 @@ def quantizable_layers(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, 
             if not isinstance(module, nn.Linear | nn.Conv2d) or type(module.weight) not in (nn.Parameter, Tensor):
                 continue  # of another library, with numbers of its own
             grouped = isinstance(module, nn.Conv2d) and (module.groups > 1 or module.padding_mode != "zeros")
-            if not grouped and min(module.weight.shape[:2]) >= LEAST_CHANNELS:
+            kept = grouped or name.rpartition(".")[2] in KEPT
+            if not kept and min(module.weight.shape[:2]) >= LEAST_CHANNELS:
                 yield f"{prefix}.{name}", module
 
 

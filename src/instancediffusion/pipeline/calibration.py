@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from instancediffusion import __version__
 from instancediffusion.adapter.openvino import OpenVINOCall
 from instancediffusion.adapter.quantization import Ranges
 from instancediffusion.pipeline.kept_graphs import KeptGraphs
@@ -60,7 +61,7 @@ def calibrate(pipeline: Any, call: OpenVINOCall, scenes: Sequence[Scene] | None 
         ranges = _measured(pipeline, call, chosen)
         with suppress(OSError), atomic_path(file) as temporary:
             save_file(_flat(ranges), temporary)
-    call.quantize(ranges, KeptGraphs(folder, key, __version__, torch.__version__))
+    call.quantize(ranges, KeptGraphs(folder, key, _code()))
 
 
 def _measured(pipeline: Any, call: OpenVINOCall, scenes: Sequence[Scene]) -> Ranges:
@@ -97,6 +98,14 @@ def _key(pipeline: Any, call: OpenVINOCall, scenes: Sequence[Scene]) -> str:
     parts = {name: weights_digest(getattr(pipeline, name)) for name in names if getattr(pipeline, name) is not None}
     settings = pipeline.default_settings.decisive()
     return fingerprint(VERSION, STEPS, parts, call.structure(), settings, [scene.to_dict() for scene in scenes])
+
+
+def _code() -> dict[str, str]:
+    """What graphs are made by: versions of libraries, and the text of our own layers."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(inspect.getfile(OpenVINOCall)).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return {"torch": torch.__version__, "diffusers": diffusers.__version__, "adapter": digest.hexdigest()}
 
 
 def weights_digest(module: torch.nn.Module) -> str:

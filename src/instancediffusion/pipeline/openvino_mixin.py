@@ -8,7 +8,6 @@ from typing import Any
 from instancediffusion.adapter.backbones import core_network
 from instancediffusion.adapter.openvino import OpenVINOCall
 from instancediffusion.errors import SettingsError
-from instancediffusion.pipeline.calibration import calibrate
 from instancediffusion.scene import Scene
 
 
@@ -55,6 +54,8 @@ class OpenVINOMixin:
         before = network._compiled_call_impl
         network._compiled_call_impl = call
         if precision == "int8":
+            from instancediffusion.pipeline.calibration import calibrate
+
             try:
                 calibrate(self, call, calibration)
             except BaseException:

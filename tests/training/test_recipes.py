@@ -96,11 +96,11 @@ def test_the_first_half_has_every_stage(read):
 
 
 @pytest.mark.parametrize("name", ["mini_few_steps", "mini_two_steps"])
-def test_students_of_mini_learn_from_its_own_sampler(read, name):
+def test_students_of_mini_learn_from_no_coarser_sampler_than_its_own(read, name):
     recipe = read(name)
     config = recipe.distillation
     assert config.teacher == "mini" and stages.names(recipe) == stages.DISTILLATION_STAGES
-    assert config.steps * config.substeps == own_settings(mini_folder()).num_inference_steps
+    assert config.steps * config.substeps >= own_settings(mini_folder()).num_inference_steps
 
 
 def test_ten_minutes_of_a_gpu_run_in_small(read, recipe, exported, world, tmp_path, monkeypatch):

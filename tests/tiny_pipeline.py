@@ -88,9 +88,9 @@ def tiny_scheduler() -> PNDMScheduler:
     )
 
 
-def tiny_pipeline(folder: Path, **options) -> InstanceDiffusionPipeline:
+def tiny_pipeline(folder: Path, unet=None, **options) -> InstanceDiffusionPipeline:
     tokenizer = tiny_tokenizer(folder)
-    unet = tiny_unet()
+    unet = tiny_unet() if unet is None else unet
     adapter = tiny_adapter(unet)
     with torch.no_grad():  # random weights hardly react to places and captions; these have to
         for parameter in adapter.parameters():

@@ -228,7 +228,7 @@ class Additions:
 
 
 def _found_in(folder: Path, lora: Weighted) -> Weighted:
-    path = folder / LORA_FOLDER / f"{lora.source}{WEIGHTS}"
+    path = folder / LORA_FOLDER / f"{lora.source.removesuffix(WEIGHTS)}{WEIGHTS}"
     bare = Path(lora.source).name == lora.source and not Path(lora.source).exists()
     return replace(lora, source=str(path)) if bare and path.is_file() else lora
 

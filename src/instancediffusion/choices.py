@@ -202,5 +202,11 @@ def openvino_precision(device: str | None) -> str | None:
     return last if name == "openvino" and last in PRECISIONS else None
 
 
+def precision_fact(device: str | None) -> dict[str, str]:
+    """What of a device decides pictures, for records: {"precision": "int8"} of "openvino:int8"; {} of most."""
+    precision = openvino_precision(device)
+    return {} if precision is None else {"precision": precision}
+
+
 STANDARD = "-"
 """What stands for standard input, or standard output, in place of a path."""

@@ -215,9 +215,7 @@ class RunDirectory:
         self.check(key, fingerprint, list(files), replace=replace)
         stored = self._records.store if isinstance(self._records, _StoredRecords) else None
         if not self._swept and stored is None:  # what a killed run left half written
-            for litter in self.path.rglob(f".*{_TEMPORARY}*"):
-                if _is_litter(litter):
-                    litter.unlink(missing_ok=True)
+            sweep(self.path)
             self._swept = True
         kept = dict(record or {})
         _json_text(kept)  # before anything is written
@@ -611,6 +609,13 @@ def _umask() -> int:
 def _writer() -> str:
     """Name this process among all that may write to a shared folder."""
     return f"{os.getpid()}x{zlib.crc32(platform.node().encode()):08x}"
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that writers who were killed left in a folder and those below it."""
+    for litter in folder.rglob(f".*{_TEMPORARY}*"):
+        if _is_litter(litter):
+            litter.unlink(missing_ok=True)
 
 
 def _is_litter(path: Path) -> bool:

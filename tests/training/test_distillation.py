@@ -167,6 +167,8 @@ def test_a_student_in_its_teachers_folder_is_known_by_name(distilling, run, base
     note = json.loads((tmp_path / "out" / "manifest.json").read_text())
     text = json.dumps(note)
     assert "tiny-distilled-3steps.safetensors" in text and "ddim_trailing" in text
+    whole = Additions(loras=(Weighted("tiny-distilled-3steps.safetensors"),)).with_model(model)
+    assert whole.loras[0].source == str(model / LORA_FOLDER / "tiny-distilled-3steps.safetensors")
     assert Additions(loras=(Weighted("tiny-distilled-9steps"),)).with_model(model).loras[0].source == (
         "tiny-distilled-9steps"
     )
@@ -199,7 +201,8 @@ def test_what_cannot_be_distilled_is_refused_by_name(distilling, recipe, base, r
         FewSteps(replace(distilling.distillation, layers=("attention",)), base)
     with pytest.raises(SettingsError, match="base are for other stages"):
         replace(distilling, start="mini")
-    for wrong in ({"steps": 0}, {"rank": -1}, {"drop_prompt": 1.5}, {"rank": 0, "init": "some.safetensors"}):
+    low = ({"steps": 0}, {"rank": -1}, {"guidance_scale": -1.0})
+    for wrong in (*low, {"drop_prompt": 1.5}, {"rank": 0, "init": "some.safetensors"}):
         with pytest.raises(SettingsError, match=next(reversed(wrong))):
             DistillationConfig(**wrong)
     stages.distillation(distilling, run, stop_after=2)

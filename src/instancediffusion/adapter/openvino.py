@@ -43,6 +43,10 @@ _PLAIN = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm, nn.SiLU, nn.GELU, nn
 """Modules that have nothing but weights."""
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _SIMPLE = bool | int | float | str | None
+_ORIGIN = ("_name_or_path", "_use_default_values", "_diffusers_version")
+"""Entries of a component's configuration that tell where it is from; the second has another order in every process."""
+_SEVERAL = ("AUTO", "HETERO", "MULTI")
+"""Devices of OpenVINO that stand for others, which may be named: "AUTO:GPU,CPU"."""
 
 
 class GraphStore(Protocol):
@@ -94,11 +98,12 @@ class OpenVINOCall:
         self._core, self._convert, self._tensor = openvino.Core(), openvino.convert_model, openvino.Tensor
         self._version = openvino.get_version()
         known = self._core.available_devices
-        if device.partition(".")[0].partition(":")[0] not in ("AUTO", "HETERO", "MULTI", *known):
+        if device.partition(".")[0].partition(":")[0] not in (*_SEVERAL, *known):
             raise SettingsError(f"device: OpenVINO has no {device!r} here; it has {', '.join(known)}")
         self._backbone = backbone_of(network)
         self._network, self._device, self.precision = network, device, precision
-        self._config = {"INFERENCE_PRECISION_HINT": self._hint(), **(ov_config or {})}
+        self._config = dict(ov_config or {})
+        self._hint()  # says what is wrong with the precision
         self._graphs: OrderedDict[Any, _Graph] = OrderedDict()
         self._state: tuple[Any, ...] = ()
         self._lock = threading.Lock()
@@ -112,12 +117,25 @@ class OpenVINOCall:
         if self.precision in _HINTS:
             return _HINTS[self.precision]
         if self.precision == "int8":
-            able = self._core.get_property(self._device, "OPTIMIZATION_CAPABILITIES")
+            able = set.intersection(*map(set, self._of_devices("OPTIMIZATION_CAPABILITIES")))
             if "INT8" not in able:
-                raise SettingsError(f"precision: OpenVINO's {self._device} has no int8 here; it has {', '.join(able)}")
+                raise SettingsError(
+                    f"precision: OpenVINO's {self._device} has no int8 here; it has {', '.join(sorted(able))}"
+                )
             return "bf16" if "BF16" in able else "f32"
         dtypes = (str(weights.dtype).rpartition(".")[2] for weights in self._network.parameters())
-        return next(_HINTS[dtype] for dtype in dtypes if dtype in _HINTS)
+        return next((_HINTS[dtype] for dtype in dtypes if dtype in _HINTS), "f32")
+
+    def _of_devices(self, name: str) -> list[Any]:
+        """A property of each device that may compute."""
+        head, _, named = self._device.partition(":")
+        several = head in _SEVERAL and named
+        devices = [one.partition("(")[0] for one in named.split(",")] if several else [self._device]
+        try:
+            return [self._core.get_property(one, name) for one in devices if not one.startswith("-")]
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise SettingsError(f"device: OpenVINO has no {self._device!r} here ({reason})") from error
 
     @property
     def ranges(self) -> Ranges:
@@ -220,7 +238,7 @@ class OpenVINOCall:
         facts, content = found
         try:
             compiled = self._core.import_model(self._tensor(content), self._device, self._properties())
-        except RuntimeError:  # of another version of OpenVINO, or of its drivers
+        except RuntimeError:  # of other drivers
             return None
         dtypes = [getattr(torch, name) for name in facts["dtypes"]]
         found_before = _Found(dtypes, pytree.treespec_loads(facts["answer"]), facts["ran"])
@@ -239,8 +257,9 @@ class OpenVINOCall:
 
     def _of_device(self, key: str) -> str:
         """A graph's key, and all that it depends on besides weights."""
-        device = self._core.get_property(self._device, "FULL_DEVICE_NAME")
-        return str((key, self._version, device, sorted(self._properties().items()), self.structure()))
+        devices = self._of_devices("FULL_DEVICE_NAME")
+        properties = sorted(self._properties().items())
+        return str((key, self._version, self._device, devices, properties, self.structure()))
 
     def structure(self) -> str:
         """What the network is besides weights, the same in every process: kinds of modules and what is set on them."""
@@ -248,7 +267,8 @@ class OpenVINOCall:
 
     def _properties(self) -> dict[str, Any]:
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if self._device == "CPU" else {}
-        return {"PERFORMANCE_HINT": "LATENCY", **threads, **self._config}
+        usual = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._hint()}
+        return {**usual, **threads, **self._config}
 
     def _made(
         self,
@@ -509,7 +529,14 @@ def _settings(thing: Any) -> tuple[Any, ...]:
     if thing is None:
         return ()
     values = vars(thing).items()
-    return (type(thing), *((k, repr(v)) for k, v in values if k not in _OF_EVERY_MODULE and _simple(v)))
+    return (type(thing), *((k, _written(v)) for k, v in values if k not in _OF_EVERY_MODULE and _simple(v)))
+
+
+def _written(value: Any) -> str:
+    """A plain value as text that is the same in every process."""
+    if isinstance(value, dict):
+        return repr(sorted(repr(item) for item in value.items() if item[0] not in _ORIGIN))
+    return repr(sorted(map(repr, value)) if isinstance(value, set) else value)
 
 
 def _simple(value: Any) -> bool:

@@ -26,6 +26,8 @@ KEPT = ("relative",)
 SMOOTHING = 0.5
 """The power of a channel's greatest magnitude that activations are divided by."""
 
+_FORWARD = (nn.Linear.forward, nn.Conv2d.forward)
+
 Ranges = MutableMapping[str, tuple[Tensor, Tensor]]
 """Least and greatest value (C,) of each input channel, by layer: `unet.down_blocks.0. ...`, `adapter.layers. ...`."""
 
@@ -40,6 +42,8 @@ def quantizable_layers(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, 
         for name, module in root.named_modules():
             if not isinstance(module, nn.Linear | nn.Conv2d) or type(module.weight) not in (nn.Parameter, Tensor):
                 continue  # of another library, with numbers of its own
+            if type(module).forward not in _FORWARD or "forward" in vars(module):
+                continue  # it does something else
             grouped = isinstance(module, nn.Conv2d) and (module.groups > 1 or module.padding_mode != "zeros")
             kept = grouped or name.rpartition(".")[2] in KEPT
             if not kept and min(module.weight.shape[:2]) >= LEAST_CHANNELS:

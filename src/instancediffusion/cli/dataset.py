@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from instancediffusion.choices import openvino_precision
+from instancediffusion.choices import precision_fact
 
 from .click_types import Group, Output, Source
 from .libraries import quieten_libraries, uncollected
@@ -89,7 +89,7 @@ def make(
     folder = local_model(model, variant=variant)
     adapter_folder = None if adapter is None else local_adapter(adapter, variant=variant)
     settings = settings_of(model_defaults(folder).replace(**read.settings), options)
-    facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": openvino_precision(device) or dtype}
+    facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype, **precision_fact(device)}
     facts |= {"adapter": weights_sha256(adapter_folder)} if adapter_folder is not None else {}
     open_ = partial(open_quietly, folder, adapter_folder, dtype, device, variant)
     how: dict[str, Any] = {"batch_size": batch_size, "written": say.made, "record": {"asked_for": model}}

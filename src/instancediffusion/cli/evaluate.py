@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from instancediffusion.choices import openvino_precision
+from instancediffusion.choices import precision_fact
 from instancediffusion.errors import SettingsError
 from instancediffusion.presets import PUBLISHED_INFERENCE
 from instancediffusion.scene import KINDS
@@ -141,7 +141,7 @@ def evaluate(
         "kinds": [kind.name for kind in world.kinds],
         "backgrounds": [background.name for background in world.backgrounds],
     }
-    decisive |= _precision(device)
+    decisive |= precision_fact(device)
     run = EvaluationRun(
         gallery=Gallery(output, decisive, replace=overwrite),
         world=world,
@@ -160,12 +160,6 @@ def evaluate(
             echo(str(path))
 
 
-def _precision(device: str) -> dict[str, Any]:
-    """What pictures depend on of a device."""
-    precision = openvino_precision(device)
-    return {} if precision is None else {"precision": precision}
-
-
 def _maker(
     model: str, base: str, options: dict[str, Any], order: bool, device: str, batch_size: int, overwrite: bool
 ) -> Maker:
@@ -178,7 +172,7 @@ def _maker(
     folder = local_model(model)
     chosen = settings_of(base_settings(model_defaults(folder), base), options)
     decisive = {"weights": weights_sha256(folder), "settings": chosen.decisive(), "order_told": order}
-    decisive |= _precision(device)
+    decisive |= precision_fact(device)
     return Maker(decisive, chosen, partial(open_quietly, folder, device=device), batch_size, overwrite, order)
 
 

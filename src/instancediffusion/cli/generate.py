@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instancediffusion.additions import Additions
-from instancediffusion.choices import RETIRED, STANDARD, openvino_precision
+from instancediffusion.choices import RETIRED, STANDARD, precision_fact
 from instancediffusion.errors import Problem, SettingsError
 
 from .additions_options import additions_options
@@ -198,8 +198,7 @@ class _Run:
         folder = local_model(self.model, variant=self.variant)
         adapter = None if self.adapter is None else local_adapter(self.adapter, variant=self.variant)
         defaults = model_defaults(folder)
-        dtype = openvino_precision(self.device) or self.dtype
-        facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype}
+        facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": self.dtype, **precision_fact(self.device)}
         facts |= {"adapter": weights_sha256(adapter)} if adapter is not None else {}
         settings = partial(_settings, self.options)
         plan = Plan(self.inputs, settings, self.additions.with_model(folder), self.seeds, self.num_images)
@@ -365,10 +364,9 @@ def _open(
     """Load the model with all that belongs to it."""
     from instancediffusion.pipeline.opening import open_pipeline
 
-    pipeline = open_pipeline(folder, adapter, dtype, device, variant)
+    pipeline = open_pipeline(folder, adapter, dtype, device, variant, additions=additions)
     if refiner is not None:
         pipeline.load_refiner(refiner, torch_dtype=pipeline.dtype)
-    additions.load(pipeline)
     return pipeline
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from instancediffusion.choices import openvino_precision
+from instancediffusion.choices import precision_fact
 
 from .libraries import quieten_libraries, uncollected
 from .model_options import model_options
@@ -72,7 +72,7 @@ def studio(
     click.echo(f"loading {model} ...", err=True)
     folder = local_model(model, variant=variant)
     own = None if adapter is None else local_adapter(adapter, variant=variant)
-    facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": openvino_precision(device) or dtype}
+    facts: dict[str, Any] = {"weights": weights_sha256(folder), "dtype": dtype, **precision_fact(device)}
     facts |= {"adapter": weights_sha256(own)} if own is not None else {}
     pipeline = open_pipeline(folder, own, dtype, device, variant)
     engine = Engine(pipeline, facts, model, _limits(bounds), RunStore(output))

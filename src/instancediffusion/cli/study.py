@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instancediffusion.choices import precision_fact
+
 from .click_types import Group
 from .libraries import quieten_libraries
 from .model_options import engine_options
@@ -114,7 +116,7 @@ def overlap(
     metric = open_meter(synthetic, judge_folder, detector, segmenter, device)
     run = StudyRun(output, conditions, compared, metric)
     weights = weights_sha256(folder)
-    run.claim({"weights": weights}, replace=overwrite)
+    run.claim({"weights": weights, **precision_fact(device)}, replace=overwrite)
     missing = run.missing()
     if missing:
         counter = Countdown("pictures", len(missing), quiet=quiet)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from instancediffusion.choices import precision_fact
+
 from .judge import JUDGE
 from .libraries import quieten_libraries
 from .progress import Countdown
@@ -70,7 +72,7 @@ def ablation(
     judge = Judge.load(judge_folder)
     run = AblationRun(output, list(flip_cells(study_world(), layouts, kinds)), rows, defaults, judge)
     weights = weights_sha256(folder)
-    run.claim({"weights": weights}, replace=overwrite)
+    run.claim({"weights": weights, **precision_fact(device)}, replace=overwrite)
     missing = run.missing()
     if missing:
         run.make(pipeline, missing, Countdown("pictures", len(missing), quiet=quiet).add)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from instancediffusion.adapter.openvino import OpenVINOCall
 from instancediffusion.adapter.quantization import Ranges
+from instancediffusion.conditioning.attention_mask import AttentionBias
+from instancediffusion.errors import ModelError, SettingsError
 from instancediffusion.pipeline.kept_graphs import KeptGraphs
+from instancediffusion.pipeline.references import has_ip_adapter
 from instancediffusion.pipeline.timing import bench_scene
 from instancediffusion.runs import atomic_path, cache_folder, fingerprint
 from instancediffusion.scene import Box, Instance, Point, Scene
@@ -52,16 +56,31 @@ def calibrate(pipeline: Any, call: OpenVINOCall, scenes: Sequence[Scene] | None 
         pipeline: the whole model.
         call: of its network; gets the ranges.
         scenes: None are `calibration_scenes`.
+
+    Raises:
+        SettingsError: the model has an IP-Adapter, which wants a picture in every call.
+        ModelError: the network computes numbers that are not finite.
     """
+    if has_ip_adapter(pipeline.unet):
+        raise SettingsError(
+            "precision: int8 is measured without pictures for an IP-Adapter; unload it, or take another precision"
+        )
     chosen = calibration_scenes() if scenes is None else tuple(scenes)
     folder, key = cache_folder() / "int8", _key(pipeline, call, chosen)
     file = folder / f"{key}.safetensors"
     ranges = _read(file)
     if ranges is None:
         ranges = _measured(pipeline, call, chosen)
-        with suppress(OSError), atomic_path(file) as temporary:
+        with suppress(OSError, SafetensorError), atomic_path(file) as temporary:
             save_file(_flat(ranges), temporary)
     call.quantize(ranges, KeptGraphs(folder, key, _code()))
+
+
+def calibrate_anew(pipeline: Any) -> None:
+    """Calibrate a pipeline again whose weights were changed, if int8 computes it; see `calibrate`."""
+    call = OpenVINOCall.of(pipeline.unet)
+    if call is not None and call.precision == "int8":
+        calibrate(pipeline, call)
 
 
 def _measured(pipeline: Any, call: OpenVINOCall, scenes: Sequence[Scene]) -> Ranges:
@@ -74,6 +93,9 @@ def _measured(pipeline: Any, call: OpenVINOCall, scenes: Sequence[Scene]) -> Ran
                 pipeline(scene, seed=seed, grounding_fraction=0.5 if seed else 1.0, **how)
     finally:
         pipeline.set_progress_bar_config(**bar)
+    for layer, ends in ranges.items():
+        if not all(math.isfinite(float(end.sum())) for end in ends):
+            raise ModelError(f"precision: {layer} gets numbers that are not finite; load the model in float32")
     return ranges
 
 
@@ -83,8 +105,8 @@ def _read(file: Path) -> Ranges | None:
         kept = load_file(file)
     except (OSError, SafetensorError):
         return None
-    layers = {name.removesuffix(".low") for name in kept if name.endswith(".low")}
-    return {layer: (kept[f"{layer}.low"], kept[f"{layer}.high"]) for layer in layers}
+    lows = {name.removesuffix(".low"): low for name, low in kept.items() if name.endswith(".low")}
+    return {layer: (low, kept[f"{layer}.high"]) for layer, low in lows.items()}
 
 
 def _flat(ranges: Ranges) -> dict[str, torch.Tensor]:
@@ -96,16 +118,18 @@ def _key(pipeline: Any, call: OpenVINOCall, scenes: Sequence[Scene]) -> str:
     """All that ranges depend on: weights, but also which LoRA files act, and how much."""
     names = ("unet", "adapter", "text_encoder", "text_encoder_2")
     parts = {name: weights_digest(getattr(pipeline, name)) for name in names if getattr(pipeline, name) is not None}
-    settings = pipeline.default_settings.decisive()
+    scheduler = repr(sorted((name, repr(value)) for name, value in pipeline.scheduler.config.items() if name[0] != "_"))
+    settings = [type(pipeline.scheduler).__name__, scheduler, pipeline.default_settings.decisive()]
     return fingerprint(VERSION, STEPS, parts, call.structure(), settings, [scene.to_dict() for scene in scenes])
 
 
 def _code() -> dict[str, str]:
     """What graphs are made by: versions of libraries, and the text of our own layers."""
     digest = hashlib.sha256()
-    for path in sorted(Path(inspect.getfile(OpenVINOCall)).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return {"torch": torch.__version__, "diffusers": diffusers.__version__, "adapter": digest.hexdigest()}
+    for package in (OpenVINOCall, AttentionBias):
+        for path in sorted(Path(inspect.getfile(package)).parent.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return {"torch": torch.__version__, "diffusers": diffusers.__version__, "layers": digest.hexdigest()}
 
 
 def weights_digest(module: torch.nn.Module) -> str:

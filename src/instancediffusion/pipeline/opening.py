@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from instancediffusion.choices import openvino_precision
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline.pipeline import InstanceDiffusionPipeline
+
+if TYPE_CHECKING:
+    from instancediffusion.additions import Additions
 
 
 def open_pipeline(
@@ -19,6 +22,7 @@ def open_pipeline(
     device: str | None = None,
     variant: str | None = None,
     *,
+    additions: Additions | None = None,
     bars: bool = True,
 ) -> InstanceDiffusionPipeline:
     """Load a model onto a device.
@@ -31,10 +35,12 @@ def open_pipeline(
             "openvino:GPU" another device of OpenVINO's for that. A precision may follow: "openvino:int8",
             "openvino:GPU:int8".
         variant: of the weights; see `choose_variant`.
+        additions: what is put into the model, before OpenVINO measures it.
         bars: show progress.
 
     Raises:
         SettingsError: the device cannot be used here.
+        ModelError: an addition cannot be loaded.
         ModelError: no such model, or OpenVINO is to compute it and is not installed.
     """
     target, by_openvino = device or fastest_device(), None
@@ -48,6 +54,8 @@ def open_pipeline(
         pipeline.to(target)
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
         raise SettingsError(f"device: {target!r} cannot be used here ({str(error).splitlines()[0]})") from error
+    if additions is not None:
+        additions.load(pipeline)
     if by_openvino is not None:
         pipeline.enable_openvino(_openvino_device(by_openvino), precision=openvino_precision(by_openvino))
     return pipeline  # type: ignore[no-any-return, unused-ignore]

@@ -41,14 +41,18 @@ class OpenVINOMixin:
             calibration: a scene, or several, to measure "int8" on; None are a few of one to eight common objects.
 
         Raises:
-            ModelError: OpenVINO is not installed.
-            SettingsError: it has no such device here, or no such precision; scenes without "int8", or none.
+            ModelError: OpenVINO is not installed, or int8 is measured and finds numbers that are not finite.
+            SettingsError: it has no such device here, or no such precision; scenes without "int8", or none; an
+                IP-Adapter with "int8".
         """
         if calibration is not None and precision != "int8":
             raise SettingsError("calibration: these scenes are for precision='int8' alone")
         calibration = [calibration] if isinstance(calibration, Scene) else calibration
         if calibration is not None and not calibration:
             raise SettingsError("calibration: there is no scene; leave it out for those that are built in")
+        for number, scene in enumerate(calibration or ()):
+            if not isinstance(scene, Scene):
+                raise SettingsError(f"calibration[{number}]: expected a Scene, got a {type(scene).__name__}")
         network = core_network(self.unet)
         call = OpenVINOCall(network, device, ov_config, precision)
         before = network._compiled_call_impl

@@ -15,6 +15,7 @@ from PIL import Image
 
 from instancediffusion.additions import Additions
 from instancediffusion.errors import FailureWarning, PicturesError, Problem, SceneError, SceneWarning, SettingsError
+from instancediffusion.pipeline.calibration import calibrate_anew
 from instancediffusion.pipeline.picture_folder import Picture, PictureFolder, batches
 from instancediffusion.pipeline.references import has_ip_adapter
 from instancediffusion.runs import fingerprint
@@ -126,6 +127,7 @@ class Engine:
 
         Raises:
             ModelError: one cannot be loaded; the model then has none of them.
+            SettingsError: an IP-Adapter for a model that is computed in int8; the same.
         """
         wanted = additions.of_model
         if self._loaded == wanted:
@@ -133,6 +135,12 @@ class Engine:
         unload, self._unload, self._loaded = self._unload, lambda: None, Additions().of_model
         unload()
         self._unload = additions.load(self.pipeline)
+        try:
+            calibrate_anew(self.pipeline)
+        except BaseException:
+            unload, self._unload = self._unload, lambda: None
+            unload()
+            raise
         self._loaded = wanted
 
     def seconds(self, rows: int) -> float | None:

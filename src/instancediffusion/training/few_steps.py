@@ -49,10 +49,8 @@ class LoraLayers(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights by the names that PEFT and diffusers give them in files."""
-        return {
-            f"unet.{name.replace('-', '.').removesuffix(f'.{LORA}')}.weight": layer.weight.detach()  # type: ignore[operator]
-            for name, layer in self.layers.items()
-        }
+        named = {name.replace("-", ".").removesuffix(f".{LORA}"): layer for name, layer in self.layers.items()}
+        return {f"unet.{name}.weight": layer.get_parameter("weight").detach() for name, layer in named.items()}
 
     def load(self, path: Path) -> None:
         """Take the weights of a file.

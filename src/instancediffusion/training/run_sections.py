@@ -203,7 +203,8 @@ class DistillationConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name, low in (("steps", 1), ("substeps", 1), ("rank", 0), ("pool", 1), ("uses", 1)):
+        whole = (("steps", 1), ("substeps", 1), ("rank", 0), ("pool", 1), ("uses", 1))
+        for name, low in (*whole, ("guidance_scale", 0)):
             if getattr(self, name) < low:
                 raise SettingsError(f"{name} = {getattr(self, name)}: expected at least {low}")
         for name in ("drop_prompt", "drop_grounding"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instancediffusion.checkpoints import weights_sha256
+from instancediffusion.choices import precision_fact
 from instancediffusion.evaluation import EvaluationReport, Evaluator, Judged, PictureJudge, to_markdown
 from instancediffusion.evaluation.gallery import Counter, Gallery, make_pictures
 from instancediffusion.pipeline.loading import local_model, model_defaults
@@ -113,6 +114,7 @@ class Drawn:
         settings, weights = model_defaults(folder), weights_sha256(folder)
         asked = {name: [[one.scene.to_dict(), one.seed] for one in some] for name, some in groups.items()}
         decisive = {"weights": weights, "settings": settings.decisive(), "asked": asked}
+        decisive |= precision_fact(self._device)
         gallery = Gallery(self._output, decisive, replace=self._overwrite)
         pipeline = None
         for name, some in groups.items():

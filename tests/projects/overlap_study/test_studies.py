@@ -1,6 +1,7 @@
 """The overlap study on pictures whose answer is known, and its course with a real (tiny) model."""
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,7 +20,7 @@ from instancediffusion.projects.overlap_study.composites import Item, compose
 from instancediffusion.projects.overlap_study.flip_and_grid import both_orders
 from instancediffusion.projects.overlap_study.meters import JudgeMeter
 from instancediffusion.projects.overlap_study.plots import Plot, to_svg, values_of
-from instancediffusion.projects.overlap_study.seen_rows import measure_seen
+from instancediffusion.projects.overlap_study.seen_rows import given_boxes, measure_seen
 from instancediffusion.projects.overlap_study.study_metrics import pair_summary, spread, summary
 from instancediffusion.projects.overlap_study.study_report import Entry
 from instancediffusion.projects.overlap_study.study_run import StudyRun
@@ -129,6 +130,28 @@ def test_a_true_picture_is_whole_and_a_missed_object_is_not(cells, seen):
     row = measure_seen(cell, alone, "x")
     assert (row["missed"], row["right"], row["hidden_complete"]) == (0.5, 0, 0)
     assert row["visible_iou"] == pytest.approx(0.5)
+
+
+def test_who_is_in_front_is_read_in_the_boxes_that_were_given(cells, seen):
+    """A detector that misses the hidden object says nothing of the order: of the world's own pairs .00 were right."""
+    cell = cells[0]
+    truth, near = seen[cell.front], cell.pair[cell.front]
+    assert given_boxes(cell).shape == (len(cell.truth.instances), 4)
+
+    class Blind:
+        def look(self, images):
+            return [Seen((truth.labels == near + 1).astype(np.uint8), (truth.instances[near],)) for _ in images]
+
+    class Reader(Blind):
+        def read(self, images, boxes):
+            assert np.array_equal(boxes[0], given_boxes(cell))
+            return [truth for _ in images]
+
+    blind, read = (next(JudgeMeter(judge).rows([cell], ["picture"], "x")) for judge in (Blind(), Reader()))
+    assert (blind["missed"], blind["right"]) == (0.5, 0)
+    assert (read["missed"], read["right"]) == (0.5, 1)
+    pointed = tuple(replace(one, told=("point",)) for one in cell.truth.instances)
+    assert given_boxes(replace(cell, truth=replace(cell.truth, instances=pointed))) is None
 
 
 def test_telling_no_order_changes_nothing_else(cells):

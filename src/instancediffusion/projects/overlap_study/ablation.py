@@ -11,23 +11,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import Any
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.choices import MERGE_RULES
 from instancediffusion.errors import SettingsError
 from instancediffusion.evaluation import PictureJudge, Seen
 from instancediffusion.evaluation.orders import Row
-from instancediffusion.evaluation.seen import Floats, Picture
+from instancediffusion.evaluation.seen import Picture
 from instancediffusion.presets import PUBLISHED_INFERENCE
 
 from .cells import Cell
 from .compared import ALONE
 from .model_parts import PARTS, lacking, switched_off
 from .pictures import claim, open_picture, picture_path, save_picture
-from .seen_rows import measure_seen
+from .seen_rows import BoxReader, given_boxes, measure_seen
 
 JUDGED_TOGETHER = 8
 COMPOSITES, OTHERS = "composites", "others"
@@ -53,14 +51,6 @@ class Ablation:
     values: Mapping[str, Any] = field(default_factory=dict)
     order: bool = True
     own_seeds: bool = False
-
-
-@runtime_checkable
-class BoxReader(Protocol):
-    """An evaluator (judge) that can be given boxes to look into, such as `Judge`."""
-
-    def read(self, images: Sequence[Picture], boxes: Sequence[Floats]) -> list[Seen]:
-        """Return the detections in given boxes (M, 4) of pictures."""
 
 
 WHOLE = "whole"
@@ -230,9 +220,9 @@ class AblationRun:
         """Return the judge's detections: in the given boxes where all instances have one, else in the whole picture."""
         found = []
         for cell, image in zip(cells, images, strict=True):
-            boxes = [one.box for one in cell.truth.instances if one.box is not None and {"box", "mask"} & set(one.told)]
-            if isinstance(self.judge, BoxReader) and len(boxes) == len(cell.truth.instances):
-                found += self.judge.read([image], [np.array(boxes)])
+            boxes = given_boxes(cell)
+            if isinstance(self.judge, BoxReader) and boxes is not None:
+                found += self.judge.read([image], [boxes])
             else:
                 found += self.judge.look([image])
         return found

@@ -9,14 +9,14 @@ with predicted hidden parts. Each of its pixels belongs to one of the two, or to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from instancediffusion.evaluation.matching import match, share_inside
 from instancediffusion.evaluation.orders import Overlap, Row, in_front, lower_and_larger, owned_overlap
 from instancediffusion.evaluation.scores import InstanceScore, mask_iou, score_picture
-from instancediffusion.evaluation.seen import Bools, Seen, resized
+from instancediffusion.evaluation.seen import Bools, Floats, Picture, Seen, resized
 from instancediffusion.evaluation.truth import TrueInstance
 from instancediffusion.geometry import box_iou
 
@@ -25,13 +25,30 @@ from .hulls import hull
 from .study_metrics import row_of
 
 
-def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
+@runtime_checkable
+class BoxReader(Protocol):
+    """An evaluator (judge) that can be given boxes to look into, such as `Judge`."""
+
+    def read(self, images: Sequence[Picture], boxes: Sequence[Floats]) -> list[Seen]:
+        """Return the detections in given boxes (M, 4) of pictures."""
+
+
+def given_boxes(cell: Cell) -> Floats | None:
+    """The boxes of a condition, (N, 4) x0 y0 x1 y1 fractions; None unless every instance was given by box or mask."""
+    wanted = cell.truth.instances
+    boxes = [one.box for one in wanted if one.box is not None and {"box", "mask"} & set(one.told)]
+    return np.array(boxes) if boxes and len(boxes) == len(wanted) else None
+
+
+def measure_seen(cell: Cell, seen: Seen, settings: str, in_boxes: Seen | None = None) -> Row:
     """Compute the metrics of a judge's detections in a picture of a condition.
 
     Args:
         cell: what was asked for.
         seen: the detections.
         settings: the name of those the picture was sampled with.
+        in_boxes: what the judge detects in the boxes that were given. The order is read there, if there are any: a
+            detector's own boxes of half hidden objects often miss the overlap.
 
     Returns:
         The metrics of `study_metrics.MEASURES`. Class, colour and location are of all instances that were asked for:
@@ -45,6 +62,8 @@ def measure_seen(cell: Cell, seen: Seen, settings: str) -> Row:
         row[name] = float(np.mean([getattr(scores[t], field) for t in targets]))
     row |= _whole_picture(cell, seen, [scores[t] for t in targets], [pairs[t] for t in targets], targets)
     row |= _of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
+    if in_boxes is not None:
+        return row | _order(cell, in_boxes, match(in_boxes, cell.truth).pairs)
     return row | _order(cell, seen, pairs)
 
 

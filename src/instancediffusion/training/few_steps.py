@@ -115,9 +115,9 @@ class FewSteps:
                 module.train().requires_grad_(True)
         self.guidance = config.guidance_scale or own_settings(folder).guidance_scale
         self._own = own_scheduler(folder)
-        self.timesteps = self._student_scheduler().timesteps
-        zero, one = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
         scheduler = self._student_scheduler()
+        self.timesteps = scheduler.timesteps
+        zero, one = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
         self.scales = [abs(float(scheduler.step(one, t, zero).prev_sample)) for t in self.timesteps]
 
     def _student_scheduler(self) -> Scheduler:

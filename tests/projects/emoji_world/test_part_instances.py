@@ -5,7 +5,6 @@ import pytest
 
 from instancediffusion.errors import SettingsError
 from instancediffusion.projects.emoji_world import export_coco
-from instancediffusion.projects.emoji_world.part_instances import MOST_PARTS
 from instancediffusion.scene.english import part_word
 
 
@@ -93,7 +92,18 @@ def test_as_many_show_parts_as_the_share_says(make_world):
     world = make_world(objects=("arrow",), max_objects=1, part_share=0.3, min_scale=0.5)
     samples = [world.sample(seed) for seed in range(400)]
     assert abs(np.mean([bool(_parts(sample)) for sample in samples]) - 0.3) < 0.1
-    assert max(len(_parts(sample)) for sample in samples) == MOST_PARTS
+    assert max(len(_parts(sample)) for sample in samples) == world.spec.max_parts
+
+
+def test_an_object_may_show_many_parts(make_world):
+    """The study's first scene names a dog and six of its parts."""
+    world = make_world(max_objects=1, part_share=1.0, min_scale=0.6, max_parts=5, further_part=1.0)
+    counts = [len(_parts(world.sample(seed))) for seed in range(100)]
+    assert 2 < max(counts) <= 5
+    few = make_world(max_objects=1, part_share=1.0, min_scale=0.6, max_parts=1, further_part=1.0)
+    assert max(len(_parts(few.sample(seed))) for seed in range(100)) == 1
+    with pytest.raises(SettingsError, match="max_parts is 0"):
+        make_world(max_parts=0)
 
 
 def test_orders_that_part_an_object_from_its_part_are_refused(parted, drawn):

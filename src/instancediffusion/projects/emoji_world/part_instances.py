@@ -13,9 +13,6 @@ from .painting import Placed
 
 Bools = NDArray[np.bool_]
 
-MOST_PARTS = 2
-"""In one picture."""
-
 _SMALLEST = 0.035
 """Smallest longer side of a part, as a fraction of the canvas."""
 
@@ -43,6 +40,8 @@ def choose_parts(
     amodal: Sequence[Bools],
     *,
     share: float,
+    most: int,
+    further: float,
     min_visible: float,
 ) -> list[Part]:
     """Choose which parts become instances, independently of the depth order.
@@ -52,11 +51,13 @@ def choose_parts(
         placed: the objects.
         boxes: (4,) each, theirs.
         amodal: (H, W) each, their silhouettes.
-        share: fraction of the objects with annotated parts that show one (a third of them two, if both fit).
+        share: fraction of the objects with annotated parts that show one.
+        most: parts in the picture at most.
+        further: probability that an object shows one more part, if it fits, after each that it shows.
         min_visible: least fraction of a part that no other object covers.
 
     Returns:
-        At most `MOST_PARTS`.
+        At most `most`.
     """
     chosen: list[Part] = []
     for index, item in enumerate(placed):
@@ -71,8 +72,9 @@ def choose_parts(
         )
         candidates = (parts[k] for k in order)
         fitting = (_part(index, name, box, amodal[index], others, min_visible) for name, box in candidates)
-        chosen += [part for part in fitting if part is not None][: 2 if again < 1 / 3 else 1]
-    return chosen[:MOST_PARTS]
+        shown = 1 + sum(again < further**number for number in range(1, most))
+        chosen += [part for part in fitting if part is not None][:shown]
+    return chosen[:most]
 
 
 def ranks_with_parts(ranks: Sequence[int], parts: Sequence[Part]) -> list[int]:

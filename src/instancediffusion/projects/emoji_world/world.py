@@ -89,7 +89,14 @@ class World:
         boxes = [item.box(size) for item in placed]
         amodal = [paste(item.stamp.mask, item.corner, size) for item in placed]
         parts = choose_parts(
-            parts_rng, placed, boxes, amodal, share=self.spec.part_share, min_visible=self.spec.min_visible
+            parts_rng,
+            placed,
+            boxes,
+            amodal,
+            share=self.spec.part_share,
+            most=self.spec.max_parts,
+            further=self.spec.further_part,
+            min_visible=self.spec.min_visible,
         )
         z_order, ranks = _ranks([int(z) for z in scene_rng.permutation(len(placed))], parts, order)
 

@@ -29,8 +29,10 @@ class WorldSpec:
         native_share: how often an object that can be recoloured keeps its own colour.
         objects: names of the object classes that occur; empty means the core of the catalogue.
         backgrounds: names of the backgrounds that occur; empty means all.
-        part_share: how often an object with annotated parts shows a part as an instance of its own, 0..1. At most two
-            parts in a picture, beside the objects counted by `max_objects`; the picture is the same without them.
+        part_share: how often an object with annotated parts shows a part as an instance of its own, 0..1, beside the
+            objects counted by `max_objects`; the picture is the same without them.
+        max_parts: most parts in a picture, 1..16.
+        further_part: probability of one more part of the same object after each that it shows.
         art_sets: names of the sets whose sprites occur, out of `ART_SETS`; empty means all. ("noto",) alone has one
             sprite of each class.
         state_turned: captions of an object that is drawn the other way round than its sprite always state its
@@ -52,6 +54,8 @@ class WorldSpec:
     backgrounds: tuple[str, ...] = ()
     art_sets: tuple[str, ...] = ()
     part_share: float = 0.15
+    max_parts: int = 2
+    further_part: float = 1 / 3
     state_turned: bool = False
 
     def __post_init__(self) -> None:
@@ -67,7 +71,8 @@ class WorldSpec:
                 0.0 < self.min_iou < self.max_iou <= 1.0
             ),
         }
-        for name in ("overlap_share", "min_visible", "repeat_share", "native_share", "part_share"):
+        checks[f"max_parts is {self.max_parts}; give 1 to 16"] = 1 <= self.max_parts <= 16
+        for name in ("overlap_share", "min_visible", "repeat_share", "native_share", "part_share", "further_part"):
             value = getattr(self, name)
             checks[f"{name} is {value}; give a fraction between 0 and 1"] = 0.0 <= value <= 1.0
         unknown = [name for name in self.art_sets if name not in ART_SETS]

@@ -22,8 +22,20 @@ TAILS = (
     *("by itself", "alone", "in front", "over there", "in full view", "on the ground", "on the floor", "outside"),
     *("seen from the side", "in the sun", "of some kind", "in the corner", "up close", "near the edge", "playing"),
 )
+BESIDE = (
+    *("in front of", "behind", "next to", "beside", "near", "on", "on top of", "under", "above", "with", "holding"),
+    *("wearing", "eating", "carrying", "covered by", "partly covered by", "hidden by", "surrounded by", "among", "in"),
+    *("looking at", "sitting on", "standing on", "lying on", "sitting in front of", "standing next to", "leaning on"),
+    *("sitting in", "floating over", "flying over", "chasing", "positioned behind", "placed on", "against", "inside"),
+)
+SURROUNDINGS = (
+    *("table", "wooden table", "plate", "white plate", "kitchen counter", "wall", "rock", "chair", "bed", "floor"),
+    *("tray", "bowl", "glass bowl", "basket", "shelf", "windowsill", "bench", "carpet", "road", "brick road", "fence"),
+    *("field", "meadow", "lawn", "beach", "river", "stream", "lake", "sea", "iceberg", "forest", "mountain", "hill"),
+    *("garden", "kitchen", "living room", "street", "bridge", "hat", "scarf", "collar", "red ribbon", "black background"),
+)
 COUNTS = ("two", "three", "four", "several", "some", "many", "a few", "a pair of", "a group of", "lots of")
-FILLERS = (*LEADS, *ADJECTIVES, *TAILS, *COUNTS)
+FILLERS = (*LEADS, *ADJECTIVES, *TAILS, *COUNTS, *BESIDE, *SURROUNDINGS)
 _ARTICLES = ("the", "one", "this", "my", "our", "that", "some", "his", "her")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from instancediffusion.data.drawn_world import Background, ObjectClass
 from instancediffusion.scene.english import PART_WORDS, part_word, plural, with_article
-from instancediffusion.training.language.filler import ADJECTIVES, TAILS, dressed, gibberish
+from instancediffusion.training.language.filler import ADJECTIVES, BESIDE, SURROUNDINGS, TAILS, dressed, gibberish
 
 UNSTATED = 0
 """A value that the text leaves open."""
@@ -168,7 +168,21 @@ class Grammar:
             nothing = PhraseLabels(kind=len(self.things) + 1)
             return _whole(gibberish(rng), nothing), _whole(gibberish(rng), nothing)
         said = self._draw(rng)
-        return _whole(self._caption(rng, said), said), _whole(self._caption(rng, said), said)
+        texts = [self._caption(rng, said) for _ in range(2)]
+        if rng.random() < 0.3:
+            texts[0] = self.in_company(rng, texts[0])
+        return _whole(texts[0], said), _whole(texts[1], said)
+
+    def in_company(self, rng: np.random.Generator, caption: str) -> str:
+        """Say of a caption's object where it is or what is beside it: "a corgi in front of a cupcake" is a corgi."""
+        text = caption.rstrip(".")
+        for _ in range(1 + int(rng.random() < 0.2)):
+            if rng.random() < 0.5:
+                beside = with_article(_one(rng, SURROUNDINGS))
+            else:
+                beside = self._phrase(rng, replace(self._draw(rng, sides=0.0), part=UNSTATED), fillers=0.1)
+            text += f" {_one(rng, BESIDE)} {beside}"
+        return text
 
     def prompt(self, rng: np.random.Generator) -> Reading:
         """Write a prompt about one to five objects."""

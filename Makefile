@@ -50,6 +50,7 @@ wheel: $(VENV)/.dev ## Build the wheel, install it alone in a fresh environment,
 	cd build && wheel/bin/instancediffusion generate ../examples/demo.json -o wheel/picture --seed 0 --steps 10
 	test -n "$$(find build/wheel/lib -path '*/instancediffusion/examples/demo.json')"
 	test -n "$$(find build/wheel/picture -name '*.png' ! -name '*_overlay.png' -size +1k)"
+	rm -rf build/wheel
 
 check: lint types imports test test-slow docs wheel ## Everything continuous integration runs
 

@@ -25,3 +25,15 @@ def repository() -> Path:
 def examples() -> Path:
     """The folder of example scenes."""
     return ROOT / "examples"
+
+
+@pytest.fixture(scope="session")
+def published_file(tmp_path_factory):
+    """The checkpoint of `tests.golden`, 134 MB, written once for all who read it."""
+    import torch  # here, since many tests need no torch
+
+    from tests.golden.checkpoint import published_checkpoint
+
+    path = tmp_path_factory.mktemp("published") / "micro.pth"
+    torch.save(published_checkpoint(), path)
+    return path

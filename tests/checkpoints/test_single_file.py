@@ -25,10 +25,9 @@ def same_weights(found, expected):
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-def test_the_base_in_the_published_checkpoint_is_the_same_by_both_readers(tmp_path):
+def test_the_base_in_the_published_checkpoint_is_the_same_by_both_readers(published_file, tmp_path):
     groups = published_checkpoint()
-    torch.save(groups, tmp_path / "published.pth")
-    expected = load_official(tmp_path / "published.pth", num_heads=4)
+    expected = load_official(published_file, num_heads=4)
     base = {
         f"model.diffusion_model.{name}": value
         for name, value in groups["model"].items()

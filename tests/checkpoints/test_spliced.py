@@ -1,5 +1,8 @@
 """The three files that ComfyUI's users have make the adapter of the checkpoint they were cut out of."""
 
+import os
+import shutil
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -9,7 +12,7 @@ from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints import load_official, load_spliced, read_adapter
 from instancediffusion.cli.convert import convert
 from instancediffusion.errors import CheckpointError, ModelError
-from tests.golden.checkpoint import published_checkpoint
+from tests.golden.checkpoint import hollow, published_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +21,8 @@ def unet():
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    path = tmp_path_factory.mktemp("whole") / "micro.pth"
-    torch.save(published_checkpoint(), path)
-    return load_official(path, num_heads=4).adapter
+def expected(published_file):
+    return load_official(published_file, num_heads=4).adapter
 
 
 def splice(unet, *, heads=4):
@@ -44,12 +45,21 @@ def splice(unet, *, heads=4):
     return {"fusers": fusers, "positionnet": positionnet, "scaleu": scaleu}
 
 
-@pytest.fixture
-def files(unet, tmp_path):
-    folder = tmp_path / "models"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def written(unet, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spliced")
     for name, content in splice(unet).items():
         torch.save(content, folder / f"{name}.ckpt")
+    return folder
+
+
+@pytest.fixture
+def files(written, tmp_path):
+    """Links, which a test may rename and delete; the files are large."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for path in written.iterdir():
+        os.link(path, folder / path.name)
     return folder
 
 
@@ -74,7 +84,7 @@ def test_they_make_the_adapter_of_the_whole_file(files, expected):
 
 
 def test_heads_are_those_the_fusers_state(unet, tmp_path):
-    for name, content in splice(unet, heads=2).items():
+    for name, content in splice(hollow({"model": unet})["model"], heads=2).items():
         torch.save(content, tmp_path / f"{name}.ckpt")
     assert {heads for _, heads in read_adapter(tmp_path).config.layer_shapes.values()} == {2}
 
@@ -99,6 +109,7 @@ def test_a_part_that_is_missing_or_there_twice_is_named(files, tmp_path, unet):
         load_spliced([files / "fusers.ckpt", files / "fusers.ckpt", files / "scaleu.ckpt"])
     cut = splice(unet)["fusers"]
     del cut["output_blocks"]["3"]["state"]["norm2.bias"]
+    (files / "fusers.ckpt").unlink()
     torch.save(cut, files / "fusers.ckpt")
     with pytest.raises(CheckpointError, match=r"1 tensors are missing.*output|missing.*norm2\.bias"):
         read_adapter(files)
@@ -114,3 +125,4 @@ def test_convert_takes_the_files_or_their_folder(files, tmp_path, expected):
         assert result.exit_code == 0, result.output
         assert same(InstanceAdapter.from_pretrained(out), expected)
         assert same(read_adapter(out), expected)
+        shutil.rmtree(out)

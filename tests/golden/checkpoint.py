@@ -41,3 +41,11 @@ def published_checkpoint() -> dict[str, dict[str, torch.Tensor]]:
         groups[group][name] = _tensor(group, name, shape, kind, gain)
     groups["text_encoder"]["transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
     return groups
+
+
+def hollow(groups: dict[str, dict[str, torch.Tensor]], value: float = 0.0) -> dict[str, dict[str, torch.Tensor]]:
+    """The same layout where every tensor repeats one number: a file of it is small."""
+    return {
+        group: {name: torch.tensor(value, dtype=found.dtype).expand(found.shape) for name, found in tensors.items()}
+        for group, tensors in groups.items()
+    }

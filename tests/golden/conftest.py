@@ -4,19 +4,12 @@ import torch
 
 from instancediffusion.checkpoints import OfficialComponents, load_official
 
-from .checkpoint import HERE, published_checkpoint
+from .checkpoint import HERE
 
 
 @pytest.fixture(scope="session")
-def checkpoint_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("checkpoint") / "micro.pth"
-    torch.save(published_checkpoint(), path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def components(checkpoint_path) -> OfficialComponents:
-    return load_official(checkpoint_path, num_heads=4)
+def components(published_file) -> OfficialComponents:
+    return load_official(published_file, num_heads=4)
 
 
 @pytest.fixture(scope="session")

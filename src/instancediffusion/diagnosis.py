@@ -105,6 +105,7 @@ def devices() -> list[dict[str, Any]]:
 def models() -> dict[str, dict[str, Any]]:
     """Tell for each named model where it is, how large, and the hash of its weights; nothing is downloaded."""
     from instancediffusion.checkpoints import CARDS, mini_folder, weights_sha256
+    from instancediffusion.checkpoints.index import INDEX
 
     found = {}
     for name, card in CARDS.items():
@@ -116,7 +117,7 @@ def models() -> dict[str, dict[str, Any]]:
                 folder, missing = None, str(error)
         else:
             folder = cache_folder() / name
-            if not (folder / "model_index.json").is_file():
+            if not (folder / INDEX).is_file():
                 folder = None
                 if cached := _in_hub_cache(card.adapter.repository, card.adapter.file, card.adapter.revision):
                     missing = f"downloaded ({cached}), converted on first use"
@@ -199,10 +200,10 @@ def _in_hub_cache(repository: str, file: str | None, revision: str) -> str | Non
 
 def mini_vocabulary() -> dict[str, list[str]]:
     """Everything `mini` has names for: `objects`, `colours`, `backgrounds`, and all `words` if it knows no others."""
-    from instancediffusion.checkpoints import model_folder
+    from instancediffusion.checkpoints import model_folder, read_index
 
     folder = model_folder("mini")
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = read_index(folder)
     names = {kind: card[kind] for kind in ("objects", "colours", "backgrounds")}
     return {**names, "words": index["vocabulary"]} if index.get("vocabulary") else names

@@ -2,9 +2,13 @@
 
 import json
 
+import pytest
+
 from instancediffusion.adapter import InstanceAdapter
-from instancediffusion.checkpoints import write_adapter
+from instancediffusion.checkpoints import model_defaults, write_adapter
 from instancediffusion.checkpoints.folder import save_part
+from instancediffusion.errors import ModelError
+from instancediffusion.settings import GenerationSettings
 from tests.tiny_pipeline import tiny_pipeline
 
 
@@ -26,3 +30,16 @@ def test_no_configuration_names_the_folder_that_a_part_was_loaded_from(tmp_path)
         # All else is there.
         before = json.loads((home / name / "config.json").read_text(encoding="utf-8"))
         assert json.loads(text) == {key: value for key, value in before.items() if key != "_name_or_path"}
+
+
+def test_what_a_model_states_as_best_is_read_without_loading_it(tmp_path):
+    with pytest.raises(ModelError, match=r"holds no model_index\.json; give the folder"):
+        model_defaults(tmp_path)
+    index = tmp_path / "model_index.json"
+    for damaged in ('{"default_settings": {', "[]"):
+        index.write_text(damaged)
+        with pytest.raises(ModelError, match=r"model_index\.json is damaged"):
+            model_defaults(tmp_path)
+    index.write_text('{"default_settings": {"num_inference_steps": 7}}')
+    assert model_defaults(tmp_path) == GenerationSettings(num_inference_steps=7)
+    assert model_defaults(index) == GenerationSettings()  # a model in one file states nothing

@@ -6,12 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from instancediffusion.checkpoints import mini_folder
+from instancediffusion.checkpoints import mini_folder, model_defaults
 from instancediffusion.errors import SettingsError
 from instancediffusion.training import fit, stages
 from instancediffusion.training.checkpoint import load_checkpoint, save_checkpoint
 from instancediffusion.training.config import read_recipe
-from instancediffusion.training.few_steps import own_settings
 
 NAMES = ("mini_small", "mini", "mini-gpu", "finetune", "adapter", "mini_few_steps", "mini_two_steps")
 
@@ -100,7 +99,7 @@ def test_students_of_mini_learn_from_no_coarser_sampler_than_its_own(read, name)
     recipe = read(name)
     config = recipe.distillation
     assert config.teacher == "mini" and stages.names(recipe) == stages.DISTILLATION_STAGES
-    assert config.steps * config.substeps >= own_settings(mini_folder()).num_inference_steps
+    assert config.steps * config.substeps >= model_defaults(mini_folder()).num_inference_steps
 
 
 def test_ten_minutes_of_a_gpu_run_in_small(read, recipe, exported, world, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from instancediffusion.checkpoints.folder import (
     write_adapter,
     write_folder,
 )
+from instancediffusion.checkpoints.index import model_defaults, read_index
 from instancediffusion.checkpoints.published import (
     OfficialComponents,
     load_official,
@@ -35,10 +36,12 @@ __all__ = [
     "load_spliced",
     "local_adapter",
     "mini_folder",
+    "model_defaults",
     "model_folder",
     "official_scheduler",
     "open_weights",
     "read_adapter",
+    "read_index",
     "shared_tokenizer",
     "tokenizers_for",
     "weights_sha256",

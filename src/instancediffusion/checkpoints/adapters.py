@@ -11,7 +11,8 @@ import torch
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints.contents import open_weights
-from instancediffusion.checkpoints.hub import CHECKPOINTS, HUB_OPTIONS, INDEX, download_adapter, download_file
+from instancediffusion.checkpoints.hub import CHECKPOINTS, HUB_OPTIONS, download_adapter, download_file
+from instancediffusion.checkpoints.index import INDEX
 from instancediffusion.checkpoints.published import load_official_adapter
 from instancediffusion.checkpoints.spliced import load_spliced
 from instancediffusion.checkpoints.variants import adapter_variant

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard as HubCard
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from instancediffusion.additions import LORA_FOLDER
+from instancediffusion.checkpoints.index import INDEX
 from instancediffusion.errors import ModelError
 from instancediffusion.runs import file_sha256
 
@@ -90,7 +91,7 @@ def mini_folder() -> Path:
         ModelError: the package was installed without its weights.
     """
     folder = Path(str(resources.files("instancediffusion"))) / "models" / "mini"
-    if not (folder / "model_index.json").is_file():
+    if not (folder / INDEX).is_file():
         raise ModelError(f"model mini: {folder} is missing; reinstall the package, its weights are part of it")
     return folder
 

@@ -19,6 +19,7 @@ from transformers import CLIPTokenizer
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints.cards import CARDS, ModelCard, mini_folder
 from instancediffusion.checkpoints.hub import download_file, download_parts
+from instancediffusion.checkpoints.index import INDEX
 from instancediffusion.checkpoints.published import OfficialComponents, load_official
 from instancediffusion.checkpoints.single_file import SingleFileComponents
 from instancediffusion.errors import CheckpointError, ModelError
@@ -84,7 +85,7 @@ def write_folder(
             named.setdefault(name, [None, None])
         stock = _STOCK["text_encoder_2" in modules] if "adapter" not in modules else PIPELINE_CLASS
         index = {"_class_name": stock, "_diffusers_version": diffusers.__version__, **named}
-        (work / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        (work / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def write_adapter(adapter: InstanceAdapter, out: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -187,7 +188,7 @@ def model_folder(name: str) -> Path:
     if card.adapter is None or card.adapter.file is None or card.base is None:
         return mini_folder()
     folder = cache_folder() / name
-    if (folder / "model_index.json").is_file():
+    if (folder / INDEX).is_file():
         return folder
     try:
         source = download_file(card.adapter.repository, card.adapter.file, revision=card.adapter.revision)

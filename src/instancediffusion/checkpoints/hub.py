@@ -20,10 +20,10 @@ from huggingface_hub.errors import (
 )
 
 from instancediffusion.checkpoints.families import check_family
+from instancediffusion.checkpoints.index import INDEX, components_of, read_index
 from instancediffusion.checkpoints.variants import adapter_variant, choose_variant, files_to_load
 from instancediffusion.errors import ModelError
 
-INDEX = "model_index.json"
 CHECKPOINTS = (".safetensors", ".ckpt", ".pth", ".pt")
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 """The options of a loading call that say where and how to download."""
@@ -65,7 +65,7 @@ def download_pipeline(repository: str, *, variant: str | None = None, given: Col
     except NoSuchFileError:
         raise ModelError(_not_a_pipeline(repository, hub)) from None
     folder = index.parent
-    stated = json.loads(index.read_text(encoding="utf-8"))
+    stated = read_index(folder)
     check_family(stated, repository)
     needed = [name for name in components_of(stated) if name not in given]
     # The commit of the index, so that all files are of one commit.
@@ -170,17 +170,6 @@ def _inside(files: Collection[str], prefix: str) -> list[str]:
     """The names of the files directly in a folder of a repository."""
     rests = [name[len(prefix) :] for name in files if name.startswith(prefix)]
     return [rest for rest in rests if "/" not in rest]
-
-
-def components_of(index: Mapping[str, Any]) -> list[str]:
-    """The components that a `model_index.json` names; those it states as absent (`[null, null]`) are left out."""
-    return [
-        name
-        for name, value in index.items()
-        if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
-        # A class has a capital; the words of a small vocabulary, say, have none.
-        if not name.startswith("_") and value[1][:1].isupper()
-    ]
 
 
 class NoSuchFileError(ModelError):

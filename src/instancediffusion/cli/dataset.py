@@ -71,8 +71,8 @@ def make(
     say = Reporter(quiet)
     with uncollected():
         quieten_libraries(bars=say.watched)
-        from instancediffusion.checkpoints import licence_of, local_adapter, weights_sha256
-        from instancediffusion.pipeline.loading import local_model, model_defaults
+        from instancediffusion.checkpoints import licence_of, local_adapter, model_defaults, weights_sha256
+        from instancediffusion.pipeline.loading import local_model
         from instancediffusion.pipeline.opening import open_quietly
         from instancediffusion.projects import emoji_judge  # noqa: F401 - opens judges
         from instancediffusion.synthesis import (

@@ -101,9 +101,9 @@ def evaluate(
     two contact sheets: the first pictures and the worst. The same command again makes only what is missing.
     """
     quieten_libraries(bars=False)
-    from instancediffusion.checkpoints import weights_sha256
+    from instancediffusion.checkpoints import model_defaults, weights_sha256
     from instancediffusion.evaluation.gallery import Gallery
-    from instancediffusion.pipeline.loading import local_model, model_defaults
+    from instancediffusion.pipeline.loading import local_model
     from instancediffusion.pipeline.opening import open_quietly
     from instancediffusion.projects.emoji_judge.evaluation_run import EvaluationRun, open_judge
     from instancediffusion.projects.emoji_judge.layouts import FIRST_SEED
@@ -164,9 +164,9 @@ def _maker(
     model: str, base: str, options: dict[str, Any], order: bool, device: str, batch_size: int, overwrite: bool
 ) -> Maker:
     """Prepare to make the pictures of a suite's scenes."""
-    from instancediffusion.checkpoints import weights_sha256
+    from instancediffusion.checkpoints import model_defaults, weights_sha256
     from instancediffusion.evaluation.suites.bench_run import Maker
-    from instancediffusion.pipeline.loading import local_model, model_defaults
+    from instancediffusion.pipeline.loading import local_model
     from instancediffusion.pipeline.opening import open_quietly
 
     folder = local_model(model)

@@ -191,8 +191,8 @@ class _Run:
         """Make what is missing in a folder. The model is opened before anything is written."""
         with uncollected(), unloaded() if self._is_plain else nullcontext():
             quieten_libraries(bars=say.watched)
-            from instancediffusion.checkpoints import local_adapter, weights_sha256
-            from instancediffusion.pipeline.loading import local_model, model_defaults
+            from instancediffusion.checkpoints import local_adapter, model_defaults, weights_sha256
+            from instancediffusion.pipeline.loading import local_model
             from instancediffusion.pipeline.plan import Plan
 
         folder = local_model(self.model, variant=self.variant)

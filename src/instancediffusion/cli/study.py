@@ -93,8 +93,8 @@ def overlap(
     or a --segmenter; without them the report shows pictures and times.
     """
     quieten_libraries(bars=False)
-    from instancediffusion.checkpoints import weights_sha256
-    from instancediffusion.pipeline.loading import local_model, model_defaults
+    from instancediffusion.checkpoints import model_defaults, weights_sha256
+    from instancediffusion.pipeline.loading import local_model
     from instancediffusion.pipeline.opening import open_quietly
     from instancediffusion.projects.overlap_study.compared import chosen
     from instancediffusion.projects.overlap_study.design import design, knows_world, original_design, study_world

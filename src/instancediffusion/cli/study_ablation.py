@@ -55,8 +55,8 @@ def ablation(
     missing.
     """
     quieten_libraries(bars=False)
-    from instancediffusion.checkpoints import weights_sha256
-    from instancediffusion.pipeline.loading import local_model, model_defaults
+    from instancediffusion.checkpoints import model_defaults, weights_sha256
+    from instancediffusion.pipeline.loading import local_model
     from instancediffusion.pipeline.opening import open_quietly
     from instancediffusion.projects.emoji_judge import Judge
     from instancediffusion.projects.overlap_study.ablation import AblationRun, rows_for

@@ -18,7 +18,8 @@ from instancediffusion.checkpoints import (
     shared_tokenizer,
     tokenizers_for,
 )
-from instancediffusion.checkpoints.hub import HUB_OPTIONS, INDEX, download_parts
+from instancediffusion.checkpoints.hub import HUB_OPTIONS, download_parts
+from instancediffusion.checkpoints.index import INDEX
 from instancediffusion.errors import ModelError
 from instancediffusion.pipeline.loading import load_adapter
 

@@ -24,14 +24,12 @@ from instancediffusion.checkpoints.families import check_family
 from instancediffusion.checkpoints.hub import (
     CHECKPOINTS,
     HUB_OPTIONS,
-    INDEX,
-    components_of,
     download_file,
     download_pipeline,
 )
+from instancediffusion.checkpoints.index import INDEX, components_of, read_index
 from instancediffusion.checkpoints.variants import choose_variant
 from instancediffusion.errors import ModelError
-from instancediffusion.settings import GenerationSettings
 
 DEFAULT_MODEL = "mini"
 DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype"
@@ -110,25 +108,8 @@ def local_model(
 
 def folder_variant(folder: Path, asked: str | None, given: Collection[str], where: str) -> str | None:
     """The variant to load a model's folder in; see `choose_variant`."""
-    components = [name for name in components_of(_index(folder)) if name not in given and (folder / name).is_dir()]
+    components = [name for name in components_of(read_index(folder)) if name not in given and (folder / name).is_dir()]
     return choose_variant({name: os.listdir(folder / name) for name in components}, asked, where)
-
-
-def model_defaults(folder: str | os.PathLike[str]) -> GenerationSettings:
-    """The settings a model folder states as best for it, without loading it.
-
-    Raises:
-        SettingsError: the folder states settings that do not exist.
-    """
-    return GenerationSettings.from_dict(_index(folder).get("default_settings") or {})
-
-
-def _index(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `model_index.json` states; nothing for a model in one file."""
-    if Path(folder).is_file():
-        return {}
-    index: dict[str, Any] = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
-    return index
 
 
 def load_adapter(source: InstanceAdapter | AdapterSource, **options: Any) -> InstanceAdapter:
@@ -165,7 +146,7 @@ def check_complete(folder: str | os.PathLike[str], options: Mapping[str, Any], w
         options: components by name, which take the place of the folder's.
         where: the model's name, for messages.
     """
-    index = _index(folder)
+    index = read_index(folder)
     check_family(index, where)
     if options.get("adapter") is None and not (Path(folder) / "adapter").is_dir():
         raise ModelError(

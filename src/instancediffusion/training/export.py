@@ -16,6 +16,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from instancediffusion.additions import LORA_FOLDER
 from instancediffusion.checkpoints.cards import weights_sha256
 from instancediffusion.checkpoints.folder import COMPONENTS, PIPELINE_CLASS, new_folder, save_part
+from instancediffusion.checkpoints.index import INDEX, read_index
 from instancediffusion.data.drawn_world import World
 from instancediffusion.errors import SettingsError
 from instancediffusion.scene.english import with_article
@@ -99,7 +100,7 @@ def write_model(
             "default_settings": recipe.export.settings,
             **known_to(recipe, world),
         }
-        _write(work / "model_index.json", index)
+        _write(work / INDEX, index)
         side = parts.unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1) * recipe.autoencoder.patch
         _write(work / "card.json", _card(recipe, trained, weights_sha256(work), world, int(side)))
 
@@ -150,9 +151,9 @@ def _write_student(recipe: Recipe, run: Path, work: Path) -> None:
         few.student.adapter.remove()
         for name, module in few.trained.items():
             save_part(module.to(torch.float16), work / name)
-        index = json.loads((work / "model_index.json").read_text("utf-8"))
+        index = read_index(work)
         own = index.get("default_settings") or {}
-        _write(work / "model_index.json", index | {"default_settings": own | settings})
+        _write(work / INDEX, index | {"default_settings": own | settings})
         if (work / "card.json").is_file():
             card = json.loads((work / "card.json").read_text("utf-8")) | card
     card |= {

@@ -16,10 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from instancediffusion.adapter import InstanceAdapter
-from instancediffusion.checkpoints.cards import weights_sha256
+from instancediffusion.checkpoints import model_defaults, weights_sha256
 from instancediffusion.errors import SettingsError
 from instancediffusion.sampling import Branch, ClassifierFreeGuidance, Moment, Scheduler, build_scheduler, sample
-from instancediffusion.settings import GenerationSettings
 from instancediffusion.training.base_model import base_latents, schedule_of
 from instancediffusion.training.config import DiffusionConfig, DistillationConfig
 from instancediffusion.training.networks import Parts
@@ -113,7 +112,7 @@ class FewSteps:
             self.trained = {"unet": self.student.unet, "adapter": self.student.adapter}
             for module in self.trained.values():
                 module.train().requires_grad_(True)
-        self.guidance = config.guidance_scale or own_settings(folder).guidance_scale
+        self.guidance = config.guidance_scale or model_defaults(folder).guidance_scale
         self._own = own_scheduler(folder)
         scheduler = self._student_scheduler()
         self.timesteps = scheduler.timesteps
@@ -200,12 +199,6 @@ def finished_parts(folder: Path) -> Parts:
     adapter.graft(unet)
     objective = Objective(DiffusionConfig(), schedule_of(folder))
     return Parts(text, unet, adapter, objective, latents, {}, {"teacher": weights_sha256(folder)})
-
-
-def own_settings(folder: Path) -> GenerationSettings:
-    """The settings that a model states for itself."""
-    index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    return GenerationSettings.from_dict(index.get("default_settings") or {})
 
 
 def own_scheduler(folder: Path) -> Scheduler:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tests.conftest import ROOT
 
+from instancediffusion.checkpoints import model_defaults
 from instancediffusion.pipeline import InstanceDiffusionPipeline
-from instancediffusion.pipeline.loading import local_model, model_defaults
+from instancediffusion.pipeline.loading import local_model
 from instancediffusion.projects.emoji_judge import Judge
 from instancediffusion.projects.overlap_study.ablation import WHOLE, AblationRun, rows_for
 from instancediffusion.projects.overlap_study.design import study_world

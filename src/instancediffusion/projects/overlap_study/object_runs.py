@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instancediffusion.checkpoints import weights_sha256
+from instancediffusion.checkpoints import model_defaults, weights_sha256
 from instancediffusion.choices import precision_fact
 from instancediffusion.evaluation import EvaluationReport, Evaluator, Judged, PictureJudge, to_markdown
 from instancediffusion.evaluation.gallery import Counter, Gallery, make_pictures
-from instancediffusion.pipeline.loading import local_model, model_defaults
+from instancediffusion.pipeline.loading import local_model
 from instancediffusion.pipeline.opening import open_quietly
 from instancediffusion.projects.emoji_world import World, WorldSpec
 from instancediffusion.projects.emoji_world.catalogue import FIRST_CORE

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from instancediffusion.adapter import Grounding
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.conditioning.regions import covered_cells
 from instancediffusion.data import SceneCache, collate, drop_locations, latents_name
@@ -41,7 +40,7 @@ class DiffusionTask(SceneTask):
 
     def __init__(self, recipe: Recipe, cache: SceneCache, parts: Parts, scorer: Scorer | None = None) -> None:
         encode = None if recipe.diffusion.cache_latents else parts.latents.of_pictures
-        super().__init__(cache, recipe.diffusion.optimiser.seed, encode)
+        super().__init__(cache, recipe.diffusion.optimiser.seed, encode, parts.identity)
         self.recipe, self.config, self.parts, self.scorer = recipe, recipe.diffusion, parts, scorer
         self.text, self.unet, self.adapter, self.objective = parts.text, parts.unet, parts.adapter, parts.objective
         self.modules: Mapping[str, nn.Module] = parts.trained
@@ -60,13 +59,15 @@ class DiffusionTask(SceneTask):
 
     def place(self, place: Place) -> None:
         """Compute on that device, and that part of every batch."""
-        self.where = place
         self.schedule.check_shares(place.count, self.config.noise_draws)
-        encoder = () if self.encode is None else (self.parts.latents.vae,)
-        for module in (self.text.model, self.unet, self.adapter, *encoder):
-            module.to(place.device)
+        super().place(place)
         if self.config.compile and place.device.type != "cpu":
             self._denoise = torch.compile(self.unet)
+
+    def _placed(self) -> Iterable[nn.Module]:
+        """What is moved to the device."""
+        encoder = () if self.encode is None else (self.parts.latents.vae,)
+        return (self.text.model, self.unet, self.adapter, *encoder)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Denoise a batch, with prompts, instances and kinds of location left out at random.
@@ -91,36 +92,20 @@ class DiffusionTask(SceneTask):
         t = self.objective.timesteps(size, generator)
         x_t, target = self.objective.noised(latents.repeat_interleave(draws, 0), noise[own], t[own])
         x_t = x_t.to(device).contiguous(memory_format=torch.channels_last)
-        with ExitStack() as contexts:
-            if device.type == "cpu":
-                contexts.enter_context(WrittenOutAttention())
-            contexts.enter_context(self.where.autocast(config.optimiser.precision))
+        with self.where.computing(config.optimiser.precision):
             context = self.text.context(prompts[mine])
             given = given.select(torch.arange(len(rows))[mine]).to(device)
             rule = "grounding" if hard else config.instance_mask
-            grounding = self.ground(given, batch.captions[mine], rule)
+            grounding = self.parts.ground(given, batch.captions[mine], rule)
             if draws > 1:
                 each = torch.arange(len(x_t), device=device) // draws
                 context, grounding = context[each], grounding.select(each)
-            predicted = self.predict(x_t, t[own].to(device), context, grounding)
+            predicted = self.parts.predict(x_t, t[own].to(device), context, grounding, self._denoise)
         weights = None
         if config.object_weight:
             covered = covered_cells(batch.locations, (x_t.shape[2], x_t.shape[3]))
             weights = self.objective.weights(covered)[mine].repeat_interleave(draws, 0).to(device)
         return self.objective.loss(predicted, target.to(device), t[own], weights), self._gates()
-
-    def ground(
-        self,
-        locations: LocationTensors,
-        captions: list[list[str]],
-        instance_mask: str | None = None,
-    ) -> Grounding:
-        """Grounding of a batch; captions of unused slots are ignored. Without a mask rule, it has the recipe's."""
-        return self.parts.ground(locations, captions, instance_mask or self.config.instance_mask)
-
-    def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
-        """The network's prediction, of what the objective asks for, (B, C, h, w)."""
-        return self.parts.predict(x, t, context, grounding, self._denoise)
 
     def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
         """Sample the fixed scenes of `write_preview`."""
@@ -129,19 +114,6 @@ class DiffusionTask(SceneTask):
     def scores(self) -> Mapping[str, float]:
         """The scorer's numbers for pictures sampled now."""
         return {} if self.scorer is None else score(self, self.scorer)
-
-    def state(self) -> dict[str, Any]:
-        """Return the number of scenes, and which base this is for."""
-        return {**super().state(), **self.parts.identity}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Draw from the scenes the checkpoint knew.
-
-        Raises:
-            CheckpointError: it is of another base.
-        """
-        self.parts.check(state)
-        super().load_state(state)
 
     def _dropped(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         u = torch.rand(3, size, generator=generator)

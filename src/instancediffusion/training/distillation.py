@@ -15,19 +15,14 @@ al. 2023, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from instancediffusion.adapter import Grounding
-from instancediffusion.conditioning import LocationTensors
 from instancediffusion.data import SceneCache, collate, drop_locations
-from instancediffusion.training.attention import WrittenOutAttention
 from instancediffusion.training.config import Recipe
 from instancediffusion.training.diffusion import without_instances
 from instancediffusion.training.few_steps import FewSteps
@@ -46,10 +41,10 @@ class DistillationTask(SceneTask):
     """
 
     def __init__(self, recipe: Recipe, cache: SceneCache, few: FewSteps) -> None:
-        super().__init__(cache, recipe.distillation.optimiser.seed, few.student.latents.of_pictures)
+        parts, seed = few.student, recipe.distillation.optimiser.seed
+        super().__init__(cache, seed, parts.latents.of_pictures, parts.identity)
         self.recipe, self.config, self.few = recipe, recipe.distillation, few
-        self.parts, self.modules = few.student, few.trained
-        self.text, self.unet, self.objective = self.parts.text, self.parts.unet, self.parts.objective
+        self.parts, self.modules = parts, few.trained
         self.schedule = Schedule(self.config.optimiser)
         self._taught: dict[int, Tensor] = {}
 
@@ -64,7 +59,7 @@ class DistillationTask(SceneTask):
         network, noise = self.batch(number)
         if number not in self._taught:
             self._taught[number] = self.taught(network, noise)
-        with self._computing():
+        with self.where.computing(self.config.optimiser.precision):
             passed = list(self.few.walk(network, noise))
         errors = [
             ((moved - goal) / scale).square().mean()
@@ -93,7 +88,8 @@ class DistillationTask(SceneTask):
 
     def taught(self, network: SceneNetwork, noise: Tensor) -> Tensor:
         """Where the teacher is after each of the student's steps, (n, B, C, h, w)."""
-        with torch.no_grad(), self._computing(), self.few.teaching() as teacher:
+        precision = self.config.optimiser.precision
+        with torch.no_grad(), self.where.computing(precision), self.few.teaching() as teacher:
             return self.few.guided(replace(network, source=teacher), noise)
 
     def shape(self, row: int) -> tuple[int, int, int]:
@@ -109,38 +105,9 @@ class DistillationTask(SceneTask):
         self._taught = {number: taught for number, taught in self._taught.items() if number >= first}
         return first + step % pool
 
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        with ExitStack() as contexts:
-            if self.where.device.type == "cpu":
-                contexts.enter_context(WrittenOutAttention())
-            contexts.enter_context(self.where.autocast(self.config.optimiser.precision))
-            yield
-
     def preview(self, step: int, path: Path) -> None:  # noqa: ARG002
         """Sample the fixed scenes of `write_preview` as the student does."""
         write_preview(self, path, self._sampled)
 
     def _sampled(self, network: SceneNetwork, noise: Tensor) -> Tensor:
         return list(self.few.walk(network, noise))[-1]
-
-    def ground(self, locations: LocationTensors, captions: list[list[str]]) -> Grounding:
-        """Grounding of a batch; captions of unused slots are ignored."""
-        return self.parts.ground(locations, captions)
-
-    def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
-        """The student's prediction, (B, C, h, w)."""
-        return self.parts.predict(x, t, context, grounding)
-
-    def state(self) -> dict[str, Any]:
-        """Return the number of scenes, and which teacher this is for."""
-        return {**super().state(), **self.parts.identity}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Draw from the scenes the checkpoint knew.
-
-        Raises:
-            CheckpointError: it is of another teacher.
-        """
-        self.parts.check(state)
-        super().load_state(state)

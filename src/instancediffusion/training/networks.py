@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from instancediffusion.adapter import Grounding, InstanceAdapter
 from instancediffusion.adapter.backbones import backbone_of
 from instancediffusion.conditioning import LocationTensors
-from instancediffusion.errors import CheckpointError
 from instancediffusion.training.config import DiffusionConfig, Recipe, TextConfig, UNetConfig
 from instancediffusion.training.latents import Latents
 from instancediffusion.training.objective import Objective
@@ -41,14 +40,6 @@ class Parts:
     latents: Latents
     trained: Mapping[str, nn.Module]
     identity: Mapping[str, str] = field(default_factory=dict)
-
-    def check(self, state: Mapping[str, Any]) -> None:
-        """Raise `CheckpointError` if a checkpoint's state is of other weights than those these depend on."""
-        for name, value in self.identity.items():
-            if state.get(name) != value:
-                raise CheckpointError(
-                    f"the checkpoint's {name} has other weights; use the old one, or a new run folder"
-                )
 
     def ground(
         self, locations: LocationTensors, captions: list[list[str]], instance_mask: str | None = None

@@ -10,11 +10,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from instancediffusion.adapter import Grounding
 from instancediffusion.adapter.backbones import backbone_of
 from instancediffusion.conditioning import LocationTensors
 from instancediffusion.data import SceneCache, collate
@@ -22,9 +21,7 @@ from instancediffusion.sampling import Branch, ClassifierFreeGuidance, Denoiser,
 from instancediffusion.scene import Scene
 from instancediffusion.training.config import DiffusionConfig, DistillationConfig
 from instancediffusion.training.networks import Parts
-from instancediffusion.training.objective import Objective
 from instancediffusion.training.task import Place
-from instancediffusion.training.text_model import TextSide
 
 SCENES = 8
 STEPS = 12
@@ -33,34 +30,7 @@ SCORED_AT_ONCE = 8
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000000")
 
 
-class Conditioned(Protocol):
-    """Networks, and how they are called. `Parts` and `DiffusionTask` are some."""
-
-    @property
-    def text(self) -> TextSide:
-        """Tokenizer and text model."""
-        ...
-
-    @property
-    def unet(self) -> UNet2DConditionModel:
-        """With the adapter grafted on."""
-        ...
-
-    @property
-    def objective(self) -> Objective:
-        """The noise schedule, and what is predicted."""
-        ...
-
-    def ground(self, locations: LocationTensors, captions: list[list[str]]) -> Grounding:
-        """Grounding of a batch; captions of unused slots are ignored."""
-        ...
-
-    def predict(self, x: Tensor, t: Tensor, context: Tensor, grounding: Grounding) -> Tensor:
-        """The network's prediction, of what the objective asks for, (B, C, h, w)."""
-        ...
-
-
-class Denoising(Conditioned, Protocol):
+class Denoising(Protocol):
     """What is sampled from: networks in training, and their scenes. `DiffusionTask` is one."""
 
     @property
@@ -139,7 +109,7 @@ def draw(
     """Pictures (B, H, W, 3) uint8 of some scenes, sampled by `sample_latents` if nothing else is said."""
     device = task.where.device
     with torch.no_grad(), task.where.autocast(task.config.optimiser.precision):
-        network = SceneNetwork(task, prompts, captions, given.to(device), (noise.shape[-2], noise.shape[-1]))
+        network = SceneNetwork(task.parts, prompts, captions, given.to(device), (noise.shape[-2], noise.shape[-1]))
         latents = (sampling or sample_latents)(network, noise.to(device))
         images = task.parts.latents.decode(latents.cpu()).float()
     made: npt.NDArray[np.uint8] = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
@@ -171,7 +141,7 @@ class SceneNetwork:
         size: (h, w) of the latents.
     """
 
-    source: Conditioned
+    source: Parts
     prompts: list[str]
     captions: list[list[str]]
     given: LocationTensors

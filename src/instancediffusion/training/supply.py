@@ -12,6 +12,7 @@ from torch import Tensor
 
 from instancediffusion.data import SceneCache
 from instancediffusion.data.shards import LATENTS
+from instancediffusion.errors import CheckpointError
 from instancediffusion.training.task import OnDevice, step_generator
 
 Encode = Callable[[npt.NDArray[np.uint8], int], Tensor]
@@ -28,10 +29,13 @@ class SceneTask(OnDevice):
         cache: the scenes.
         seed: of the run.
         encode: makes latents of pictures as they are needed; None takes those that the cache holds.
+        identity: by name, the SHA-256 of other weights that what is learned depends on, such as a base's.
     """
 
-    def __init__(self, cache: SceneCache, seed: int, encode: Encode | None = None) -> None:
-        self.cache, self.seed, self.encode = cache, seed, encode
+    def __init__(
+        self, cache: SceneCache, seed: int, encode: Encode | None = None, identity: Mapping[str, str] | None = None
+    ) -> None:
+        self.cache, self.seed, self.encode, self._identity = cache, seed, encode, dict(identity or {})
         self._scenes = len(cache)
 
     def draw(self, step: int, count: int) -> tuple[list[int], torch.Generator]:
@@ -59,12 +63,21 @@ class SceneTask(OnDevice):
         return self.encode(self.cache.rows("images", rows), shrink).float()
 
     def state(self) -> dict[str, Any]:
-        """Return how many scenes are drawn from; scenes added meanwhile count from here on."""
+        """Return how many scenes are drawn from, and `identity`; scenes added meanwhile count from here on."""
         self.cache.refresh()
         self._scenes = len(self.cache)
-        return {"scenes": self._scenes}
+        return {"scenes": self._scenes, **self._identity}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Draw from the scenes the checkpoint knew."""
+        """Draw from the scenes the checkpoint knew.
+
+        Raises:
+            CheckpointError: it is of another `identity`.
+        """
+        for name, value in self._identity.items():
+            if state.get(name) != value:
+                raise CheckpointError(
+                    f"the checkpoint's {name} has other weights; use the old one, or a new run folder"
+                )
         self.cache.refresh()
         self._scenes = int(state["scenes"])

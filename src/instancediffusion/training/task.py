@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from instancediffusion.training.attention import WrittenOutAttention
 
 
 class Task(Protocol):
@@ -57,6 +60,15 @@ class Place:
     def autocast(self, precision: str) -> torch.autocast:
         """A context that computes in bfloat16 where it is safe, if precision is "bf16"."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+
+    @contextmanager
+    def computing(self, precision: str) -> Iterator[None]:
+        """A context for networks with attention whose gradients are needed: `autocast`, and what is fast on a CPU."""
+        with ExitStack() as contexts:
+            if self.device.type == "cpu":
+                contexts.enter_context(WrittenOutAttention())
+            contexts.enter_context(self.autocast(precision))
+            yield
 
 
 @runtime_checkable

@@ -127,10 +127,12 @@ def test_a_judge_says_of_every_two_boxes_that_overlap(trained, crowded, tmp_path
     judge.save(tmp_path / "judge")
     sample = next(crowded.sample(k) for k in range(50) if len(overlapping(lesson_of(crowded.sample(k), config))) == 1)
     boxes = np.array([item.box for item in sample.instances], float)
-    seen, again = (one.read([sample.image], [boxes])[0] for one in (judge, Judge.load(tmp_path / "judge")))
+    read = judge.read([sample.image], [boxes])[0]
+    seen, again = (one.with_overlaps(sample.image, read) for one in (judge, Judge.load(tmp_path / "judge")))
     assert seen.overlaps and seen.overlaps == again.overlaps
+    assert not read.overlaps and seen.instances == read.instances and np.array_equal(seen.labels, read.labels)
     without = Judge(JudgeNetwork(dataclasses.replace(config, pair_widths=())))
-    assert without.network.pairs is None and not without.read([sample.image], [boxes])[0].overlaps
+    assert without.network.pairs is None and not without.with_overlaps(sample.image, read).overlaps
     with pytest.raises(SettingsError, match="pair_widths"):
         PairTask(without.config, LESSONS, crowded, batch_size=2)
 

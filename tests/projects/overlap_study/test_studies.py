@@ -147,6 +147,10 @@ def test_who_is_in_front_is_read_in_the_boxes_that_were_given(cells, seen):
             assert np.array_equal(boxes[0], given_boxes(cell))
             return [truth for _ in images]
 
+        def with_overlaps(self, image, seen):
+            assert seen is truth  # the pair reader is not asked of what nobody reads
+            return seen
+
     blind, read = (next(JudgeMeter(judge).rows([cell], ["picture"], "x")) for judge in (Blind(), Reader()))
     assert (blind["missed"], blind["right"]) == (0.5, 0)
     assert (read["missed"], read["right"]) == (0.5, 1)

@@ -100,8 +100,7 @@ class Judge:
             answer = self.network(pixels.contiguous(memory_format=torch.channels_last))
             boxes = [self._proposed(answer, row) for row in range(len(batch))]
             objects = read_objects(self.network.reader, self.config, batch, boxes)
-            seen = [one.seen(answer.hidden[row].mean((1, 2)).numpy()) for row, one in enumerate(objects)]
-            found += [self._with_pairs(image, one) for image, one in zip(batch, seen, strict=True)]
+            found += [one.seen(answer.hidden[row].mean((1, 2)).numpy()) for row, one in enumerate(objects)]
         return found
 
     @torch.inference_mode()
@@ -120,13 +119,21 @@ class Judge:
         found: list[Seen] = []
         for image, some in zip(images, boxes, strict=True):
             given = [(np.asarray(box, np.float64), 1.0) for box in some]
-            rgb = as_rgb(image)
-            seen = read_objects(self.network.reader, self.config, [rgb], [given], told=True)[0].seen(None)
-            found.append(self._with_pairs(rgb, seen))
+            (objects,) = read_objects(self.network.reader, self.config, [as_rgb(image)], [given], told=True)
+            found.append(objects.seen(None))
         return found
 
-    def _with_pairs(self, image: Image.Image, seen: Seen) -> Seen:
-        """Add what the pair reader says of every two detections whose boxes overlap, if there is one."""
+    @torch.inference_mode()
+    def with_overlaps(self, image: Picture, seen: Seen) -> Seen:
+        """Add what the pair reader, if there is one, says of every two detections whose boxes overlap.
+
+        Args:
+            image: a PIL picture or (H, W, 3) uint8, of any size.
+            seen: the detections in it, from `look` or `read`.
+
+        Returns:
+            The same detections, with their `overlaps`.
+        """
         boxes = [one.box for one in seen.instances]
         overlapping = [
             (first, second)
@@ -135,7 +142,7 @@ class Judge:
         ]
         if self.network.pairs is None or not overlapping:
             return seen
-        read = read_pairs(self.network.pairs, image, [np.stack([boxes[i], boxes[j]]) for i, j in overlapping])
+        read = read_pairs(self.network.pairs, as_rgb(image), [np.stack([boxes[i], boxes[j]]) for i, j in overlapping])
         return dataclasses.replace(seen, overlaps=dict(zip(overlapping, read, strict=True)))
 
     def _proposed(self, answer: Answer, row: int) -> list[tuple[Floats, float]]:

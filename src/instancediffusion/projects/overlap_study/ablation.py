@@ -25,7 +25,7 @@ from .cells import Cell
 from .compared import ALONE
 from .model_parts import PARTS, lacking, switched_off
 from .pictures import claim, open_picture, picture_path, save_picture
-from .seen_rows import BoxReader, given_boxes, measure_seen
+from .seen_rows import measure_seen, seen_for_order
 
 JUDGED_TOGETHER = 8
 COMPOSITES, OTHERS = "composites", "others"
@@ -218,14 +218,7 @@ class AblationRun:
 
     def _look(self, cells: Sequence[Cell], images: Sequence[Picture]) -> list[Seen]:
         """Return the judge's detections: in the given boxes where all instances have one, else in the whole picture."""
-        found = []
-        for cell, image in zip(cells, images, strict=True):
-            boxes = given_boxes(cell)
-            if isinstance(self.judge, BoxReader) and boxes is not None:
-                found += self.judge.read([image], [boxes])
-            else:
-                found += self.judge.look([image])
-        return found
+        return [seen_for_order(self.judge, cell, image) for cell, image in zip(cells, images, strict=True)]
 
     def _settings(self, name: str) -> Any:
         return self.defaults.replace(**self.rows[name].values)

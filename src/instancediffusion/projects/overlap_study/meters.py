@@ -18,7 +18,7 @@ from instancediffusion.scene import Scene
 
 from .cells import Cell
 from .photograph_rows import measure_sighting
-from .seen_rows import BoxReader, given_boxes, measure_seen
+from .seen_rows import measure_seen, seen_for_order
 from .study_metrics import row_of
 
 
@@ -45,11 +45,8 @@ class JudgeMeter:
     def rows(self, cells: Sequence[Cell], images: Sequence[Image.Image], settings: str) -> Iterator[Row]:
         """Yield what `seen_rows.measure_seen` finds."""
         for cell, image, seen in zip(cells, images, self._judge.look(images), strict=True):
-            boxes = given_boxes(cell) if cell.pair is not None else None
-            if isinstance(self._judge, BoxReader) and boxes is not None:
-                yield measure_seen(cell, seen, settings, *self._judge.read([image], [boxes]))
-            else:
-                yield measure_seen(cell, seen, settings)
+            for_order = None if cell.pair is None else seen_for_order(self._judge, cell, image, seen)
+            yield measure_seen(cell, seen, settings, for_order)
 
     def describe(self) -> Mapping[str, Any]:
         """Return the judge's facts."""

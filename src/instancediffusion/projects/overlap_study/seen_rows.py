@@ -1,6 +1,6 @@
 """From a judge's detections to the metrics of one picture. The judge is not given what was asked for.
 
-Which is in front is what the judge's reader of pairs says. A judge without one is read from the region where both
+Which is in front is what the judge's pair reader says. A judge without one is read from the region where both
 objects are: where their given silhouettes overlap if masks were given, else where the detected silhouettes overlap,
 with predicted hidden parts. Each of its pixels belongs to one of the two, or to neither (see
 `evaluation.orders.Overlap`).
@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from instancediffusion.evaluation import PictureJudge
 from instancediffusion.evaluation.matching import match, share_inside
 from instancediffusion.evaluation.orders import Overlap, Row, in_front, lower_and_larger, owned_overlap
 from instancediffusion.evaluation.scores import InstanceScore, mask_iou, score_picture
@@ -26,11 +27,14 @@ from .study_metrics import row_of
 
 
 @runtime_checkable
-class BoxReader(Protocol):
-    """An evaluator (judge) that can be given boxes to look into, such as `Judge`."""
+class OrderJudge(Protocol):
+    """An evaluator (judge) that can be asked for a pair's order, such as `Judge`."""
 
     def read(self, images: Sequence[Picture], boxes: Sequence[Floats]) -> list[Seen]:
         """Return the detections in given boxes (M, 4) of pictures."""
+
+    def with_overlaps(self, image: Picture, seen: Seen) -> Seen:
+        """Add what the overlaps of detections in a picture show."""
 
 
 def given_boxes(cell: Cell) -> Floats | None:
@@ -40,15 +44,34 @@ def given_boxes(cell: Cell) -> Floats | None:
     return np.array(boxes) if boxes and len(boxes) == len(wanted) else None
 
 
-def measure_seen(cell: Cell, seen: Seen, settings: str, in_boxes: Seen | None = None) -> Row:
+def seen_for_order(judge: PictureJudge, cell: Cell, image: Picture, seen: Seen | None = None) -> Seen:
+    """The detections that the order of a condition's pair is read from.
+
+    They are those in the boxes that were given, if there are any: a detector's own boxes of half hidden objects often
+    miss the overlap. The pair reader is asked of these only.
+
+    Args:
+        judge: the evaluator; one that is no `OrderJudge` detects in the whole picture.
+        cell: what was asked for.
+        image: the picture.
+        seen: the detections in the whole picture; None detects them if they are needed.
+    """
+    boxes = given_boxes(cell)
+    if isinstance(judge, OrderJudge) and boxes is not None:
+        (seen,) = judge.read([image], [boxes])
+    elif seen is None:
+        (seen,) = judge.look([image])
+    return judge.with_overlaps(image, seen) if isinstance(judge, OrderJudge) else seen
+
+
+def measure_seen(cell: Cell, seen: Seen, settings: str, for_order: Seen | None = None) -> Row:
     """Compute the metrics of a judge's detections in a picture of a condition.
 
     Args:
         cell: what was asked for.
         seen: the detections.
         settings: the name of those the picture was sampled with.
-        in_boxes: what the judge detects in the boxes that were given. The order is read there, if there are any: a
-            detector's own boxes of half hidden objects often miss the overlap.
+        for_order: the detections that the order of the pair is read from, see `seen_for_order`; None takes `seen`.
 
     Returns:
         The metrics of `study_metrics.MEASURES`. Class, colour and location are of all instances that were asked for:
@@ -62,8 +85,8 @@ def measure_seen(cell: Cell, seen: Seen, settings: str, in_boxes: Seen | None = 
         row[name] = float(np.mean([getattr(scores[t], field) for t in targets]))
     row |= _whole_picture(cell, seen, [scores[t] for t in targets], [pairs[t] for t in targets], targets)
     row |= _of_target(seen, cell.truth.instances[targets[0]], pairs[targets[0]])
-    if in_boxes is not None:
-        return row | _order(cell, in_boxes, match(in_boxes, cell.truth).pairs)
+    if for_order is not None:
+        return row | _order(cell, for_order, match(for_order, cell.truth).pairs)
     return row | _order(cell, seen, pairs)
 
 

@@ -14,6 +14,7 @@ from instancediffusion.choices import precision_fact
 from instancediffusion.errors import SettingsError
 from instancediffusion.pipeline import InstanceDiffusionPipeline
 from instancediffusion.pipeline.calibration import _key as key_of
+from instancediffusion.pipeline.calibration import _read as read_ranges
 from instancediffusion.pipeline.calibration import calibrate_anew, calibration_scenes
 from instancediffusion.pipeline.kept_graphs import KeptGraphs
 from instancediffusion.pipeline.opening import open_pipeline
@@ -163,6 +164,9 @@ def test_graphs_are_kept_for_their_weights_and_damaged_ones_forgotten(tmp_path, 
         assert kept.read("a") is None
     save_file({"graph": np.zeros(3, np.uint8)}, path)  # not of ours
     assert kept.read("a") is None
+    save_file({"unet.conv_in.low": np.zeros(3, np.float32)}, tmp_path / "ranges.safetensors")  # without its other end
+    assert read_ranges(tmp_path / "ranges.safetensors") is None
+    (tmp_path / "ranges.safetensors").unlink()
     for key in "bcd":
         kept.write(key, {}, b"graph")
     assert len(list(tmp_path.iterdir())) == 2

@@ -37,6 +37,9 @@ def quantizable_layers(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, 
 
     Args:
         modules: networks by what their names begin with.
+
+    Yields:
+        Name and layer.
     """
     for prefix, root in modules.items():
         for name, module in root.named_modules():
@@ -55,6 +58,10 @@ def measuring(modules: Mapping[str, nn.Module], ranges: Ranges) -> Iterator[None
     """Widen ranges to all that comes into layers while the context is open.
 
     Layers that get one row for a picture (those of the time step) are left out: they cost nothing.
+
+    Args:
+        modules: networks by what their names begin with.
+        ranges: those so far; changed in place.
     """
 
     def seen(layer: str, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -82,6 +89,10 @@ def quantized(modules: Mapping[str, nn.Module], ranges: Mapping[str, tuple[Tenso
 
     A compiler for 8-bit numbers finds the pattern that it knows: activations that are rounded and brought back
     (`torch.fake_quantize_per_tensor_affine`), weights that are 8-bit constants times their scales.
+
+    Args:
+        modules: networks by what their names begin with.
+        ranges: of the layers that are to round; all others compute as they do.
     """
     changed = [(layer, ranges[name]) for name, layer in quantizable_layers(modules) if name in ranges]
     for layer, (low, high) in changed:

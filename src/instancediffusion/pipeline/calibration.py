@@ -103,10 +103,10 @@ def _read(file: Path) -> Ranges | None:
     """Ranges that were kept; None where there are none, or the file is damaged."""
     try:
         kept = load_file(file)
-    except (OSError, SafetensorError):
+        lows = {name.removesuffix(".low"): low for name, low in kept.items() if name.endswith(".low")}
+        return {layer: (low, kept[f"{layer}.high"]) for layer, low in lows.items()}
+    except (OSError, SafetensorError, KeyError):
         return None
-    lows = {name.removesuffix(".low"): low for name, low in kept.items() if name.endswith(".low")}
-    return {layer: (low, kept[f"{layer}.high"]) for layer, low in lows.items()}
 
 
 def _flat(ranges: Ranges) -> dict[str, torch.Tensor]:

@@ -40,8 +40,8 @@ def open_pipeline(
 
     Raises:
         SettingsError: the device cannot be used here.
-        ModelError: an addition cannot be loaded.
-        ModelError: no such model, or OpenVINO is to compute it and is not installed.
+        ModelError: there is no such model, an addition cannot be loaded, or OpenVINO is to compute it and is not
+            installed.
     """
     target, by_openvino = device or fastest_device(), None
     if target.partition(":")[0] == "openvino":

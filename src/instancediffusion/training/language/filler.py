@@ -32,7 +32,8 @@ SURROUNDINGS = (
     *("table", "wooden table", "plate", "white plate", "kitchen counter", "wall", "rock", "chair", "bed", "floor"),
     *("tray", "bowl", "glass bowl", "basket", "shelf", "windowsill", "bench", "carpet", "road", "brick road", "fence"),
     *("field", "meadow", "lawn", "beach", "river", "stream", "lake", "sea", "iceberg", "forest", "mountain", "hill"),
-    *("garden", "kitchen", "living room", "street", "bridge", "hat", "scarf", "collar", "red ribbon", "black background"),
+    *("garden", "kitchen", "living room", "street", "bridge", "hat", "scarf", "collar", "red ribbon"),
+    "black background",
 )
 COUNTS = ("two", "three", "four", "several", "some", "many", "a few", "a pair of", "a group of", "lots of")
 FILLERS = (*LEADS, *ADJECTIVES, *TAILS, *COUNTS, *BESIDE, *SURROUNDINGS)

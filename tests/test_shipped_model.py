@@ -52,6 +52,27 @@ def test_everyday_words_are_no_strangers_and_nonsense_is(mini):
     assert [caption for caption, _, _ in found] == ["zxqv blorf"]
 
 
+def test_a_caption_that_names_two_things_is_about_the_first(mini):
+    """ "A corgi sitting in front of a cupcake" was read as a cupcake."""
+    plain = ["a dog", "a cupcake", "a polar bear", "an iceberg", "a pear", "an apple", "a vase", "a flower"]
+    asked = [
+        ("a corgi sitting in front of a cupcake", "a dog"),
+        ("a cupcake that stands beside a corgi", "a cupcake"),
+        ("a polar bear standing majestically on an iceberg", "a polar bear"),
+        ("a yellow pear partly covered by an apple", "a pear"),
+        ("a red apple in front of a pear", "an apple"),
+        ("a tall vase on the table, covered by the flower", "a vase"),
+    ]
+
+    def features(texts):
+        tokens = mini.tokenizer(texts, padding=True, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            return torch.nn.functional.normalize(mini.text_encoder(tokens).pooler_output.float(), dim=1)
+
+    nearest = (features([caption for caption, _ in asked]) @ features(plain).T).argmax(1)
+    assert [plain[number] for number in nearest] == [right for _, right in asked]
+
+
 def test_layout_and_order_reach_the_picture_through_the_gates_only(mini):
     apart = dataclasses.replace(PAIR, instances=PAIR.instances[:1])
     turned = dataclasses.replace(

@@ -15,6 +15,11 @@ from tests.tiny import random_locations, tiny_adapter, tiny_unet
 WIDTH = 24
 
 
+def only(kind, locations):
+    """Every instance given by this kind of location alone."""
+    return {name: torch.full_like(there, name == kind) for name, there in locations.present.items()}
+
+
 def predict(unet, adapter, locations, captions, scale=1.0, rule="visibility"):
     torch.manual_seed(5)
     sample = torch.randn(locations.batch_size, 4, 16, 16)
@@ -138,8 +143,7 @@ def test_an_image_of_a_batch_is_the_image_alone(model, scene):
 
 def test_coordinates_follow_the_box_and_tell_what_is_not_known():
     locations = random_locations(1, 4)
-    only = lambda kind: {k: torch.full((1, 4), k == kind) for k in locations.present}  # noqa: E731
-    boxes = replace(locations, present=only("box"), boxes=torch.tensor([[[0.25, 0.25, 0.75, 0.75]] * 4]))
+    boxes = replace(locations, present=only("box", locations), boxes=torch.tensor([[[0.25, 0.25, 0.75, 0.75]] * 4]))
     seen = relative_coordinates(boxes, (4, 4))
     assert seen.shape == (1, 4, 16, RELATIVE_FEATURES)
     # A box twice as large, seen from a map of half the canvas around the same middle: the same relative place.
@@ -147,8 +151,28 @@ def test_coordinates_follow_the_box_and_tell_what_is_not_known():
     wide = relative_coordinates(large, (2, 2))
     torch.testing.assert_close(wide[0, 0, :, :16], seen[0, 0, [5, 6, 9, 10], :16])
     for flag, kind in enumerate(("box", "scribble", "point")):
-        flags = relative_coordinates(replace(locations, present=only(kind)), (4, 4))[..., -3:]
+        flags = relative_coordinates(replace(locations, present=only(kind, locations)), (4, 4))[..., -3:]
         assert torch.equal(flags, torch.eye(3)[flag].expand_as(flags))
+
+
+@pytest.mark.parametrize("kind", ["box", "point"])
+def test_an_object_looks_the_same_on_a_wide_canvas_and_on_a_square_one(kind):
+    """`mini` learned on squares; on a canvas of 3:2 a panda came out as a pale block.
+
+    Fractions of the width and of the height had counted alike, so a round object of a wide canvas was a tall one.
+    """
+    locations = random_locations(1, 1)
+    square = replace(
+        locations,
+        present=only(kind, locations),
+        boxes=torch.tensor([[[0.25, 0.25, 0.75, 0.75]]]),
+        points=torch.tensor([[[0.5, 0.5]]]),
+    )
+    # 16 x 4 tokens have the area of 8 x 8, and the box covers the middle 4 x 4 tokens of either.
+    wide = replace(square, boxes=torch.tensor([[[0.375, 0.0, 0.625, 1.0]]]))
+    near = relative_coordinates(square, (8, 8)).view(8, 8, -1)[2:6, 2:6]
+    far = relative_coordinates(wide, (4, 16)).view(4, 16, -1)[:, 6:10]
+    torch.testing.assert_close(far, near)
 
 
 def test_unused_slots_have_no_features():

@@ -208,6 +208,20 @@ def test_texts_say_what_they_are_said_to_say(grammar):
     assert NUMBERS[0] == "one"
 
 
+def test_a_caption_in_company_is_about_what_it_names_first(grammar):
+    """ "A corgi sitting in front of a cupcake" came out as a cupcake: no caption had ever named a second object."""
+    rng = np.random.default_rng(4)
+    texts = [grammar.in_company(rng, "a corgi.") for _ in range(200)]
+    assert all(text.startswith("a corgi ") and len(text) > 12 for text in texts)
+    assert len(set(texts)) > 190
+    cakes = [text for text in texts if "cake" in text]
+    assert cakes and not any(text.startswith("a corgi cake") for text in cakes)
+    pairs = [grammar.caption_pair(rng) for _ in range(600)]
+    others = [word for thing in grammar.things for word in thing.words if len(word) > 4]
+    two = sum(sum(word in first.text for word in others) > 1 for first, _ in pairs)
+    assert two > 60 and all(first.told == second.told for first, second in pairs)
+
+
 def test_a_grammar_survives_its_file(grammar):
     again = Grammar.from_dict(json.loads(json.dumps(asdict(grammar))))
     assert again == grammar

@@ -19,14 +19,14 @@ from instancediffusion.conditioning.regions import known_extents
 OCTAVES = 4
 RELATIVE_FEATURES = 2 * 2 * 2 * OCTAVES + 2 + 3
 LOOSE_HALF_SIDE = 0.15
-"""Half side, in canvases, of the reference box of an instance given by a point, and the least one of a scribble."""
+"""Half side, in canvas units, of the reference box of an instance given by a point, and the least one of a scribble."""
 
 
 def relative_coordinates(locations: LocationTensors, size: tuple[int, int]) -> Tensor:
     """Features of the position of every visual token relative to every instance.
 
     The reference box of an instance is its box, else the extent of its mask, else that of its scribble or point with
-    sides of at least `2 LOOSE_HALF_SIDE`.
+    sides of at least `2 LOOSE_HALF_SIDE`. A canvas unit is the side of the square that has the canvas' area.
 
     Args:
         locations: B images of N slots.
@@ -34,18 +34,21 @@ def relative_coordinates(locations: LocationTensors, size: tuple[int, int]) -> T
 
     Returns:
         (B, N, L, RELATIVE_FEATURES) float32: sines and cosines of the offset from the box's centre, first in half sides
-        of the box (clamped to +-2), then in canvases; the logarithms of the half sides; and one of three flags: box or
-        mask, scribble, point.
+        of the box (clamped to +-2), then in canvas units; the logarithms of the half sides; and one of three flags: box
+        or mask, scribble, point.
     """
     height, width = size
     extents, given = known_extents(locations)
     low, high = extents.float().unflatten(-1, (2, 2)).unbind(-2)
-    half = (high - low) / 2
+    # A fraction of a wide canvas' width is longer than the same fraction of its height: with one unit for both, objects
+    # look the same on canvases of every shape.
+    unit = torch.tensor([width, height], device=extents.device) / math.sqrt(width * height)
+    half = (high - low) / 2 * unit
     half = torch.where(given[..., None], half.clamp(min=1e-3), half.clamp(min=LOOSE_HALF_SIDE))
     y = (torch.arange(height, device=extents.device) + 0.5) / height
     x = (torch.arange(width, device=extents.device) + 0.5) / width
     tokens = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).reshape(-1, 2)
-    offset = tokens - ((low + high) / 2)[:, :, None]
+    offset = (tokens - ((low + high) / 2)[:, :, None]) * unit
     relative = (offset / half[:, :, None]).clamp(-2, 2)
     scribble = locations.present["scribble"] & ~given
     flags = torch.stack([given, scribble, ~given & ~scribble], -1).float()

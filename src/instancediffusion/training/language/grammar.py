@@ -21,6 +21,7 @@ UNSTATED = 0
 
 SIDES = ("left", "right")
 NUMBERS = ("one", "two", "three", "four", "many")
+_MANY = 1 + NUMBERS.index("many")
 _COUNTED = ("two", "three", "four")
 _UNCOUNTED = ("several", "some", "many", "a few", "lots of")
 _FACING = (
@@ -174,7 +175,15 @@ class Grammar:
         return _whole(texts[0], said), _whole(texts[1], said)
 
     def in_company(self, rng: np.random.Generator, caption: str) -> str:
-        """Say of a caption's object where it is or what is beside it: "a corgi in front of a cupcake" is a corgi."""
+        """Say of a caption's object where it is or what is beside it: "a corgi in front of a cupcake" is a corgi.
+
+        Args:
+            rng: generator.
+            caption: the whole caption, with or without full stop.
+
+        Returns:
+            The caption followed by one or two other things; what it says of its own object is unchanged.
+        """
         text = caption.rstrip(".")
         for _ in range(1 + int(rng.random() < 0.2)):
             if rng.random() < 0.5:
@@ -230,6 +239,8 @@ class Grammar:
             text = self._part(rng, said)
         elif said.side:
             text = dressed(rng, self._noun(rng, said), tail=False).rstrip(".")
+        elif said.number == _MANY and rng.random() < 0.4:
+            return plural(self._noun(rng, said))
         else:
             return dressed(rng, self._noun(rng, said), number=self._number(rng, said))
         if not said.side:

@@ -40,7 +40,7 @@ def pair(first, second, **where):
 PLACES = [
     {"box": (LEFT, RIGHT)},
     {"mask": (disc(0.4, 0.3), disc(0.6, 0.3))},
-    {"point": (Point(0.4, 0.5), Point(0.6, 0.5))},
+    {"point": (Point(0.42, 0.5), Point(0.58, 0.5))},
     {"scribble": (Scribble(((0.2, 0.5), (0.6, 0.5))), Scribble(((0.4, 0.5), (0.8, 0.5))))},
 ]
 
@@ -99,6 +99,15 @@ def test_a_thin_box_keeps_its_cells():
     member = memberships(told(Instance("a", box=Box(0.52, 0.0, 0.53, 1.0))), SIZE)
     assert member[0, 0, :, 5].eq(1).all()
     assert member.sum() == SIZE[0]
+
+
+@pytest.mark.parametrize("kind", [{"point": Point(0.5, 0.5)}, {"scribble": Scribble(((0.5, 0.5), (0.5, 0.5)))}])
+def test_what_lies_round_a_point_is_round_on_every_canvas(kind):
+    member = memberships(told(Instance("a", **kind)), (12, 20))[0, 0]
+    square = memberships(told(Instance("a", **kind)), (12, 12))[0, 0]
+    middle = member[:, 4:16]
+    torch.testing.assert_close(middle, middle.T)
+    assert member.sum() == pytest.approx(float(square.sum()) * 20 / 12, rel=0.05)  # and covers the same share
 
 
 def test_what_is_loosely_told_is_never_forbidden():

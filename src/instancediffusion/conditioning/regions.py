@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from instancediffusion.conditioning.locations import LocationTensors
+
+
+def canvas_units(size: tuple[int, int]) -> tuple[float, float]:
+    """How many canvas units the width and the height of a canvas have: the unit is the side of a square of its area.
+
+    A fraction of a wide canvas' width is longer than the same fraction of its height. Measured in one unit, objects and
+    distances are the same on canvases of every shape; on a square one, units and fractions are equal.
+
+    Args:
+        size: (height, width) of a feature map of the canvas.
+    """
+    height, width = size
+    return math.sqrt(width / height), math.sqrt(height / width)
 
 
 def known_extents(locations: LocationTensors) -> tuple[Tensor, Tensor]:

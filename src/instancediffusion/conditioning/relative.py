@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from instancediffusion.conditioning.locations import LocationTensors
-from instancediffusion.conditioning.regions import known_extents
+from instancediffusion.conditioning.regions import canvas_units, known_extents
 
 OCTAVES = 4
 RELATIVE_FEATURES = 2 * 2 * 2 * OCTAVES + 2 + 3
@@ -26,7 +26,7 @@ def relative_coordinates(locations: LocationTensors, size: tuple[int, int]) -> T
     """Features of the position of every visual token relative to every instance.
 
     The reference box of an instance is its box, else the extent of its mask, else that of its scribble or point with
-    sides of at least `2 LOOSE_HALF_SIDE`. A canvas unit is the side of the square that has the canvas' area.
+    sides of at least `2 LOOSE_HALF_SIDE`. For canvas units see `canvas_units`.
 
     Args:
         locations: B images of N slots.
@@ -40,9 +40,7 @@ def relative_coordinates(locations: LocationTensors, size: tuple[int, int]) -> T
     height, width = size
     extents, given = known_extents(locations)
     low, high = extents.float().unflatten(-1, (2, 2)).unbind(-2)
-    # A fraction of a wide canvas' width is longer than the same fraction of its height: with one unit for both, objects
-    # look the same on canvases of every shape.
-    unit = torch.tensor([width, height], device=extents.device) / math.sqrt(width * height)
+    unit = torch.tensor(canvas_units(size), device=extents.device)
     half = (high - low) / 2 * unit
     half = torch.where(given[..., None], half.clamp(min=1e-3), half.clamp(min=LOOSE_HALF_SIDE))
     y = (torch.arange(height, device=extents.device) + 0.5) / height

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from instancediffusion.conditioning.locations import LocationTensors
-from instancediffusion.conditioning.regions import box_regions
+from instancediffusion.conditioning.regions import box_regions, canvas_units
 from instancediffusion.scene import Scene
 from instancediffusion.scene.ordering import depth_ranks
 
@@ -30,7 +30,7 @@ LEAST = 1e-4
 """Least visibility of an instance given by box or mask, so that its logarithm is finite."""
 
 STROKE_RADIUS, POINT_RADIUS = 0.06, 0.12
-"""Standard deviations of the soft disc round each point of a stroke, and round a single point, in canvases."""
+"""Standard deviations of the soft disc round each point of a stroke, and round a single point, in canvas units."""
 
 
 def depth_order(scenes: Sequence[Scene], slots: int) -> tuple[Tensor, Tensor]:
@@ -159,6 +159,7 @@ def _centres(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tenso
 def _discs(points: Tensor, radius: float, size: tuple[int, int]) -> Tensor:
     """Gaussian of the distance to the nearest of (B, N, P, 2) points, (B, N, h, w)."""
     x, y = _centres(size, points.device)
-    down, across = (y - points[..., 1, None]) ** 2, (x - points[..., 0, None]) ** 2
+    width, height = canvas_units(size)
+    down, across = ((y - points[..., 1, None]) * height) ** 2, ((x - points[..., 0, None]) * width) ** 2
     nearest = (down[..., :, None] + across[..., None, :]).amin(2)
     return torch.exp(-nearest / (2 * radius**2))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instancediffusion.conditioning import LocationTensors, locations_from_scenes
-from instancediffusion.conditioning.regions import known_extents
+from instancediffusion.conditioning.regions import canvas_units, known_extents
 from instancediffusion.conditioning.visibility import (
     POINT_RADIUS,
     STROKE_RADIUS,
@@ -62,7 +62,7 @@ def layered_merge(scene: Scene, canvas: LatentCanvas) -> LayeredMerge:
     locations = latent_locations(scene, latent_size) if canvas.locations is None else canvas.locations
     weights = _with_rest(shown_regions(locations, latent_size))
     crops = {}
-    for number, reach in zip(instances, _reaches(locations), strict=True):
+    for number, reach in zip(instances, _reaches(locations, canvas.size), strict=True):
         x0, y0, x1, y1 = reach
         dx, dy = PADDING * (x1 - x0), PADDING * (y1 - y0)
         window = Window.aligned((x0 - dx, y0 - dy, x1 + dx, y1 + dy), latent_size, canvas.factor, LEAST_SHARE)
@@ -103,13 +103,14 @@ def _floor(locations: LocationTensors) -> Tensor:
     return torch.where(tight, 1e-3, 0.12)[:, None, None]
 
 
-def _reaches(locations: LocationTensors) -> list[tuple[float, float, float, float]]:
-    """x0, y0, x1, y1 of each instance; strokes and points are given some room."""
+def _reaches(locations: LocationTensors, size: tuple[int, int]) -> list[tuple[float, float, float, float]]:
+    """x0, y0, x1, y1 of each instance on latents of (height, width); strokes and points are given some room."""
     extents, _ = known_extents(locations)
     present = locations.present
     loose = ~(present["box"] | present["mask"])
     room = torch.where(loose & present["scribble"], 2 * STROKE_RADIUS, torch.where(loose, 2 * POINT_RADIUS, 0.0))
-    low, high = (extents[..., :2] - room[..., None]).clamp(0, 1), (extents[..., 2:] + room[..., None]).clamp(0, 1)
+    around = room[..., None] / torch.tensor(canvas_units(size), device=room.device)
+    low, high = (extents[..., :2] - around).clamp(0, 1), (extents[..., 2:] + around).clamp(0, 1)
     return [(x0, y0, x1, y1) for x0, y0, x1, y1 in torch.cat([low, high], -1)[0].tolist()]
 
 

@@ -10,11 +10,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
-from transformers import CLIPTokenizer
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints.cards import CARDS, ModelCard, mini_folder
@@ -24,6 +23,9 @@ from instancediffusion.checkpoints.published import OfficialComponents, load_off
 from instancediffusion.checkpoints.single_file import SingleFileComponents
 from instancediffusion.errors import CheckpointError, ModelError
 from instancediffusion.runs import cache_folder, file_sha256
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 COMPONENTS = {
     "vae": ["diffusers", "AutoencoderKL"],
@@ -200,6 +202,8 @@ def model_folder(name: str) -> Path:
         ) from error
     if card.adapter.sha256 is not None and file_sha256(source) != card.adapter.sha256:
         raise ModelError(f"model {name}: {source} does not match the card's hash; delete it and try again")
+    from transformers import CLIPTokenizer
+
     components = load_official(source, base=base)
     write_folder(components, folder, tokenizer=CLIPTokenizer.from_pretrained(base / "tokenizer"))
     return folder
@@ -224,6 +228,8 @@ def shared_tokenizer() -> CLIPTokenizer:
     Raises:
         ModelError: it is in none of them.
     """
+    from transformers import CLIPTokenizer
+
     converted = cache_folder() / "sd15" / "tokenizer"
     try:
         folder = converted if converted.is_dir() else base_files(CARDS["sd15"]) / "tokenizer"

@@ -8,18 +8,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.checkpoints.contents import open_weights
 from instancediffusion.checkpoints.tensor_names import unet_name, vae_name
 from instancediffusion.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel
 
 Tensors = Mapping[str, Tensor]
 SCALE_FACTOR = 0.18215
@@ -268,6 +270,8 @@ def _vae(path: str | Path, tensors: Tensors) -> AutoencoderKL:
 def _text_encoder(
     path: str | Path, tensors: Tensors, num_heads: int, text_heads: int | None, base: Path | None
 ) -> CLIPTextModel:
+    from transformers import CLIPTextConfig, CLIPTextModel  # half a second, which those who load no such file save
+
     prefix = "transformer.text_model."
     plain = {k.removeprefix(prefix): v for k, v in tensors.items() if not k.endswith("position_ids")}
     try:

@@ -12,18 +12,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import diffusers
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.loaders import single_file_utils as ldm
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from instancediffusion.checkpoints.contents import UNET, VAE, WeightsFile, open_weights
 from instancediffusion.checkpoints.published import default_heads, fill, numbers, official_scheduler
 from instancediffusion.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 Family = Literal["sd1", "sd2", "sdxl"]
 Heads = int | Sequence[int]
@@ -215,6 +217,8 @@ def _vae(path: str | Path, tensors: Tensors, family: Family, configs: Path | Non
 def _text_encoders(
     path: str | Path, tensors: Tensors, family: Family, configs: Path | None, heads: int | None
 ) -> tuple[CLIPTextModel, CLIPTextModelWithProjection | None]:
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
     if family == "sd2":
         return _open_clip(path, tensors, OPEN_CLIP[0], CLIPTextModel, configs, "text_encoder", heads), None
     first = _clip(path, tensors, CLIP[0] if family == "sd1" else CLIP[1], configs, heads)
@@ -225,6 +229,8 @@ def _text_encoders(
 
 
 def _clip(path: str | Path, tensors: Tensors, prefix: str, configs: Path | None, heads: int | None) -> CLIPTextModel:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     held = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
     # Files of early 2023 lack this level of the names.
     plain = {name.removeprefix("text_model."): v for name, v in held.items() if not name.endswith("position_ids")}
@@ -253,6 +259,8 @@ def _open_clip(
     name: str,
     heads: int | None,
 ) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     held = {key: value for key, value in tensors.items() if key.startswith(prefix)}
     blocks = rf"{re.escape(prefix)}transformer\.resblocks\.(\d+)\."
     layers = max(numbers(blocks, held)) + 1
@@ -290,6 +298,8 @@ def _text_config(
     hidden_act: str,
     projection_dim: int | None = None,
 ) -> CLIPTextConfig:
+    from transformers import CLIPTextConfig
+
     vocabulary, channels = width
     return CLIPTextConfig(
         vocab_size=vocabulary,

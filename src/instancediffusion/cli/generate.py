@@ -222,8 +222,9 @@ class _Run:
 
     @property
     def _is_plain(self) -> bool:
-        """Whether the model in the package draws new scenes with its own sampler, and nothing is added to it."""
+        """Whether the model in the package draws new scenes with its own sampler by torch; nothing is added to it."""
         own = self.model == "mini" and self.adapter is None and self.refiner is None and self.engine is None
+        own = own and not (self.device or "").startswith("openvino")
         chosen = any(item.model or item.settings for item in self.inputs) or self.options.get("scheduler") is not None
         return own and not chosen and self.additions == Additions()
 

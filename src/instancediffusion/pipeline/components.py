@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPTokenizer
 
 from instancediffusion.checkpoints import (
     load_official,
@@ -68,6 +67,8 @@ def components_from_file(
         parts["adapter"] = load_adapter(adapter, **options)
     parts |= {name: value for name, value in given.items() if name != "adapter"}
     if parts.get("tokenizer") is None:
+        from transformers import CLIPTokenizer
+
         folder = None if configs is None else configs / "tokenizer"
         tokenizer = CLIPTokenizer.from_pretrained(folder) if folder and folder.is_dir() else shared_tokenizer()
         parts |= tokenizers_for(parts, tokenizer)

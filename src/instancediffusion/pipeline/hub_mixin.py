@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import is_transformers_available
 from huggingface_hub import ModelCard
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.adapter.card import PublishedWithCard, model_card, publish
 from instancediffusion.checkpoints.hub import HUB_OPTIONS
 from instancediffusion.errors import ModelError
+from instancediffusion.pipeline.clip_text import clip_text_parts
 from instancediffusion.pipeline.components import components_from_file
 from instancediffusion.pipeline.loading import (
     DEFAULT_MODEL,
@@ -66,8 +68,12 @@ class HubMixin(PublishedWithCard, DiffusionPipeline):
         if adapter is not None:
             options["adapter"] = load_adapter(adapter, variant=variant, adapter_revision=revision, **options)
         options["variant"] = folder_variant(path, variant, given, str(name))
-        pipeline = super().from_pretrained(str(path), **options)
-        check_text_encoders(path, pipeline.components, given, str(name))
+        if is_transformers_available():
+            pipeline = super().from_pretrained(str(path), **options)
+            check_text_encoders(path, pipeline.components, given, str(name))
+        else:  # never installed without it: a process that makes pictures of `mini` and ends has hidden it
+            pipeline = super().from_pretrained(str(path), **options, text_encoder=None, tokenizer=None)
+            pipeline.register_modules(**clip_text_parts(path, options[DTYPE]))
         pipeline.register_to_config(_name_or_path=str(name))
         _bring_together(pipeline)
         return pipeline

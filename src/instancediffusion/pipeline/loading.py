@@ -11,9 +11,7 @@ from typing import Any
 
 import diffusers
 import torch
-import transformers
 from packaging.version import Version
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.adapter.graft import graft_on
@@ -169,6 +167,9 @@ def check_text_encoders(folder: Path, components: Mapping[str, Any], given: Coll
         given: names of those that are not from the folder.
         where: the model's name, for messages.
     """
+    import transformers
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
     for name, module in components.items():
         files = sorted((folder / name).glob("*.safetensors"))
         if name in given or not isinstance(module, CLIPTextModel | CLIPTextModelWithProjection) or not files:

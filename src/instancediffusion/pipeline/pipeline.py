@@ -7,31 +7,21 @@ import inspect
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.loaders import (
-    FromSingleFileMixin,
-    IPAdapterMixin,
-    StableDiffusionLoraLoaderMixin,
-    TextualInversionLoaderMixin,
-)
+from diffusers.loaders.ip_adapter import IPAdapterMixin
+from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from diffusers.loaders.single_file import FromSingleFileMixin
+from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
-from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils import USE_PEFT_BACKEND
+from diffusers.utils import USE_PEFT_BACKEND, is_transformers_available
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    CLIPImageProcessor,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    CLIPVisionModelWithProjection,
-)
 
 from instancediffusion.adapter import InstanceAdapter
 from instancediffusion.adapter.backbones import BACKBONES, Backbone, backbone_of
@@ -69,6 +59,19 @@ from instancediffusion.sampling import is_guided, keep_latents
 from instancediffusion.scene import Instance, Scene
 from instancediffusion.scene.emphasis import warn_of_foreign_syntax
 from instancediffusion.settings import GenerationSettings, check_names
+
+if TYPE_CHECKING or is_transformers_available():
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+        CLIPVisionModelWithProjection,
+    )
+else:  # hidden from a process that makes pictures of `mini` and ends; diffusers asks what the names mean all the same
+    StableDiffusionSafetyChecker = CLIPImageProcessor = CLIPTextModel = CLIPTextModelWithProjection = Any
+    CLIPTokenizer = CLIPVisionModelWithProjection = Any
 
 
 class InstanceDiffusionPipeline(

@@ -1,6 +1,8 @@
 """The network by OpenVINO: the pictures of torch, whatever is asked of it. Graphs take seconds to make."""
 
 import copy
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -75,6 +77,39 @@ def test_commands_open_models_with_it(pipe, tmp_path):
     assert OpenVINOCall.of(opened.unet) is not None and opened.device.type == "cpu"
     with pytest.raises(SettingsError, match="no 'NPU9' here"):
         open_pipeline(tmp_path, device="openvino:NPU9")
+
+
+SIGNALLED = """
+import faulthandler, gc, signal, subprocess, threading
+faulthandler.enable()
+import openvino, torch
+from openvino import opset13
+from torch import nn
+from instancediffusion.adapter.openvino import OpenVINOCall
+from tests.tiny import tiny_unet
+call = OpenVINOCall(tiny_unet())
+argument = opset13.parameter([1, 4], openvino.Type.f32)
+held = [call._core.compile_model(openvino.Model([opset13.relu(argument)], [argument]), "CPU"), call]
+del call
+freed = threading.Thread(target=lambda: (held.clear(), gc.collect()))
+freed.start(), freed.join()
+signal.signal(signal.SIGCHLD, lambda *_: print("handled", flush=True))
+subprocess.run(["true"])
+print("alive")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="signals of another system")
+def test_signals_are_handled_when_another_thread_has_let_go_of_it(repository):
+    """A test process died, of no message, of a child that ended long after the tests of OpenVINO.
+
+    OpenVINO had put the stack for signal handlers of the thread that loaded it into memory that it took back.
+    """
+    pytest.importorskip("openvino")
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SIGNALLED], cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout.split()) == (0, ["handled", "alive"]), ran.stderr
 
 
 def test_what_cannot_be_had_is_said(pipe, monkeypatch):

@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -59,6 +60,23 @@ class GraphStore(Protocol):
         """Keep a graph."""
 
 
+def _opened(core: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """OpenVINO's core with its plugins loaded, and its devices.
+
+    The plugin of the CPU gives the thread that loads it a stack of its own for signal handlers, and takes that memory
+    back when the plugin goes, from whichever thread: if another one, the first is left with a stack that is not there,
+    and dies of the next signal that Python handles (Ctrl-C, a data loader's worker that ended). So a thread loads it
+    that has ended by then.
+    """
+
+    def load() -> tuple[Any, list[str]]:
+        made = core()
+        return made, list(made.available_devices)
+
+    with ThreadPoolExecutor(1) as once:
+        return once.submit(load).result()
+
+
 class OpenVINOCall:
     """The call of one network; it takes the place that `nn.Module.compile` gives to a compiled one.
 
@@ -95,9 +113,8 @@ class OpenVINOCall:
             raise ModelError(
                 "openvino: OpenVINO is not installed; pip install 'instancediffusion[openvino]'"
             ) from error
-        self._core, self._convert, self._tensor = openvino.Core(), openvino.convert_model, openvino.Tensor
-        self._version = openvino.get_version()
-        known = self._core.available_devices
+        self._convert, self._tensor, self._version = openvino.convert_model, openvino.Tensor, openvino.get_version()
+        self._core, known = _opened(openvino.Core)
         if device.partition(".")[0].partition(":")[0] not in (*_SEVERAL, *known):
             raise SettingsError(f"device: OpenVINO has no {device!r} here; it has {', '.join(known)}")
         self._backbone = backbone_of(network)

@@ -159,7 +159,7 @@ def _centres(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tenso
 def _discs(points: Tensor, radius: float, size: tuple[int, int]) -> Tensor:
     """Gaussian of the distance to the nearest of (B, N, P, 2) points, (B, N, h, w)."""
     x, y = _centres(size, points.device)
-    width, height = canvas_units(size)
-    down, across = ((y - points[..., 1, None]) * height) ** 2, ((x - points[..., 0, None]) * width) ** 2
+    wide, tall = canvas_units(size)
+    down, across = ((y - points[..., 1, None]) * tall) ** 2, ((x - points[..., 0, None]) * wide) ** 2
     nearest = (down[..., :, None] + across[..., None, :]).amin(2)
     return torch.exp(-nearest / (2 * radius**2))

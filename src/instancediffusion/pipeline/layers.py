@@ -62,7 +62,7 @@ def layered_merge(scene: Scene, canvas: LatentCanvas) -> LayeredMerge:
     locations = latent_locations(scene, latent_size) if canvas.locations is None else canvas.locations
     weights = _with_rest(shown_regions(locations, latent_size))
     crops = {}
-    for number, reach in zip(instances, _reaches(locations, canvas.size), strict=True):
+    for number, reach in zip(instances, _reaches(locations, latent_size), strict=True):
         x0, y0, x1, y1 = reach
         dx, dy = PADDING * (x1 - x0), PADDING * (y1 - y0)
         window = Window.aligned((x0 - dx, y0 - dy, x1 + dx, y1 + dy), latent_size, canvas.factor, LEAST_SHARE)

@@ -12,7 +12,7 @@ from instancediffusion.training import fit, stages
 from instancediffusion.training.checkpoint import load_checkpoint, save_checkpoint
 from instancediffusion.training.config import read_recipe
 
-NAMES = ("mini_small", "mini", "mini-gpu", "finetune", "adapter", "mini_few_steps", "mini_two_steps")
+NAMES = ("mini_small", "mini", "mini-gpu", "finetune", "adapter", "mini_few_steps", "mini_two_steps", "published_parts")
 
 
 @pytest.fixture
@@ -92,6 +92,21 @@ def test_the_adapter_is_trained_on_pictures_of_its_base(read):
 def test_the_first_half_has_every_stage(read):
     small = read("mini_small")
     assert set(stages.names(small)) == set(stages.STAGES)
+
+
+def test_the_published_parts_alone_differ_from_mini_in_nothing_else(read):
+    """The same scenes, UNet, text and objective, so that a difference of the scores is the additions'."""
+    small, published = read("mini_small"), read("published_parts")
+    added = {"relative_values", "token_weight", "caption_shortcut"}
+    assert published.adapter == {name: value for name, value in small.adapter.items() if name not in added}
+    assert (published.world, published.unet) == (small.world, small.unet)
+    assert published.locations.no_order == 1 and published.diffusion.instance_mask == "grounding"
+    same = {"instance_mask": "grounding", "hard_mask": 0.0, "optimiser": published.diffusion.optimiser}
+    assert replace(small.diffusion, **same) == published.diffusion
+    assert stages.names(published) == ("scenes", "latents", "diffusion", "export")
+    assert json.loads((mini_folder() / "unet" / "config.json").read_text())["block_out_channels"] == list(
+        published.unet.block_out_channels
+    )
 
 
 @pytest.mark.parametrize("name", ["mini_few_steps", "mini_two_steps"])

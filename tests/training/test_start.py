@@ -81,6 +81,34 @@ def test_a_run_from_a_start_learns_and_exports(going_on, finished, world):
     assert out.images[0].size == (32, 32)
 
 
+def test_new_networks_learn_with_the_starts_autoencoder_and_text_model(going_on, finished, world, tmp_path):
+    """What a part is worth is seen by a run without it; only the latents and features have to be the same."""
+    recipe, run = going_on
+    recipe = replace(recipe, start_networks=False, unet=replace(recipe.unet, layers_per_block=2))
+    assert "relative" not in stages.names(recipe)
+    assert "relative" in stages.names(replace(recipe, adapter={**recipe.adapter, "relative_values": 8}))
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "scenes").symlink_to(run / "scenes")  # the same autoencoder, the same latents
+    task = stages.diffusion_task(recipe, new)
+    kept = load_file(finished / "unet" / "diffusion_pytorch_model.safetensors")
+    own = task.unet.state_dict()
+    assert not any(torch.equal(value.float(), own[name]) for name, value in kept.items() if value.ndim > 1)
+    stages.diffusion(recipe, new)
+    export(recipe, new, new / "export", world)
+    card, before = (json.loads((folder / "card.json").read_text()) for folder in (new / "export", finished))
+    assert card["steps"]["diffusion"] == recipe.diffusion.optimiser.steps
+    assert card["pictures_seen"]["autoencoder"] == before["pictures_seen"]["autoencoder"]
+    for part in ("vae/diffusion_pytorch_model", "text_encoder/model"):
+        old, same = (load_file(folder / f"{part}.safetensors") for folder in (finished, new / "export"))
+        assert all(torch.equal(value, same[name]) for name, value in old.items())
+
+
+def test_without_a_start_no_networks_can_be_left_out(recipe):
+    with pytest.raises(SettingsError, match="start_networks = false: there is no start"):
+        replace(recipe, start_networks=False)
+
+
 @pytest.mark.parametrize("change", [{"block_out_channels": (32, 64)}, {"layers_per_block": 2}])
 def test_another_architecture_is_refused(going_on, change):
     recipe, run = going_on

@@ -44,6 +44,7 @@ _BEFORE = {
     "noise_draws": 1,
     "stages": [],
     "start": "",
+    "start_networks": True,
     "reversed_scenes": 0,
     "dataset": json.loads(json.dumps(asdict(DatasetConfig()))),
     "cache_latents": True,

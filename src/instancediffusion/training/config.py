@@ -61,7 +61,9 @@ class Recipe:
     """A whole model: its name, its world or data set, its parts, its runs.
 
     `start` names a finished model (a card, or the folder of an export) whose weights and latents the run goes on from,
-    with scenes of its own; its text model is kept as it is. A run from random weights has none.
+    with scenes of its own; its text model is kept as it is. A run from random weights has none. With `start_networks =
+    false` only autoencoder and text model are the start's, and UNet and adapter begin with random weights, of any
+    architecture.
 
     `distillation.teacher` names a finished model that is distilled to few steps; nothing else is then trained.
 
@@ -74,6 +76,7 @@ class Recipe:
 
     name: str
     start: str = ""
+    start_networks: bool = True
     world: WorldConfig = field(default_factory=WorldConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
@@ -90,6 +93,8 @@ class Recipe:
     def __post_init__(self) -> None:
         """Check what one section cannot check itself."""
         teacher = self.distillation.teacher
+        if not self.start_networks and not self.start:
+            raise SettingsError("start_networks = false: there is no start whose networks could be left out; name one")
         if teacher and (self.start or self.diffusion.base):
             raise SettingsError(
                 f"distillation.teacher = {teacher!r}: start and diffusion.base are for other stages; leave them out"

@@ -203,6 +203,9 @@ def known_to(recipe: Recipe, world: World) -> dict[str, Any]:
 def _card(recipe: Recipe, trained: dict[str, int], weights: str, world: World, side_px: int) -> dict[str, Any]:
     """What a user wants to know of a model before using it; its pictures have sides of `side_px`."""
     before = json.loads((start_folder(recipe.start) / "card.json").read_text("utf-8")) if recipe.start else {}
+    if not recipe.start_networks:  # they have seen nothing of it
+        for counts in ("steps", "pictures_seen"):
+            before.get(counts, {}).pop("diffusion", None)
     schedules = {
         "autoencoder": Schedule(recipe.autoencoder.optimiser),
         "decoder": Schedule(recipe.autoencoder.decoder),

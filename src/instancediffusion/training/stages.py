@@ -10,7 +10,7 @@ RUN/decoder/                checkpoint, metrics, previews of the autoencoder's d
 RUN/distillation/           checkpoint, metrics, previews of a finished model's student of few steps
 
 With a start, autoencoder, text model, UNet and adapter are the start's; UNet and adapter learn on, and the decoder if
-the recipe says how. With a base they are the base's and stay as they are; only a new adapter learns. With a teacher
+the recipe says how. With `start_networks = false` UNet and adapter are new. With a base they are the base's and stay as they are; only a new adapter learns. With a teacher
 nothing but its student learns.
 """
 
@@ -53,7 +53,7 @@ from instancediffusion.training.tokenizer import train_tokenizer
 STAGES = ("scenes", "autoencoder", "words", "text", "latents", "relative", "diffusion", "decoder", "export")
 DISTILLATION_STAGES = ("scenes", "distillation", "export")
 ADAPTER_STAGES = ("scenes", "latents", "relative", "diffusion", "export")
-STARTED_STAGES = ("scenes", "latents", "diffusion", "decoder", "export")
+STARTED_STAGES = ("scenes", "latents", "relative", "diffusion", "decoder", "export")
 CORPUS = 5_000
 """Scenes whose texts tokenizer and text model are made from; enough to meet every word of the world many times."""
 MEASURED = 256
@@ -70,7 +70,7 @@ def names(recipe: Recipe) -> tuple[str, ...]:
     left_out = set() if recipe.text.teacher else {"words"}
     if not recipe.diffusion.cache_latents:
         left_out.add("latents")
-    if not recipe.adapter.get("relative_values"):
+    if not recipe.adapter.get("relative_values") or (recipe.start and recipe.start_networks):
         left_out.add("relative")
     if recipe.start and recipe.autoencoder.decoder == OptimiserConfig():  # nothing says how it should learn on
         left_out.add("decoder")
@@ -223,7 +223,7 @@ def diffusion(recipe: Recipe, run: Path, *, stop_after: int | None = None, score
     """Train UNet and adapter, and the text model if it is to learn on, or an adapter for a base, on encoded scenes."""
     task = diffusion_task(recipe, run, scorer)
     sections = (
-        *("start", "world", "dataset", "adapter", "locations", "diffusion"),
+        *("start", "start_networks", "world", "dataset", "adapter", "locations", "diffusion"),
         *(() if recipe.diffusion.base else ("text", "unet")),
     )
     depends, config = _part(recipe, *sections), recipe.diffusion.optimiser
@@ -265,8 +265,9 @@ def _parts(recipe: Recipe, run: Path) -> Parts:
     if recipe.start:
         folder = start_folder(recipe.start)
         parts = build_parts(recipe, load_text(folder), code)
-        load_start(parts.unet, folder, "unet")
-        load_start(parts.adapter, folder, "adapter")
+        if recipe.start_networks:
+            load_start(parts.unet, folder, "unet")
+            load_start(parts.adapter, folder, "adapter")
         return parts
     return build_parts(recipe, finished_text(recipe, run), code)
 

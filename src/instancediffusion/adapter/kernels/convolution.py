@@ -25,8 +25,6 @@ TILES = 5_500_000
 """Most numbers that pixels are transformed to at a time: 22 MB, which a processor's last cache may hold."""
 GATHERED = 256
 """Most pixels of a map, batch counted, that are gathered into a matrix where weights are too many to be kept twice."""
-GATHERED_HALF = 64
-"""The same in bfloat16, where weights are half as large."""
 
 
 class QuickConvolution(nn.Conv2d):
@@ -62,7 +60,7 @@ class QuickConvolution(nn.Conv2d):
             return ""
         pixels = input.shape[0] * input.shape[2] * input.shape[3]
         if input.dtype == torch.bfloat16:
-            return "gathered" if pixels <= GATHERED_HALF and weight.numel() > KEPT else ""
+            return "gathered" if pixels <= GATHERED and weight.numel() > KEPT else ""
         if input.dtype != torch.float32 or min(weight.shape[:2]) < LEAST_CHANNELS:
             return ""
         if weight.numel() > KEPT or weight.is_inference():
@@ -151,6 +149,7 @@ def gathered(pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         (B, O, H, W), channels last in memory.
     """
     batch, _, height, width = pixels.shape
-    columns = functional.unfold(pixels, 3, padding=1).transpose(1, 2)
+    # Two axes: with the batch as a third, the library would copy the weights for each call.
+    columns = functional.unfold(pixels, 3, padding=1).transpose(1, 2).flatten(0, 1)
     rows = functional.linear(columns, weight.flatten(1), bias)
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from instancediffusion.cli import cli
 from instancediffusion.cli import evaluate as command
-from instancediffusion.cli.evaluate import GROUPS, base_settings
+from instancediffusion.cli.evaluate import GROUPS, _ratio, base_settings
 from instancediffusion.cli.progress import Countdown
 from instancediffusion.cli.settings_options import settings_of
 from instancediffusion.errors import SettingsError
@@ -97,6 +97,26 @@ def test_without_a_judge_nothing_is_made_and_the_way_to_train_one_is_told(tmp_pa
         assert result.exit_code != 0
         assert "instancediffusion judge train recipes/judge.toml" in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("said", "aspect"), [("3:2", 1.5), ("1.5", 1.5), ("1:1", 1.0), ("9:16", 0.5625)])
+def test_the_shape_of_the_layouts_can_be_said(said, aspect):
+    assert _ratio(None, None, said) == pytest.approx(aspect)
+
+
+@pytest.mark.parametrize("said", ["5:1", "0:1", "3:0", "wide", "", "3:2:1", "nan"])
+def test_what_is_no_shape_of_a_canvas_is_refused(said, tmp_path):
+    result = CliRunner().invoke(cli, ["evaluate", "--aspect", said, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 2 and "give width to height" in result.output
+
+
+def test_layouts_of_another_shape_are_made_and_judged_in_it(judge, pipeline, tmp_path):
+    run = run_in(tmp_path, judge, pipeline, count=2)
+    run.world = small_world(aspect=2.0)
+    list(run.go(("box",)))
+    assert run.gallery.picture("box", 1).size == (88, 48)
+    report = EvaluationReport.load(tmp_path / "report.json")
+    assert report.facts["layouts"]["aspect"] == 2.0
 
 
 def test_pictures_are_those_of_their_seeds(judge, pipeline, tmp_path):

@@ -1,7 +1,5 @@
 """The judge: what it is taught, how cells become objects, that it learns, and that its training can be broken off."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -11,14 +9,14 @@ from instancediffusion.errors import CheckpointError, SettingsError
 from instancediffusion.geometry import box_iou
 from instancediffusion.projects.emoji_judge import Judge, JudgeConfig, JudgeLessons, JudgeTask, check_judge
 from instancediffusion.projects.emoji_judge.grouping import group_cells
-from instancediffusion.projects.emoji_judge.judge import unknown_words
+from instancediffusion.projects.emoji_judge.judge import cells_input, from_square, unknown_words
 from instancediffusion.projects.emoji_judge.judge_task import with_words
 from instancediffusion.projects.emoji_judge.label_maps import LessonPool, lesson_of, targets_of
 from instancediffusion.projects.emoji_judge.losses import box_overlap, judge_loss, reading_loss
 from instancediffusion.projects.emoji_judge.network import Answer, JudgeNetwork
 from instancediffusion.projects.emoji_judge.objects import read_objects
 from instancediffusion.projects.emoji_judge.reader import Reading, crops_of, told_corners, windows_around
-from instancediffusion.projects.emoji_judge.recipe import JudgeRecipe, PairRecipe, train_judge
+from instancediffusion.projects.emoji_judge.recipe import JudgeRecipe, train_judge
 from instancediffusion.projects.emoji_judge.windows import share_in, windows_of
 from instancediffusion.training.checkpoint import load_checkpoint
 from instancediffusion.training.config import OptimiserConfig, read_as
@@ -58,6 +56,20 @@ def test_labels_hold_whatever_size_the_picture_is_made_small_to(world, samples):
     assert targets.there.shape == (8, 8, 8) and targets.object.shape == (8, 1, 16, 16)
     assert (targets.there.numpy() == shown[:, 4::8, 4::8]).all()
     assert targets.object.mean() == pytest.approx(shown.mean())
+
+
+@pytest.mark.parametrize("shape", [(40, 100), (100, 40), (63, 64)])
+def test_a_picture_that_is_not_square_is_looked_at_as_a_square_that_holds_it(shape):
+    """It was squeezed into one, and at 2:1 a judge then named .67 of the world's own objects in place of .80."""
+    height, width = shape
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image, side = Image.fromarray(pixels), max(shape)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = ((cells_input(image, side).permute(1, 2, 0) + 1) * 127.5).round().numpy().astype(np.uint8)
+    assert np.array_equal(square[top : top + height, left : left + width], pixels)
+    assert np.array_equal(square[:, 0], square[:, left]) and np.array_equal(square[0], square[top])
+    whole = np.array([[left, top, left + width, top + height]]) / side
+    assert from_square(whole, image)[0] == pytest.approx([0, 0, 1, 1])
 
 
 def test_windows_hold_the_box_they_are_told_and_the_truth_of_it(world, samples):
@@ -302,30 +314,25 @@ def test_recipe_of_the_repository_is_small_enough(repository):
     recipe = read_as(JudgeRecipe, repository / "recipes" / "judge.toml")
     kinds = tuple(f"kind {k}" for k in range(300))
     network = JudgeNetwork(JudgeConfig(**{**recipe.network.to_dict(), "kinds": kinds, "colours": ("red",) * 10}))
-    assert network.pairs is not None and sum(p.numel() for p in network.parameters()) < 6.5e6
+    assert sum(p.numel() for p in network.parameters()) < 4.5e6
 
 
 def tiny_recipe():
     run = OptimiserConfig(
         steps=6, batch_size=3, warmup=2, checkpoint_every=2, log_every=3, precision="fp32", preview_every=6
     )
-    network = dataclasses.replace(SMALL, pair_px=32, pair_widths=(16, 24, 32))
-    pairs = PairRecipe(lessons_of(pool=12, crops=4, first_seed=700), run)
-    return JudgeRecipe("tiny", network, lessons_of(pool=12, crops=4, first_seed=500), run, pairs)
+    return JudgeRecipe("tiny", SMALL, lessons_of(pool=12, crops=4, first_seed=500), run)
 
 
 def test_stopped_training_ends_with_the_same_bits(tmp_path):
     world = small_world()
     whole = train_judge(tiny_recipe(), tmp_path / "a", tmp_path / "a" / "judge", world=world, checks=4)
     train_judge(tiny_recipe(), tmp_path / "b", tmp_path / "b" / "judge", world=world, checks=4, stop_after=3)
-    assert Judge.load(tmp_path / "b" / "judge").network.pairs is None
-    train_judge(tiny_recipe(), tmp_path / "b", tmp_path / "b" / "judge", world=world, checks=4, stop_after=4)
     broken = train_judge(tiny_recipe(), tmp_path / "b", tmp_path / "b" / "judge", world=world, checks=4)
     for (name, a), b in zip(whole.network.state_dict().items(), broken.network.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     states = [load_checkpoint(tmp_path / run / "checkpoint.pt")["modules"]["judge"] for run in ("a", "b")]
     assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
     assert whole.card["accuracy"]["composites"] == 4 and whole.card["steps"] == 6
-    assert whole.card["pairs"]["steps"] == 6 and whole.card["pairs"]["accuracy"]["pairs"] > 0
-    assert (tmp_path / "a" / "preview-000006.png").exists() and (tmp_path / "a/pairs/preview-000006.png").exists()
+    assert (tmp_path / "a" / "preview-000006.png").exists()
     assert Judge.load(tmp_path / "b" / "judge").card == broken.card

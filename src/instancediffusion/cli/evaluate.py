@@ -39,6 +39,18 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
     return tuple(name for name in GROUPS if name in names)
 
 
+def _ratio(context: click.Context, parameter: click.Parameter, value: str) -> float:
+    """Read the shape of a canvas, "3:2" or "1.5"."""
+    width, _, height = value.partition(":")
+    try:
+        ratio = float(width) / float(height or 1)
+    except (ValueError, ZeroDivisionError):
+        ratio = 0.0
+    if not 0.25 <= ratio <= 4:
+        raise click.BadParameter(f"{value!r}: give width to height, from 1:4 to 4:1, such as 3:2", context, parameter)
+    return ratio
+
+
 @click.command()
 @click.option("--model", default="mini", show_default=True, help="mini, a folder or a hub id.")
 @click.option(
@@ -70,6 +82,9 @@ def _groups(context: click.Context, parameter: click.Parameter, value: str) -> t
 @settings_options(alone=True)
 @click.option("--no-order", is_flag=True, help="Do not give the depth order.")
 @click.option("--max-objects", type=click.IntRange(1, 16), default=5, show_default=True, help="Most objects, from 1.")
+@click.option(
+    "--aspect", default="1:1", show_default=True, callback=_ratio, help="Width to height of the layouts: 3:2, 2:3, 1.5."
+)
 @click.option("--batch-size", type=_COUNT, default=4, show_default=True, help="Pictures made together.")
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
 @click.option("--overwrite", is_flag=True, help="Make pictures again that are there with other settings.")
@@ -85,6 +100,7 @@ def evaluate(
     base: str,
     no_order: bool,
     max_objects: int,
+    aspect: float,
     batch_size: int,
     device: str,
     overwrite: bool,
@@ -130,7 +146,7 @@ def evaluate(
         return
     folder = local_model(model)
     chosen = settings_of(base_settings(model_defaults(folder), base), options)
-    judge, world = open_judge(judge_folder, max_objects)
+    judge, world = open_judge(judge_folder, max_objects, aspect)
     weights = weights_sha256(folder)
     decisive = {
         "weights": weights,

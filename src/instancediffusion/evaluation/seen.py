@@ -34,6 +34,7 @@ class SeenInstance:
         facing: the orientation it would have if its class has one; None if the judge knows none.
         box: (4,) x0 y0 x1 y1, fractions of the picture, of the whole object: hidden parts are predicted.
         confidence: 0..1.
+        given: (4,) the box that the judge was told to look into, if it was; None: it found the object by itself.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SeenInstance:
     facing: str | None
     box: npt.NDArray[np.float64]
     confidence: float
+    given: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ RUN/decoder/                checkpoint, metrics, previews of the autoencoder's d
 RUN/distillation/           checkpoint, metrics, previews of a finished model's student of few steps
 
 With a start, autoencoder, text model, UNet and adapter are the start's; UNet and adapter learn on, and the decoder if
-the recipe says how. With `start_networks = false` UNet and adapter are new. With a base they are the base's and stay as they are; only a new adapter learns. With a teacher
-nothing but its student learns.
+the recipe says how. With `start_networks = false` UNet and adapter are new. With a base they are the base's and stay as
+they are; only a new adapter learns. With a teacher nothing but its student learns.
 """
 
 from __future__ import annotations

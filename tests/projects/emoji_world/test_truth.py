@@ -51,6 +51,39 @@ def test_objects_stay_on_the_canvas_within_their_scales(samples):
             assert item.amodal.any()
 
 
+@pytest.mark.parametrize(("aspect", "canvas"), [(1.5, (56, 80)), (2 / 3, (80, 56)), (3.0, (40, 112))])
+def test_on_another_canvas_objects_keep_their_shape_and_their_share_of_its_area(make_world, aspect, canvas):
+    """All that was true of squares is true of it; a sprite covers as many pixels of it as of the square."""
+    # Small enough that nothing has to be made smaller for want of room.
+    options = {"size": 64, "min_objects": 1, "max_objects": 1, "min_scale": 0.3, "max_scale": 0.5, "part_share": 0.0}
+    square, other = make_world(**options), make_world(**options, aspect=aspect)
+    assert other.spec.canvas == canvas
+    for seed in range(40):
+        sample, same = other.sample(seed), square.sample(seed)
+        assert sample.image.shape == (*canvas, 3)
+        scene = sample.to_scene()
+        assert (scene.width, scene.height) == canvas[::-1]
+        for item, before in zip(sample.instances, same.instances, strict=True):
+            assert item.name == before.name and item.amodal.shape == canvas
+            ys, xs = np.nonzero(item.amodal)
+            tight = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+            assert item.box * np.array(canvas[::-1] * 2) == pytest.approx(tight)
+            assert item.amodal.sum() == before.amodal.sum()
+
+
+def test_objects_fit_on_narrow_canvases(make_world):
+    world = make_world(size=64, aspect=4.0, max_objects=3, min_scale=0.2, max_scale=0.95)
+    for seed in range(20):
+        for item in world.sample(seed).instances:
+            assert item.amodal.any() and item.box.min() >= 0 and item.box.max() <= 1
+
+
+@pytest.mark.parametrize("aspect", [0.2, 5.0, float("nan")])
+def test_shapes_that_no_canvas_has_are_refused(make_world, aspect):
+    with pytest.raises(SettingsError, match=r"aspect is .*; give 0\.25 to 4"):
+        make_world(aspect=aspect)
+
+
 def test_half_of_the_samples_overlap_and_nobody_is_buried_in_either_order(samples):
     overlapping = 0
     for sample in samples:

@@ -148,7 +148,7 @@ def test_who_is_in_front_is_read_in_the_boxes_that_were_given(cells, seen):
             return [truth for _ in images]
 
         def with_overlaps(self, image, seen):
-            assert seen is truth  # the pair reader is not asked of what nobody reads
+            assert seen is truth  # it is not asked of what nobody reads
             return seen
 
     blind, read = (next(JudgeMeter(judge).rows([cell], ["picture"], "x")) for judge in (Blind(), Reader()))

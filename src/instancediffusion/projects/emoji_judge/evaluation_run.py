@@ -46,17 +46,22 @@ UNTRAINED = (
 )
 
 
-def layout_world(max_objects: int, side_px: int = SIDE_PX) -> World:
+def layout_world(max_objects: int, side_px: int = SIDE_PX, aspect: float = 1.0) -> World:
     """Open the world whose layouts are sampled: objects of the core classes in all their sprites, without parts."""
     return World.load(
         spec=WorldSpec(
-            size=side_px, min_objects=MIN_OBJECTS, max_objects=max_objects, objects=FIRST_CORE, part_share=0.0
+            size=side_px,
+            aspect=aspect,
+            min_objects=MIN_OBJECTS,
+            max_objects=max_objects,
+            objects=FIRST_CORE,
+            part_share=0.0,
         )
     )
 
 
-def open_judge(folder: Path | None, max_objects: int) -> tuple[Judge, World]:
-    """Open a trained judge and the world of its layouts.
+def open_judge(folder: Path | None, max_objects: int, aspect: float = 1.0) -> tuple[Judge, World]:
+    """Open a trained judge and the world of its layouts, on canvases of so many times their height as width.
 
     Raises:
         CheckpointError: the folder holds no judge, or a damaged one.
@@ -65,7 +70,7 @@ def open_judge(folder: Path | None, max_objects: int) -> tuple[Judge, World]:
     if folder is None:
         raise SettingsError(UNTRAINED)
     judge = Judge.load(folder)
-    world = layout_world(max_objects)
+    world = layout_world(max_objects, aspect=aspect)
     check_words(judge, world)
     return judge, world
 
@@ -191,7 +196,7 @@ class EvaluationRun:
     def _facts(self) -> dict[str, Any]:
         spec = self.world.spec
         layouts = {"first_seed": FIRST_SEED, "objects": f"{spec.min_objects} to {spec.max_objects}"}
-        layouts |= {"kinds": len(self.world.kinds), "order_told": self.order}
+        layouts |= {"kinds": len(self.world.kinds), "order_told": self.order, "aspect": spec.aspect}
         return {
             **self.facts,
             "settings": self.settings.to_dict(),

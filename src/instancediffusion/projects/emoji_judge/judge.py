@@ -22,7 +22,7 @@ from instancediffusion.evaluation.seen import Floats, Picture, Seen, as_rgb
 from instancediffusion.evaluation.truth import truth_of_sample
 from instancediffusion.geometry import box_iou
 from instancediffusion.projects.emoji_world import KINDS as CATALOGUE
-from instancediffusion.projects.emoji_world import ObjectKind, World
+from instancediffusion.projects.emoji_world import ObjectKind, SpriteBook, World, WorldSpec
 from instancediffusion.runs import atomic_path, file_sha256, write_json
 from instancediffusion.scene import KINDS
 
@@ -30,11 +30,13 @@ from .grouping import group_cells
 from .judge_config import JudgeConfig
 from .network import Answer, JudgeNetwork
 from .objects import read_objects
-from .pair_reader import read_pairs
+from .sprite_order import SpriteOrder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 BATCH = 8
 CERTAIN = 0.5
+_PAIRS = ("pair_px", "pair_widths")
+"""Sizes of a network for the order of pairs that judges once had; it is left out."""
 
 
 class Judge:
@@ -44,12 +46,21 @@ class Judge:
         network: the trained networks.
         card: facts about it (training, accuracy), JSON-like values.
         sha256: hash of its weights' file, if it has one.
+        sprites: of the world whose pictures it looks at, to read the order of pairs; None takes the built-in one's when
+            they are needed.
     """
 
-    def __init__(self, network: JudgeNetwork, card: Mapping[str, Any] | None = None, sha256: str | None = None) -> None:
+    def __init__(
+        self,
+        network: JudgeNetwork,
+        card: Mapping[str, Any] | None = None,
+        sha256: str | None = None,
+        sprites: SpriteBook | None = None,
+    ) -> None:
         # The order of channels in memory decides roundings, so it is one, however the network came about.
         self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config, self.card, self.sha256 = network.config, dict(card or {}), sha256
+        self._sprites = sprites
 
     @property
     def kinds(self) -> tuple[ObjectKind, ...]:
@@ -66,8 +77,11 @@ class Judge:
         folder = Path(folder)
         try:
             values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            network = JudgeNetwork(JudgeConfig.from_dict(values["judge"]))
-            network.load_state_dict(load_file(folder / WEIGHTS))
+            sizes, weights = dict(values["judge"]), load_file(folder / WEIGHTS)
+            for name in _PAIRS:
+                sizes.pop(name, None)
+            network = JudgeNetwork(JudgeConfig.from_dict(sizes))
+            network.load_state_dict({name: one for name, one in weights.items() if not name.startswith("pairs.")})
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{folder}: no judge there; train one with `instancediffusion judge train`"
@@ -98,7 +112,7 @@ class Judge:
             batch = [as_rgb(image) for image in images[start : start + BATCH]]
             pixels = torch.stack([cells_input(image, self.config.side_px) for image in batch])
             answer = self.network(pixels.contiguous(memory_format=torch.channels_last))
-            boxes = [self._proposed(answer, row) for row in range(len(batch))]
+            boxes = [self._proposed(answer, row, image) for row, image in enumerate(batch)]
             objects = read_objects(self.network.reader, self.config, batch, boxes)
             found += [one.seen(answer.hidden[row].mean((1, 2)).numpy()) for row, one in enumerate(objects)]
         return found
@@ -123,9 +137,8 @@ class Judge:
             found.append(objects.seen(None))
         return found
 
-    @torch.inference_mode()
     def with_overlaps(self, image: Picture, seen: Seen) -> Seen:
-        """Add what the pair reader, if there is one, says of every two detections whose boxes overlap.
+        """Add what the overlap of every two detections shows whose boxes overlap; see `SpriteOrder`.
 
         Args:
             image: a PIL picture or (H, W, 3) uint8, of any size.
@@ -133,24 +146,33 @@ class Judge:
 
         Returns:
             The same detections, with their `overlaps`.
+
+        Raises:
+            ArtError: the sprites of the built-in world are not built.
         """
-        boxes = [one.box for one in seen.instances]
+        boxes = [one.box if one.given is None else one.given for one in seen.instances]
         overlapping = [
             (first, second)
             for first, second in combinations(range(len(boxes)), 2)
             if box_iou(boxes[first], boxes[second])[0, 0] > 0
         ]
-        if self.network.pairs is None or not overlapping:
+        if not overlapping:
             return seen
-        read = read_pairs(self.network.pairs, as_rgb(image), [np.stack([boxes[i], boxes[j]]) for i, j in overlapping])
-        return dataclasses.replace(seen, overlaps=dict(zip(overlapping, read, strict=True)))
+        if self._sprites is None:
+            self._sprites = World.load(spec=WorldSpec(objects=self.config.kinds)).sprites
+        order, rgb = SpriteOrder(self._sprites), as_rgb(image)
+        read = {(i, j): order.overlap(rgb, seen.instances[i], seen.instances[j]) for i, j in overlapping}
+        return dataclasses.replace(seen, overlaps=read)
 
-    def _proposed(self, answer: Answer, row: int) -> list[tuple[Floats, float]]:
+    def _proposed(self, answer: Answer, row: int, image: Image.Image) -> list[tuple[Floats, float]]:
         """Return box and confidence of each proposed object of a picture (a batch element)."""
         there = answer.there[row].softmax(0)[1]
         on = (there > CERTAIN).flatten()
-        boxes = answer.box[row].flatten(1).T[on].double().clamp(0, 1).numpy()
+        boxes = from_square(answer.box[row].flatten(1).T[on].double().clamp(0, 1).numpy(), image)
         trust = (there * answer.quality[row].sigmoid()).flatten()[on].double().clamp(min=1e-6).numpy()
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        inside = ((middle > 0) & (middle < 1)).all(1)
+        boxes, trust = boxes[inside].clip(0, 1), trust[inside]
         return [(group.box, group.trust) for group in group_cells(boxes, trust)]
 
 
@@ -165,10 +187,28 @@ def check_judge(judge: Judge, world: World, count: int, first_seed: int) -> Scor
 
 
 def cells_input(image: Image.Image, side_px: int) -> Tensor:
-    """Resize a picture for the detector: (3, S, S), -1..1."""
+    """Resize a picture for the detector: (3, S, S), -1..1; what it lacks of a square repeats its border.
+
+    The detector was taught on squares: so objects keep their shape, and there is no edge that it could take for one.
+    """
+    if image.width != image.height:
+        image = Image.fromarray(np.pad(np.asarray(image), (*_margins(image), (0, 0)), mode="edge"))
     if image.size != (side_px, side_px):
         image = image.resize((side_px, side_px), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def from_square(boxes: Floats, image: Image.Image) -> Floats:
+    """Bring boxes (M, 4) from fractions of the square that `cells_input` makes of a picture to those of the picture."""
+    (top, _), (left, _) = _margins(image)
+    side = max(image.size)
+    return (boxes * side - np.array([left, top] * 2)) / np.array([image.width, image.height] * 2)
+
+
+def _margins(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Pixels that a picture lacks of a square, above and below it, left and right of it."""
+    down, across = max(image.size) - image.height, max(image.size) - image.width
+    return (down // 2, down - down // 2), (across // 2, across - across // 2)
 
 
 def colours_of(world: World) -> tuple[str, ...]:

@@ -16,10 +16,9 @@ CELL_PX = 4
 class JudgeConfig:
     """The networks, and the classes and attributes they predict.
 
-    A judge has two networks, or three. The detector takes the whole picture, downsampled, and predicts at each
-    position of its feature map whether there is an object, and the box of that object. The reader takes a window around
-    each detected object, cropped from the full-size picture, and predicts the object's class, attributes and masks. The
-    pair reader takes a window around two overlapping boxes, and predicts which of the two objects is in front.
+    A judge has two networks. The detector takes the whole picture, downsampled, and predicts at each position of its
+    feature map whether there is an object, and the box of that object. The reader takes a window around each detected
+    object, cropped from the full-size picture, and predicts the object's class, attributes and masks.
 
     Attributes:
         kinds: names of the object classes.
@@ -31,8 +30,6 @@ class JudgeConfig:
         hidden: channels of its last layer, whose mean over all positions is the picture's feature vector.
         crop_px: side of the reader's windows. A multiple of 16.
         crop_widths: the reader's channels at 1/4, 1/8 and 1/16 of the window's side.
-        pair_px: side of the pair reader's windows. A multiple of 16.
-        pair_widths: its channels at 1/4, 1/8 and 1/16 of the window's side; empty if the judge has none.
     """
 
     kinds: tuple[str, ...] = ()
@@ -44,8 +41,6 @@ class JudgeConfig:
     hidden: int = 96
     crop_px: int = 48
     crop_widths: tuple[int, ...] = (80, 160, 192)
-    pair_px: int = 64
-    pair_widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -53,13 +48,10 @@ class JudgeConfig:
             raise SettingsError(f"side_px = {self.side_px}: expected a multiple of 32")
         if len(self.widths) != 4 or len(self.depths) != 4 or min(*self.widths, self.hidden) < 1 or min(self.depths) < 0:
             raise SettingsError(f"widths, depths = {self.widths}, {self.depths}: expected four numbers each")
-        for name in ("crop_px", "pair_px"):
-            if (side := getattr(self, name)) < 16 or side % 16:
-                raise SettingsError(f"{name} = {side}: expected a multiple of 16")
+        if self.crop_px < 16 or self.crop_px % 16:
+            raise SettingsError(f"crop_px = {self.crop_px}: expected a multiple of 16")
         if len(self.crop_widths) != 3 or min(self.crop_widths) < 1:
             raise SettingsError(f"crop_widths = {self.crop_widths}: expected three numbers")
-        if self.pair_widths and (len(self.pair_widths) != 3 or min(self.pair_widths) < 1):
-            raise SettingsError(f"pair_widths = {self.pair_widths}: expected three numbers, or none")
 
     @property
     def words(self) -> tuple[int, int, int]:

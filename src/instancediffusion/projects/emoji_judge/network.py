@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from .blocks import ChannelNorm, Residual
 from .judge_config import CELL_PX, JudgeConfig
-from .pair_reader import PairNetwork
 from .reader import ReaderNetwork
 
 START_SIDE = 0.15
@@ -38,7 +37,7 @@ class Answer:
 
 
 class JudgeNetwork(nn.Module):
-    """Pictures to an `Answer`, and beside it the `reader` and, if the config has one, the `pairs` reader.
+    """Pictures to an `Answer`, and beside it the `reader`.
 
     Args:
         config: sizes, classes and attributes.
@@ -67,7 +66,6 @@ class JudgeNetwork(nn.Module):
         bias[2:6] = torch.tensor(START_SIDE).expm1().log()
         self.head.bias = nn.Parameter(bias)
         self.reader = ReaderNetwork(config)
-        self.pairs = PairNetwork(config) if config.pair_widths else None
 
     def forward(self, images: Tensor) -> Answer:
         """Predict for pictures (B, 3, S, S), -1..1; S is a multiple of 32."""

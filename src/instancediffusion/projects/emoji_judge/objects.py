@@ -77,7 +77,7 @@ def read_objects(
     for image, some, window, proposals in zip(images, boxes, windows, proposed, strict=True):
         part = slice(start, start + len(some))
         start += len(some)
-        found.append(_objects(config, image, some, window, [trust for _, trust in proposals], reading, part, told))
+        found.append(_objects(config, image, some, window, proposals, reading, part, told))
     return found
 
 
@@ -95,12 +95,13 @@ def _objects(
     image: Image.Image,
     boxes: Floats,
     windows: Floats,
-    trust: Sequence[float],
+    proposals: Sequence[tuple[Floats, float]],
     reading: Reading,
     part: slice,
     given: bool,
 ) -> PictureObjects:
     """Keep the readings that are of an object, without duplicates; given boxes are not compared."""
+    trust = [one for _, one in proposals]
     kinds = reading.kind[part].softmax(1).double().numpy()
     colours, facings = reading.colour[part].numpy(), reading.facing[part].numpy()
     kept: list[int] = []
@@ -120,6 +121,7 @@ def _objects(
             config.facings[int(facings[index].argmax())] if len(config.facings) else None,
             boxes[index],
             float(trust[index] * (1 - kinds[index, 0])),
+            proposals[index][0] if given else None,
         )
         for index in kept
     )

@@ -41,24 +41,18 @@ class Reading:
     mask: Tensor
 
 
-class WindowNetwork(nn.Module):
-    """Square windows to some numbers and some maps: a U-Net of three levels whose lowest level predicts the numbers.
+class ReaderNetwork(nn.Module):
+    """Windows to a `Reading`: a U-Net of three levels, whose lowest level predicts all but the masks.
 
     Args:
-        side_px: side P of the windows, a multiple of 16.
-        widths: channels at 1/4, 1/8 and 1/16 of it.
-        hidden: of the layer before the numbers.
-        channels: of a window.
-        numbers: how many; 0 leaves out all that predicts them.
-        maps: how many.
+        config: sizes, classes and attributes.
     """
 
-    def __init__(
-        self, side_px: int, widths: tuple[int, ...], hidden: int, channels: int, numbers: int, maps: int
-    ) -> None:
+    def __init__(self, config: JudgeConfig) -> None:
         super().__init__()
-        first, second, third = widths
-        self.stem = nn.Conv2d(channels * CELL_PX**2, first, 3, padding=1)
+        first, second, third = config.crop_widths
+        self.parts = (len(config.kinds) + 1, len(config.colours), len(config.facings), 4)
+        self.stem = nn.Conv2d(4 * CELL_PX**2, first, 3, padding=1)
         self.fine = Residual(first)
         self.down = nn.Conv2d(first, second, 3, stride=2, padding=1)
         self.middle = nn.Sequential(Residual(second), Residual(second))
@@ -67,47 +61,25 @@ class WindowNetwork(nn.Module):
         self.from_coarse = nn.Conv2d(third, second, 1)
         self.from_middle = nn.Conv2d(second, first, 1)
         self.back = Residual(first)
-        self.mask = nn.Sequential(ChannelNorm(first), nn.Conv2d(first, maps * (CELL_PX // 2) ** 2, 3, padding=1))
-        self.numbers = numbers
-        if not numbers:
-            return
-        grid = side_px // (4 * CELL_PX)
+        self.mask = nn.Sequential(ChannelNorm(first), nn.Conv2d(first, 2 * (CELL_PX // 2) ** 2, 3, padding=1))
+        grid = config.crop_px // (4 * CELL_PX)
         # Only a few channels keep their positions: a linear layer over all of them would have far too many inputs.
         self.squeeze = nn.Conv2d(third, PLACED, 1)
-        self.whole = nn.Linear(third + PLACED * grid**2, hidden)
-        self.head = nn.Linear(hidden, numbers)
+        self.whole = nn.Linear(third + PLACED * grid**2, config.hidden * 2)
+        self.head = nn.Linear(config.hidden * 2, sum(self.parts))
         with torch.no_grad():
             self.head.weight.mul_(0.1)
 
-    def read(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Read windows (M, channels, P, P): numbers (M, n), maps (M, m, P / 2, P / 2), both float32."""
+    def forward(self, windows: Tensor) -> Reading:
+        """Read windows (M, 4, P, P): colours -1..1, and 1 in the given box, 0 around it."""
         fine = self.fine(self.stem(functional.pixel_unshuffle(windows, CELL_PX)))
         middle = self.middle(self.down(fine))
         coarse = self.coarse(self.lower(middle))
-        numbers = coarse.new_zeros(len(coarse), 0)
-        if self.numbers:
-            pooled = torch.cat([coarse.mean((2, 3)), self.squeeze(coarse).flatten(1)], 1)
-            numbers = self.head(functional.silu(self.whole(pooled))).float()
+        pooled = torch.cat([coarse.mean((2, 3)), self.squeeze(coarse).flatten(1)], 1)
+        kind, colour, facing, sides = self.head(functional.silu(self.whole(pooled))).float().split(self.parts, 1)
         middle = middle + functional.interpolate(self.from_coarse(coarse), scale_factor=2.0, mode="nearest")
         fine = fine + functional.interpolate(self.from_middle(middle), scale_factor=2.0, mode="nearest")
-        return numbers, functional.pixel_shuffle(self.mask(self.back(fine)), CELL_PX // 2).float()
-
-
-class ReaderNetwork(WindowNetwork):
-    """Windows to a `Reading`.
-
-    Args:
-        config: sizes, classes and attributes.
-    """
-
-    def __init__(self, config: JudgeConfig) -> None:
-        self.parts = (len(config.kinds) + 1, len(config.colours), len(config.facings), 4)
-        super().__init__(config.crop_px, config.crop_widths, config.hidden * 2, 4, sum(self.parts), 2)
-
-    def forward(self, windows: Tensor) -> Reading:
-        """Read windows (M, 4, P, P): colours -1..1, and 1 in the given box, 0 around it."""
-        numbers, mask = self.read(windows)
-        kind, colour, facing, sides = numbers.split(self.parts, 1)
+        mask = functional.pixel_shuffle(self.mask(self.back(fine)), CELL_PX // 2).float()
         return Reading(kind, colour, facing, told_corners(windows[:, 3]) + sides, mask)
 
 

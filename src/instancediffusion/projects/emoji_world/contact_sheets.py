@@ -3,6 +3,7 @@
 from itertools import cycle
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from instancediffusion.rendering import contact_sheet
@@ -90,10 +91,9 @@ def facing_sheet(world: World, cell: int = 96, columns: int = 12) -> Image.Image
 
 def background_sheet(world: World, columns: int = 6) -> Image.Image:
     """Draw every background once, named."""
-    size = world.spec.size
     tiles = []
     for number, background in enumerate(world.backgrounds):
-        pixels = background.draw(np.random.Generator(np.random.PCG64(number)), size, size)
+        pixels = background.draw(np.random.Generator(np.random.PCG64(number)), *world.spec.canvas)
         tiles.append(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
     return contact_sheet(tiles, columns, [background.name for background in world.backgrounds])
 
@@ -101,23 +101,29 @@ def background_sheet(world: World, columns: int = 6) -> Image.Image:
 def sample_sheet(world: World, count: int = 24, columns: int = 6, seed: int = 0) -> Image.Image:
     """Draw the samples of `count` successive seeds, each with its prompt."""
     samples = [world.sample(seed + number) for number in range(count)]
-    side = max(world.spec.size, _READABLE)
-    pictures = [Image.fromarray(sample.image).resize((side, side), Image.Resampling.BICUBIC) for sample in samples]
+    pictures = [_readable(sample.image) for sample in samples]
     return contact_sheet(pictures, columns, [sample.prompt for sample in samples])
 
 
 def order_sheet(world: World, count: int = 12, columns: int = 6, seed: int = 0) -> Image.Image:
     """Draw overlapping scenes in both orders, each beside the other."""
-    side = max(world.spec.size, _READABLE)
     pictures, labels = [], []
     for number in range(seed, seed + 50 * count):
         pair = [world.sample(number), world.sample(number, order="reversed")]
         if (pair[0].image != pair[1].image).any():
-            pictures += [Image.fromarray(one.image).resize((side, side), Image.Resampling.BICUBIC) for one in pair]
+            pictures += [_readable(one.image) for one in pair]
             labels += [one.prompt for one in pair]
         if len(pictures) >= 2 * count:
             break
-    return contact_sheet(pictures or [_empty(side)], columns, labels or [""])
+    return contact_sheet(pictures or [_empty(_READABLE)], columns, labels or [""])
+
+
+def _readable(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Enlarge a sample whose longer side is too small to look at."""
+    picture = Image.fromarray(pixels)
+    scale = max(1.0, _READABLE / max(picture.size))
+    size = (round(picture.width * scale), round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def _drawn(world: World) -> list[tuple[ObjectKind, Drawing]]:

@@ -85,7 +85,7 @@ class World:
         count = int(scene_rng.integers(self.spec.min_objects, self.spec.max_objects + 1))
         placed = self._arrange(scene_rng, looks_rng, count)
         background = self.backgrounds[int(ground_rng.integers(len(self.backgrounds)))]
-        size = (self.spec.size, self.spec.size)
+        size = self.spec.canvas
         boxes = [item.box(size) for item in placed]
         amodal = [paste(item.stamp.mask, item.corner, size) for item in placed]
         parts = choose_parts(
@@ -182,7 +182,8 @@ class World:
         numbers = spec.max_objects - spec.min_objects + 1
         several = sum(n > 1 for n in range(spec.min_objects, spec.max_objects + 1)) / numbers
         overlap = count > 1 and bool(rng.random() < spec.overlap_share / max(several, 1e-9))
-        top = max(spec.min_scale, spec.max_scale * min(1.0, 1.25 / count**0.5))
+        largest = min(spec.max_scale, min(spec.canvas) / spec.size)  # that fits whichever way it stands
+        top = max(spec.min_scale, largest * min(1.0, 1.25 / count**0.5))
         scales = spec.min_scale * (top / spec.min_scale) ** rng.random(count)
         while True:
             stamps = [
@@ -193,7 +194,7 @@ class World:
                 corners = place(
                     rng,
                     [stamp.mask for stamp in stamps],
-                    (spec.size, spec.size),
+                    spec.canvas,
                     overlap=overlap,
                     iou=(spec.min_iou, spec.max_iou),
                     min_visible=spec.min_visible,

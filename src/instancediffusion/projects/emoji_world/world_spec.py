@@ -16,7 +16,9 @@ class WorldSpec:
     """What a world's pictures are like.
 
     Attributes:
-        size: side of the square canvas, pixels, 16..1024.
+        size: side of the square canvas, pixels, 16..1024; of another shape, that of the square of the same area, which
+            scales are fractions of.
+        aspect: width of the canvas divided by its height, 0.25..4; sides are multiples of 8 where it is not 1.
         min_objects: fewest objects in a picture, at least 1.
         max_objects: most objects, at most 16. Every number between is equally likely.
         min_scale: smallest longer side of an object, as a fraction of the canvas.
@@ -40,6 +42,7 @@ class WorldSpec:
     """
 
     size: int = 128
+    aspect: float = 1.0
     min_objects: int = 1
     max_objects: int = 4
     min_scale: float = 0.22
@@ -61,6 +64,7 @@ class WorldSpec:
     def __post_init__(self) -> None:
         checks = {
             f"size is {self.size}; give 16 to 1024 pixels": 16 <= self.size <= 1024,
+            f"aspect is {self.aspect}; give 0.25 to 4 (width divided by height)": 0.25 <= self.aspect <= 4.0,
             f"min_objects..max_objects is {self.min_objects}..{self.max_objects}; give 1 <= min <= max <= 16": (
                 1 <= self.min_objects <= self.max_objects <= 16
             ),
@@ -80,6 +84,14 @@ class WorldSpec:
         wrong = [message for message, good in checks.items() if not good]
         if wrong:
             raise SettingsError("WorldSpec: " + "; ".join(wrong))
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        if self.aspect == 1:
+            return self.size, self.size
+        height, width = (8 * max(1, round(self.size * self.aspect**power / 8)) for power in (-0.5, 0.5))
+        return height, width
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], **more: Any) -> WorldSpec:

@@ -1,8 +1,8 @@
 """From a judge's detections to the metrics of one picture. The judge is not given what was asked for.
 
-Which is in front is what the judge's pair reader says. A judge without one is read from the region where both
-objects are: where their given silhouettes overlap if masks were given, else where the detected silhouettes overlap,
-with predicted hidden parts. Each of its pixels belongs to one of the two, or to neither (see
+Which is in front is what the judge reads off a pair (`OrderJudge`). One that reads no pairs is taken by the region
+where both objects are: where their given silhouettes overlap if masks were given, else where the detected silhouettes
+overlap, with predicted hidden parts. Each of its pixels belongs to one of the two, or to neither (see
 `evaluation.orders.Overlap`).
 """
 
@@ -48,7 +48,7 @@ def seen_for_order(judge: PictureJudge, cell: Cell, image: Picture, seen: Seen |
     """The detections that the order of a condition's pair is read from.
 
     They are those in the boxes that were given, if there are any: a detector's own boxes of half hidden objects often
-    miss the overlap. The pair reader is asked of these only.
+    miss the overlap. Pairs are read of these only.
 
     Args:
         judge: the evaluator; one that is no `OrderJudge` detects in the whole picture.

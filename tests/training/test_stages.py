@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from instancediffusion.errors import SettingsError
+from instancediffusion.projects.emoji_world import BACKGROUNDS, World
 from instancediffusion.training import stages
 from instancediffusion.training.checkpoint import freeze
 
@@ -75,6 +76,16 @@ def test_a_cell_of_the_unet_holds_the_latents_of_its_patch(recipe, drawn, run):
     assert coarse.unet.config.in_channels == 16
     torch.testing.assert_close(coarse.parts.latents.decode(cells), fine.parts.latents.decode(codes), atol=1e-2, rtol=0)
     assert torch.isfinite(coarse.loss(0)[0])
+
+
+def test_scenes_that_are_not_square_are_learned_from(recipe, world, tmp_path):
+    wide = World(world.sprites, replace(world.spec, aspect=1.5), BACKGROUNDS)
+    stages.scenes(recipe, tmp_path, wide)
+    for stage in (stages.autoencoder, stages.latents, stages.text, stages.diffusion):
+        stage(recipe, tmp_path)
+    task = stages.diffusion_task(recipe, tmp_path)
+    assert wide.spec.canvas == (24, 40) and task.cache.rows("latents", [0]).shape == (1, 4, 6, 10)
+    assert torch.isfinite(task.loss(0)[0])
 
 
 def test_a_picture_that_is_no_whole_number_of_cells_is_refused(recipe, run):

@@ -70,6 +70,22 @@ def test_colour_orientation_and_exact_box_are_found_not_taken(crowded, pairs):
     assert right(SpriteOrder(crowded.sprites), [(im, tuple(map(worse, s)), t) for im, s, t in pairs])[0] > 0.9
 
 
+def test_objects_that_leave_the_picture_are_read_as_whole_ones(crowded, pairs):
+    """A box that reaches over the border is that of the whole object: its sprite is cut there, not squeezed."""
+    cut = 16
+
+    def moved(one: SeenInstance, side: int) -> SeenInstance:
+        box = (one.box * side - cut) / (side - cut)
+        return dataclasses.replace(one, box=box, given=box)
+
+    shifted = [
+        (image.crop((cut, cut, *image.size)), tuple(moved(one, image.width) for one in seen), true)
+        for image, seen, true in pairs
+    ]
+    assert sum(one.box.min() < 0 for _, seen, _ in shifted for one in seen) > 20
+    assert right(SpriteOrder(crowded.sprites), shifted)[0] > 0.85
+
+
 def test_exchanging_the_objects_exchanges_the_answer(crowded, pairs):
     order = SpriteOrder(crowded.sprites)
     for image, (a, b), _ in pairs[:20]:

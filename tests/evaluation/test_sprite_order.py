@@ -41,9 +41,14 @@ def pairs(crowded):
     return found
 
 
+def overlap(order, image, a, b):
+    """What the overlap of two detections shows; None if nothing is said of it."""
+    return order.overlaps(image, (a, b)).get((0, 1))
+
+
 def right(order, pairs, change=lambda image: image):
     """Of pairs, how often it says who is in front, and how often it says nothing."""
-    said = [order.overlap(change(image), *seen) for image, seen, _ in pairs]
+    said = [overlap(order, change(image), *seen) for image, seen, _ in pairs]
     fronts = [None if one is None else one.front for one in said]
     return (
         np.mean([front == true for front, (_, _, true) in zip(fronts, pairs, strict=True)]),
@@ -89,7 +94,7 @@ def test_objects_that_leave_the_picture_are_read_as_whole_ones(crowded, pairs):
 def test_exchanging_the_objects_exchanges_the_answer(crowded, pairs):
     order = SpriteOrder(crowded.sprites)
     for image, (a, b), _ in pairs[:20]:
-        one, other = order.overlap(image, a, b), order.overlap(image, b, a)
+        one, other = overlap(order, image, a, b), overlap(order, image, b, a)
         assert (one is None) == (other is None)
         if one is not None:
             assert dataclasses.asdict(one.exchanged) == pytest.approx(dataclasses.asdict(other))
@@ -102,8 +107,8 @@ def test_where_nothing_shows_the_order_nobody_leads(crowded, pairs):
     clear, mixed = [], []
     for k in range(0, len(pairs), 2):
         (one, seen, _), (other, _, _) = pairs[k], pairs[k + 1]
-        clear.append(order.overlap(one, *seen))
-        mixed.append(order.overlap(Image.blend(one, other, 0.5), *seen))
+        clear.append(overlap(order, one, *seen))
+        mixed.append(overlap(order, Image.blend(one, other, 0.5), *seen))
     shown = [(a, b) for a, b in zip(clear, mixed, strict=True) if a is not None and b is not None]
     assert len(shown) > 20
     assert np.mean([a.blend for a, _ in shown]) < 0.15 < 0.6 < np.mean([b.blend for _, b in shown])
@@ -114,9 +119,9 @@ def test_objects_that_do_not_touch_or_cannot_be_laid_say_nothing(crowded, pairs)
     image, (a, b), _ = pairs[0]
     order = SpriteOrder(crowded.sprites)
     for box in ([0.0, 0.0, 0.01, 0.01], [1.2, 1.2, 1.6, 1.6], [-0.5, -0.5, -0.1, -0.1]):
-        assert order.overlap(image, a, dataclasses.replace(b, box=np.array(box))) is None
+        assert overlap(order, image, a, dataclasses.replace(b, box=np.array(box))) is None
     left, off = np.array([0.0, 0.0, 0.3, 0.3]), np.array([0.7, 0.7, 1.0, 1.0])
-    assert order.overlap(image, dataclasses.replace(a, box=left), dataclasses.replace(b, box=off)) is None
+    assert overlap(order, image, dataclasses.replace(a, box=left), dataclasses.replace(b, box=off)) is None
 
 
 def test_a_judge_says_of_every_two_boxes_that_overlap(crowded, tmp_path):
@@ -131,7 +136,7 @@ def test_a_judge_says_of_every_two_boxes_that_overlap(crowded, tmp_path):
     seen = judge.with_overlaps(sample.image, read)
     assert set(seen.overlaps) == {(0, 1)} and not read.overlaps
     assert seen.instances == read.instances and np.array_equal(seen.labels, read.labels)
-    expected = SpriteOrder(crowded.sprites).overlap(Image.fromarray(sample.image), *read.instances)
+    expected = overlap(SpriteOrder(crowded.sprites), Image.fromarray(sample.image), *read.instances)
     assert seen.overlaps[0, 1] == expected
 
 

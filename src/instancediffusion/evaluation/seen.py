@@ -44,6 +44,11 @@ class SeenInstance:
     confidence: float
     given: npt.NDArray[np.float64] | None = None
 
+    @property
+    def where(self) -> npt.NDArray[np.float64]:
+        """(4,) where to look for it: the box that was given, else its own."""
+        return self.box if self.given is None else self.given
+
 
 @dataclass(frozen=True)
 class Overlap:

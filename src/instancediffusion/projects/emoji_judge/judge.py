@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from instancediffusion.errors import CheckpointError
 from instancediffusion.evaluation.metrics import InstanceMetrics, Scores
 from instancediffusion.evaluation.seen import Floats, Picture, Seen, as_rgb
 from instancediffusion.evaluation.truth import truth_of_sample
-from instancediffusion.geometry import box_iou
 from instancediffusion.projects.emoji_world import KINDS as CATALOGUE
 from instancediffusion.projects.emoji_world import ObjectKind, SpriteBook, World, WorldSpec
 from instancediffusion.runs import atomic_path, file_sha256, write_json
@@ -60,7 +58,7 @@ class Judge:
         # The order of channels in memory decides roundings, so it is one, however the network came about.
         self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config, self.card, self.sha256 = network.config, dict(card or {}), sha256
-        self._sprites = sprites
+        self._order = None if sprites is None else SpriteOrder(sprites)
 
     @property
     def kinds(self) -> tuple[ObjectKind, ...]:
@@ -150,19 +148,11 @@ class Judge:
         Raises:
             ArtError: the sprites of the built-in world are not built.
         """
-        boxes = [one.box if one.given is None else one.given for one in seen.instances]
-        overlapping = [
-            (first, second)
-            for first, second in combinations(range(len(boxes)), 2)
-            if box_iou(boxes[first], boxes[second])[0, 0] > 0
-        ]
-        if not overlapping:
+        if len(seen.instances) < 2:
             return seen
-        if self._sprites is None:
-            self._sprites = World.load(spec=WorldSpec(objects=self.config.kinds)).sprites
-        order, rgb = SpriteOrder(self._sprites), as_rgb(image)
-        read = {(i, j): order.overlap(rgb, seen.instances[i], seen.instances[j]) for i, j in overlapping}
-        return dataclasses.replace(seen, overlaps=read)
+        if self._order is None:
+            self._order = SpriteOrder(World.load(spec=WorldSpec(objects=self.config.kinds)).sprites)
+        return dataclasses.replace(seen, overlaps=self._order.overlaps(as_rgb(image), seen.instances))
 
     def _proposed(self, answer: Answer, row: int, image: Image.Image) -> list[tuple[Floats, float]]:
         """Return box and confidence of each proposed object of a picture (a batch element)."""

@@ -7,8 +7,9 @@ there, and where exactly. Of the world's own pictures .97 of layouts come out ri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from PIL import Image
 
 from instancediffusion.evaluation.orders import LEAST_SHARE, Overlap
 from instancediffusion.evaluation.seen import Bools, SeenInstance
+from instancediffusion.geometry import box_iou
 from instancediffusion.projects.emoji_world.kinds import Drawing, Facing, ObjectKind
 from instancediffusion.projects.emoji_world.sprites import SpriteBook
 
@@ -30,7 +32,7 @@ pixel does is this squared, less the squared distance, but at least the negative
 CLEAR = 0.15
 """Two sprites whose colours differ by less in a pixel cannot be told apart by it."""
 SURELY = 0.6
-"""A pixel shows the one of two whose colour is nearer than this fraction of both distances together; else neither."""
+"""A pixel shows one of two if its distance to the other is more than this fraction of both together; else neither."""
 STEPS = (0.06, 0.03, 0.015)
 """By how much the sides of a box are moved to fit, one after another: fractions of its longer side."""
 LEAST_SIDE = 4
@@ -66,44 +68,28 @@ class SpriteOrder:
     def __init__(self, sprites: SpriteBook) -> None:
         self._sprites = sprites
 
-    def overlap(self, image: Image.Image, first: SeenInstance, second: SeenInstance) -> Overlap | None:
-        """Say what the overlap of two detections shows.
+    def overlaps(self, image: Image.Image, seen: Sequence[SeenInstance]) -> dict[tuple[int, int], Overlap | None]:
+        """Say what the overlaps of detections show.
 
         Args:
             image: RGB.
-            first: a detection, of a class of the world.
-            second: another.
+            seen: the detections, of classes of the world.
 
         Returns:
-            Of the pixels that both sprites cover and that can tell them apart, the fractions that show either, and who
-            leads by their distances; None if there are too few.
+            For each i < j whose boxes overlap: of the pixels that both sprites cover and that can tell them apart, the
+            fractions that show either, and who leads by their distances; None if there are too few.
         """
         pixels: Pixels = np.asarray(image, np.float32) / np.float32(255)
-        a, b = (self._laid(pixels, one) for one in (first, second))
-        if a is None or b is None:
-            return None
-        low, high = np.maximum(a.part[:2], b.part[:2]), np.minimum(a.part[2:], b.part[2:])
-        if (high <= low).any():
-            return None
-        (colours_a, mask_a), (colours_b, mask_b) = (_within(one, low, high) for one in (a, b))
-        apart = np.linalg.norm(colours_a - colours_b, axis=-1)
-        telling = mask_a & mask_b & (apart > CLEAR)
-        if telling.sum() < max(1.0, LEAST_SHARE * image.width * image.height):
-            return None
-        shown = pixels[low[1] : high[1], low[0] : high[0]][telling]
-        off_a, off_b = (np.linalg.norm(shown - one[telling], axis=-1) for one in (colours_a, colours_b))
-        nearer_b = off_a / np.maximum(off_a + off_b, 1e-6)
-        there = np.minimum(off_a, off_b) < NEAR
-        # The square of the distance between both is what a clean picture of either gives, with the sign of its owner.
-        lead = float((off_b**2 - off_a**2).sum() / (apart[telling] ** 2).sum())
-        of_a, of_b = (nearer_b < 1 - SURELY) & there, (nearer_b > SURELY) & there
-        return Overlap(float(of_a.mean()), float(of_b.mean()), int(telling.sum()), float(np.clip(lead, -1, 1)))
+        pairs = [
+            (i, j) for i, j in combinations(range(len(seen)), 2) if box_iou(seen[i].where, seen[j].where)[0, 0] > 0
+        ]
+        laid = {index: self._laid(pixels, seen[index]) for index in sorted({index for pair in pairs for index in pair})}
+        return {(i, j): _compared(pixels, laid[i], laid[j]) for i, j in pairs}
 
     def _laid(self, pixels: Pixels, one: SeenInstance) -> _Laid | None:
         """Find the sprite and the box that explain best what a picture shows in the box of a detection."""
         height, width = pixels.shape[:2]
-        fractions = np.asarray(one.box if one.given is None else one.given)
-        box = np.rint(fractions * [width, height, width, height]).astype(np.int64)
+        box = np.rint(one.where * [width, height, width, height]).astype(np.int64)
         if (box[2:] - box[:2]).min() < LEAST_SIDE:
             return None
         best, found = None, None
@@ -146,6 +132,28 @@ class SpriteOrder:
         off = ((pixels[low[1] : high[1], low[0] : high[0]] - colours) ** 2).sum(-1)[mask]
         worth = float(np.maximum(NEAR**2 - off, -(NEAR**2)).sum())
         return _Laid(worth, box, np.concatenate([low, high]), colours, mask)
+
+
+def _compared(pixels: Pixels, a: _Laid | None, b: _Laid | None) -> Overlap | None:
+    """Compare what a picture shows with either of two sprites, where both are."""
+    if a is None or b is None:
+        return None
+    low, high = np.maximum(a.part[:2], b.part[:2]), np.minimum(a.part[2:], b.part[2:])
+    if (high <= low).any():
+        return None
+    (colours_a, mask_a), (colours_b, mask_b) = (_within(one, low, high) for one in (a, b))
+    apart = np.linalg.norm(colours_a - colours_b, axis=-1)
+    telling = mask_a & mask_b & (apart > CLEAR)
+    if telling.sum() < max(1.0, LEAST_SHARE * pixels.shape[0] * pixels.shape[1]):
+        return None
+    shown = pixels[low[1] : high[1], low[0] : high[0]][telling]
+    off_a, off_b = (np.linalg.norm(shown - one[telling], axis=-1) for one in (colours_a, colours_b))
+    nearer_b = off_a / np.maximum(off_a + off_b, 1e-6)
+    there = np.minimum(off_a, off_b) < NEAR
+    # The square of the distance between both is what a clean picture of either gives, with the sign of its owner.
+    lead = float((off_b**2 - off_a**2).sum() / (apart[telling] ** 2).sum())
+    of_a, of_b = (nearer_b < 1 - SURELY) & there, (nearer_b > SURELY) & there
+    return Overlap(float(of_a.mean()), float(of_b.mean()), int(telling.sum()), float(np.clip(lead, -1, 1)))
 
 
 def _looks(kind: ObjectKind) -> Iterator[tuple[Drawing, str | None, Facing | None]]:

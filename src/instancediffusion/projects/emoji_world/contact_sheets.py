@@ -17,7 +17,7 @@ SHEETS = ("objects.png", "colours.png", "facings.png", "parts.png", "backgrounds
 _PAPER = (206, 214, 212)
 _INKS = ((214, 32, 40), (20, 90, 220), (0, 130, 60), (150, 40, 170))
 _READABLE = 224
-"""Smallest side at which a prompt fits below its picture, in pixels."""
+"""Smallest width at which a prompt fits below its picture, in pixels."""
 
 
 def all_sheets(world: World, count: int, seed: int) -> dict[str, Image.Image]:
@@ -119,9 +119,9 @@ def order_sheet(world: World, count: int = 12, columns: int = 6, seed: int = 0) 
 
 
 def _readable(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Enlarge a sample whose longer side is too small to look at."""
+    """Enlarge a sample that is too narrow for its prompt."""
     picture = Image.fromarray(pixels)
-    scale = max(1.0, _READABLE / max(picture.size))
+    scale = max(1.0, _READABLE / picture.width)
     size = (round(picture.width * scale), round(picture.height * scale))
     return picture.resize(size, Image.Resampling.BICUBIC)
 
